@@ -1,0 +1,122 @@
+"""What the JSON readers share: checked access, and entries that are refused or left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ureca_lib.regions.errors import (
+    AnnotationFormatError,
+    DuplicateIdError,
+    FileMissingError,
+    MissingKeyError,
+    RegionError,
+    SizeMismatchError,
+    WrongTypeError,
+)
+from ureca_lib.regions.region import LeftOut, Region
+from ureca_lib.regions.rle import check_size, is_whole
+
+Built = TypeVar("Built")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise FileMissingError("the annotation file does not exist", path) from None
+    except OSError as error:
+        raise AnnotationFormatError(f"the file cannot be read ({error})", path) from None
+    except UnicodeDecodeError:
+        raise AnnotationFormatError("the file is not text", path) from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise AnnotationFormatError(
+            f"the file is truncated or is not JSON ({error})", path
+        ) from None
+    if not isinstance(document, dict):
+        kind = type(document).__name__
+        raise AnnotationFormatError(f"the file holds a {kind}, not an object with masks", path)
+    return document
+
+
+def get(holder: Mapping[str, Any], key: str, kinds: type | tuple[type, ...]) -> Any:
+    """`holder[key]`, which must be there and of one of the kinds (a bool is no int)."""
+    if key not in holder:
+        raise MissingKeyError(f"there is no '{key}'")
+    value = holder[key]
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        names = " or ".join(k.__name__ for k in (kinds if isinstance(kinds, tuple) else (kinds,)))
+        raise WrongTypeError(f"'{key}' is {type(value).__name__}, not {names}")
+    return value
+
+
+def need_object(value: Any) -> None:
+    """Raise unless the value is a JSON object."""
+    if not isinstance(value, Mapping):
+        raise WrongTypeError(f"the entry is {type(value).__name__}, not an object")
+
+
+def image_size(info: Any, max_pixels: int) -> tuple[int, int]:
+    """(width, height) in pixels of an image entry."""
+    need_object(info)
+    width, height = get(info, "width", int), get(info, "height", int)
+    check_size(height, width, max_pixels)
+    return width, height
+
+
+def check_fits(region: Region, height: int, width: int) -> None:
+    """Raise unless the region's mask has the image's size."""
+    if region.size != (height, width):
+        raise SizeMismatchError(
+            f"the mask is {region.size[1]} x {region.size[0]} but the image is "
+            f"{width} x {height} (width x height)",
+            None,
+            region.id,
+        )
+
+
+def build_entries(
+    entries: Sequence[Any],
+    build: Callable[[Any], Built],
+    key: Callable[[Built], Any],
+    path: Path,
+    strict: bool,
+) -> tuple[list[Built], list[LeftOut]]:
+    """Build every entry of an annotation file.
+
+    Args:
+        entries: as parsed from the file.
+        build: makes the result for one entry, or raises a `RegionError`.
+        key: of a result; two results of one key are a `DuplicateIdError`.
+        path: the file, for the errors.
+        strict: True raises the first error; False lists them.
+
+    Returns:
+        The results in order, and what was left out.
+    """
+    good: list[Built] = []
+    left_out: list[LeftOut] = []
+    seen: set[Any] = set()
+    for index, entry in enumerate(entries):
+        try:
+            built = build(entry)
+            if key(built) in seen:
+                raise DuplicateIdError("a region before it in the same image has this id")
+            seen.add(key(built))
+            good.append(built)
+        except RegionError as error:
+            region_id = claimed_id(entry)
+            placed = error.located(path, f"number {index}" if region_id is None else region_id)
+            if strict:
+                raise placed from None
+            left_out.append(LeftOut(index, region_id, placed))
+    return good, left_out
+
+
+def claimed_id(entry: Any) -> int | str | None:
+    """The id that an entry states, if it states one that could be an id."""
+    value = entry.get("id") if isinstance(entry, Mapping) else None
+    return value if is_whole(value) or isinstance(value, str) else None

@@ -1,0 +1,135 @@
+"""Photos of every kind as (H, W, 3) uint8 RGB."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ureca_lib.regions.errors import (
+    FileMissingError,
+    ImageUnreadableError,
+    SizeMismatchError,
+    TooLargeError,
+    WrongTypeError,
+)
+from ureca_lib.regions.rle import MAX_PIXELS
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+Photo = str | Path | np.ndarray | Image.Image
+
+
+def load_image(
+    photo: Photo, expected: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Read a photo as RGB, the way a viewer shows it.
+
+    EXIF rotation is applied, unless only the stored orientation has the `expected` size: then
+    the masks were drawn on the stored pixels. Transparent pixels are laid on white, 16-bit
+    values are scaled to 8, CMYK and grey become RGB; of an animation, the first frame is taken.
+
+    Args:
+        photo: a path, a PIL image, or an array (H, W), (H, W, 1 | 3 | 4): uint8, uint16, bool,
+            or float between 0 and 1.
+        expected: (H, W) in pixels that the photo must have.
+        max_pixels: the largest size allowed, checked before the pixels are decoded.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        FileMissingError, ImageUnreadableError, SizeMismatchError, TooLargeError, WrongTypeError
+    """
+    if isinstance(photo, np.ndarray):
+        pixels = _from_array(photo)
+        _check_expected(pixels.shape[:2], expected, None)
+        return pixels
+    if isinstance(photo, Image.Image):
+        return _to_rgb(_upright(photo, expected, None))
+    if not isinstance(photo, (str, Path)):
+        raise WrongTypeError(f"a photo is a path, an image or an array, not {type(photo).__name__}")
+    path = Path(photo)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
+            with Image.open(path) as image:
+                _check_pixels(image, max_pixels, path)
+                return _to_rgb(_upright(image, expected, path))
+    except FileNotFoundError:
+        raise FileMissingError("the photo does not exist", path) from None
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"the photo is too large to decode ({error})", path) from None
+    except UnidentifiedImageError:
+        raise ImageUnreadableError("the file is not an image", path) from None
+    except (OSError, SyntaxError) as error:  # Pillow raises both for damaged files
+        if isinstance(error, FileMissingError):
+            raise
+        raise ImageUnreadableError(f"the photo cannot be decoded ({error})", path) from None
+
+
+def _check_pixels(image: Image.Image, max_pixels: int, path: Path) -> None:
+    if image.width * image.height > max_pixels:
+        raise TooLargeError(
+            f"the photo has {image.width * image.height:,} pixels, more than the "
+            f"{max_pixels:,} allowed",
+            path,
+        )
+
+
+def _check_expected(
+    size: tuple[int, int], expected: tuple[int, int] | None, path: Path | None
+) -> None:
+    if expected is not None and tuple(size) != tuple(expected):
+        raise SizeMismatchError(
+            f"the photo is {size[1]} x {size[0]} but the annotations are for "
+            f"{expected[1]} x {expected[0]} (width x height)",
+            path,
+        )
+
+
+def _upright(
+    image: Image.Image, expected: tuple[int, int] | None, path: Path | None
+) -> Image.Image:
+    shown = ImageOps.exif_transpose(image)
+    if expected is not None and (shown.height, shown.width) != tuple(expected):
+        shown = image  # masks drawn on the stored pixels
+    _check_expected((shown.height, shown.width), expected, path)
+    return shown
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode[0] in "IF":
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
+        # only I;16 says its range; 32-bit integers and floats are scaled by the one they fit in
+        largest = values.max(initial=0)
+        fits = 65535 if largest > 255 else 1 if image.mode == "F" and largest <= 1 else 255
+        top = 65535 if image.mode.startswith("I;16") else fits
+        grey = np.clip(np.rint(values * 255 / top), 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)  # (H, W) -> (H, W, 3)
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        raise WrongTypeError(f"an image array is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+    if array.dtype == np.uint16:
+        array = (array / 257.0).round()
+    elif array.dtype == bool:
+        array = array * 255
+    elif array.dtype.kind == "f":
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise WrongTypeError("an image array of floats has values between 0 and 1")
+        array = (array * 255).round()
+    elif array.dtype != np.uint8:
+        raise WrongTypeError(f"an image array is uint8, uint16, bool or float, not {array.dtype}")
+    array = array.astype(np.uint8)
+    if array.shape[2] == 1:
+        return np.repeat(array, 3, axis=2)  # (H, W, 1) -> (H, W, 3)
+    return array if array.shape[2] == 3 else _to_rgb(Image.fromarray(array))

@@ -1,0 +1,305 @@
+"""`Region`, one mask of an image, and `RegionImage`, an image with all of its regions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from ureca_lib.regions.errors import (
+    AreaMismatchError,
+    DuplicateIdError,
+    EmptyMaskError,
+    FileMissingError,
+    RegionError,
+    SizeMismatchError,
+    WrongTypeError,
+)
+from ureca_lib.regions.photo import load_image
+from ureca_lib.regions.rle import MAX_PIXELS, check_rle, check_size, is_whole
+
+Box = tuple[float, float, float, float]
+
+
+class Region:
+    """One region of an image. It keeps its run-length encoding; the array is decoded on demand.
+
+    Args:
+        id: unique in its image.
+        rle: COCO encoding, compressed or not: `{"size": [H, W], "counts": ...}`.
+        bbox: stated box (x, y, width, height) in pixels; kept as it is.
+        area: stated area in pixels; must be the mask's.
+        name: what a person would call it, such as "boot"; optional.
+        crowd: COCO's mark for a group that was not told apart.
+        max_pixels: the largest mask allowed.
+
+    Raises:
+        RegionError: of the kind that says what is wrong with the encoding, the box, the area.
+    """
+
+    __slots__ = ("_bbox", "area", "crowd", "id", "name", "rle")
+
+    def __init__(
+        self,
+        id: int | str,
+        rle: Mapping[str, Any],
+        bbox: Sequence[float] | None = None,
+        area: float | None = None,
+        name: str | None = None,
+        crowd: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ):
+        try:
+            if not (is_whole(id) or isinstance(id, str)):
+                raise WrongTypeError(f"an id is a whole number or a string, not {id!r}")
+            self.rle, self.area = check_rle(rle, max_pixels=max_pixels)
+            _check_area(area, self.area)
+            self._bbox = _checked_box(bbox)
+            if name is not None and not isinstance(name, str):
+                raise WrongTypeError(f"a name is a string, not {type(name).__name__}")
+        except RegionError as error:
+            raise error.located(None, id) from None
+        self.id, self.name, self.crowd = id, name, bool(crowd)
+
+    @classmethod
+    def from_mask(cls, id: int | str, mask: np.ndarray, name: str | None = None) -> Region:
+        """A region from a (H, W) array: bool, or numbers of which those not zero are inside.
+
+        Raises:
+            WrongTypeError: not two-dimensional, or holds NaN.
+            EmptyMaskError: no pixel inside.
+        """
+        array = np.asarray(mask)
+        if array.ndim != 2 or array.dtype.kind not in "biuf":
+            what = f"{array.ndim}-dimensional {array.dtype}"
+            raise WrongTypeError(f"a mask is a (H, W) array of numbers, not {what}", None, id)
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise WrongTypeError("the mask holds NaN", None, id)
+        inside = array != 0
+        if not inside.any():
+            raise EmptyMaskError("the mask has no pixels", None, id)
+        return cls(id, coco_mask.encode(np.asfortranarray(inside, np.uint8)), name=name)
+
+    @classmethod
+    def from_polygons(
+        cls,
+        id: int | str,
+        polygons: Sequence[Sequence[Any]],
+        height: int,
+        width: int,
+        name: str | None = None,
+    ) -> Region:
+        """A region from the union of polygons, filled as COCO's tools fill them.
+
+        Args:
+            polygons: rings of at least three points, flat `[x, y, x, y, ...]` or pairs, pixels.
+            height, width: the image's size in pixels.
+
+        Raises:
+            WrongTypeError: a ring that is no ring; SizeMismatchError: far outside the image;
+            EmptyMaskError: no pixel inside.
+        """
+        try:
+            check_size(height, width)
+            flat = [_flat_ring(ring, height, width) for ring in polygons]
+            if not flat:
+                raise EmptyMaskError("there is no polygon")
+            merged = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+        except RegionError as error:
+            raise error.located(None, id) from None
+        return cls(id, merged, name=name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image the mask belongs to, in pixels."""
+        return self.rle["size"][0], self.rle["size"][1]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool, decoded now; it is not kept."""
+        return coco_mask.decode(self.rle).astype(bool)
+
+    @property
+    def pixel_box(self) -> tuple[int, int, int, int]:
+        """(x, y, columns, rows) of the smallest box that holds every pixel: pycocotools' box."""
+        x, y, w, h = coco_mask.toBbox(self.rle)
+        return int(x), int(y), int(w), int(h)
+
+    @property
+    def bbox(self) -> Box:
+        """(x, y, width, height) in pixels: the stated box, else the mask's as SA-1B writes it.
+
+        SA-1B's width and height are largest minus smallest coordinate, one pixel less than the
+        columns and rows of `pixel_box`.
+        """
+        if self._bbox is not None:
+            return self._bbox
+        x, y, columns, rows = self.pixel_box
+        return float(x), float(y), float(columns - 1), float(rows - 1)
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        height, width = self.size
+        return f"Region({self.id}{name}, {self.area} px of {width} x {height})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Region):
+            return NotImplemented
+        return (self.id, self.rle, self.name) == (other.id, other.rle, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.rle["counts"]))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An annotation that `strict=False` left out: where it stood in the file, and why."""
+
+    index: int
+    region_id: int | str | None
+    error: RegionError
+
+    def __str__(self) -> str:
+        return f"annotation {self.index}: {self.error}"
+
+
+class RegionImage:
+    """An image and its regions, in the order of the file.
+
+    Args:
+        regions: all of one size, with different ids.
+        width, height: of the image in pixels.
+        photo: a path (read when its pixels are asked for), a (H, W, 3) uint8 array, or None.
+        image_id, file_name: as the annotation file has them.
+        path: the annotation file.
+        left_out: annotations that were left out, with the reasons.
+
+    Raises:
+        SizeMismatchError, DuplicateIdError: naming the file and the region.
+    """
+
+    def __init__(
+        self,
+        regions: Iterable[Region],
+        width: int,
+        height: int,
+        photo: str | Path | np.ndarray | Image.Image | None = None,
+        image_id: int | str | None = None,
+        file_name: str | None = None,
+        path: str | Path | None = None,
+        left_out: Sequence[LeftOut] = (),
+    ):
+        self.regions = list(regions)
+        self.width, self.height = int(width), int(height)
+        self.image_id, self.file_name = image_id, file_name
+        self.path = None if path is None else Path(path)
+        self.left_out = list(left_out)
+        self._by_id: dict[int | str, Region] = {}
+        for region in self.regions:
+            self._add(region)
+        self._photo: Path | None = None
+        self._pixels: np.ndarray | None = None
+        if isinstance(photo, (str, Path)):
+            self._photo = Path(photo)
+        elif photo is not None:
+            self._pixels = load_image(photo, expected=(self.height, self.width))
+
+    def _add(self, region: Region) -> None:
+        if region.size != (self.height, self.width):
+            raise SizeMismatchError(
+                f"the mask is {region.size[1]} x {region.size[0]} but the image is "
+                f"{self.width} x {self.height} (width x height)",
+                self.path,
+                region.id,
+            )
+        if region.id in self._by_id:
+            raise DuplicateIdError("another region has this id", self.path, region.id)
+        self._by_id[region.id] = region
+
+    @property
+    def photo(self) -> Path | None:
+        """The photo's path, or None."""
+        return self._photo
+
+    @property
+    def image(self) -> np.ndarray | None:
+        """(H, W, 3) uint8 RGB, read at the first use and kept, or None where there is no photo.
+
+        Raises:
+            ImageUnreadableError: truncated or not an image; SizeMismatchError: another size.
+        """
+        if self._pixels is None and self._photo is not None:
+            self._pixels = load_image(self._photo, expected=(self.height, self.width))
+        return self._pixels
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """`image`, where there has to be one.
+
+        Raises:
+            FileMissingError: there is no photo.
+        """
+        if self.image is None:
+            wanted = f" '{self.file_name}'" if self.file_name else ""
+            raise FileMissingError(
+                f"the photo{wanted} is needed but is not beside the annotations", self.path
+            )
+        return self.image
+
+    def __getitem__(self, region_id: int | str) -> Region:
+        return self._by_id[region_id]
+
+    def __iter__(self) -> Iterator[Region]:
+        return iter(self.regions)
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def __repr__(self) -> str:
+        label = self.file_name or (self.path.name if self.path else "image")
+        left = f", {len(self.left_out)} left out" if self.left_out else ""
+        return (
+            f"RegionImage({label}, {self.width} x {self.height}, {len(self.regions)} regions{left})"
+        )
+
+
+def _check_area(stated: Any, decoded: int) -> None:
+    if stated is None:
+        return
+    if isinstance(stated, bool) or not isinstance(stated, (int, float, np.number)):
+        raise WrongTypeError(f"an area is a number, not {stated!r}")
+    if stated != decoded:
+        raise AreaMismatchError(f"the stated area is {stated:g} but the mask has {decoded} pixels")
+
+
+def _checked_box(bbox: Any) -> Box | None:
+    if bbox is None:
+        return None
+    box = list(bbox) if isinstance(bbox, (Sequence, np.ndarray)) else []
+    if len(box) != 4 or isinstance(bbox, str) or not all(_is_finite(side) for side in box):
+        raise WrongTypeError(f"a box is four finite numbers, not {bbox!r}")
+    return tuple(float(side) for side in box)  # type: ignore[return-value]
+
+
+def _flat_ring(ring: Any, height: int, width: int) -> list[float]:
+    if not isinstance(ring, (Sequence, np.ndarray)) or isinstance(ring, str):
+        raise WrongTypeError(f"a polygon is a list of coordinates, not {type(ring).__name__}")
+    pairs = len(ring) > 0 and isinstance(ring[0], (Sequence, np.ndarray))
+    flat = [value for point in ring for value in point] if pairs else list(ring)
+    if len(flat) < 6 or len(flat) % 2 or not all(_is_finite(value) for value in flat):
+        raise WrongTypeError("a polygon is at least three (x, y) pairs of finite numbers")
+    reach = max(height, width)  # the C code allocates by the length of the outline
+    if min(flat) < -reach or max(flat) > 2 * reach:
+        raise SizeMismatchError("a polygon lies far outside the image")
+    return [float(value) for value in flat]
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
