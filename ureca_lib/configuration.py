@@ -1,0 +1,101 @@
+"""Configuration of the URECA model: an InternVL configuration plus the mask branch (Sec. 4)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, InternVLConfig
+
+MaskPosition = Literal["before_image", "after_image"]
+MaskProjector = Literal["mlp", "linear"]
+
+NUM_MASK_TOKENS = 8  # App. A; the paper's headline tables used 16
+MAX_TILES = 12  # at inference; training uses MAX_TILES_TRAIN
+MAX_TILES_TRAIN = 6
+
+_CHOICES = {
+    "mask_position": ("before_image", "after_image"),
+    "mask_projector": ("mlp", "linear"),
+    "pixel_shuffle": ("v1", "v2"),
+}
+
+
+@strict
+class UrecaConfig(InternVLConfig):
+    """Settings of `UrecaForConditionalGeneration`.
+
+    Everything of transformers' `InternVLConfig` (`vision_config`, `text_config`, `image_token_id`,
+    `downsample_ratio`, ...) and the fields below. `image_token_id` and `mask_token_id` may be
+    `None` where a checkpoint came without its tokenizer: the first forward pass then finds them by
+    counting (see `ureca_lib.placeholders`).
+
+    Fields:
+        mask_token_id: id whose embeddings are replaced by mask tokens.
+        num_mask_tokens: N, mask tokens a tile (App. A).
+        mask_projector: "mlp" (paper: two layers) or "linear" (released weights: one layer).
+        mask_position: mask tokens "before_image" (paper, Sec. 4.1) or "after_image" (released).
+        mask_scale: value of a mask's inside as the processor gives it: 1 in the paper, 255 in
+            published checkpoints with dynamic masks.
+        mask_dynamic: split the mask into tiles (Sec. 4.2), else resize it to one tile.
+        mask_thumbnail: add the whole mask, resized to a tile, where there is more than one tile.
+        tile_size: S, side of an image tile in pixels; by default the vision tower's.
+        mask_size: side of a mask tile in pixels (App. A: 448); by default `tile_size`.
+        min_tiles, max_tiles, max_tiles_train: bounds of the tile grid; training uses fewer.
+        use_thumbnail: add the whole image, resized to a tile, where there is more than one tile.
+        pixel_shuffle: "v2", or "v1", which leaves each tile's image tokens transposed.
+
+    Raises:
+        ValueError: a field is outside its choices, or a size does not fit the patch grid.
+    """
+
+    model_type = "ureca"
+
+    image_token_id: int | None = 151667
+    mask_token_id: int | None = None
+    num_mask_tokens: int = NUM_MASK_TOKENS
+    mask_projector: str = "mlp"
+    mask_position: str = "before_image"
+    mask_scale: float | int = 1
+    mask_dynamic: bool = True
+    mask_thumbnail: bool = True
+    tile_size: int | None = None
+    mask_size: int | None = None
+    min_tiles: int = 1
+    max_tiles: int = MAX_TILES
+    max_tiles_train: int = MAX_TILES_TRAIN
+    use_thumbnail: bool = True
+    pixel_shuffle: str = "v2"
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.tile_size = self.tile_size or self.vision_config.image_size[0]
+        self.mask_size = self.mask_size or self.tile_size
+        self._check()
+        patches = self.tile_size // self.vision_config.patch_size[0]
+        self.image_seq_length = int((patches * self.downsample_ratio) ** 2)
+        # one switch: the language model's copy would otherwise decide on its own
+        self.text_config.tie_word_embeddings = self.tie_word_embeddings
+
+    def _check(self) -> None:
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        patch = self.vision_config.patch_size[0]
+        patches = self.tile_size / patch * self.downsample_ratio
+        if patches != int(patches) or patches < 1:
+            raise ValueError(
+                f"tile_size {self.tile_size} with patches of {patch} pixels and downsample_ratio "
+                f"{self.downsample_ratio} gives no whole number of image tokens"
+            )
+        if self.num_mask_tokens < 1:
+            raise ValueError(f"num_mask_tokens must be at least 1, got {self.num_mask_tokens}")
+        if not 1 <= self.min_tiles <= min(self.max_tiles, self.max_tiles_train):
+            raise ValueError(
+                f"need 1 <= min_tiles <= max_tiles and max_tiles_train, got {self.min_tiles}, "
+                f"{self.max_tiles}, {self.max_tiles_train}"
+            )
+
+
+AutoConfig.register(UrecaConfig.model_type, UrecaConfig)

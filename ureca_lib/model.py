@@ -1,0 +1,292 @@
+"""The URECA model: transformers' InternVL with a mask encoder (Sec. 4, Fig. 3).
+
+The image goes through InternVL's own vision tower and projector, untouched. Masks go through
+`MaskEncoder`; its tokens take the place of the mask placeholders in the language model's input, as
+image features take the place of the image placeholders.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForImageTextToText,
+    Cache,
+    InternVLForConditionalGeneration,
+    InternVLModel,
+    InternVLPreTrainedModel,
+    initialization,
+)
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.models.internvl.modeling_internvl import (
+    InternVLCausalLMOutputWithPast,
+    InternVLModelOutputWithPast,
+    InternVLVisionRMSNorm,
+)
+from transformers.utils.generic import can_return_tuple
+
+from ureca_lib.configuration import UrecaConfig
+from ureca_lib.mask_encoder import MaskEncoder
+from ureca_lib.placeholders import (
+    find_token_id,
+    placeholder_mask,
+    repeat_tiles,
+    scatter_features,
+)
+
+__all__ = ["UrecaConfig", "UrecaForConditionalGeneration", "UrecaModel"]
+
+_FIRST_STEP_ONLY = ("pixel_values", "mask_values", "image_features", "mask_features")
+
+
+class UrecaModel(InternVLModel):
+    """InternVL without its language head, plus a mask encoder."""
+
+    config: UrecaConfig
+    config_class = UrecaConfig
+
+    def __init__(self, config: UrecaConfig):
+        super().__init__(config)
+        self.mask_encoder = MaskEncoder(
+            num_tokens=config.num_mask_tokens,
+            hidden_size=config.text_config.hidden_size,
+            mask_size=config.mask_size,
+            projector=config.mask_projector,
+        )
+        for module in self.vision_tower.modules():
+            # transformers leaves the query and key norms of the 6B tower at 1e-6
+            if isinstance(module, InternVLVisionRMSNorm):
+                module.variance_epsilon = config.vision_config.layer_norm_eps
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        encoder = getattr(self, "mask_encoder", None)
+        # layer by layer: transformers passes over modules that own no parameter themselves
+        if isinstance(module, nn.Linear | nn.Conv2d) and encoder and module in encoder.modules():
+            initialization.xavier_normal_(module.weight)  # App. A.1
+            initialization.zeros_(module.bias)
+
+    def pixel_shuffle(self, vision_features: torch.Tensor, scale_factor: float = 0.5):
+        """InternVL's pixel shuffle: (T, H, W, C) -> (T, H * s, W * s, C / s^2), s the factor."""
+        features = super().pixel_shuffle(vision_features, scale_factor)
+        if self.config.pixel_shuffle == "v1":
+            features = features.transpose(1, 2).contiguous()
+        return features
+
+    def get_mask_features(self, mask_values: torch.Tensor) -> torch.Tensor:
+        """Mask tiles as they are to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D)."""
+        return self.mask_encoder(mask_values.to(self.mask_encoder.conv1.weight.dtype))
+
+    def embed_inputs(
+        self,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        mask_features: torch.Tensor | None = None,
+        check: bool = True,
+    ) -> torch.Tensor:
+        """Token embeddings with features in place of placeholders, (B, L, D).
+
+        Args:
+            input_ids: (B, L); one of `input_ids` and `inputs_embeds`.
+            inputs_embeds: (B, L, D).
+            image_features: (T, tokens, D), the batch's image tiles in order.
+            mask_features: (M, N, D), the batch's mask tiles in order.
+            check: false lets placeholders stand without features, as when decoding from a cache.
+
+        Raises:
+            ValueError: neither or both inputs, or the numbers of features and placeholders differ.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        embedding = self.get_input_embeddings()
+        source = embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        embeds = source
+        for kind, features in (("image", image_features), ("mask", mask_features)):
+            if features is None and (not check or input_ids is None):
+                continue
+            token_id = self._token_id(kind, input_ids, features)
+            where = placeholder_mask(token_id, input_ids, source, embedding)
+            if features is None:
+                features = embeds.new_empty(0, embeds.shape[-1])
+            embeds = scatter_features(embeds, where, features, kind)
+        return embeds
+
+    def _token_id(
+        self, kind: str, input_ids: torch.Tensor | None, features: torch.Tensor | None
+    ) -> int | None:
+        """The placeholder's id as the config has it now; counted out where the config has none."""
+        token_id = getattr(self.config, f"{kind}_token_id")
+        if token_id is None and features is not None and input_ids is not None:
+            known = (self.config.image_token_id, self.config.mask_token_id)
+            taken = {i for i in known if i is not None}
+            token_id = find_token_id(input_ids, features.shape[:-1].numel(), taken, kind)
+            setattr(self.config, f"{kind}_token_id", token_id)
+        return token_id
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        mask_values: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        mask_features: torch.Tensor | None = None,
+        **kwargs,
+    ) -> InternVLModelOutputWithPast:
+        """See `UrecaForConditionalGeneration.forward`; returns hidden states instead of logits."""
+        if pixel_values is not None:
+            image_features = self.get_image_features(pixel_values, return_dict=True).pooler_output
+        if mask_values is not None:
+            mask_features = self.get_mask_features(mask_values)
+        cached = past_key_values.get_seq_length() if past_key_values is not None else 0
+        embeds = self.embed_inputs(
+            input_ids, inputs_embeds, image_features, mask_features, check=cached == 0
+        )
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            position_ids = positions(attention_mask, embeds.shape[1])
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=embeds,
+            **kwargs,
+        )
+        return InternVLModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=image_features,
+        )
+
+
+class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
+    """The URECA model with its language head: `forward`, `generate`, `from_pretrained`."""
+
+    config: UrecaConfig
+    config_class = UrecaConfig
+
+    def __init__(self, config: UrecaConfig):
+        # InternVL's own __init__ would build an InternVLModel first
+        InternVLPreTrainedModel.__init__(self, config)
+        self.model = UrecaModel(config)
+        text = config.text_config
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.post_init()
+
+    def get_mask_features(self, mask_values: torch.Tensor) -> torch.Tensor:
+        """Mask tiles as they are to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D)."""
+        return self.model.get_mask_features(mask_values)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        mask_values: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        mask_features: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> InternVLCausalLMOutputWithPast:
+        """Logits, and the loss where there are labels.
+
+        Args:
+            input_ids: (B, L) with an image placeholder for each image feature and a mask
+                placeholder for each mask token.
+            attention_mask: (B, L), or (B, past + L) with a cache; 0 at padding, on either side.
+            pixel_values: (T, 3, S, S), the image tiles of the whole batch in order.
+            mask_values: (M, 1, S, S), the mask tiles of the whole batch in order, used as given:
+                the processor has applied `config.mask_scale`.
+            labels: (B, L), -100 where there is nothing to learn.
+            position_ids: (B, L); by default counted from `attention_mask`.
+            past_key_values: cache; pixels and masks belong to the first step only.
+            inputs_embeds: (B, L, D) instead of `input_ids`.
+            image_features: (T, tokens, D) instead of `pixel_values`.
+            mask_features: (M, N, D) instead of `mask_values`.
+            logits_to_keep: how many last positions, or which, get logits; 0 is all.
+
+        Raises:
+            ValueError: the numbers of features and placeholders differ; the message has both.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            mask_values=mask_values,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            image_features=image_features,
+            mask_features=mask_features,
+            return_dict=True,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            vocab_size = self.config.text_config.vocab_size
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        return InternVLCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool = False,
+        **kwargs,
+    ) -> dict:
+        """Inputs of one generation step: pixels and masks enter once, with the prompt."""
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for name in _FIRST_STEP_ONLY:
+                inputs.pop(name, None)
+        return inputs
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, input_ids: torch.LongTensor | None = None, **kwargs
+    ) -> tuple[torch.LongTensor, dict]:
+        """Repeat each sample for beams; its tiles stay together (a tile is not a sample)."""
+        features = {name: kwargs.pop(name) for name in _FIRST_STEP_ONLY if name in kwargs}
+        if expand_size > 1 and input_ids is not None:
+            for name, value in features.items():
+                if value is not None:
+                    kind = "mask" if name.startswith("mask") else "image"
+                    token_id = getattr(self.config, f"{kind}_token_id")
+                    features[name] = repeat_tiles(value, input_ids == token_id, expand_size)
+        input_ids, kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, input_ids=input_ids, **kwargs
+        )
+        return input_ids, kwargs | features
+
+
+def positions(attention_mask: torch.Tensor, length: int) -> torch.Tensor:
+    """Positions of the last `length` tokens, padding not counted: (B, L_all) -> (B, length)."""
+    counted = attention_mask.long().cumsum(dim=-1) - 1
+    return counted.clamp_(min=0)[:, -length:]
+
+
+AutoModel.register(UrecaConfig, UrecaModel)
+AutoModelForImageTextToText.register(UrecaConfig, UrecaForConditionalGeneration)
