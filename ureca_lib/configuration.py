@@ -43,6 +43,7 @@ class UrecaConfig(InternVLConfig):
         mask_size: side of a mask tile in pixels (App. A: 448); by default `tile_size`.
         min_tiles, max_tiles, max_tiles_train: bounds of the tile grid; training uses fewer.
         use_thumbnail: add the whole image, resized to a tile, where there is more than one tile.
+        system_message: opens the conversation; empty for none.
         pixel_shuffle: "v2", or "v1", which leaves each tile's image tokens transposed.
 
     Raises:
@@ -65,6 +66,7 @@ class UrecaConfig(InternVLConfig):
     max_tiles: int = MAX_TILES
     max_tiles_train: int = MAX_TILES_TRAIN
     use_thumbnail: bool = True
+    system_message: str = ""
     pixel_shuffle: str = "v2"
     tie_word_embeddings: bool = False
 
