@@ -1,0 +1,160 @@
+"""The `ureca` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="URECA: mask trees, unique region captions, notebooks run headless.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def run(
+    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks, run in this order.")],
+    parameter: Annotated[
+        list[tuple[str, str]] | None,
+        typer.Option("-p", "--parameter", help="A parameter's name and value; may be repeated."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder; each run gets a folder of its name in it."),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Run again what was done before.")] = False,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that a cell may take.")] = None,
+) -> None:
+    """Run notebooks headless; what was done before with the same settings is not run again."""
+    from ureca_lib.runs import (
+        ParameterError,
+        RunFailedError,
+        default_folder,
+        run_notebook,
+        write_index,
+    )
+
+    values = dict(parameter or [])
+    roots, failed = [], 0
+    for notebook in notebooks:
+        folder = output / notebook.stem if output else default_folder(notebook.resolve())
+        try:
+            record = run_notebook(notebook, values, folder, force, texts=True, timeout=timeout)
+        except (FileNotFoundError, ParameterError) as error:
+            raise _stop(error) from None
+        except RunFailedError as error:
+            typer.echo(str(error), err=True)
+            failed += 1
+        else:
+            typer.echo(f"{notebook.name}: {record.status} in {record.seconds:g} s -> {folder}")
+        if folder.parent not in roots:
+            roots.append(folder.parent)
+    for root in roots:
+        typer.echo(f"executed notebooks, their figures and records: {root}")
+        typer.echo(f"index page: {write_index(root)}")
+    if failed:
+        typer.echo(f"{failed} of {len(notebooks)} notebooks failed", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def segment(
+    image: Annotated[Path, typer.Argument(help="The photo.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="SA-1B JSON; default: beside the photo.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="superpixels (no model needed) or sam.")
+    ] = "superpixels",
+    model: Annotated[
+        str, typer.Option(help="SAM checkpoint: hub id or local folder.")
+    ] = "facebook/sam-vit-base",
+    device: Annotated[str, typer.Option(help="Where SAM runs: cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Find nested masks in a photo and write them as SA-1B JSON."""
+    from ureca_lib.regions import save_sa1b
+
+    found = _segmented(image, method, model, device)
+    target = output or image.with_suffix(".json")
+    if output is None and target.exists():
+        raise _stop(f"{target} exists; name another file with --output")
+    save_sa1b(found, target, image.name)
+    typer.echo(f"{len(found)} masks ({method}) -> {target}")
+
+
+@app.command()
+def caption(
+    image: Annotated[Path, typer.Argument(help="The photo.")],
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="SA-1B or COCO JSON, a label map PNG or a folder of mask PNGs. Default: the "
+            "JSON beside the photo, else superpixels."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="JSONL; default: NAME.captions.jsonl.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the regions with their captions (PNG or PDF).")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option(help="Stop at a bad mask; --no-strict leaves it out and says so.")
+    ] = True,
+) -> None:
+    """Caption every region of a photo uniquely, without a model, and write a data set."""
+    from ureca_lib.annotate.annotators import AttributeAnnotator
+    from ureca_lib.datasets import caption_rows, write_jsonl
+    from ureca_lib.mask_tree import build_mask_tree
+    from ureca_lib.regions import RegionError, load_regions
+
+    beside = image.with_suffix(".json")
+    try:
+        if masks is None and not beside.is_file():
+            regions = _segmented(image, "superpixels")
+        else:
+            regions = load_regions(masks or beside, image, strict)
+        tree = build_mask_tree(regions)
+        captions = AttributeAnnotator().caption(regions, tree)
+    except RegionError as error:
+        raise _stop(error) from None
+    for item in regions.left_out:
+        typer.echo(f"left out: {item}", err=True)
+    target = output or image.with_suffix(".captions.jsonl")
+    write_jsonl(target, caption_rows(image.name, captions))
+    for row in captions:
+        typer.echo(f"{row.region_id}\t{row.text}")
+    alike = sum(not row.unique for row in captions)
+    typer.echo(f"{len(captions)} captions -> {target}", err=True)
+    if alike:
+        typer.echo(f"{alike} regions could not be told apart from others", err=True)
+    if figure:
+        from ureca_lib.figures import caption_figure, save_figure
+
+        save_figure(caption_figure(regions, {row.region_id: row.text for row in captions}), figure)
+        typer.echo(f"figure -> {figure}", err=True)
+
+
+def _segmented(image: Path, method: str, model: str = "", device: str = "cpu"):
+    from ureca_lib.regions import RegionError
+    from ureca_lib.segment import SegmentationUnavailable, segment_image
+
+    options = {"model": model, "device": device} if method == "sam" else {}
+    try:
+        return segment_image(image, method=method, **options)
+    except (RegionError, SegmentationUnavailable, ValueError) as error:
+        raise _stop(error) from None
+
+
+def _stop(reason: Exception | str) -> typer.Exit:
+    """Say why, on standard error, and end with status 2: the input is at fault."""
+    typer.echo(f"ureca: {reason}", err=True)
+    return typer.Exit(2)
+
+
+if __name__ == "__main__":
+    app()

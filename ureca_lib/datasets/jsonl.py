@@ -1,0 +1,77 @@
+"""The published data set's layout: one JSON object a line, one line a region.
+
+{"id": ..., "image": "sa_1.jpg", "mask_id": 523353737,
+ "conversations": [{"from": "human", "value": "<image>\\n..."}, {"from": "gpt", "value": ...}]}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+QUESTION = "<image>\nDescribe the marked region so that the description fits no other region."
+
+
+class RegionCaption(Protocol):
+    """What a captioner gives for one region."""
+
+    region_id: int | str
+    text: str
+
+
+def caption_rows(image: str, captions: Iterable[RegionCaption]) -> Iterator[dict[str, Any]]:
+    """Rows of the published layout for the captions of one image.
+
+    Args:
+        image: the photo's file name, under which the masks' file has it too.
+        captions: one a region; where one says whether it is `unique`, the row keeps it.
+    """
+    for caption in captions:
+        row: dict[str, Any] = {
+            "id": f"{Path(image).stem}_{caption.region_id}",
+            "image": image,
+            "mask_id": caption.region_id,
+            "conversations": [
+                {"from": "human", "value": QUESTION},
+                {"from": "gpt", "value": caption.text},
+            ],
+        }
+        unique = getattr(caption, "unique", None)
+        yield row if unique is None else row | {"unique": unique}
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows, the whole file or nothing; returns how many."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    count = 0
+    with partial.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    partial.replace(target)
+    return count
+
+
+def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file, one at a time.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: naming the file and the line that is not a JSON object.
+    """
+    with Path(path).open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}: line {number} is not JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}: line {number} is not a JSON object")
+            yield row

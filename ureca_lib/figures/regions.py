@@ -1,0 +1,158 @@
+"""Regions drawn on their photo: by level of the tree, and one by one with their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib import patheffects
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from scipy import ndimage
+
+from ureca_lib.figures.style import PAGE_WIDTH, PALETTE, TARGET_COLOUR, wrapped
+from ureca_lib.mask_tree import MaskTree, RegionId
+from ureca_lib.regions import Region, RegionImage
+
+_HALO = [patheffects.withStroke(linewidth=2, foreground="black")]
+
+
+def draw_regions(
+    ax: Axes, image: np.ndarray, regions: Iterable[Region], labels: bool = True, fill: float = 0.35
+) -> None:
+    """Draw regions, each in a colour of its own, with its name inside.
+
+    Args:
+        ax: where to draw.
+        image: (H, W, 3) uint8.
+        regions: of the image; smaller ones are drawn over larger ones.
+        labels: write the names (or ids) at a point well inside each region.
+        fill: opacity of the colour, 0 to 1.
+    """
+    ax.imshow(image)
+    ax.axis("off")
+    for number, region in enumerate(sorted(regions, key=lambda region: -region.area)):
+        mask, colour = region.mask, PALETTE[number % len(PALETTE)]
+        layer = np.zeros((*mask.shape, 4))
+        layer[mask] = (*to_rgb(colour), fill)
+        ax.imshow(layer)
+        ax.contour(mask, [0.5], colors=[colour], linewidths=1.2)
+        if labels:
+            row, column = deepest_point(mask)
+            text = (region.name or str(region.id)).replace("$", r"\$")
+            style = {"color": "white", "fontsize": 6, "path_effects": _HALO}
+            ax.text(column, row, text, ha="center", va="center", **style)
+
+
+def deepest_point(mask: np.ndarray) -> tuple[int, int]:
+    """(row, column) of the pixel farthest from the mask's edge: always inside it."""
+    distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(distance.argmax()), mask.shape)
+    return int(row), int(column)
+
+
+def level_figure(regions: RegionImage, tree: MaskTree, columns: int = 3) -> Figure:
+    """One panel a level of the tree: what granularity means (Sec. 3).
+
+    Args:
+        regions: with the photo.
+        tree: of these regions.
+        columns: panels a row.
+    """
+    levels: dict[int, list[Region]] = {}
+    for region in tree.top_down():
+        levels.setdefault(tree.depth(region.id), []).append(region)
+    figure, axes = _grid(len(levels) + 1, columns, regions.height / regions.width)
+    axes[0].imshow(regions.pixels)
+    axes[0].set_title(f"{regions.file_name or 'photo'}", fontsize=8)
+    for ax, (depth, members) in zip(axes[1:], sorted(levels.items()), strict=True):
+        draw_regions(ax, regions.pixels, members, labels=len(members) <= 24)
+        ax.set_title(f"level {depth}: {len(members)} regions", fontsize=8)
+    return figure
+
+
+def caption_figure(
+    regions: RegionImage,
+    captions: Mapping[RegionId, str],
+    ids: Sequence[RegionId] | None = None,
+    columns: int = 4,
+    others: Mapping[str, Mapping[RegionId, str]] | None = None,
+) -> Figure:
+    """One panel a region: where it is, and its caption below.
+
+    Args:
+        regions: with the photo.
+        captions: text by region id.
+        ids: which regions, in this order; None takes all that have a caption.
+        columns: panels a row.
+        others: further systems' captions by name; then each line says whose it is.
+    """
+    chosen = list(captions) if ids is None else list(ids)
+    figure, axes = _grid(len(chosen), columns, 1.0, below=0.55 + 0.3 * len(others or {}))
+    width = int(112 / columns)
+    for ax, region_id in zip(axes, chosen, strict=True):
+        draw_target(ax, regions.pixels, regions[region_id])
+        text = wrapped(captions[region_id], width)
+        for name, texts in (others or {}).items():
+            text += "\n" + wrapped(f"{name}: {texts.get(region_id, '-')}", width)
+        ax.text(0.5, -0.03, text, transform=ax.transAxes, ha="center", va="top", fontsize=7)
+    return figure
+
+
+def draw_target(ax: Axes, image: np.ndarray, region: Region, context: float = 0.6) -> None:
+    """A square view around a region, with its contour and the rest dimmed.
+
+    Args:
+        ax: where to draw.
+        image: (H, W, 3) uint8.
+        region: of the image.
+        context: margin on each side, as a share of the region's longer side.
+    """
+    height, width = image.shape[:2]
+    x, y, columns, rows = region.pixel_box
+    side = min(max(height, width), max(columns, rows) * (1 + 2 * context) + 24)
+    left, top = x + columns / 2 - side / 2, y + rows / 2 - side / 2
+    left = min(max(left, 0), max(width - side, 0)) if side < width else (width - side) / 2
+    top = min(max(top, 0), max(height - side, 0)) if side < height else (height - side) / 2
+    mask = region.mask
+    shown = image.copy()
+    shown[~mask] = shown[~mask] // 5 * 3
+    ax.imshow(shown)
+    ax.contour(
+        np.pad(mask, 1),
+        [0.5],
+        colors=[TARGET_COLOUR],
+        linewidths=1.4,
+        extent=(-1.5, width + 0.5, -1.5, height + 0.5),
+    )
+    ax.set_xlim(left - 0.5, left + side - 0.5)
+    ax.set_ylim(top + side - 0.5, top - 0.5)
+
+
+def tree_figure(regions: RegionImage, tree: MaskTree) -> Figure:
+    """The regions on the photo beside their tree."""
+    height = max(3.0, 0.17 * (len(tree) + 1))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(PAGE_WIDTH, height), layout="constrained", width_ratios=[1, 1.1]
+    )
+    draw_regions(left, regions.pixels, regions.regions, labels=len(regions) <= 24)
+    tree.plot(right)
+    return figure
+
+
+def _grid(
+    count: int, columns: int, aspect: float, below: float = 0.25
+) -> tuple[Figure, list[Axes]]:
+    """Panels of one width, `aspect` high, with `below` inches for text under each."""
+    columns = max(1, min(columns, count))
+    rows = -(-count // columns)
+    width = PAGE_WIDTH / columns
+    size = (PAGE_WIDTH, rows * (width * aspect + below))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    figure.subplots_adjust(0.01, 0.02, 0.99, 0.97, wspace=0.04, hspace=below / (width * aspect))
+    flat = list(axes.flat)
+    for ax in flat:
+        ax.axis("off")
+    return figure, flat[:count]

@@ -1,0 +1,194 @@
+"""Notebooks run headless through papermill: checked, recorded, and not run twice."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from ureca_lib.runs.parameters import check_parameters, notebook_parameters
+from ureca_lib.runs.record import (
+    METRICS_NAME,
+    RunRecord,
+    git_commit,
+    machine,
+    package_versions,
+    read_metrics,
+    run_key,
+)
+
+KERNEL = "ureca"
+
+
+class RunFailedError(RuntimeError):
+    """A notebook that stopped with an error. `.record` is what was written to `run.json`."""
+
+    def __init__(self, record: RunRecord):
+        self.record = record
+        error = record.error or {}
+        cell = error.get("cell")
+        place = "" if cell is None else f" in cell {cell} ({error.get('source', '')!r})"
+        super().__init__(
+            f"{record.notebook} failed{place}: {error.get('name')}: {error.get('message')}; "
+            f"the notebook as far as it got: {record.output}"
+        )
+
+
+def run_notebook(
+    notebook: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    output_dir: str | Path | None = None,
+    force: bool = False,
+    texts: bool = False,
+    timeout: float | None = None,
+    progress: bool = True,
+) -> RunRecord:
+    """Execute a notebook with papermill and write its record.
+
+    The notebook runs in its own folder, in the Python that runs this, whatever kernels are
+    installed. If it has a parameter `output_dir`, that is the run's folder.
+
+    Args:
+        notebook: path of the notebook.
+        parameters: values by name; the others keep their defaults.
+        output_dir: where the executed notebook, `run.json` and what the notebook writes go; None
+            is `papermill_runs/latest/NAME` of the project the notebook is in.
+        force: run even if the same run was done before.
+        texts: the values are texts from a command line.
+        timeout: seconds that a cell may take.
+        progress: show papermill's bar.
+
+    Returns:
+        The record: the old one where notebook, parameters and library are the same and the run
+        was done.
+
+    Raises:
+        FileNotFoundError: no notebook there.
+        ParameterError: an unknown name or a wrong type; nothing was run.
+        RunFailedError: a cell failed; the partly executed notebook and the record are kept.
+    """
+    source = Path(notebook).resolve()
+    values = check_parameters(notebook_parameters(source), parameters or {}, texts)
+    folder = Path(output_dir).resolve() if output_dir else default_folder(source)
+    if "output_dir" in values:
+        values["output_dir"] = str(folder)
+    key = run_key(source, values)
+    old = RunRecord.load(folder)
+    target = folder / source.name
+    if not force and old and (old.key, old.status) == (key, "done") and target.is_file():
+        return old
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / METRICS_NAME).unlink(missing_ok=True)
+    record = RunRecord(source.name, key, _shown(values, folder), "running", target.name)
+    record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    seed = values.get("seed")
+    record.seed = seed if isinstance(seed, int) else None
+    record.commit, record.versions = git_commit(source.parent), package_versions()
+    record.machine = machine()
+    record.save(folder)
+    start = time.monotonic()
+    try:
+        _execute(source, target, values, timeout, progress)
+        record.status = "done"
+    except PapermillExecutionError as error:
+        record.status, record.error = "failed", _cell_error(error)
+    except (DeadKernelError, CellTimeoutError, nbformat.ValidationError) as error:
+        record.status = "failed"
+        record.error = {"cell": _last_started(target), "source": "", **_plain(error)}
+    finally:
+        if record.status == "running":  # stopped from outside: say so, and let it go on
+            record.status = "failed"
+            record.error = {"cell": _last_started(target), "name": "Interrupted", "message": ""}
+        record.seconds = round(time.monotonic() - start, 1)
+        record.metrics = read_metrics(folder)
+        record.save(folder)
+    if record.status == "failed":
+        raise RunFailedError(record)
+    return record
+
+
+def default_folder(notebook: Path) -> Path:
+    """`papermill_runs/latest/NAME` beside the notebook's folder."""
+    return notebook.parent.parent / "papermill_runs" / "latest" / notebook.stem
+
+
+def _execute(
+    source: Path, target: Path, values: dict[str, Any], timeout: float | None, progress: bool
+) -> None:
+    with _own_kernel():
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=values,
+            kernel_name=KERNEL,
+            language="python",
+            cwd=str(source.parent),
+            progress_bar=progress,
+            execution_timeout=timeout,
+        )
+
+
+@contextmanager
+def _own_kernel() -> Iterator[None]:
+    """A kernel of this very Python, found before any that is installed."""
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "Python 3 (ureca)", "language": "python"}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "kernels" / KERNEL
+        place.mkdir(parents=True)
+        (place / "kernel.json").write_text(json.dumps(spec))
+        old = os.environ.get("JUPYTER_PATH")
+        os.environ["JUPYTER_PATH"] = folder if old is None else f"{folder}{os.pathsep}{old}"
+        try:
+            yield
+        finally:
+            if old is None:
+                del os.environ["JUPYTER_PATH"]
+            else:
+                os.environ["JUPYTER_PATH"] = old
+
+
+def _cell_error(error: PapermillExecutionError) -> dict[str, Any]:
+    lines = error.source.strip().splitlines()
+    return {
+        "cell": error.cell_index,
+        "source": lines[0] if lines else "",
+        "name": error.ename,
+        "message": error.evalue,
+        "traceback": list(error.traceback)[-10:],
+    }
+
+
+def _plain(error: Exception) -> dict[str, Any]:
+    lines = str(error).strip().splitlines()
+    return {"name": type(error).__name__, "message": lines[-1] if lines else ""}
+
+
+def _last_started(target: Path) -> int | None:
+    """Index of the last cell that papermill began, as far as the saved notebook tells."""
+    if not target.is_file():
+        return None
+    cells = nbformat.read(target, as_version=4).cells
+    begun = [
+        index
+        for index, cell in enumerate(cells)
+        if cell.metadata.get("papermill", {}).get("start_time")
+    ]
+    return begun[-1] if begun else None
+
+
+def _shown(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Parameters for the record: the run's own folder is where the record is."""
+    return {n: "." if n == "output_dir" and v == str(folder) else v for n, v in values.items()}
