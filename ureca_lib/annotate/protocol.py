@@ -1,0 +1,93 @@
+"""What the pipeline asks and what an annotator answers: one protocol for every kind.
+
+A model behind a server or in this process reads the filled prompt and looks at the views. The
+embedded annotator, which needs no model, reads the image, the tree and the context instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from ureca_lib.mask_tree import MaskTree, RegionId
+from ureca_lib.regions import RegionImage
+
+Stage = Literal["short", "long", "unique", "verify"]
+STAGES: tuple[Stage, ...] = ("short", "long", "unique", "verify")
+Status = Literal["done", "failed"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known about a region when a stage is asked (Tables 7, 8, 9)."""
+
+    parent: str | None = None  # caption of the parent; None where the parent is the image
+    siblings: Mapping[RegionId, str] = field(default_factory=dict)  # captions so far, by id
+    children: Mapping[RegionId, str] = field(default_factory=dict)  # captions, by id
+    current: str | None = None  # the region's caption so far
+    look_alikes: Sequence[RegionId] = ()  # numbered from 1 in the view, in this order
+    look_alike_captions: Mapping[RegionId, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question about one region.
+
+    Args:
+        stage: "short" (stage 2), "long" (stage 3), "unique" (stage 4) or "verify".
+        image: the photo and its regions.
+        tree: of these regions.
+        region_id: the region asked about.
+        prompt: the filled prompt; its version is `prompt_version`.
+        views: (H, W, 3) uint8 images in the order in which the prompt speaks of them.
+        context: what the prompt was filled with.
+    """
+
+    stage: Stage
+    image: RegionImage
+    tree: MaskTree
+    region_id: RegionId
+    prompt: str
+    prompt_version: str
+    views: Sequence[np.ndarray]
+    context: Context
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: cleaned and checked text, or a failure that says why. Never a silent empty text.
+
+    `unique` is what the annotator itself says of its caption, where it can tell.
+    """
+
+    text: str
+    status: Status = "done"
+    error: str | None = None
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    attempts: int = 1
+    unique: bool | None = None
+
+
+class BudgetSpentError(RuntimeError):
+    """The annotator's budget of calls or tokens is used up; what was answered is kept."""
+
+
+@runtime_checkable
+class Annotator(Protocol):
+    """Anything that answers a `Request`.
+
+    `answer` is called from several threads at once, at most `max_in_flight` of them. It returns
+    a `Reply` with status "failed" for a question it cannot answer, and raises only where going on
+    makes no sense: `BudgetSpentError`, or a server that cannot be reached at all.
+    """
+
+    name: str  # kind and model, as it goes into the record: "openai:gpt-4o-mini-2024-07-18"
+    max_in_flight: int
+
+    def answer(self, request: Request) -> Reply:
+        """Answer one question."""
+        ...
