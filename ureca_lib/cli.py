@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
+
+
+class PairCommand(TyperCommand):
+    """A command whose `-p NAME VALUE` takes two words, as papermill's does; `-p NAME=VALUE` too."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Join the two words, which typer has no type for."""
+        joined: list[str] = []
+        rest = list(args)
+        while rest:
+            word = rest.pop(0)
+            joined.append(word)
+            if word in ("-p", "--parameter") and rest:
+                name = rest.pop(0)
+                whole = re.match(r"\w+=", name) or not rest
+                joined.append(name if whole else f"{name}={rest.pop(0)}")
+        return super().parse_args(ctx, joined)
+
 
 app = typer.Typer(
     help="URECA: mask trees, unique region captions, notebooks run headless.",
@@ -15,12 +35,14 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(cls=PairCommand)
 def run(
     notebooks: Annotated[list[Path], typer.Argument(help="Notebooks, run in this order.")],
     parameter: Annotated[
-        list[tuple[str, str]] | None,
-        typer.Option("-p", "--parameter", help="A parameter's name and value; may be repeated."),
+        list[str] | None,
+        typer.Option(
+            "-p", "--parameter", metavar="NAME VALUE", help="Set a parameter; may be repeated."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -38,7 +60,12 @@ def run(
         write_index,
     )
 
-    values = dict(parameter or [])
+    values = {}
+    for pair in parameter or []:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise _stop(f"-p takes a name and a value; {name!r} has no value")
+        values[name] = value
     roots, failed = [], 0
     for notebook in notebooks:
         folder = output / notebook.stem if output else default_folder(notebook.resolve())

@@ -9,14 +9,18 @@ from ureca_lib.figures.regions import (
     tree_figure,
 )
 from ureca_lib.figures.style import PALETTE, save_figure, wrapped
+from ureca_lib.figures.trees import containment_figure, granularity_figure, parent_figure
 
 __all__ = [
     "PALETTE",
     "caption_figure",
+    "containment_figure",
     "deepest_point",
     "draw_regions",
     "draw_target",
+    "granularity_figure",
     "level_figure",
+    "parent_figure",
     "save_figure",
     "tree_figure",
     "wrapped",

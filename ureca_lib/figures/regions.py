@@ -33,15 +33,20 @@ def draw_regions(
     """
     ax.imshow(image)
     ax.axis("off")
+    written: list[tuple[float, float, float]] = []  # row, column, half width of each label
+    unit = image.shape[1] / 60  # about the width of two letters
     for number, region in enumerate(sorted(regions, key=lambda region: -region.area)):
         mask, colour = region.mask, PALETTE[number % len(PALETTE)]
         layer = np.zeros((*mask.shape, 4))
         layer[mask] = (*to_rgb(colour), fill)
         ax.imshow(layer)
         ax.contour(mask, [0.5], colors=[colour], linewidths=1.2)
-        if labels:
-            row, column = deepest_point(mask)
-            text = (region.name or str(region.id)).replace("$", r"\$")
+        row, column = deepest_point(mask)
+        text = (region.name or str(region.id)).replace("$", r"\$")
+        half = unit * len(text) / 2
+        free = all(abs(row - r) > 3 * unit or abs(column - c) > half + h for r, c, h in written)
+        if labels and free:  # a label that would cover another is left out
+            written.append((row, column, half))
             style = {"color": "white", "fontsize": 6, "path_effects": _HALO}
             ax.text(column, row, text, ha="center", va="center", **style)
 
@@ -68,7 +73,7 @@ def level_figure(regions: RegionImage, tree: MaskTree, columns: int = 3) -> Figu
     axes[0].imshow(regions.pixels)
     axes[0].set_title(f"{regions.file_name or 'photo'}", fontsize=8)
     for ax, (depth, members) in zip(axes[1:], sorted(levels.items()), strict=True):
-        draw_regions(ax, regions.pixels, members, labels=len(members) <= 24)
+        draw_regions(ax, regions.pixels, members, labels=True)
         ax.set_title(f"level {depth}: {len(members)} regions", fontsize=8)
     return figure
 
@@ -90,13 +95,16 @@ def caption_figure(
         others: further systems' captions by name; then each line says whose it is.
     """
     chosen = list(captions) if ids is None else list(ids)
-    figure, axes = _grid(len(chosen), columns, 1.0, below=0.55 + 0.3 * len(others or {}))
-    width = int(112 / columns)
-    for ax, region_id in zip(axes, chosen, strict=True):
+    columns = max(1, min(columns, len(chosen)))
+    below = {region_id: wrapped(captions[region_id], int(112 / columns)) for region_id in chosen}
+    for name, texts in (others or {}).items():
+        for region_id in chosen:
+            line = f"{name}: {texts.get(region_id, '-')}"
+            below[region_id] += "\n" + wrapped(line, int(112 / columns))
+    lines = max((text.count("\n") + 1 for text in below.values()), default=1)
+    figure, axes = _grid(len(chosen), columns, 1.0, below=0.12 + 0.125 * lines)
+    for ax, (region_id, text) in zip(axes, below.items(), strict=True):
         draw_target(ax, regions.pixels, regions[region_id])
-        text = wrapped(captions[region_id], width)
-        for name, texts in (others or {}).items():
-            text += "\n" + wrapped(f"{name}: {texts.get(region_id, '-')}", width)
         ax.text(0.5, -0.03, text, transform=ax.transAxes, ha="center", va="top", fontsize=7)
     return figure
 
@@ -137,7 +145,8 @@ def tree_figure(regions: RegionImage, tree: MaskTree) -> Figure:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(PAGE_WIDTH, height), layout="constrained", width_ratios=[1, 1.1]
     )
-    draw_regions(left, regions.pixels, regions.regions, labels=len(regions) <= 24)
+    draw_regions(left, regions.pixels, regions.regions, labels=True)
+    left.set_anchor("N")
     tree.plot(right)
     return figure
 

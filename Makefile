@@ -1,0 +1,65 @@
+# Everything runs in .venv, which the first target that needs it makes.
+#   make run                 environment, then every notebook headless, then an index page
+#   make run TORCH_INDEX=https://download.pytorch.org/whl/cpu    torch from another index
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OUT := papermill_runs/latest
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
+BENCHMARKS := $(filter-out tests/benchmarks/record.py,$(sort $(wildcard tests/benchmarks/*.py)))
+TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.lock)
+EXTRAS := dev,offline,openai
+
+export OMP_WAIT_POLICY ?= passive
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: run quickstart test lint lab bench lock check-pythons samples clean
+
+run: $(READY)
+	$(BIN)/ureca run $(NOTEBOOKS) --output $(OUT)
+
+quickstart: $(READY)
+	$(BIN)/ureca run notebooks/00_quickstart.ipynb --output $(OUT)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir . notebooks/00_quickstart.ipynb
+
+bench: $(READY)
+	for script in $(BENCHMARKS); do $(BIN)/python $$script || exit 1; done
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed: make run PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e ".[$(EXTRAS)]"
+	touch $@
+
+# the pins, from an environment that holds what pyproject.toml asks for
+lock: $(READY)
+	{ echo "# exact versions of the environment that the tests run in; made by 'make lock'"; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+# asks the resolver whether the pins can be installed on the other Pythons; installs nothing
+check-pythons: $(READY)
+	for version in 3.12 3.13; do \
+	  $(BIN)/python -m pip install --quiet --dry-run --ignore-installed --no-deps \
+	    --only-binary=:all: --python-version $$version --target $(VENV)/none \
+	    -r requirements.lock && echo "the pins resolve on Python $$version" || exit 1; done
+
+# the masks of the sample photos, from their hand-drawn polygons
+samples: $(READY)
+	$(BIN)/python data_samples/draw.py
+
+clean:
+	rm -rf $(VENV) $(OUT) *.egg-info .pytest_cache .ruff_cache .hypothesis
