@@ -88,7 +88,8 @@ def tiny_inputs(config: UrecaConfig, tiles: list[int], text: int = 5, seed: int 
         words = torch.randint(0, 200, (text,), generator=generator).tolist()
         image = [config.image_token_id] * (config.image_seq_length * count)
         mask = [config.mask_token_id] * (config.num_mask_tokens * count)
-        rows.append([*words[:2], *mask, *image, *words[2:]])
+        visual = [*image, *mask] if config.mask_position == "after_image" else [*mask, *image]
+        rows.append([*words[:2], *visual, *words[2:]])
     length = max(len(row) for row in rows)
     pad = config.text_config.pad_token_id
     total, side = sum(tiles), config.tile_size

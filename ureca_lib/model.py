@@ -123,7 +123,9 @@ class UrecaModel(InternVLModel):
         if token_id is None and features is not None and input_ids is not None:
             known = (self.config.image_token_id, self.config.mask_token_id)
             taken = {i for i in known if i is not None}
-            token_id = find_token_id(input_ids, features.shape[:-1].numel(), taken, kind)
+            # images are looked for first; which stands first is what mask_position says
+            first = self.config.mask_position == "after_image"
+            token_id = find_token_id(input_ids, features, taken, kind, first)
             setattr(self.config, f"{kind}_token_id", token_id)
         return token_id
 

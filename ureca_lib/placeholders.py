@@ -7,29 +7,45 @@ from torch import nn
 from transformers.utils import torch_compilable_check
 
 
-def find_token_id(input_ids: torch.Tensor, count: int, taken: set[int], kind: str) -> int:
-    """The one id that occurs exactly `count` times in each of its samples' unbroken runs.
+def find_token_id(
+    input_ids: torch.Tensor, features: torch.Tensor, taken: set[int], kind: str, first: bool
+) -> int:
+    """The id that stands once for each feature, in runs of whole tiles.
 
     For a checkpoint that came without its tokenizer, so that nobody says which ids are the
-    placeholders. Ids in `taken` are left out.
+    placeholders.
 
     Args:
         input_ids: (B, L) token ids.
-        count: features that wait for a place, over the whole batch.
+        features: (tiles, tokens, D), those that wait for a place.
         taken: ids that are known to be something else.
         kind: "image" or "mask", for the message.
+        first: of two such ids, as images and masks with as many tokens give, the earlier one.
 
     Raises:
-        ValueError: no id, or more than one, occurs that often.
+        ValueError: no id, or more than one, fits.
     """
+    tiles, tokens = features.shape[:2]
     ids, counts = input_ids.unique(return_counts=True)
-    found = [i for i in ids[counts == count].tolist() if i not in taken]
+    often = [i for i in ids[counts == tiles * tokens].tolist() if i not in taken]
+    found = [i for i in often if _in_whole_runs(input_ids == i, tokens)]
+    if len(found) == 2 and not taken:
+        found.sort(key=lambda i: (input_ids == i).flatten().nonzero()[0].item(), reverse=not first)
+        found = found[:1]
     if len(found) != 1:
         raise ValueError(
-            f"config.{kind}_token_id is not set, and {len(found)} token ids occur {count} times, "
-            f"once for each {kind} feature, so it cannot be inferred: set config.{kind}_token_id"
+            f"config.{kind}_token_id is not set, and {len(found)} token ids occur "
+            f"{tiles * tokens} times, once for each {kind} feature, so it cannot be inferred: "
+            f"set config.{kind}_token_id"
         )
     return found[0]
+
+
+def _in_whole_runs(where: torch.Tensor, tokens: int) -> bool:
+    """Whether every unbroken run of true in (B, L) is a multiple of `tokens` long."""
+    edges = torch.nn.functional.pad(where.int(), (1, 1)).diff(dim=1)  # (B, L) -> (B, L + 1)
+    starts, ends = (edges == 1).nonzero()[:, 1], (edges == -1).nonzero()[:, 1]
+    return bool(((ends - starts) % tokens == 0).all())
 
 
 def placeholder_mask(

@@ -16,7 +16,7 @@ SINGLE, INDEX, SHARDS = "model.safetensors", "model.safetensors.index.json", "mo
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 # a mapped file's pages count as ours until it is closed
-_BYTES_A_MAPPING = 64 * 2**20
+_BYTES_A_MAPPING = 32 * 2**20
 
 
 @dataclass(frozen=True)

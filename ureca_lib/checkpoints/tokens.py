@@ -1,15 +1,17 @@
-"""Placeholder ids and tokenizers of a checkpoint folder, without running its code."""
+"""Placeholder tokens of a checkpoint folder, and its tokenizer, without running its code."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from ureca_lib.checkpoints.tensor_files import read_json
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-IMAGE_START, IMAGE_END, IMAGE_CONTEXT = "<img>", "</img>", "<IMG_CONTEXT>"
-MASK_START, MASK_END, MASK_CONTEXT = "<mask>", "</mask>", "<MASK_CONTEXT>"
-TURN_END = "<|im_end|>"
+from ureca_lib.checkpoints.errors import CheckpointError
+from ureca_lib.checkpoints.tensor_files import read_json
+from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT, TURN_END, add_visual_tokens
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,25 @@ def added_tokens(folder: Path) -> dict[str, int]:
     if (file := folder / "added_tokens.json").is_file():
         tokens |= read_json(file)
     return tokens
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    """The folder's tokenizer with every placeholder token, or `None` where it has no tokenizer.
+
+    Placeholder tokens that are lacking are added at the end, in the published order, so that the
+    same folder always gives the same ids.
+
+    Raises:
+        CheckpointError: files of a tokenizer that transformers cannot build on its own.
+    """
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        return None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise CheckpointError(
+            folder,
+            "its tokenizer cannot be built without running its code (a tokenizer.model needs the "
+            f"sentencepiece package): {error}",
+        ) from error
+    return add_visual_tokens(tokenizer)

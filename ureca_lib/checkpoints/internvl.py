@@ -1,0 +1,107 @@
+"""A fresh URECA model from an InternVL2.5 or InternVL3 checkpoint in transformers' layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+from ureca_lib.checkpoints.errors import CheckpointError
+from ureca_lib.checkpoints.tensor_files import read_json, tensor_files
+from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.configuration import UrecaConfig
+from ureca_lib.conversation import MASK_CONTEXT
+from ureca_lib.model import UrecaForConditionalGeneration
+
+_CARRIED = (
+    "vision_config",
+    "text_config",
+    "image_token_id",
+    "downsample_ratio",
+    "projector_hidden_act",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+    "tie_word_embeddings",
+)
+
+
+def from_internvl_hf(
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    mask_token_id: int | None = None,
+    **settings,
+) -> UrecaForConditionalGeneration:
+    """InternVL's weights with a new mask encoder: where stage 1 of training begins.
+
+    Args:
+        path: folder of an InternVL `-hf` checkpoint, with its tokenizer.
+        dtype: of the parameters; by default as stored.
+        device: where the parameters go.
+        seed: of the new mask encoder's weights.
+        mask_token_id: id of the mask placeholder; by default the tokenizer's, which gets the mask
+            tokens in the published order. Embeddings are enlarged where they lack a row for it;
+            new rows are the mean of the old ones.
+        settings: fields of `UrecaConfig`, such as `num_mask_tokens` or `mask_position`.
+
+    Raises:
+        CheckpointError: not such a checkpoint, pickles, or neither tokenizer nor `mask_token_id`.
+        TypeError: a setting that `UrecaConfig` does not have.
+    """
+    folder = Path(path)
+    raw = read_json(folder / "config.json")
+    if raw.get("model_type") != InternVLConfig.model_type:
+        kind = raw.get("model_type", "unknown")
+        raise CheckpointError(folder, f"model type {kind!r}, not an InternVL -hf checkpoint")
+    tensor_files(folder)  # refuses pickles by name
+    tokenizer = load_tokenizer(folder)
+    if mask_token_id is None:
+        if tokenizer is None:
+            raise CheckpointError(folder, "no tokenizer to take a mask token from: give its id")
+        mask_token_id = tokenizer.convert_tokens_to_ids(MASK_CONTEXT)
+    base = InternVLForConditionalGeneration.from_pretrained(folder, dtype=dtype or "auto")
+    config = _config(base.config, mask_token_id, settings)
+    model = _with_mask_encoder(base, config, seed)
+    rows = max(mask_token_id + 1, len(tokenizer) if tokenizer is not None else 0)
+    if rows > config.text_config.vocab_size:
+        _enlarge(model, rows)
+    model.generation_config = base.generation_config
+    return model.to(device).eval()
+
+
+def _config(base: InternVLConfig, mask_token_id: int, settings: dict) -> UrecaConfig:
+    if unknown := sorted(set(settings) - set(UrecaConfig().to_dict())):
+        raise TypeError(f"UrecaConfig has no field {', '.join(unknown)}")
+    carried = {name: getattr(base, name) for name in _CARRIED}
+    return UrecaConfig(**(carried | {"mask_token_id": mask_token_id} | settings))
+
+
+def _with_mask_encoder(
+    base: InternVLForConditionalGeneration, config: UrecaConfig, seed: int
+) -> UrecaForConditionalGeneration:
+    """Our model around the parts of theirs: they change hands, nothing is copied."""
+    with torch.device("meta"):
+        model = UrecaForConditionalGeneration(config)
+    for part in ("vision_tower", "multi_modal_projector", "language_model"):
+        setattr(model.model, part, getattr(base.model, part))
+    model.lm_head = base.lm_head
+    encoder = model.model.mask_encoder.to_empty(device="cpu").to(base.dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder.reset_parameters()
+    return model
+
+
+def _enlarge(model: UrecaForConditionalGeneration, rows: int) -> None:
+    old = model.config.text_config.vocab_size
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            _mean_rows(layer, old)
+
+
+def _mean_rows(layer: nn.Module, old: int) -> None:
+    layer.weight[old:] = layer.weight[:old].float().mean(dim=0).to(layer.weight.dtype)

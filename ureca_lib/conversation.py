@@ -1,0 +1,139 @@
+"""The conversation around a region: chat format, special tokens, question and answer as ids."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+IMAGE_START, IMAGE_END, IMAGE_CONTEXT = "<img>", "</img>", "<IMG_CONTEXT>"
+MASK_START, MASK_END, MASK_CONTEXT = "<mask>", "</mask>", "<MASK_CONTEXT>"
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+
+# in the order that published training adds them, so that ids agree with it
+VISUAL_TOKENS = (IMAGE_START, IMAGE_END, IMAGE_CONTEXT, MASK_CONTEXT, MASK_START, MASK_END)
+
+QUESTION = "Describe this region in the image."
+MARKS = ("<image>", "<mask>")  # where a question says that image and mask tokens go
+
+_VISUALS = {
+    "<image>": f"{IMAGE_START}{IMAGE_CONTEXT}{IMAGE_END}",
+    "<mask>": f"{MASK_START}{MASK_CONTEXT}{MASK_END}",
+}
+IGNORED = -100  # a label that the loss leaves out
+
+
+def add_visual_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Add the placeholder tokens that a tokenizer lacks, at its end; the same object."""
+    known = tokenizer.get_vocab()
+    lacking = [token for token in VISUAL_TOKENS if token not in known]
+    tokenizer.add_tokens(lacking, special_tokens=True)
+    return tokenizer
+
+
+def require_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer has every special token that a conversation is made of.
+
+    Raises:
+        ValueError: names those it lacks.
+    """
+    known = tokenizer.get_vocab()
+    needed = (*VISUAL_TOKENS, TURN_START, TURN_END)
+    if lacking := [token for token in needed if token not in known]:
+        raise ValueError(
+            f"the tokenizer lacks {', '.join(lacking)}; add_visual_tokens adds the visual ones"
+        )
+
+
+@dataclass(frozen=True)
+class TokenizedTurn:
+    """A conversation as ids, with each placeholder standing once; labels where it has an answer."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """InternVL2.5's chat format with an image and a mask in the user's turn.
+
+    Args:
+        tokenizer: has every special token; see `add_visual_tokens`.
+        mask_position: "before_image" or "after_image", for questions that do not say it.
+        system_message: opens the conversation; empty for none.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    mask_position: str = "before_image"
+    system_message: str = ""
+
+    def prompt(self, question: str = QUESTION) -> str:
+        """The text up to where the answer begins, each placeholder standing once.
+
+        A question may place `<image>` and `<mask>` itself, each once; what it does not place is
+        put before it, in the order that `mask_position` says.
+
+        Raises:
+            ValueError: a mark stands twice, or the question holds a special token.
+        """
+        order = MARKS if self.mask_position == "after_image" else MARKS[::-1]
+        placed = [mark for mark in order if mark in question]
+        lead = "".join(f"{mark}\n" for mark in order if mark not in placed)
+        pieces = re.split("(<image>|<mask>)", lead + question)
+        for mark in MARKS:
+            if pieces.count(mark) > 1:
+                raise ValueError(f"a question has one {mark}, got {pieces.count(mark)}")
+        self._check_plain("question", "".join(p for p in pieces if p not in MARKS))
+        body = "".join(_VISUALS.get(piece, piece) for piece in pieces)
+        system = self.system_message and self._turn("system", self.system_message)
+        return f"{system}{self._turn('user', body)}{TURN_START}assistant\n"
+
+    def tokenize(self, question: str = QUESTION, answer: str | None = None) -> TokenizedTurn:
+        """Question, and answer where there is one, as ids.
+
+        Labels are the ids of the answer and of the token that ends it, and `IGNORED` before.
+
+        Raises:
+            ValueError: see `prompt`; or the answer holds a special token.
+        """
+        prompt = self.prompt(question)
+        start = self.tokenizer(prompt).input_ids
+        if answer is None:
+            return TokenizedTurn(start, [IGNORED] * len(start))
+        self._check_plain("answer", answer)
+        ids = self.tokenizer(f"{prompt}{answer.strip()}{TURN_END}").input_ids
+        ids = ids[: len(ids) - ids[::-1].index(self._turn_end_id)]  # some add a token of their own
+        pairs = zip(start, ids, strict=False)
+        shared = next((i for i, (one, two) in enumerate(pairs) if one != two), len(start))
+        return TokenizedTurn(ids, [IGNORED] * shared + ids[shared:])
+
+    def answer_ids(self, answer: str, question: str = QUESTION) -> list[int]:
+        """The answer's ids as they stand after the question, with the token that ends it."""
+        return [label for label in self.tokenize(question, answer).labels if label != IGNORED]
+
+    @property
+    def _turn_end_id(self) -> int:
+        return self.tokenizer.convert_tokens_to_ids(TURN_END)
+
+    @staticmethod
+    def _turn(role: str, text: str) -> str:
+        return f"{TURN_START}{role}\n{text}{TURN_END}\n"
+
+    def _check_plain(self, what: str, text: str) -> None:
+        special = {*VISUAL_TOKENS, TURN_START, TURN_END, *self.tokenizer.all_special_tokens}
+        if found := sorted(token for token in special if token in text):
+            raise ValueError(f"the {what} holds the special token {found[0]}: {text!r}")
+
+
+def expand(
+    ids: list[int], labels: list[int], repeats: dict[int, int]
+) -> tuple[list[int], list[int]]:
+    """Repeat placeholders: `repeats` says how often each id stands; other ids stand once."""
+    out_ids: list[int] = []
+    out_labels: list[int] = []
+    for token, label in zip(ids, labels, strict=True):
+        times = repeats.get(token, 1)
+        out_ids += [token] * times
+        out_labels += [label] * times
+    return out_ids, out_labels

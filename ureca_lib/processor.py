@@ -1,0 +1,290 @@
+"""From an image, masks and a question to the model's inputs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+from ureca_lib.configuration import MAX_TILES, MAX_TILES_TRAIN, NUM_MASK_TOKENS, UrecaConfig
+from ureca_lib.conversation import (
+    IGNORED,
+    IMAGE_CONTEXT,
+    MASK_CONTEXT,
+    QUESTION,
+    Conversation,
+    expand,
+    require_tokens,
+)
+from ureca_lib.regions import Region, SizeMismatchError, load_image
+from ureca_lib.tiling import tile_image, tile_masks
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Photo = str | Path | Image.Image | np.ndarray
+MaskLike = Region | Mapping[str, Any] | np.ndarray
+
+# fields of UrecaConfig that a processor needs
+_SETTINGS = (
+    "tile_size",
+    "mask_size",
+    "image_seq_length",
+    "num_mask_tokens",
+    "mask_position",
+    "mask_scale",
+    "mask_dynamic",
+    "mask_thumbnail",
+    "min_tiles",
+    "max_tiles",
+    "max_tiles_train",
+    "use_thumbnail",
+    "system_message",
+)
+
+
+class UrecaProcessor(ProcessorMixin):
+    """Tokenizer, tiling and chat format of a URECA model; saved and loaded beside it.
+
+    Args:
+        tokenizer: with the chat's and the placeholders' special tokens.
+        tile_size, mask_size: S, sides of image and mask tiles in pixels; `mask_size` is by default
+            `tile_size`.
+        image_seq_length: image tokens a tile.
+        The rest: see the fields of `UrecaConfig` of the same names.
+
+    Raises:
+        ValueError: the tokenizer lacks a special token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        tile_size: int = 448,
+        mask_size: int | None = None,
+        image_seq_length: int = 256,
+        num_mask_tokens: int = NUM_MASK_TOKENS,
+        mask_position: str = "before_image",
+        mask_scale: float = 1,
+        mask_dynamic: bool = True,
+        mask_thumbnail: bool = True,
+        min_tiles: int = 1,
+        max_tiles: int = MAX_TILES,
+        max_tiles_train: int = MAX_TILES_TRAIN,
+        use_thumbnail: bool = True,
+        system_message: str = "",
+        chat_template: str | None = None,
+    ):
+        require_tokens(tokenizer)
+        super().__init__(tokenizer, chat_template=chat_template)
+        self.tile_size, self.mask_size = tile_size, mask_size or tile_size
+        self.image_seq_length, self.num_mask_tokens = image_seq_length, num_mask_tokens
+        self.mask_position, self.mask_scale = mask_position, mask_scale
+        self.mask_dynamic, self.mask_thumbnail = mask_dynamic, mask_thumbnail
+        self.min_tiles, self.max_tiles, self.max_tiles_train = min_tiles, max_tiles, max_tiles_train
+        self.use_thumbnail, self.system_message = use_thumbnail, system_message
+
+    @classmethod
+    def from_config(cls, config: UrecaConfig, tokenizer: PreTrainedTokenizerBase) -> UrecaProcessor:
+        """The processor that fits a model.
+
+        Raises:
+            ValueError: the tokenizer lacks a special token, or numbers a placeholder otherwise.
+        """
+        processor = cls(tokenizer, **{name: getattr(config, name) for name in _SETTINGS})
+        for kind, ours in (("image", processor.image_token_id), ("mask", processor.mask_token_id)):
+            theirs = getattr(config, f"{kind}_token_id")
+            if theirs is not None and theirs != ours:
+                raise ValueError(
+                    f"the tokenizer's {kind} placeholder has id {ours}, the model's is {theirs}"
+                )
+        return processor
+
+    @property
+    def image_token_id(self) -> int:
+        return self.tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT)
+
+    @property
+    def mask_token_id(self) -> int:
+        return self.tokenizer.convert_tokens_to_ids(MASK_CONTEXT)
+
+    @property
+    def conversation(self) -> Conversation:
+        return Conversation(self.tokenizer, self.mask_position, self.system_message)
+
+    def __call__(
+        self,
+        image: Photo | Sequence[Photo],
+        masks: MaskLike | Sequence[MaskLike],
+        question: str | Sequence[str] = QUESTION,
+        answer: str | Sequence[str] | None = None,
+        train: bool = False,
+        max_tiles: int | None = None,
+    ) -> BatchFeature:
+        """One sample a mask.
+
+        Args:
+            image: one image for all masks, or as many as masks. A path, a PIL image or an array,
+                RGB, RGBA, grey, 16-bit or CMYK; see `ureca_lib.regions.load_image`.
+            masks: a (H, W) array, a COCO run-length encoding or a `Region`; one or several.
+            question: one for all, or one a mask. May place `<image>` and `<mask>` itself.
+            answer: as `question`; adds `labels`.
+            train: use `max_tiles_train` instead of `max_tiles`.
+            max_tiles: use this instead of either.
+
+        Returns:
+            `input_ids`, `attention_mask` and, with an answer, `labels`: (B, L), padded on the left;
+            `pixel_values` (sum of image tiles, 3, S, S) and `mask_values` (sum of mask tiles, 1,
+            S, S) float32, in the samples' order.
+
+        Raises:
+            RegionError: an unreadable image, a mask that is empty or has another size than its
+                image.
+            ValueError: no masks, numbers that do not fit, a special token in a question or answer.
+        """
+        masks = [masks] if isinstance(masks, Region | Mapping) or _is_array(masks, 2) else masks
+        count = len(masks)
+        if count == 0:
+            raise ValueError("no masks: one sample is made of each")
+        most = max_tiles or (self.max_tiles_train if train else self.max_tiles)
+        shared = isinstance(image, Photo)
+        photos = [load_image(p) for p in ([image] if shared else _as_many(image, count, "images"))]
+        questions = _as_many(question, count, "questions")
+        answers = _as_many(answer, count, "answers")
+        tiles = [self.image_tiles(photo, most) for photo in photos]
+        if shared:
+            photos, tiles = photos * count, tiles * count
+        mask_tiles = [
+            self.mask_tiles([as_region(mask, i)], photo.shape[:2], most)[0]
+            for i, (mask, photo) in enumerate(zip(masks, photos, strict=True))
+        ]
+        rows = [
+            self.token_ids(q, a, len(t), len(m))
+            for q, a, t, m in zip(questions, answers, tiles, mask_tiles, strict=True)
+        ]
+        batch = self.pad([ids for ids, _ in rows], [labels for _, labels in rows])
+        if answer is None:
+            del batch["labels"]
+        batch["pixel_values"], batch["mask_values"] = torch.cat(tiles), torch.cat(mask_tiles)
+        return BatchFeature(batch)
+
+    def image_tiles(self, image: np.ndarray, max_tiles: int | None = None) -> torch.Tensor:
+        """(H, W, 3) uint8 -> (T, 3, S, S) float32, with ImageNet's mean and deviation taken off."""
+        tiles = tile_image(
+            image,
+            max_tiles=max_tiles or self.max_tiles,
+            min_tiles=self.min_tiles,
+            tile_size=self.tile_size,
+            thumbnail=self.use_thumbnail,
+        )
+        mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+        std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+        tiles = tiles.permute(0, 3, 1, 2)  # (T, S, S, 3) -> (T, 3, S, S)
+        return ((tiles / 255 - mean) / std).contiguous()
+
+    def mask_tiles(
+        self,
+        regions: Sequence[Region],
+        size: tuple[int, int],
+        max_tiles: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> torch.Tensor:
+        """(R, T, 1, S, S) float32, values 0 to `mask_scale`.
+
+        Args:
+            regions: R regions of one image.
+            size: (H, W) of the image.
+            max_tiles: by default `self.max_tiles`; one where masks are not tiled.
+            device: where the tiles are made.
+
+        Raises:
+            SizeMismatchError: a region of another size than the image.
+        """
+        for region in regions:
+            if region.size != tuple(size):
+                raise SizeMismatchError(
+                    f"the mask is {region.size[1]} x {region.size[0]}, its image {size[1]} x "
+                    f"{size[0]} (width x height)",
+                    region_id=region.id,
+                )
+        most = (max_tiles or self.max_tiles) if self.mask_dynamic else 1
+        tiles = tile_masks(
+            regions,
+            max_tiles=most,
+            min_tiles=min(self.min_tiles, most),
+            tile_size=self.mask_size,
+            thumbnail=self.mask_thumbnail and self.mask_dynamic,
+            device=device,
+        )
+        for region, seen in zip(regions, tiles.flatten(1).any(1).tolist(), strict=True):
+            if not seen:
+                warnings.warn(
+                    f"region {region.id}, {region.area} pixels, vanishes when its mask is resized "
+                    f"to tiles of {self.mask_size}: the model sees no mask",
+                    stacklevel=2,
+                )
+        # most tiles are zeros in memory that was never touched; scaling by 1 would touch it
+        scaled = tiles if self.mask_scale == 1 else tiles.mul_(self.mask_scale)
+        return scaled.unsqueeze(2)  # (R, T, S, S) -> (R, T, 1, S, S)
+
+    def token_ids(
+        self, question: str, answer: str | None, image_tiles: int, mask_tiles: int
+    ) -> tuple[list[int], list[int]]:
+        """Ids and labels of one sample, placeholders repeated for its tiles."""
+        turn = self.conversation.tokenize(question, answer)
+        repeats = {
+            self.image_token_id: self.image_seq_length * image_tiles,
+            self.mask_token_id: self.num_mask_tokens * mask_tiles,
+        }
+        return expand(turn.input_ids, turn.labels, repeats)
+
+    def pad(self, rows: list[list[int]], labels: list[list[int]]) -> dict[str, torch.Tensor]:
+        """Pad on the left: `input_ids`, `attention_mask`, `labels`, each (B, L)."""
+        filler = self.tokenizer.pad_token_id
+        if filler is None:
+            filler = self.tokenizer.eos_token_id or 0  # hidden by the attention mask
+        length = max(len(row) for row in rows)
+        gaps = [length - len(row) for row in rows]
+        return {
+            "input_ids": torch.tensor([[filler] * g + r for g, r in zip(gaps, rows, strict=True)]),
+            "attention_mask": torch.tensor([[0] * g + [1] * (length - g) for g in gaps]),
+            "labels": torch.tensor([[IGNORED] * g + r for g, r in zip(gaps, labels, strict=True)]),
+        }
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "pixel_values", "mask_values"]
+
+
+def as_region(mask: MaskLike, number: int) -> Region:
+    """A `Region` from anything that stands for a mask; `number` is the id of one without.
+
+    Raises:
+        RegionError: an empty mask, or one that cannot be read; names the id.
+    """
+    if isinstance(mask, Region):
+        return mask
+    if isinstance(mask, Mapping):
+        return Region(number, mask)
+    return Region.from_mask(number, mask)
+
+
+def _is_array(value: Any, dimensions: int) -> bool:
+    return getattr(value, "ndim", None) == dimensions
+
+
+def _as_many(value: Any, count: int, what: str) -> list:
+    if value is None or isinstance(value, str):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{len(value)} {what} for {count} masks")
+    return list(value)
+
+
+AutoProcessor.register(UrecaConfig, UrecaProcessor)
