@@ -53,7 +53,7 @@ lock: $(READY)
 # asks the resolver whether the pins can be installed on the other Pythons; installs nothing
 check-pythons: $(READY)
 	for version in 3.12 3.13; do \
-	  $(BIN)/python -m pip install --quiet --dry-run --ignore-installed --no-deps \
+	  $(BIN)/python -m pip install --quiet --dry-run --ignore-installed \
 	    --only-binary=:all: --python-version $$version --target $(VENV)/none \
 	    -r requirements.lock && echo "the pins resolve on Python $$version" || exit 1; done
 

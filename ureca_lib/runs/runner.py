@@ -106,11 +106,11 @@ def run_notebook(
         record.status, record.error = "failed", _cell_error(error)
     except (DeadKernelError, CellTimeoutError, nbformat.ValidationError) as error:
         record.status = "failed"
-        record.error = {"cell": _last_started(target), "source": "", **_plain(error)}
+        record.error = _last_started(target) | _plain(error)
     finally:
         if record.status == "running":  # stopped from outside: say so, and let it go on
             record.status = "failed"
-            record.error = {"cell": _last_started(target), "name": "Interrupted", "message": ""}
+            record.error = _last_started(target) | {"name": "Interrupted", "message": ""}
         record.seconds = round(time.monotonic() - start, 1)
         record.metrics = read_metrics(folder)
         record.save(folder)
@@ -161,10 +161,9 @@ def _own_kernel() -> Iterator[None]:
 
 
 def _cell_error(error: PapermillExecutionError) -> dict[str, Any]:
-    lines = error.source.strip().splitlines()
     return {
         "cell": error.cell_index,
-        "source": lines[0] if lines else "",
+        "source": _first_line(error.source),
         "name": error.ename,
         "message": error.evalue,
         "traceback": list(error.traceback)[-10:],
@@ -176,17 +175,17 @@ def _plain(error: Exception) -> dict[str, Any]:
     return {"name": type(error).__name__, "message": lines[-1] if lines else ""}
 
 
-def _last_started(target: Path) -> int | None:
-    """Index of the last cell that papermill began, as far as the saved notebook tells."""
-    if not target.is_file():
-        return None
-    cells = nbformat.read(target, as_version=4).cells
-    begun = [
-        index
-        for index, cell in enumerate(cells)
-        if cell.metadata.get("papermill", {}).get("start_time")
-    ]
-    return begun[-1] if begun else None
+def _last_started(target: Path) -> dict[str, Any]:
+    """The last cell that papermill began, as far as the saved notebook tells."""
+    cells = nbformat.read(target, as_version=4).cells if target.is_file() else []
+    for index, cell in reversed(list(enumerate(cells))):
+        if cell.metadata.get("papermill", {}).get("start_time"):
+            return {"cell": index, "source": _first_line(cell.source)}
+    return {"cell": None, "source": ""}
+
+
+def _first_line(source: str) -> str:
+    return next(iter(source.strip().splitlines()), "")
 
 
 def _shown(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

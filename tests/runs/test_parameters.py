@@ -1,0 +1,126 @@
+"""Parameters of notebooks: read from the cell, checked before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ureca_lib.runs import ParameterError, check_parameters, notebook_parameters
+
+CELL = """steps: int = 10  # optimizer steps
+lr: float = 2e-4  # learning rate
+tiles: list[int] = [1, 6]  # tile counts # and a second hash
+name: str = "a # b"
+deep: dict[str, float] = {"a": 1.0}
+preset: Literal["tiny", "8b"] = "tiny"  # model
+limit: int | None = None
+fast: bool = False
+long: list[int] = [
+    1,
+    2,
+]  # over several lines"""
+
+
+def write_notebook(path: Path, source: str, tags: tuple[str, ...] = ("parameters",)) -> Path:
+    """A notebook with one cell."""
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    return path
+
+
+@pytest.fixture
+def known(tmp_path):
+    return notebook_parameters(write_notebook(tmp_path / "n.ipynb", CELL))
+
+
+def test_names_types_defaults_and_help_come_from_the_cell(known):
+    assert list(known) == [line.split(":")[0] for line in CELL.splitlines()[:8]] + ["long"]
+    assert (known["lr"].type_name, known["lr"].default) == ("float", 2e-4)
+    assert known["steps"].help == "optimizer steps"
+    assert known["tiles"].help == "tile counts # and a second hash"
+    assert (known["name"].default, known["name"].help) == ("a # b", "")
+    assert (known["long"].default, known["long"].help) == ([1, 2], "over several lines")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("steps", "20", 20),
+        ("lr", "3e-4", 3e-4),
+        ("lr", "1", 1.0),
+        ("tiles", "[1, 4]", [1, 4]),
+        ("name", "12", "12"),
+        ("name", "yes", "yes"),
+        ("deep", "{a: 2.5}", {"a": 2.5}),
+        ("preset", "8b", "8b"),
+        ("limit", "null", None),
+        ("limit", "3", 3),
+        ("fast", "true", True),
+    ],
+)
+def test_texts_of_a_command_line_become_values_of_the_type(known, name, text, value):
+    result = check_parameters(known, {name: text}, texts=True)[name]
+    assert result == value
+    assert type(result) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("steps", "2.5"),
+        ("steps", "many"),
+        ("steps", "true"),
+        ("lr", "fast"),
+        ("tiles", "[1, x]"),
+        ("tiles", "3"),
+        ("deep", "[1]"),
+        ("preset", "9b"),
+        ("limit", "1.5"),
+        ("fast", "2"),
+        ("tiles", "[1, 2"),
+    ],
+)
+def test_a_text_of_another_type_is_refused_by_name(known, name, text):
+    with pytest.raises(ParameterError, match=f"parameter {name}"):
+        check_parameters(known, {name: text}, texts=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("steps", "20"), ("steps", 2.0), ("lr", "3e-4"), ("fast", 1)]
+)
+def test_values_from_python_are_not_converted(known, name, value):
+    with pytest.raises(ParameterError, match=f"parameter {name}"):
+        check_parameters(known, {name: value})
+
+
+def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(known):
+    with pytest.raises(ParameterError, match=r"no parameter 'step'.*steps, lr, tiles"):
+        check_parameters(known, {"step": 1})
+
+
+def test_what_is_not_set_keeps_its_default(known):
+    values = check_parameters(known, {"steps": 3})
+    assert values == {name: p.default for name, p in known.items()} | {"steps": 3}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "steps = 10",
+        "steps: int = 1 + n",
+        "print(1)",
+        "steps: int = 'x'",
+        "steps: Foo = 1",
+        "steps: int",
+    ],
+)
+def test_a_cell_that_is_no_list_of_parameters_is_an_error_naming_the_notebook(tmp_path, source):
+    path = write_notebook(tmp_path / "broken.ipynb", source)
+    with pytest.raises(ParameterError, match=r"broken\.ipynb"):
+        notebook_parameters(path)
+
+
+def test_a_notebook_without_the_tag_has_no_parameters(tmp_path):
+    assert notebook_parameters(write_notebook(tmp_path / "n.ipynb", CELL, tags=())) == {}
