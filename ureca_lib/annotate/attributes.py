@@ -1,0 +1,219 @@
+"""What can be said of each region by itself: its noun, colour, shape, size and where it lies.
+
+Everything is measured once for all regions of an image. Words are vague, so each comes in two
+readings: what is *said* holds clearly, what *fits* holds in a wider sense, and only a region that
+a word does not fit can be ruled out by it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from scipy import ndimage
+
+from ureca_lib.annotate.colors import COLOR_BINS, RegionColor, color_bins, region_color
+from ureca_lib.mask_tree import MaskTree
+from ureca_lib.regions import Region, RegionImage
+from ureca_lib.regions.rle import run_lengths
+
+_OWN_SHARE = 0.25  # of a mask, not covered by smaller regions, that is enough to colour it
+_SAMPLED = 20_000  # pixels of a region above which its colour is taken from a sample
+_SHAPE_SIDE = 96  # pixels a side at which shapes are measured
+_SHAPE_AREA = 25  # pixels under which no shape is said, and all of them fit
+
+
+class Outline(NamedTuple):
+    """Figures that shape words are read from."""
+
+    aspect: float  # columns / rows of the box
+    fill: float  # share of the box that the mask covers
+    ratio: float  # of the long to the short axis of the ellipse with the same moments
+    solid: float  # area / area of that ellipse: 1 for an ellipse, 0.95 for a rectangle
+    hole: float  # share of the filled mask that is holes
+
+
+# (word, is said of, fits) in order of preference
+SHAPES: tuple[tuple[str, Callable[[Outline], bool], Callable[[Outline], bool]], ...] = (
+    ("ring-shaped", lambda o: o.hole >= 0.25 and o.ratio < 2, lambda o: o.hole >= 0.08),
+    (
+        "round",
+        lambda o: o.ratio <= 1.15 and o.solid >= 0.97 and 0.72 <= o.fill <= 0.84,
+        lambda o: o.ratio <= 1.4 and o.solid >= 0.88,
+    ),
+    (
+        "square",
+        lambda o: o.fill >= 0.97 and 0.9 <= o.aspect <= 1.1,
+        lambda o: o.fill >= 0.84 and 0.7 <= o.aspect <= 1.4,
+    ),
+    ("rectangular", lambda o: o.fill >= 0.97, lambda o: o.fill >= 0.84),
+    ("tall", lambda o: o.aspect <= 0.4, lambda o: o.aspect <= 0.67),
+    ("wide", lambda o: o.aspect >= 2.5, lambda o: o.aspect >= 1.5),
+    ("long", lambda o: o.ratio >= 3.5, lambda o: o.ratio >= 2.2),
+)
+
+
+@dataclass(frozen=True)
+class RegionAttributes:
+    """What one region is by itself; where words are vague, what is said and what fits.
+
+    Lengths are in pixels, row 0 is the top, and boxes are (x, y, columns, rows).
+    """
+
+    region_id: int | str
+    noun: str
+    area: int
+    center: tuple[float, float]
+    box: tuple[int, int, int, int]
+    color: RegionColor = field(default_factory=RegionColor)
+    shapes: tuple[str, ...] = ()
+    shape_fits: frozenset[str] = frozenset()
+
+
+def measure_regions(
+    image: RegionImage, tree: MaskTree, color: bool = True
+) -> dict[int | str, RegionAttributes]:
+    """Attributes of every region of an image.
+
+    The colour is that of the region's own pixels, without those that smaller regions cover, as
+    long as a quarter of it is left. Regions with the same mask get the same figures.
+
+    Args:
+        image: the regions and, where `color` is set, the photo.
+        tree: of the same regions; says which unnamed ones are parts.
+        color: False does without the photo.
+
+    Returns:
+        For each region's id its attributes, in the order of the image.
+
+    Raises:
+        FileMissingError: the photo is needed but there is none.
+        ValueError: the tree is not of these regions.
+    """
+    check_tree(image, tree)
+    bins = color_bins(image.pixels) if color else None
+    owner = np.full((image.height, image.width), -1, np.int32)
+    keys = mask_keys(image)
+    distinct = {keys[region.id]: region for region in image}
+    order = sorted(distinct, key=lambda key: (-distinct[key].area, key))
+    found: dict[bytes, RegionAttributes] = {}
+    histograms = []
+    for rank, key in enumerate(order):
+        region = distinct[key]
+        box, mask = cropped_mask(region)
+        np.copyto(owner[_window(box)], rank, where=mask)
+        found[key] = _measure(region, box, mask)
+        if bins is not None:
+            histograms.append(_histogram(bins[_window(box)], mask))
+    for rank, key in enumerate(order):
+        if bins is not None:
+            window = _window(found[key].box)
+            own = owner[window] == rank
+            enough = np.count_nonzero(own) >= _OWN_SHARE * found[key].area
+            histogram = _histogram(bins[window], own) if enough else histograms[rank]
+            found[key] = replace(found[key], color=region_color(histogram))
+    holders = different_ancestors(tree, keys)
+    return {
+        region.id: replace(
+            found[keys[region.id]],
+            region_id=region.id,
+            noun=region_noun(region.name, bool(holders[region.id])),
+        )
+        for region in image
+    }
+
+
+def check_tree(image: RegionImage, tree: MaskTree) -> None:
+    """Raise ValueError unless the tree holds exactly the image's regions."""
+    ids, known = {region.id for region in image}, {region.id for region in tree.regions}
+    if ids != known:
+        wrong = ", ".join(sorted(map(str, ids ^ known)))
+        raise ValueError(f"the tree and the image are not of the same regions: {wrong}")
+
+
+def region_noun(name: str | None, is_part: bool) -> str:
+    """A region's name without an article; "part" or "region" where it has none."""
+    noun = " ".join((name or "").split())
+    noun = re.sub(r"^(the|an?) (?=\S)", "", noun, flags=re.IGNORECASE)
+    return noun or ("part" if is_part else "region")
+
+
+def mask_keys(regions: Iterable[Region]) -> dict[int | str, bytes]:
+    """For each region's id a key that is equal where the masks are, however they are encoded."""
+    keys = {}
+    for region in regions:
+        ends = np.cumsum(run_lengths(region.rle["counts"]))
+        places, times = np.unique(ends[ends < ends[-1]], return_counts=True)
+        keys[region.id] = places[times % 2 == 1].tobytes()  # runs of no length cancel out
+    return keys
+
+
+def different_ancestors(
+    tree: MaskTree, keys: dict[int | str, bytes]
+) -> dict[int | str, list[int | str]]:
+    """For each region's id those that hold it, from the parent up, but for equal masks."""
+    return {
+        region.id: [other for other in tree.ancestors(region.id) if keys[other] != keys[region.id]]
+        for region in tree.regions
+    }
+
+
+def cropped_mask(region: Region) -> tuple[tuple[int, int, int, int], np.ndarray]:
+    """The region's box (x, y, columns, rows) in pixels and its (rows, columns) bool mask in it."""
+    x, y, columns, rows = region.pixel_box
+    decoded = coco_mask.decode(region.rle)[y : y + rows, x : x + columns]
+    return (x, y, columns, rows), decoded.view(bool)
+
+
+def _measure(region: Region, box: tuple[int, int, int, int], mask: np.ndarray) -> RegionAttributes:
+    x, y, columns, rows = box
+    # whole numbers, so that equal masks have equal centres to the last bit
+    across = int(mask.sum(0, dtype=np.int64) @ np.arange(columns))
+    down = int(mask.sum(1, dtype=np.int64) @ np.arange(rows))
+    center = (x + across / region.area, y + down / region.area)
+    shapes, fits = _shape(mask, region.area)
+    return RegionAttributes(region.id, "", region.area, center, box, RegionColor(), shapes, fits)
+
+
+def _shape(mask: np.ndarray, area: int) -> tuple[tuple[str, ...], frozenset[str]]:
+    if area < _SHAPE_AREA:
+        return (), frozenset(word for word, _, _ in SHAPES)
+    outline = measure_outline(mask)
+    said = tuple(word for word, says, _ in SHAPES if says(outline))
+    return said, frozenset(word for word, _, fits in SHAPES if fits(outline)) | set(said)
+
+
+def measure_outline(mask: np.ndarray) -> Outline:
+    """Figures of a (rows, columns) mask that is cropped to its box, from a sample of its pixels."""
+    rows, columns = mask.shape
+    step = max(1, -(-max(rows, columns) // _SHAPE_SIDE))
+    if min(rows, columns) // step < 4:
+        step = 1  # a sample would lose what is thin
+    small = np.pad(mask[step // 2 :: step, step // 2 :: step], 1)
+    ys, xs = np.nonzero(small)
+    if len(ys) < 3:
+        return Outline(columns / rows, float(mask.mean()), 1.0, 1.0, 0.0)
+    # a pixel is a square of side 1, whose own spread is 1/12
+    spread = np.cov(np.stack([xs, ys]), bias=True) + np.eye(2) / 12  # (2, 2)
+    low, high = np.linalg.eigvalsh(spread)
+    ellipse = 4 * np.pi * float(np.sqrt(low * high))
+    hole = 1 - len(ys) / np.count_nonzero(ndimage.binary_fill_holes(small))
+    ratio = float(np.sqrt(high / low))
+    return Outline(columns / rows, float(mask.mean()), ratio, len(ys) / ellipse, hole)
+
+
+def _histogram(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    step = max(1, int(np.sqrt(mask.size / _SAMPLED)))
+    chosen = bins[::step, ::step][mask[::step, ::step]]
+    if chosen.size < 100:
+        chosen = bins[mask]
+    return np.bincount(chosen, minlength=COLOR_BINS)
+
+
+def _window(box: tuple[int, int, int, int]) -> tuple[slice, slice]:
+    x, y, columns, rows = box
+    return slice(y, y + rows), slice(x, x + columns)

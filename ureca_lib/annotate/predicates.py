@@ -1,0 +1,211 @@
+"""Attributes as predicates: for any of them, exactly which regions of an image it fits.
+
+A caption is a list of attributes read from left to right. Some look at a region alone (a colour),
+some at the regions that the attributes before them leave ("the second from the left"), some at
+another description ("of the left eye"). Those carry what they look at in `among`, so that a list
+can be evaluated by itself, over all regions, by anyone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ureca_lib.annotate.attributes import different_ancestors, mask_keys, measure_regions
+from ureca_lib.annotate.rows import row_numbers
+from ureca_lib.mask_tree import MaskTree
+from ureca_lib.regions import RegionImage
+
+# directions in which regions are ranked, each from the end that it names
+DIRECTIONS = ("left", "right", "top", "bottom", "largest", "smallest")
+# tried where all of those are equal
+SECONDARY = (
+    *("widest", "narrowest", "tallest", "shortest"),
+    *("far left", "far right", "far up", "far down"),
+)
+ROW_DIRECTIONS = ("left", "right", "top", "bottom")
+# place: ranges of the centre, as shares of a frame, in which it is said and in which it fits
+_LOW, _MIDDLE, _HIGH, _ANY = (0.0, 0.33), (0.41, 0.59), (0.67, 1.0), (0.0, 1.0)
+_WIDER = {_LOW: (0.0, 0.46), _MIDDLE: (0.3, 0.7), _HIGH: (0.54, 1.0), _ANY: _ANY}
+PLACES = {
+    "left": (_LOW, _ANY),
+    "right": (_HIGH, _ANY),
+    "top": (_ANY, _LOW),
+    "bottom": (_ANY, _HIGH),
+    "middle": (_MIDDLE, _MIDDLE),
+    "top left": (_LOW, _LOW),
+    "top right": (_HIGH, _LOW),
+    "bottom left": (_LOW, _HIGH),
+    "bottom right": (_HIGH, _HIGH),
+}
+_PLACE_EXTENT = 0.6  # of the frame, above which a region is not said to be on a side of it
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of a region and its value.
+
+    Args:
+        kind: "type", "whole" (what the region is part of), "color", "shape", "place", "row",
+            "column", "rank" or "with" (a part it has).
+        value: the noun, the colour, ... or the end that a rank is counted from.
+        number: of a rank, row or column: 1 is the first from the end in `value`.
+        of: how many regions, rows or columns are counted.
+        among: the attributes that this one is relative to: those that say which regions are
+            counted, or those that describe the whole.
+    """
+
+    kind: str
+    value: str
+    number: int = 1
+    of: int = 0
+    among: Description = ()
+
+    def __str__(self) -> str:
+        count = f" {self.number} of {self.of}" if self.of else ""
+        among = f" ({', '.join(map(str, self.among))})" if self.kind == "whole" else ""
+        return f"{self.kind}: {self.value}{count}{among}"
+
+
+Description = tuple[Attribute, ...]
+
+
+class ImageAttributes:
+    """All regions of an image with their attributes, and which of them a description fits.
+
+    Args:
+        image: the regions and, where `color` is set, the photo.
+        tree: of the same regions.
+        color: False does without the photo and without colours.
+
+    Raises:
+        FileMissingError: the photo is needed but there is none.
+        ValueError: the tree is not of these regions.
+    """
+
+    def __init__(self, image: RegionImage, tree: MaskTree, color: bool = True):
+        found = measure_regions(image, tree, color)
+        self.regions = list(found.values())
+        self.ids = list(found)
+        index = {region_id: i for i, region_id in enumerate(self.ids)}
+        keys = mask_keys(image)
+        self.mask_keys = [keys[region_id] for region_id in self.ids]
+        first: dict[bytes, int] = {}
+        # index of the first region that has the same mask
+        self.twin = np.array(
+            [first.setdefault(key, i) for i, key in enumerate(self.mask_keys)], np.intp
+        )
+        holders = different_ancestors(tree, keys)
+        self.ancestors = [[index[other] for other in holders[i]] for i in self.ids]
+        self.size = (image.width, image.height)
+        self.kinds = np.array([region.noun.casefold() for region in self.regions], dtype=object)
+        self.boxes = np.array([region.box for region in self.regions]).reshape(-1, 4)
+        self.centers = np.array([region.center for region in self.regions]).reshape(-1, 2)
+        self.keys = self._rank_keys()
+        self._fits: dict[Description, np.ndarray] = {}
+
+    def _rank_keys(self) -> dict[str, np.ndarray]:
+        """For each direction the (R,) numbers that regions are ranked by, the first smallest."""
+        x, y, columns, rows = self.boxes.T
+        across, down = self.centers.T
+        area = np.array([region.area for region in self.regions], np.int64)
+        return {
+            **{"left": across, "right": -across, "top": down, "bottom": -down},
+            **{"largest": -area, "smallest": area, "widest": -columns, "narrowest": columns},
+            **{"tallest": -rows, "shortest": rows, "far left": x, "far right": -(x + columns)},
+            **{"far up": y, "far down": -(y + rows)},
+        }
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def matching(self, description: Description) -> tuple[int | str, ...]:
+        """Ids of the regions that every attribute fits, in the order of the image."""
+        return tuple(self.ids[i] for i in np.flatnonzero(self.fits(description)))
+
+    def fits(self, description: Description) -> np.ndarray:
+        """(R,) bool: the regions that every attribute fits."""
+        if not description:
+            return np.ones(len(self), bool)
+        if description not in self._fits:
+            *before, last = description
+            self._fits[description] = self.fits(tuple(before)) & self._fits_one(last)
+        return self._fits[description]
+
+    def counted(self, description: Description) -> np.ndarray:
+        """Indices of the regions that fit, one for each mask."""
+        return np.unique(self.twin[self.fits(description)])
+
+    def _fits_one(self, attribute: Attribute) -> np.ndarray:
+        value = attribute.value
+        if attribute.kind == "type":
+            return self.kinds == value.casefold()
+        if attribute.kind == "color":
+            return self._where(value in region.color.fits for region in self.regions)
+        if attribute.kind == "shape":
+            return self._where(value in region.shape_fits for region in self.regions)
+        if attribute.kind == "whole":
+            whole = self.fits(attribute.among)
+            return self._where(whole[above].any() for above in self.ancestors)
+        if attribute.kind == "with":
+            return self._has_part(value)
+        if attribute.kind == "place":
+            wide = tuple(_WIDER[side] for side in PLACES[value])
+            frames = (self.frame(index, attribute.among) for index in range(len(self)))
+            return self._where(self._in_place(i, wide, frame) for i, frame in enumerate(frames))
+        if attribute.kind == "rank":
+            return self._ranked(attribute)
+        if attribute.kind in ("row", "column"):
+            counted = self.counted(attribute.among)
+            numbers = self.row_numbers(counted, attribute.value)
+            fits = np.zeros(len(self), bool)
+            fits[counted] = False if numbers is None else numbers == attribute.number
+            return fits[self.twin]
+        raise ValueError(f"there is no attribute of kind {attribute.kind!r}")
+
+    def _where(self, values: object) -> np.ndarray:
+        return np.fromiter(values, bool, len(self))  # type: ignore[call-overload]
+
+    def _has_part(self, noun: str) -> np.ndarray:
+        fits = np.zeros(len(self), bool)
+        for part in np.flatnonzero(self.kinds == noun.casefold()):
+            fits[self.ancestors[part]] = True
+        return fits
+
+    def _ranked(self, attribute: Attribute) -> np.ndarray:
+        counted = self.counted(attribute.among)
+        keys = self.keys[attribute.value]
+        before = np.searchsorted(np.sort(keys[counted]), keys, side="left")
+        return before == attribute.number - 1
+
+    def row_numbers(self, counted: np.ndarray, direction: str) -> np.ndarray | None:
+        """Row (column) of each counted region, from 1 at the end `direction`; None: not in rows."""
+        axis = 0 if direction in ("left", "right") else 1
+        numbers = row_numbers(self.centers[counted, axis], self.boxes[counted, 2 + axis])
+        if numbers is None or direction in ("left", "top"):
+            return numbers
+        return numbers.max() + 1 - numbers
+
+    def placed(self, index: int, value: str, among: Description) -> bool:
+        """Whether a region is clearly at a place in the image, or in the whole that `among` is."""
+        frame = self.frame(index, among)
+        extent = self.boxes[index, 2:] / frame[2:]
+        sides = zip(PLACES[value], extent, strict=True)
+        small = all(side is _ANY or share < _PLACE_EXTENT for side, share in sides)
+        return small and self._in_place(index, PLACES[value], frame)
+
+    def _in_place(
+        self, index: int, ranges: tuple[tuple[float, float], ...], frame: np.ndarray
+    ) -> bool:
+        shares = (self.centers[index] - frame[:2] + 0.5) / frame[2:]
+        return all(low <= at <= high for at, (low, high) in zip(shares, ranges, strict=True))
+
+    def frame(self, index: int, among: Description) -> np.ndarray:
+        """(x, y, columns, rows) of the nearest whole that `among` fits, or of the image."""
+        if among:
+            whole = self.fits(among)
+            found = next((above for above in self.ancestors[index] if whole[above]), None)
+            if found is not None:
+                return self.boxes[found]
+        return np.array([0, 0, *self.size])
