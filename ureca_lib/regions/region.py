@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from ureca_lib.regions.errors import (
     WrongTypeError,
 )
 from ureca_lib.regions.photo import load_image
-from ureca_lib.regions.rle import MAX_PIXELS, check_rle, check_size, is_whole
+from ureca_lib.regions.polygons import encode_polygons, is_finite
+from ureca_lib.regions.rle import MAX_PIXELS, as_list, check_rle, check_size, is_whole
 
 Box = tuple[float, float, float, float]
 
@@ -57,7 +58,7 @@ class Region:
     ):
         try:
             if not (is_whole(id) or isinstance(id, str)):
-                raise WrongTypeError(f"an id is a whole number or a string, not {id!r}")
+                raise WrongTypeError(f"an id is a whole number or a string, not {reprlib.repr(id)}")
             self.rle, self.area = check_rle(rle, max_pixels=max_pixels)
             _check_area(area, self.area)
             self._bbox = _checked_box(bbox)
@@ -65,17 +66,22 @@ class Region:
                 raise WrongTypeError(f"a name is a string, not {type(name).__name__}")
         except RegionError as error:
             raise error.located(None, id) from None
-        self.id, self.name, self.crowd = id, name, bool(crowd)
+        # numpy's integers would not go into JSON
+        self.id = id if isinstance(id, str) else int(id)
+        self.name, self.crowd = name, bool(crowd)
 
     @classmethod
     def from_mask(cls, id: int | str, mask: np.ndarray, name: str | None = None) -> Region:
         """A region from a (H, W) array: bool, or numbers of which those not zero are inside.
 
         Raises:
-            WrongTypeError: not two-dimensional, or holds NaN.
+            WrongTypeError: not two-dimensional, not of numbers, or holds NaN.
             EmptyMaskError: no pixel inside.
         """
-        array = np.asarray(mask)
+        try:
+            array = np.asarray(mask)
+        except ValueError:
+            raise WrongTypeError("the rows of the mask are not of one length", None, id) from None
         if array.ndim != 2 or array.dtype.kind not in "biuf":
             what = f"{array.ndim}-dimensional {array.dtype}"
             raise WrongTypeError(f"a mask is a (H, W) array of numbers, not {what}", None, id)
@@ -94,26 +100,26 @@ class Region:
         height: int,
         width: int,
         name: str | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Region:
         """A region from the union of polygons, filled as COCO's tools fill them.
 
         Args:
             polygons: rings of at least three points, flat `[x, y, x, y, ...]` or pairs, pixels.
             height, width: the image's size in pixels.
+            max_pixels: the largest image allowed.
 
         Raises:
             WrongTypeError: a ring that is no ring; SizeMismatchError: far outside the image;
+            TooLargeError: the image, or an outline that goes to and fro across it without end;
             EmptyMaskError: no pixel inside.
         """
         try:
-            check_size(height, width)
-            flat = [_flat_ring(ring, height, width) for ring in polygons]
-            if not flat:
-                raise EmptyMaskError("there is no polygon")
-            merged = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+            check_size(height, width, max_pixels)
+            rle = encode_polygons(polygons, int(height), int(width))
         except RegionError as error:
             raise error.located(None, id) from None
-        return cls(id, merged, name=name)
+        return cls(id, rle, name=name, max_pixels=max_pixels)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -197,7 +203,8 @@ class RegionImage:
     ):
         self.regions = list(regions)
         self.width, self.height = int(width), int(height)
-        self.image_id, self.file_name = image_id, file_name
+        self.image_id = int(image_id) if is_whole(image_id) else image_id
+        self.file_name = file_name
         self.path = None if path is None else Path(path)
         self.left_out = list(left_out)
         self._by_id: dict[int | str, Region] = {}
@@ -208,7 +215,10 @@ class RegionImage:
         if isinstance(photo, (str, Path)):
             self._photo = Path(photo)
         elif photo is not None:
-            self._pixels = load_image(photo, expected=(self.height, self.width))
+            try:
+                self._pixels = load_image(photo, expected=(self.height, self.width))
+            except RegionError as error:
+                raise error.located(self.path) from None
 
     def _add(self, region: Region) -> None:
         if region.size != (self.height, self.width):
@@ -275,31 +285,14 @@ def _check_area(stated: Any, decoded: int) -> None:
     if isinstance(stated, bool) or not isinstance(stated, (int, float, np.number)):
         raise WrongTypeError(f"an area is a number, not {stated!r}")
     if stated != decoded:
-        raise AreaMismatchError(f"the stated area is {stated:g} but the mask has {decoded} pixels")
+        found = reprlib.repr(stated)
+        raise AreaMismatchError(f"the stated area is {found} but the mask has {decoded} pixels")
 
 
 def _checked_box(bbox: Any) -> Box | None:
     if bbox is None:
         return None
-    box = list(bbox) if isinstance(bbox, (Sequence, np.ndarray)) else []
-    if len(box) != 4 or isinstance(bbox, str) or not all(_is_finite(side) for side in box):
-        raise WrongTypeError(f"a box is four finite numbers, not {bbox!r}")
+    box = as_list(bbox)
+    if box is None or len(box) != 4 or not all(is_finite(side) for side in box):
+        raise WrongTypeError(f"a box is four finite numbers, not {reprlib.repr(bbox)}")
     return tuple(float(side) for side in box)  # type: ignore[return-value]
-
-
-def _flat_ring(ring: Any, height: int, width: int) -> list[float]:
-    if not isinstance(ring, (Sequence, np.ndarray)) or isinstance(ring, str):
-        raise WrongTypeError(f"a polygon is a list of coordinates, not {type(ring).__name__}")
-    pairs = len(ring) > 0 and isinstance(ring[0], (Sequence, np.ndarray))
-    flat = [value for point in ring for value in point] if pairs else list(ring)
-    if len(flat) < 6 or len(flat) % 2 or not all(_is_finite(value) for value in flat):
-        raise WrongTypeError("a polygon is at least three (x, y) pairs of finite numbers")
-    reach = max(height, width)  # the C code allocates by the length of the outline
-    if min(flat) < -reach or max(flat) > 2 * reach:
-        raise SizeMismatchError("a polygon lies far outside the image")
-    return [float(value) for value in flat]
-
-
-def _is_finite(value: Any) -> bool:
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    return number and math.isfinite(value)

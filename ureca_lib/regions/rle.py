@@ -1,18 +1,18 @@
 """COCO run-length encodings: checked before they are decoded, and read without decoding.
 
-pycocotools decodes and compares encodings in C and trusts what it is given, so a malformed one
-could read or write past its buffer. Everything that enters the package goes through
-`check_rle` first.
+pycocotools decodes and compares encodings in C and trusts what it is given: a malformed one could
+read or write past its buffer, and one with empty runs is compared wrongly. Everything that enters
+the package goes through `check_rle`, which hands on nothing but the canonical encoding.
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from ureca_lib.regions.errors import (
     EmptyMaskError,
@@ -24,6 +24,8 @@ from ureca_lib.regions.errors import (
 )
 
 MAX_PIXELS = 2**28  # a mask of this size takes 256 MiB decoded; SA-1B's largest have 2**24
+_PIXEL_LIMIT = 2**29 - 1  # beyond, a run takes seven groups, which pycocotools does not hold
+_PACKED = (str, bytes, bytearray, memoryview)
 
 
 def run_lengths(counts: str | bytes) -> np.ndarray:
@@ -41,7 +43,7 @@ def run_lengths(counts: str | bytes) -> np.ndarray:
     Raises:
         RLEError: a character outside the alphabet, an unfinished number, a negative run.
     """
-    raw = counts.encode("ascii", "replace") if isinstance(counts, str) else bytes(counts)
+    raw = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else bytes(counts)
     codes = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
     if codes.size == 0:
         raise RLEError("the encoding is empty")
@@ -67,14 +69,54 @@ def run_lengths(counts: str | bytes) -> np.ndarray:
     return runs
 
 
+def pack_runs(runs: np.ndarray) -> bytes:
+    """The canonical COCO encoding of run lengths: `run_lengths` backwards.
+
+    No run but the first is empty, and no number has more groups than it needs, so that equal
+    masks have equal encodings. pycocotools' own writer is not used: it keeps empty runs, and
+    allots six characters a run with none for the end of the string.
+
+    Args:
+        runs: (runs,) int64, none negative, of less than 2**29 pixels in all.
+    """
+    runs = _without_empty(runs)
+    values = runs.copy()
+    values[3:] -= runs[1:-2]
+    magnitudes = np.where(values < 0, ~values, values)
+    groups = 1 + np.searchsorted(_GROUP_ENDS, magnitudes, side="right")
+    last = np.cumsum(groups) - 1
+    place = np.arange(groups.sum()) - np.repeat(last - groups + 1, groups)
+    codes = ((np.repeat(values, groups) >> (5 * place)) & 0x1F) | 0x20
+    codes[last] &= 0x1F
+    return (codes + 48).astype(np.uint8).tobytes()
+
+
+_GROUP_ENDS = 2 ** (5 * np.arange(1, 7) - 1)  # magnitudes from which a number takes one group more
+
+
+def _without_empty(runs: np.ndarray) -> np.ndarray:
+    if runs[1:].all():
+        return runs
+    inside = np.arange(runs.size) % 2
+    inside, runs = inside[runs > 0], runs[runs > 0]
+    starts = np.flatnonzero(np.diff(inside, prepend=-1))
+    merged = np.add.reduceat(runs, starts)
+    return np.concatenate([[0], merged]) if inside[0] else merged
+
+
 def check_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
     """Raise unless (height, width) is a positive size of at most `max_pixels` pixels."""
+    if not (is_whole(height) and is_whole(width)):
+        raise WrongTypeError(f"a size is two whole numbers, not {width!r} x {height!r}")
+    height, width = int(height), int(width)  # numpy's 32-bit integers overflow when multiplied
     if height < 1 or width < 1:
         raise SizeMismatchError(f"the size {width} x {height} has no pixels")
-    if height * width > max_pixels:
+    allowed = min(max_pixels, _PIXEL_LIMIT)
+    if height * width > allowed:
+        hint = "; raise max_pixels if it is meant" if max_pixels < _PIXEL_LIMIT else ""
         raise TooLargeError(
             f"the size {width} x {height} has {height * width:,} pixels, more than the "
-            f"{max_pixels:,} allowed; raise max_pixels if it is meant"
+            f"{allowed:,} allowed{hint}"
         )
 
 
@@ -86,10 +128,11 @@ def check_rle(
     Args:
         rle: `{"size": [H, W], "counts": str | bytes | list of int}`.
         height, width: the image's size in pixels; the mask's must be the same when given.
-        max_pixels: the largest size allowed.
+        max_pixels: the largest size allowed; 2**29 - 1 at most.
 
     Returns:
-        `({"size": [H, W], "counts": bytes}, area)`, the area in pixels.
+        `({"size": [H, W], "counts": bytes}, area)`: the canonical encoding, the same for the same
+        mask, and the area in pixels.
 
     Raises:
         MissingKeyError, WrongTypeError, TooLargeError, SizeMismatchError, RLEError,
@@ -102,18 +145,13 @@ def check_rle(
             f"the mask is {size[1]} x {size[0]} but the image is {width} x {height} "
             "(width x height)"
         )
-    packed = isinstance(counts, (str, bytes))
-    runs = run_lengths(counts) if packed else _uncompressed_runs(counts)
+    runs = run_lengths(counts) if isinstance(counts, _PACKED) else _uncompressed_runs(counts)
     total, area = int(runs.sum()), int(runs[1::2].sum())
     if total != size[0] * size[1]:
         raise RLEError(f"the runs add up to {total} pixels but the size has {size[0] * size[1]}")
     if area == 0:
         raise EmptyMaskError("the mask has no pixels")
-    if packed:
-        data = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
-    else:
-        data = coco_mask.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)["counts"]
-    return {"size": list(size), "counts": data}, area
+    return {"size": list(size), "counts": pack_runs(runs)}, area
 
 
 def _size_and_counts(rle: Any) -> tuple[tuple[int, int], Any]:
@@ -122,26 +160,36 @@ def _size_and_counts(rle: Any) -> tuple[tuple[int, int], Any]:
     for key in ("size", "counts"):
         if key not in rle:
             raise MissingKeyError(f"the segmentation has no '{key}'")
-    size, counts = rle["size"], rle["counts"]
-    whole = isinstance(size, (Sequence, np.ndarray)) and len(size) == 2
-    if not whole or not all(is_whole(side) for side in size):
-        raise WrongTypeError(f"the segmentation's size is two whole numbers, not {size!r}")
-    if not isinstance(counts, (str, bytes, Sequence, np.ndarray)):
-        raise WrongTypeError(f"counts is a string or a list, not {type(counts).__name__}")
+    size, counts = as_list(rle["size"]), rle["counts"]
+    if size is None or len(size) != 2 or not all(is_whole(side) for side in size):
+        found = reprlib.repr(rle["size"])
+        raise WrongTypeError(f"the segmentation's size is two whole numbers, not {found}")
+    if not isinstance(counts, _PACKED):
+        counts = as_list(counts)
+        if counts is None:
+            kind = type(rle["counts"]).__name__
+            raise WrongTypeError(f"counts is a string or a list, not {kind}")
     return (int(size[0]), int(size[1])), counts
 
 
-def _uncompressed_runs(counts: Sequence[Any] | np.ndarray) -> np.ndarray:
+def _uncompressed_runs(counts: list[Any]) -> np.ndarray:
     if not all(is_whole(count) for count in counts):
         raise WrongTypeError("uncompressed counts are whole numbers")
-    if len(counts) == 0:
+    if not counts:
         raise RLEError("the encoding is empty")
-    if max(counts) > 2**32:
-        raise RLEError("the encoding holds a number that is too large for a run")
-    runs = np.asarray(counts, np.int64)
-    if runs.min() < 0:
+    if min(counts) < 0:
         raise RLEError("the encoding has a run of negative length")
-    return runs
+    if max(counts) > _PIXEL_LIMIT:
+        raise RLEError("the encoding holds a number that is too large for a run")
+    return np.asarray(counts, np.int64)
+
+
+def as_list(value: Any) -> list[Any] | None:
+    """The items of a list, a tuple or an array; None for anything else, a string too."""
+    if isinstance(value, np.ndarray):
+        return list(value) if value.ndim else None
+    listed = isinstance(value, Sequence) and not isinstance(value, _PACKED)
+    return list(value) if listed else None
 
 
 def is_whole(value: Any) -> bool:
