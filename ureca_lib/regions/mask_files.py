@@ -2,68 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ureca_lib.regions.coco import load_coco
 from ureca_lib.regions.errors import (
     AnnotationFormatError,
     EmptyMaskError,
     FileMissingError,
-    ImageUnreadableError,
     RegionError,
-    TooLargeError,
     WrongTypeError,
 )
-from ureca_lib.regions.parsing import read_json
-from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, load_image
-from ureca_lib.regions.region import Region, RegionImage
-from ureca_lib.regions.rle import MAX_PIXELS
+from ureca_lib.regions.parsing import check_fits, read_json
+from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, decode
+from ureca_lib.regions.region import LeftOut, Region, RegionImage
 from ureca_lib.regions.sa1b import load_sa1b
 
-Numbered = tuple[int, np.ndarray, Path | None]  # id, mask, file
+MaskSource = np.ndarray | str | Path
+Numbered = tuple[int, Any, Path | None]  # id, array, file or RLE, the file it is from
 
 
 def load_masks(
-    masks: np.ndarray | Sequence[np.ndarray | str | Path] | str | Path,
+    masks: np.ndarray | Sequence[MaskSource] | str | Path,
     image: Photo | None = None,
     names: Sequence[str | None] | None = None,
+    strict: bool = True,
 ) -> RegionImage:
     """Regions from mask arrays or PNG files, numbered from 1 in the order given.
 
     Args:
         masks: (R, H, W) array; a list of (H, W) arrays or of PNG files, one mask each (a pixel
             that is not black, and not transparent, is inside); a folder of such PNG files, in
-            the order of their names; or one PNG file that is a label map: each value other than
-            0 is a region, whose id is the value.
+            the order of their names, 2 before 10; or one PNG file that is a label map: each value
+            other than 0 is a region, whose id is the value.
         image: the photo, if there is one.
         names: one for each mask.
+        strict: as in `load_sa1b`.
 
     Raises:
         RegionError: as in `load_sa1b`; the file is the PNG file.
     """
-    whole = masks if isinstance(masks, (str, Path)) else None
-    if whole is not None and not Path(whole).is_dir():
-        numbered = _split_labels(Path(whole))
-    else:
-        items = _png_files(Path(whole)) if whole is not None else list(masks)
-        numbered = [_numbered_mask(number, item) for number, item in enumerate(items, 1)]
+    whole = Path(masks) if isinstance(masks, (str, Path)) else None
+    numbered = _listed(masks) if whole is None or whole.is_dir() else _split_labels(whole)
     if not numbered:
         raise EmptyMaskError("there are no masks", whole)
     if names is not None and len(names) != len(numbered):
-        raise WrongTypeError(f"there are {len(names)} names for {len(numbered)} masks")
-    regions = []
-    for (number, array, file), name in zip(numbered, names or [None] * len(numbered), strict=True):
-        try:
-            regions.append(Region.from_mask(number, array, name))
-        except RegionError as error:
-            raise error.located(file) from None
-    photo = image if image is None or isinstance(image, np.ndarray) else load_image(image)
-    height, width = regions[0].size if photo is None else photo.shape[:2]
-    return RegionImage(regions, width, height, photo, path=whole)
+        raise WrongTypeError(f"there are {len(names)} names for {len(numbered)} masks", whole)
+    regions, left_out = _build(numbered, names or [None] * len(numbered), strict)
+    if not regions:
+        raise EmptyMaskError(f"none of the masks is good; the first: {left_out[0].error}", whole)
+    height, width = regions[0].size
+    file_name = Path(image).name if isinstance(image, (str, Path)) else None
+    result = RegionImage(regions, width, height, image, None, file_name, whole, left_out)
+    _ = result.image  # a photo that was asked for must be readable and of the right size
+    return result
 
 
 def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = True) -> RegionImage:
@@ -79,62 +77,125 @@ def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = T
         RegionError: as in `load_sa1b`.
     """
     path = Path(masks)
-    if not path.exists():
+    if not os.path.exists(path):
         raise FileMissingError("the mask file does not exist", path)
     if path.is_dir() or path.suffix.lower() in PHOTO_SUFFIXES:
-        return load_masks(path, image)
-    document = read_json(path)
-    if "images" not in document:
+        return load_masks(path, image, strict=strict)
+    if "images" not in read_json(path):
         return load_sa1b(path, image, strict)
-    candidates = load_coco(path, strict=strict)
-    wanted = Path(image).name if isinstance(image, (str, Path)) else None
-    named = [c for c in candidates if c.file_name and Path(c.file_name).name == wanted]
-    chosen = named or candidates
-    if len(chosen) != 1:
-        raise AnnotationFormatError(
-            f"the file holds {len(candidates)} images and none of them is the photo '{wanted}'",
-            path,
-        )
-    one = chosen[0]
-    photo = image if image is not None else one.photo
+    one = _coco_image(load_coco(path, strict=strict), path, image)
+    photo = one.photo if image is None else image
     fields = (one.width, one.height, photo, one.image_id, one.file_name, path, one.left_out)
-    return RegionImage(one.regions, *fields)
+    result = RegionImage(one.regions, *fields)
+    if image is not None:
+        _ = result.image
+    return result
 
 
-def _split_labels(path: Path) -> list[Numbered]:
-    labels = _open_mask(path)
-    if labels.ndim != 2:
-        raise WrongTypeError("a label map has one value a pixel: grey, palette or 16-bit", path)
-    return [(int(value), labels == value, path) for value in np.unique(labels) if value != 0]
+def _coco_image(candidates: list[RegionImage], path: Path, image: Photo | None) -> RegionImage:
+    wanted = Path(image).name if isinstance(image, (str, Path)) else None
+    named = [one for one in candidates if wanted and Path(one.file_name or "").name == wanted]
+    chosen = named or candidates
+    if len(chosen) == 1:
+        return chosen[0]
+    if named:
+        reason = f"{len(named)} of the file's images are called '{wanted}'"
+    elif wanted:
+        reason = f"none of the file's {len(candidates)} images is called '{wanted}'"
+    else:
+        reason = f"the file holds {len(candidates)} images; give the path of the photo meant"
+    raise AnnotationFormatError(reason, path)
 
 
-def _numbered_mask(number: int, item: np.ndarray | str | Path) -> Numbered:
-    if not isinstance(item, (str, Path)):
-        return number, item, None
-    values = _open_mask(Path(item))
-    if values.ndim == 3:
-        inside = values[..., :3].any(axis=2)  # (H, W, 3) -> (H, W)
-        values = inside & (values[..., 3] > 0) if values.shape[2] == 4 else inside
-    return number, values, Path(item)
+def _build(
+    numbered: Iterable[Numbered], names: Sequence[str | None], strict: bool
+) -> tuple[list[Region], list[LeftOut]]:
+    regions: list[Region] = []
+    left_out: list[LeftOut] = []
+    for index, ((number, item, file), name) in enumerate(zip(numbered, names, strict=True)):
+        try:
+            region = _region(number, item, name)
+            if regions:
+                check_fits(region, *regions[0].size)
+            regions.append(region)
+        except RegionError as error:
+            placed = error.located(file, number)
+            if strict:
+                raise placed from None
+            left_out.append(LeftOut(index, number, placed))
+    return regions, left_out
+
+
+def _region(number: int, item: Any, name: str | None) -> Region:
+    if isinstance(item, dict):
+        return Region(number, item, name=name)
+    if isinstance(item, (str, Path)):
+        item = decode(item, _inside, "mask")
+    return Region.from_mask(number, item, name)
+
+
+def _listed(masks: np.ndarray | Sequence[MaskSource] | str | Path) -> list[Numbered]:
+    if isinstance(masks, np.ndarray) and masks.ndim != 3:
+        raise WrongTypeError(
+            "masks are a (R, H, W) array or a list of (H, W) arrays, not one array of "
+            f"{masks.ndim} dimensions"
+        )
+    items = _png_files(Path(masks)) if isinstance(masks, (str, Path)) else list(masks)
+    files = [Path(item) if isinstance(item, (str, Path)) else None for item in items]
+    return list(zip(range(1, len(items) + 1), items, files, strict=True))
 
 
 def _png_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png")
+    found = [path for path in folder.iterdir() if path.suffix.lower() == ".png"]
+    return sorted(found, key=lambda path: (_with_numbers(path.stem), path.name))
 
 
-def _open_mask(path: Path) -> np.ndarray:
-    """(H, W) values, or (H, W, 3 | 4) where the file has colours."""
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise TooLargeError(f"the mask has more than {MAX_PIXELS:,} pixels", path)
-            colours = image.mode not in ("1", "L", "P", "I", "I;16")
-            return np.asarray(image.convert("RGBA") if colours else image)
-    except FileNotFoundError:
-        raise FileMissingError("the mask file does not exist", path) from None
-    except UnidentifiedImageError:
-        raise ImageUnreadableError("the file is not an image", path) from None
-    except (OSError, SyntaxError) as error:
-        if isinstance(error, RegionError):
-            raise
-        raise ImageUnreadableError(f"the mask cannot be decoded ({error})", path) from None
+def _with_numbers(text: str) -> list[tuple[int, str]]:
+    """A key that sorts 2 before 10."""
+    return [(int(digits or 0), other) for digits, other in re.findall(r"([0-9]+)|([^0-9]+)", text)]
+
+
+def _split_labels(path: Path) -> list[Numbered]:
+    """Every value of a label map but 0, with its runs; (H, W) is never expanded to (R, H, W)."""
+    labels = decode(path, _values, "mask")
+    flat = labels.ravel(order="F")  # (H, W) -> (W * H,), column by column as COCO's runs go
+    starts = _changes(flat)
+    ends = np.append(starts[1:], flat.size)
+    values = flat[starts]
+    order = np.argsort(values, kind="stable")
+    found = []
+    for runs in np.split(order, _changes(values[order])[1:]):
+        borders = np.stack([starts[runs], ends[runs]], axis=1).ravel()  # (runs, 2) -> (runs * 2,)
+        counts = np.diff(borders, prepend=0, append=flat.size)
+        found.append((int(values[runs[0]]), {"size": labels.shape, "counts": counts}, path))
+    return [entry for entry in found if entry[0] != 0]
+
+
+def _changes(values: np.ndarray) -> np.ndarray:
+    """Where a value differs from the one before; the first does."""
+    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    """(H, W) values of a label map; a palette's are its indices."""
+    _refuse_lossy(image)
+    if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+        raise WrongTypeError(
+            "a label map has one whole number a pixel (grey, palette or 16-bit); this file's mode "
+            f"is '{image.mode}'"
+        )
+    return np.asarray(image)
+
+
+def _inside(image: Image.Image) -> np.ndarray:
+    """(H, W) bool: neither black nor transparent."""
+    _refuse_lossy(image)
+    if image.mode[0] in "IF":
+        return np.asarray(image) != 0
+    colours = np.asarray(image.convert("RGBA"))
+    return colours[..., :3].any(axis=2) & (colours[..., 3] > 0)  # (H, W, 4) -> (H, W)
+
+
+def _refuse_lossy(image: Image.Image) -> None:
+    if image.format == "JPEG":
+        raise WrongTypeError("a mask in a JPEG has blurred values; save it as PNG")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ureca_lib.regions.errors import (
     FileMissingError,
     ImageUnreadableError,
+    RegionError,
     SizeMismatchError,
     TooLargeError,
     WrongTypeError,
@@ -44,58 +48,90 @@ def load_image(
     """
     if isinstance(photo, np.ndarray):
         pixels = _from_array(photo)
-        _check_expected(pixels.shape[:2], expected, None)
+        _check_expected(pixels.shape[:2], expected)
         return pixels
-    if isinstance(photo, Image.Image):
-        return _to_rgb(_upright(photo, expected, None))
-    if not isinstance(photo, (str, Path)):
+    if not isinstance(photo, (str, Path, Image.Image)):
         raise WrongTypeError(f"a photo is a path, an image or an array, not {type(photo).__name__}")
-    path = Path(photo)
+    return decode(photo, lambda image: _to_rgb(_upright(image, expected)), "photo", max_pixels)
+
+
+def decode(
+    source: str | Path | Image.Image,
+    read: Callable[[Image.Image], np.ndarray],
+    what: str,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """What `read` makes of an image, with each way in which a file can be bad as a `RegionError`.
+
+    Args:
+        source: a file, or an image that is open.
+        read: gets the image with its pixels decoded.
+        what: the file is, for the errors: "photo", "mask".
+        max_pixels: the largest size allowed, checked before the pixels are decoded.
+    """
+    path = None if isinstance(source, Image.Image) else Path(source)
     try:
+        if path is None:
+            return _checked_read(source, read, what, max_pixels)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
             with Image.open(path) as image:
-                _check_pixels(image, max_pixels, path)
-                return _to_rgb(_upright(image, expected, path))
+                return _checked_read(image, read, what, max_pixels)
+    except RegionError as error:
+        raise error.located(path) from None
     except FileNotFoundError:
-        raise FileMissingError("the photo does not exist", path) from None
+        raise FileMissingError(f"the {what} does not exist", path) from None
     except Image.DecompressionBombError as error:
-        raise TooLargeError(f"the photo is too large to decode ({error})", path) from None
+        raise TooLargeError(f"the {what} is too large to decode ({error})", path) from None
     except UnidentifiedImageError:
         raise ImageUnreadableError("the file is not an image", path) from None
-    except (OSError, SyntaxError) as error:  # Pillow raises both for damaged files
-        if isinstance(error, FileMissingError):
-            raise
-        raise ImageUnreadableError(f"the photo cannot be decoded ({error})", path) from None
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
+        raise ImageUnreadableError(f"the {what} cannot be decoded ({error})", path) from error
 
 
-def _check_pixels(image: Image.Image, max_pixels: int, path: Path) -> None:
+def _checked_read(
+    image: Image.Image, read: Callable[[Image.Image], np.ndarray], what: str, max_pixels: int
+) -> np.ndarray:
     if image.width * image.height > max_pixels:
         raise TooLargeError(
-            f"the photo has {image.width * image.height:,} pixels, more than the "
-            f"{max_pixels:,} allowed",
-            path,
+            f"the {what} has {image.width * image.height:,} pixels, more than the "
+            f"{max_pixels:,} allowed"
         )
+    image.load()
+    return read(image)
 
 
-def _check_expected(
-    size: tuple[int, int], expected: tuple[int, int] | None, path: Path | None
-) -> None:
+def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> Path | None:
+    """The photo in an annotation file's folder: the one it names, else one with its stem.
+
+    A name that leads out of the folder is taken without its directories.
+    """
+    steps = [step for step in re.split(r"[\\/]", file_name or "") if step not in ("", ".")]
+    names = [] if ".." in steps else ["/".join(steps)]
+    names += steps[-1:]
+    if stem is not None:
+        names += [stem + end for suffix in PHOTO_SUFFIXES for end in (suffix, suffix.upper())]
+    found = (folder / name for name in names if name)
+    # os.path's test is false, too, for names that no file system takes
+    return next((photo for photo in found if os.path.isfile(photo)), None)
+
+
+def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> None:
     if expected is not None and tuple(size) != tuple(expected):
         raise SizeMismatchError(
             f"the photo is {size[1]} x {size[0]} but the annotations are for "
-            f"{expected[1]} x {expected[0]} (width x height)",
-            path,
+            f"{expected[1]} x {expected[0]} (width x height)"
         )
 
 
-def _upright(
-    image: Image.Image, expected: tuple[int, int] | None, path: Path | None
-) -> Image.Image:
-    shown = ImageOps.exif_transpose(image)
+def _upright(image: Image.Image, expected: tuple[int, int] | None) -> Image.Image:
+    try:
+        shown = ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF, of which the pixels do not depend
+        shown = image
     if expected is not None and (shown.height, shown.width) != tuple(expected):
         shown = image  # masks drawn on the stored pixels
-    _check_expected((shown.height, shown.width), expected, path)
+    _check_expected((shown.height, shown.width), expected)
     return shown
 
 
@@ -106,7 +142,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         largest = values.max(initial=0)
         fits = 65535 if largest > 255 else 1 if image.mode == "F" and largest <= 1 else 255
         top = 65535 if image.mode.startswith("I;16") else fits
-        grey = np.clip(np.rint(values * 255 / top), 0, 255).astype(np.uint8)
+        grey = np.clip(np.rint(values * (255 / top)), 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)  # (H, W) -> (H, W, 3)
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
