@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
+
+from ureca_lib.regions.writing import replacing
 
 QUESTION = "<image>\nDescribe the marked region so that the description fits no other region."
 
@@ -44,16 +45,23 @@ def caption_rows(image: str, captions: Iterable[RegionCaption]) -> Iterator[dict
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write rows, the whole file or nothing; returns how many."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    """Write rows, the whole file or nothing; returns how many.
+
+    Raises:
+        ValueError: naming the row that JSON cannot hold; NaN and infinity it cannot.
+    """
     count = 0
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            try:
+                line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+                line.encode("utf-8")
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path}: row {count + 1} does not go into JSON ({error})"
+                ) from None
+            file.write(line + "\n")
             count += 1
-    partial.replace(target)
     return count
 
 
@@ -64,14 +72,14 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
         FileNotFoundError: no such file.
         ValueError: naming the file and the line that is not a JSON object.
     """
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                row = json.loads(text) if text.strip() else None
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}: line {number} is not JSON ({error})") from None
-            if not isinstance(row, dict):
+            if text.strip() and not isinstance(row, dict):
                 raise ValueError(f"{path}: line {number} is not a JSON object")
-            yield row
+            if row is not None:
+                yield row

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ureca_lib.regions.errors import AnnotationFormatError, DuplicateIdError, RegionError
+from ureca_lib.regions.errors import (
+    AnnotationFormatError,
+    DuplicateIdError,
+    FileMissingError,
+    RegionError,
+)
 from ureca_lib.regions.parsing import (
     build_entries,
     check_fits,
     get,
     image_size,
+    is_crowd,
     need_object,
+    optional,
     read_json,
 )
-from ureca_lib.regions.region import Region, RegionImage
+from ureca_lib.regions.photo import find_photo
+from ureca_lib.regions.region import LeftOut, Region, RegionImage
 from ureca_lib.regions.rle import MAX_PIXELS
+
+ImageId = int | str
+
+
+class _ImageEntry(NamedTuple):
+    width: int
+    height: int
+    file_name: str | None
 
 
 def load_coco(
@@ -33,7 +49,8 @@ def load_coco(
     Args:
         json_path: the annotation file.
         image_dir: the folder of the photos; None is the JSON's own folder.
-        strict, max_pixels: as in `load_sa1b`.
+        strict, max_pixels: as in `load_sa1b`. An annotation that was left out is listed with its
+            image; one that belongs to no image of the file, with every image.
 
     Returns:
         One `RegionImage` for each image of the file, in file order; photos are read when needed.
@@ -42,75 +59,103 @@ def load_coco(
         RegionError: as in `load_sa1b`.
     """
     path = Path(json_path)
+    folder = path.parent if image_dir is None else Path(image_dir)
+    if image_dir is not None and not folder.is_dir():
+        raise FileMissingError("the folder of the photos does not exist", folder)
     document = read_json(path)
     try:
-        images = get(document, "images", list)
+        images = _image_entries(get(document, "images", list), max_pixels)
         annotations = get(document, "annotations", list)
-        categories = _category_names(document.get("categories", []))
-        sizes = {_image_key(info): image_size(info, max_pixels) for info in images}
-        if len(sizes) < len(images):
-            raise DuplicateIdError("two images of the file have one id")
+        categories = _category_names(optional(document, "categories", list) or [])
     except RegionError as error:
         raise error.located(path) from None
-
-    def build(annotation: Any) -> tuple[Any, Region]:
-        need_object(annotation)
-        image_id = get(annotation, "image_id", (int, str))
-        if image_id not in sizes:
-            raise AnnotationFormatError(f"no image of the file has the id {image_id}")
-        width, height = sizes[image_id]
-        return image_id, _region(annotation, height, width, categories, max_pixels)
-
     built, left_out = build_entries(
-        annotations, build, lambda pair: (pair[0], pair[1].id), path, strict
+        annotations,
+        lambda annotation: _build(annotation, images, categories, max_pixels),
+        lambda pair: (pair[0], pair[1].id),
+        path,
+        strict,
     )
-    regions: dict[Any, list[Region]] = {key: [] for key in sizes}
+    regions: dict[ImageId, list[Region]] = {image_id: [] for image_id in images}
     for image_id, region in built:
         regions[image_id].append(region)
-    folder = path.parent if image_dir is None else Path(image_dir)
+    out = _by_image(left_out, annotations, images)
     result = []
-    for info in images:
-        key, name = info["id"], info.get("file_name")
-        photo = folder / Path(name).name if isinstance(name, str) else None
-        photo = photo if photo is not None and photo.is_file() else None
-        out = [item for item in left_out if _states_image(annotations[item.index], key)]
-        result.append(RegionImage(regions[key], *sizes[key], photo, key, name, path, out))
+    for key, (width, height, name) in images.items():
+        photo = find_photo(folder, name)
+        result.append(RegionImage(regions[key], width, height, photo, key, name, path, out[key]))
     return result
 
 
-def _states_image(annotation: Any, image_id: int | str) -> bool:
-    return isinstance(annotation, Mapping) and annotation.get("image_id") == image_id
+def _image_entries(entries: list[Any], max_pixels: int) -> dict[ImageId, _ImageEntry]:
+    images: dict[ImageId, _ImageEntry] = {}
+    for index, info in enumerate(entries):
+        try:
+            size = image_size(info, max_pixels)
+            image_id = get(info, "id", (int, str))
+            if image_id in images:
+                raise DuplicateIdError("an image before it has this id")
+            images[image_id] = _ImageEntry(*size, optional(info, "file_name", str))
+        except RegionError as error:
+            label = info.get("id", f"number {index}") if isinstance(info, Mapping) else index
+            raise type(error)(f"image {label}: {error.reason}") from None
+    return images
 
 
-def _image_key(info: Any) -> int | str:
-    need_object(info)
-    return get(info, "id", (int, str))
+def _build(
+    annotation: Any,
+    images: Mapping[ImageId, _ImageEntry],
+    categories: Mapping[int, str],
+    max_pixels: int,
+) -> tuple[ImageId, Region]:
+    need_object(annotation)
+    image_id = get(annotation, "image_id", (int, str))
+    if image_id not in images:
+        raise AnnotationFormatError(f"no image of the file has the id {image_id}")
+    width, height, _ = images[image_id]
+    return image_id, _region(annotation, height, width, categories, max_pixels)
 
 
 def _region(
     annotation: Mapping[str, Any],
     height: int,
     width: int,
-    categories: Mapping[Any, str],
+    categories: Mapping[int, str],
     max_pixels: int,
 ) -> Region:
     region_id = get(annotation, "id", (int, str))
     segmentation = get(annotation, "segmentation", (Mapping, list))
-    name = categories.get(annotation.get("category_id"))
-    crowd = bool(annotation.get("iscrowd", 0))
-    bbox = annotation.get("bbox")
+    name = categories.get(optional(annotation, "category_id", int))
+    bbox, crowd = annotation.get("bbox"), is_crowd(annotation)
+    area = optional(annotation, "area", (int, float))
     if isinstance(segmentation, list):
-        drawn = Region.from_polygons(region_id, segmentation, height, width)
+        drawn = Region.from_polygons(region_id, segmentation, height, width, max_pixels=max_pixels)
         return Region(region_id, drawn.rle, bbox, None, name, crowd, max_pixels)
-    area = annotation.get("area")
     region = Region(region_id, segmentation, bbox, area, name, crowd, max_pixels)
     check_fits(region, height, width)
     return region
 
 
-def _category_names(categories: Any) -> dict[Any, str]:
+def _by_image(
+    left_out: list[LeftOut], annotations: list[Any], images: Mapping[ImageId, _ImageEntry]
+) -> dict[ImageId, list[LeftOut]]:
+    """Each image's share of what was left out, in file order."""
+    shares: dict[ImageId, list[LeftOut]] = {image_id: [] for image_id in images}
+    for item in left_out:
+        entry = annotations[item.index]
+        stated = entry.get("image_id") if isinstance(entry, Mapping) else None
+        known = isinstance(stated, (int, str)) and stated in shares
+        for image_id in [stated] if known else shares:
+            shares[image_id].append(item)
+    return shares
+
+
+def _category_names(categories: list[Any]) -> dict[int, str]:
     names = {}
-    for category in categories if isinstance(categories, list) else []:
-        need_object(category)
-        names[get(category, "id", int)] = get(category, "name", str)
+    for index, category in enumerate(categories):
+        try:
+            need_object(category)
+            names[get(category, "id", int)] = get(category, "name", str)
+        except RegionError as error:
+            raise type(error)(f"category number {index}: {error.reason}") from None
     return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +33,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise AnnotationFormatError(f"the file cannot be read ({error})", path) from None
     except UnicodeDecodeError:
         raise AnnotationFormatError("the file is not text", path) from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a ValueError, too, for endless numbers
         raise AnnotationFormatError(
             f"the file is truncated or is not JSON ({error})", path
         ) from None
@@ -53,10 +54,23 @@ def get(holder: Mapping[str, Any], key: str, kinds: type | tuple[type, ...]) -> 
     return value
 
 
+def optional(holder: Mapping[str, Any], key: str, kinds: type | tuple[type, ...]) -> Any:
+    """`get`, or None where the key is missing or null."""
+    return None if holder.get(key) is None else get(holder, key, kinds)
+
+
 def need_object(value: Any) -> None:
     """Raise unless the value is a JSON object."""
     if not isinstance(value, Mapping):
         raise WrongTypeError(f"the entry is {type(value).__name__}, not an object")
+
+
+def is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """COCO's mark for a group that was not told apart: 0 or 1, or not there."""
+    stated = annotation.get("iscrowd")
+    if stated is not None and stated not in (0, 1):
+        raise WrongTypeError(f"'iscrowd' is 0 or 1, not {reprlib.repr(stated)}")
+    return bool(stated)
 
 
 def image_size(info: Any, max_pixels: int) -> tuple[int, int]:

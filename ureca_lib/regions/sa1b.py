@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.regions.errors import FileMissingError, RegionError
+from ureca_lib.regions.errors import RegionError
 from ureca_lib.regions.parsing import (
     build_entries,
     check_fits,
     get,
     image_size,
+    is_crowd,
     need_object,
+    optional,
     read_json,
 )
-from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo
+from ureca_lib.regions.photo import Photo, find_photo
 from ureca_lib.regions.region import Region, RegionImage
 from ureca_lib.regions.rle import MAX_PIXELS
+from ureca_lib.regions.writing import replacing
 
 
 def load_sa1b(
@@ -52,6 +54,8 @@ def load_sa1b(
         info = get(document, "image", Mapping)
         annotations = get(document, "annotations", list)
         width, height = image_size(info, max_pixels)
+        file_name = optional(info, "file_name", str)
+        image_id = optional(info, "image_id", (int, str))
     except RegionError as error:
         raise error.located(path) from None
     regions, left_out = build_entries(
@@ -61,15 +65,9 @@ def load_sa1b(
         path,
         strict,
     )
-    file_name = info.get("file_name")
-    file_name = file_name if isinstance(file_name, str) else None
-    given = isinstance(image, (str, Path))
-    photo = Path(image) if given else image if image is not None else _beside(path, file_name)
-    if given and not Path(photo).is_file():
-        raise FileMissingError("the photo does not exist", photo)
-    image_id = info.get("image_id")
+    photo = find_photo(path.parent, file_name, path.stem) if image is None else image
     result = RegionImage(regions, width, height, photo, image_id, file_name, path, left_out)
-    if given:
+    if image is not None:
         _ = result.image  # a photo that was asked for must be readable and of the right size
     return result
 
@@ -77,8 +75,8 @@ def load_sa1b(
 def save_sa1b(regions: RegionImage, json_path: str | Path, file_name: str | None = None) -> None:
     """Write SA-1B JSON that `load_sa1b`, and other tools for SA-1B, read.
 
-    Names, which SA-1B does not have, go into a key `name`. The file is replaced as a whole, so
-    that a stop in between leaves the old one.
+    Names, which SA-1B does not have, go into a key `name`, and COCO's crowds into `iscrowd`. The
+    file is replaced as a whole, so that a stop in between leaves the old one.
 
     Args:
         regions: the image and its regions.
@@ -92,38 +90,39 @@ def save_sa1b(regions: RegionImage, json_path: str | Path, file_name: str | None
         "height": regions.height,
         "file_name": file_name or regions.file_name or photo,
     }
-    annotations = [_to_sa1b(region) for region in regions]
+    annotations = [annotation_from(region) for region in regions]
     lines = ",\n".join(json.dumps(annotation) for annotation in annotations)
     text = f'{{"image": {json.dumps(image)},\n"annotations": [\n{lines}\n]}}\n'
-    path = Path(json_path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with replacing(json_path) as file:
+        file.write(text)
 
 
-def _to_sa1b(region: Region) -> dict[str, Any]:
+def annotation_from(region: Region) -> dict[str, Any]:
+    """The SA-1B annotation of a region: plain data that JSON can hold."""
     counts = region.rle["counts"].decode("ascii")
     row: dict[str, Any] = {"id": region.id}
     if region.name is not None:
         row["name"] = region.name
+    if region.crowd:
+        row["iscrowd"] = 1
     row |= {"area": region.area, "bbox": list(region.bbox)}
     return row | {"segmentation": {"size": list(region.size), "counts": counts}}
 
 
-def _region(annotation: Any, height: int, width: int, max_pixels: int) -> Region:
+def region_from(annotation: Any, max_pixels: int = MAX_PIXELS) -> Region:
+    """The region of an SA-1B annotation.
+
+    Raises:
+        RegionError: as in `load_sa1b`, naming the region's id.
+    """
     need_object(annotation)
     region_id = get(annotation, "id", (int, str))
     rle = get(annotation, "segmentation", Mapping)
-    optional = (annotation.get(key) for key in ("bbox", "area", "name"))
-    region = Region(region_id, rle, *optional, max_pixels=max_pixels)
+    stated = (annotation.get(key) for key in ("bbox", "area", "name"))
+    return Region(region_id, rle, *stated, is_crowd(annotation), max_pixels)
+
+
+def _region(annotation: Any, height: int, width: int, max_pixels: int) -> Region:
+    region = region_from(annotation, max_pixels)
     check_fits(region, height, width)
     return region
-
-
-def _beside(json_path: Path, file_name: str | None) -> Path | None:
-    """The photo in the JSON's folder: the one it names, else one with its stem."""
-    names = [] if file_name is None else [Path(file_name).name]
-    names += [json_path.stem + suffix for suffix in PHOTO_SUFFIXES]
-    found = (json_path.parent / name for name in names if name)
-    return next((photo for photo in found if photo.is_file()), None)
