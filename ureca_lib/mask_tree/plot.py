@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from ureca_lib.mask_tree.label import region_label
+
 if TYPE_CHECKING:
     from ureca_lib.mask_tree.tree import MaskTree, RegionId
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito
+_LARGEST = 300.0  # inches a side; matplotlib writes no picture of more than 65,536 px
 
 
 def plot_tree(tree: MaskTree, ax: Axes | None = None) -> Axes:
@@ -24,8 +27,9 @@ def plot_tree(tree: MaskTree, ax: Axes | None = None) -> Axes:
         The axes drawn on.
     """
     if ax is None:
-        height = max(2.0, 0.22 * (len(tree) + 1))
-        _, ax = plt.subplots(figsize=(1.6 * (tree.height() + 1), height), layout="constrained")
+        width, height = 1.6 * (tree.height() + 1), max(2.0, 0.22 * (len(tree) + 1))
+        size = min(width, _LARGEST), min(height, _LARGEST)
+        _, ax = plt.subplots(figsize=size, layout="constrained")
     rows: dict[RegionId | None, int] = {None: 0}
     stack = list(reversed(tree.children()))
     while stack:
@@ -56,6 +60,4 @@ def plot_tree(tree: MaskTree, ax: Axes | None = None) -> Axes:
 def _label(tree: MaskTree, region_id: RegionId | None) -> str:
     if region_id is None:
         return "image"
-    name = tree[region_id].name
-    label = f"{name} [{region_id}]" if name else f"[{region_id}]"
-    return label.replace("$", r"\$")  # matplotlib reads dollars as mathematics
+    return region_label(tree[region_id]).replace("$", r"\$")  # not mathematics to matplotlib

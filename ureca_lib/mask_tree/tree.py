@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ureca_lib.mask_tree.containment import by_area
+from ureca_lib.mask_tree.label import region_label
 from ureca_lib.mask_tree.plot import plot_tree
 from ureca_lib.regions import DuplicateIdError, Region
+from ureca_lib.regions.sa1b import annotation_from, region_from
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +44,7 @@ class MaskTree:
         parent_rule: str = "smallest",
     ):
         self.regions = list(regions)
-        self.threshold, self.parent_rule = threshold, parent_rule
+        self.threshold, self.parent_rule = float(threshold), parent_rule
         self._by_id: dict[RegionId, Region] = {}
         for region in self.regions:
             if region.id in self._by_id:
@@ -166,24 +168,31 @@ class MaskTree:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The tree as plain data that JSON can hold, masks and names included."""
-        rows = []
-        for region in self.regions:
-            rle = {"size": list(region.size), "counts": region.rle["counts"].decode("ascii")}
-            rows.append({"id": region.id, "name": region.name, "rle": rle})
+        """The tree as plain data that JSON can hold; its regions are SA-1B annotations."""
         parents = [[region_id, parent] for region_id, parent in self._parents.items()]
         settings = {"threshold": self.threshold, "parent_rule": self.parent_rule}
+        rows = [annotation_from(region) for region in self.regions]
         return {**settings, "regions": rows, "parents": parents}
 
     @classmethod
     def from_dict(
         cls, data: Mapping[str, Any], regions: Iterable[Region] | None = None
     ) -> MaskTree:
-        """The tree of `to_dict`; with `regions`, around those instead of the stored ones."""
-        if regions is None:
-            regions = [Region(row["id"], row["rle"], name=row["name"]) for row in data["regions"]]
-        parents = {region_id: parent for region_id, parent in data["parents"]}
-        return cls(list(regions), parents, data["threshold"], data["parent_rule"])
+        """The tree of `to_dict`; with `regions`, around those instead of the stored ones.
+
+        Raises:
+            ValueError: the data is not what `to_dict` writes, or the parents form a cycle.
+        """
+        try:
+            if regions is None:
+                regions = [region_from(row) for row in data["regions"]]
+            parents = {region_id: parent for region_id, parent in data["parents"]}
+            settings = data["threshold"], data["parent_rule"]
+        except KeyError as error:
+            raise ValueError(f"the data of the tree has no {error}") from None
+        except TypeError as error:
+            raise ValueError(f"the data is not that of a tree ({error})") from None
+        return cls(list(regions), parents, *settings)
 
     def outline(self, most: int | None = None) -> str:
         """The tree as indented text, one region a line, at most `most` lines."""
@@ -193,8 +202,7 @@ class MaskTree:
             region_id = stack.pop()
             region = self._by_id[region_id]
             share = region.area / (region.size[0] * region.size[1])
-            label = f"{region.name} " if region.name else ""
-            lines.append(f"{'  ' * self._depth[region_id]}{label}[{region_id}] {share:.1%}")
+            lines.append(f"{'  ' * self._depth[region_id]}{region_label(region)} {share:.1%}")
             stack.extend(reversed(self._children[region_id]))
         if most is not None and len(lines) > most:
             lines = [*lines[:most], f"  ... and {len(lines) - most} more"]
