@@ -153,16 +153,19 @@ class UrecaProcessor(ProcessorMixin):
         if count == 0:
             raise ValueError("no masks: one sample is made of each")
         most = max_tiles or (self.max_tiles_train if train else self.max_tiles)
-        shared = isinstance(image, Photo)
-        photos = [load_image(p) for p in ([image] if shared else _as_many(image, count, "images"))]
+        regions = [as_region(mask, i) for i, mask in enumerate(masks)]
         questions = _as_many(question, count, "questions")
         answers = _as_many(answer, count, "answers")
-        tiles = [self.image_tiles(photo, most) for photo in photos]
-        if shared:
-            photos, tiles = photos * count, tiles * count
+        if isinstance(image, Photo):
+            photos = [load_photo(image, regions[0].size)] * count
+            tiles = [self.image_tiles(photos[0], most)] * count
+        else:
+            pairs = zip(_as_many(image, count, "images"), regions, strict=True)
+            photos = [load_photo(photo, region.size) for photo, region in pairs]
+            tiles = [self.image_tiles(photo, most) for photo in photos]
         mask_tiles = [
-            self.mask_tiles([as_region(mask, i)], photo.shape[:2], most)[0]
-            for i, (mask, photo) in enumerate(zip(masks, photos, strict=True))
+            self.mask_tiles([region], photo.shape[:2], most)[0]
+            for region, photo in zip(regions, photos, strict=True)
         ]
         rows = [
             self.token_ids(q, a, len(t), len(m))
@@ -260,6 +263,14 @@ class UrecaProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "pixel_values", "mask_values"]
+
+
+def load_photo(photo: Photo, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8, in the orientation whose size is that of its masks, where one is."""
+    try:
+        return load_image(photo, expected=size)
+    except SizeMismatchError:
+        return load_image(photo)  # the mask's own check will name the region
 
 
 def as_region(mask: MaskLike, number: int) -> Region:
