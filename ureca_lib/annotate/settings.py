@@ -1,0 +1,94 @@
+"""Settings of the stages; each is part of what decides an answer, or which are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ureca_lib.mask_tree import (
+    CONTAINMENT_THRESHOLD,
+    PAPER_MAX_AREA,
+    PAPER_MIN_AREA,
+    PAPER_MIN_HEIGHT,
+    MaskTree,
+    ParentRule,
+    RegionId,
+    build_mask_tree,
+)
+from ureca_lib.regions import Region
+
+
+@dataclass(frozen=True)
+class TreeSettings:
+    """Stage 1: the tree, and the main objects under which regions are captioned (App. F).
+
+    The default captions every region.
+    """
+
+    threshold: float = field(
+        default=CONTAINMENT_THRESHOLD, metadata={"help": "share of a region its parent holds"}
+    )
+    parent_rule: ParentRule = field(
+        default="smallest", metadata={"help": "'smallest', or 'first', the published greedy rule"}
+    )
+    min_height: int = field(
+        default=1, metadata={"help": "least levels of a main object's subtree; a leaf has 1"}
+    )
+    min_area: float = field(
+        default=0.0, metadata={"help": "least share of the image that a main object covers"}
+    )
+    max_area: float = field(
+        default=1.0, metadata={"help": "largest share of the image that a main object covers"}
+    )
+    min_part_area: float = field(
+        default=0.0, metadata={"help": "least share of the image that a part covers"}
+    )
+
+    @classmethod
+    def paper(cls) -> TreeSettings:
+        """The published rule: main objects of 4 levels and 0.7% to 70%, parts from 0.7%."""
+        return cls(
+            parent_rule="first",
+            min_height=PAPER_MIN_HEIGHT,
+            min_area=PAPER_MIN_AREA,
+            max_area=PAPER_MAX_AREA,
+            min_part_area=PAPER_MIN_AREA,
+        )
+
+    def build(self, regions: Iterable[Region]) -> MaskTree:
+        """The mask tree of an image's regions."""
+        return build_mask_tree(regions, self.threshold, self.parent_rule)
+
+    def chosen(self, tree: MaskTree) -> list[RegionId]:
+        """Ids of the regions that are captioned, top-down; with a part, all that hold it are in."""
+        mains = tree.main_objects(self.min_height, self.min_area, self.max_area)
+        inside = {region.id for region in mains}
+        for region in tree.top_down():
+            share = region.area / (region.size[0] * region.size[1])
+            if tree.parent(region.id) in inside and share >= self.min_part_area:
+                inside.add(region.id)
+        return [region.id for region in tree.top_down() if region.id in inside]
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """Stage 4: how often look-alikes are refined, and when captions are too much alike.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    rounds: int = field(
+        default=3, metadata={"help": "most refinements of a region; the paper makes 1"}
+    )
+    max_overlap: float = field(
+        default=1.0,
+        metadata={"help": "shared words at which look-alikes' captions clash; above 1: never"},
+    )
+    most: int = field(default=8, metadata={"help": "look-alikes shown in a round after the first"})
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.most < 1 or self.max_overlap <= 0:
+            raise ValueError(
+                f"rounds and most are at least 1 and max_overlap is above 0, not {self}"
+            )

@@ -1,0 +1,249 @@
+"""The store: what is true while a run goes on, in one SQLite file.
+
+An answer is finished when it is committed. In WAL mode with `synchronous=NORMAL` a process that is
+killed at any point loses nothing that was committed: it is in the system's page cache. A power
+loss or a crash of the system may take the last commits back, never half of one, and never damages
+the file; those steps are asked again.
+
+Several processes of one machine may work on one store. SQLite's WAL needs shared memory, so a
+store on a network drive is for one machine at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from ureca_lib.annotate.leases import Lease, is_alive
+from ureca_lib.annotate.records import Answer, FinalCaption, Step
+from ureca_lib.annotate.schema import (
+    READ_IMAGE,
+    SAVE_ANSWER,
+    SAVE_CAPTION,
+    SCHEMA,
+    SCHEMA_VERSION,
+    ImageRow,
+    answer_of,
+    answer_row,
+    caption_of,
+    caption_row,
+    image_row,
+    region_key,
+)
+
+_BUSY = 60.0  # seconds to wait for another process's write
+
+
+class StoreError(RuntimeError):
+    """A file that is not a store, is of another version, or cannot be written."""
+
+
+class Store:
+    """A store, made where there is none. Close it, or use it in a `with` statement.
+
+    One connection, guarded by a lock, so that all threads of a process may use it.
+
+    Args:
+        path: of the SQLite file.
+        create: False raises where there is none.
+
+    Raises:
+        StoreError: naming the file and what is wrong.
+    """
+
+    def __init__(self, path: str | Path, create: bool = True):
+        self.path = Path(path)
+        if not create and not self.path.is_file():
+            raise StoreError(f"{self.path}: there is no store")
+        self._lock = threading.RLock()
+        self._lease: Lease | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False
+            )
+            self._prepare()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self.path}: {error}") from error
+
+    def _prepare(self) -> None:
+        connection = self._connection
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        with self._write():
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if version == 0 and tables == 0:
+                for statement in SCHEMA.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            elif version != SCHEMA_VERSION:
+                raise StoreError(
+                    f"{self.path}: not a store of version {SCHEMA_VERSION} (it says {version})"
+                )
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction; takes the write lock at once, so that it cannot fail half-way."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query that only reads."""
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        """Give back what this process holds, and close the file."""
+        with self._lock:
+            if self._lease is not None:
+                self._lease.close()
+            self._connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def set_settings(self, settings: Mapping[str, Any]) -> None:
+        """Record the settings of the latest run, by name."""
+        rows = [(name, json.dumps(value)) for name, value in settings.items()]
+        with self._write() as connection:
+            connection.execute("DELETE FROM settings")
+            connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the latest run."""
+        return {name: json.loads(value) for name, value in self.rows("SELECT * FROM settings")}
+
+    def begin_run(self) -> int:
+        """Record that a run begins; returns its number."""
+        now = time.time()
+        with self._write() as connection:
+            cursor = connection.execute(
+                "INSERT INTO runs (started, updated) VALUES (?, ?)", (now, now)
+            )
+            return int(cursor.lastrowid)
+
+    def update_run(self, run: int, images: int, calls: int, stopped: str | None = None) -> None:
+        """Record how far a run has come."""
+        with self._write() as connection:
+            connection.execute(
+                "UPDATE runs SET updated=?, images=?, calls=?, stopped=? WHERE id=?",
+                (time.time(), images, calls, stopped, run),
+            )
+
+    def register(self, images: Iterable[tuple[str, str]]) -> None:
+        """Add images, as (name, split); a known one only changes its split."""
+        with self._write() as connection:
+            connection.executemany(
+                "INSERT INTO images (image, split) VALUES (?, ?) ON CONFLICT (image) "
+                "DO UPDATE SET split=excluded.split WHERE split != excluded.split",
+                images,
+            )
+
+    def images(self) -> list[ImageRow]:
+        """Every image, in the order in which they were added."""
+        found = self.rows(f"{READ_IMAGE} ORDER BY rowid")
+        return [image_row(row) for row in found]
+
+    def image(self, image: str) -> ImageRow:
+        """One image.
+
+        Raises:
+            KeyError: the store has none of that name.
+        """
+        found = self.rows(f"{READ_IMAGE} WHERE image=?", image)
+        if not found:
+            raise KeyError(f"{self.path} has no image {image!r}")
+        return image_row(found[0])
+
+    def claim(self, image: str) -> bool:
+        """Take an image, so that no other process works on it; False where a living one does."""
+        with self._lock:
+            if self._lease is None:
+                self._lease = Lease(self.path)
+        with self._write() as connection:
+            query = "SELECT worker FROM images WHERE image=?"
+            (worker,) = connection.execute(query, (image,)).fetchone()
+            if worker not in (None, self._lease.worker) and is_alive(self.path, worker):
+                return False
+            connection.execute(
+                "UPDATE images SET worker=? WHERE image=?", (self._lease.worker, image)
+            )
+            return True
+
+    def release(self, image: str) -> None:
+        """Give an image back unfinished."""
+        with self._write() as connection:
+            connection.execute("UPDATE images SET worker=NULL WHERE image=?", (image,))
+
+    def answers(self, image: str) -> dict[Step, Answer]:
+        """Every answer of an image, by step."""
+        query = "SELECT * FROM answers WHERE image=? ORDER BY stage, round, region"
+        found = (answer_of(row) for row in self.rows(query, image))
+        return {answer.step: answer for answer in found}
+
+    def save(self, image: str, answer: Answer) -> None:
+        """Commit one answer; it replaces what the step had."""
+        with self._write() as connection:
+            connection.execute(SAVE_ANSWER, answer_row(image, answer))
+
+    def finish(
+        self, image: str, row: ImageRow, answers: Iterable[Answer], captions: Iterable[FinalCaption]
+    ) -> None:
+        """Commit an image's end in one transaction, and give it back.
+
+        Args:
+            image: its name.
+            row: status, photo, size, inputs; split and name are left as they are.
+            answers: all that count; what else the store holds of the image is deleted.
+            captions: one a region, in file order.
+        """
+        keep = {(region_key(answer.step.region_id), *answer.step[:2]): answer for answer in answers}
+        with self._write() as connection:
+            query = "SELECT region, stage, round FROM answers WHERE image=?"
+            stored = set(connection.execute(query, (image,)).fetchall())
+            connection.executemany(
+                "DELETE FROM answers WHERE image=? AND region=? AND stage=? AND round=?",
+                [(image, *key) for key in stored - keep.keys()],
+            )
+            unasked = [answer for answer in keep.values() if answer.status in ("blocked", "kept")]
+            connection.executemany(SAVE_ANSWER, [answer_row(image, answer) for answer in unasked])
+            connection.execute("DELETE FROM captions WHERE image=?", (image,))
+            rows = [caption_row(image, place, caption) for place, caption in enumerate(captions)]
+            connection.executemany(SAVE_CAPTION, rows)
+            self._end(connection, image, row)
+
+    def fail(self, image: str, error: str, path: str | None = None) -> None:
+        """Record that an image could not be read, and give it back; its answers stay."""
+        row = ImageRow(image, "", "failed", error, path, None, None, None, (), None)
+        with self._write() as connection:
+            self._end(connection, image, row)
+
+    def _end(self, connection: sqlite3.Connection, image: str, row: ImageRow) -> None:
+        values = (*astuple(row)[2:8], json.dumps(row.left_out), row.inputs, image)
+        connection.execute(
+            "UPDATE images SET status=?, error=?, path=?, photo=?, width=?, height=?, "
+            "left_out=?, inputs=?, worker=NULL WHERE image=?",
+            values,
+        )
+
+    def captions(self, image: str) -> list[FinalCaption]:
+        """Where each region of an image ended, in file order; empty until the image is finished."""
+        query = "SELECT * FROM captions WHERE image=? ORDER BY place"
+        return [caption_of(row) for row in self.rows(query, image)]
