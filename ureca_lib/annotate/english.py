@@ -22,8 +22,17 @@ _OF_TWO |= {"largest": "larger", "smallest": "smaller", "widest": "wider", "narr
 _OF_TWO |= {"tallest": "taller", "shortest": "shorter"}
 _OF_MANY = {"left": "leftmost", "right": "rightmost", "top": "top", "bottom": "bottom"}
 _REACH = {"far left": "left", "far right": "right", "far up": "up", "far down": "down"}
-_PLACES = {"left": "on the left", "right": "on the right", "middle": "in the middle"}
-_SIDES = {"left": "on the left side", "right": "on the right side"}
+_PLACES = {
+    **{"left": "on the left", "right": "on the right", "middle": "in the middle"},
+    **{"middle left": "in the middle on the left", "middle right": "in the middle on the right"},
+    **{"top middle": "in the middle at the top", "bottom middle": "in the middle at the bottom"},
+}
+# what differs inside a whole, where "of" follows
+_SIDES = {
+    **{"left": "on the left side", "right": "on the right side"},
+    **{"middle left": "in the middle of the left side"},
+    **{"middle right": "in the middle of the right side"},
+}
 
 _COLLECTIVES = ("tableware", "furniture", "scenery", "foreground", "scene")  # not wholes of parts
 _GROUPS = ("bunch", "column", "crowd", "group", "heap", "pile", "row", "set", "stack")

@@ -26,8 +26,8 @@ SECONDARY = (
 )
 ROW_DIRECTIONS = ("left", "right", "top", "bottom")
 # place: ranges of the centre, as shares of a frame, in which it is said and in which it fits
-_LOW, _MIDDLE, _HIGH, _ANY = (0.0, 0.33), (0.41, 0.59), (0.67, 1.0), (0.0, 1.0)
-_WIDER = {_LOW: (0.0, 0.46), _MIDDLE: (0.3, 0.7), _HIGH: (0.54, 1.0), _ANY: _ANY}
+_LOW, _MIDDLE, _HIGH, _ANY = (0.0, 0.35), (0.38, 0.62), (0.65, 1.0), (0.0, 1.0)
+_WIDER = {_LOW: (0.0, 0.48), _MIDDLE: (0.27, 0.73), _HIGH: (0.52, 1.0), _ANY: _ANY}
 PLACES = {
     "left": (_LOW, _ANY),
     "right": (_HIGH, _ANY),
@@ -38,6 +38,10 @@ PLACES = {
     "top right": (_HIGH, _LOW),
     "bottom left": (_LOW, _HIGH),
     "bottom right": (_HIGH, _HIGH),
+    "middle left": (_LOW, _MIDDLE),
+    "middle right": (_HIGH, _MIDDLE),
+    "top middle": (_MIDDLE, _LOW),
+    "bottom middle": (_MIDDLE, _HIGH),
 }
 _PLACE_EXTENT = 0.6  # of the frame, above which a region is not said to be on a side of it
 
@@ -104,6 +108,7 @@ class ImageAttributes:
         self.centers = np.array([region.center for region in self.regions]).reshape(-1, 2)
         self.keys = self._rank_keys()
         self._fits: dict[Description, np.ndarray] = {}
+        self._frames: dict[Description, np.ndarray] = {}
 
     def _rank_keys(self) -> dict[str, np.ndarray]:
         """For each direction the (R,) numbers that regions are ranked by, the first smallest."""
@@ -151,9 +156,7 @@ class ImageAttributes:
         if attribute.kind == "with":
             return self._has_part(value)
         if attribute.kind == "place":
-            wide = tuple(_WIDER[side] for side in PLACES[value])
-            frames = (self.frame(index, attribute.among) for index in range(len(self)))
-            return self._where(self._in_place(i, wide, frame) for i, frame in enumerate(frames))
+            return self._in_place(tuple(_WIDER[side] for side in PLACES[value]), attribute.among)
         if attribute.kind == "rank":
             return self._ranked(attribute)
         if attribute.kind in ("row", "column"):
@@ -189,23 +192,26 @@ class ImageAttributes:
 
     def placed(self, index: int, value: str, among: Description) -> bool:
         """Whether a region is clearly at a place in the image, or in the whole that `among` is."""
-        frame = self.frame(index, among)
-        extent = self.boxes[index, 2:] / frame[2:]
+        extent = self.boxes[index, 2:] / self._frames_of(among)[index, 2:]
         sides = zip(PLACES[value], extent, strict=True)
         small = all(side is _ANY or share < _PLACE_EXTENT for side, share in sides)
-        return small and self._in_place(index, PLACES[value], frame)
+        return small and bool(self._in_place(PLACES[value], among)[index])
 
-    def _in_place(
-        self, index: int, ranges: tuple[tuple[float, float], ...], frame: np.ndarray
-    ) -> bool:
-        shares = (self.centers[index] - frame[:2] + 0.5) / frame[2:]
-        return all(low <= at <= high for at, (low, high) in zip(shares, ranges, strict=True))
+    def _in_place(self, ranges: tuple[tuple[float, float], ...], among: Description) -> np.ndarray:
+        frames = self._frames_of(among)
+        shares = (self.centers - frames[:, :2] + 0.5) / frames[:, 2:]
+        low, high = np.array(ranges).T
+        return ((low <= shares) & (shares <= high)).all(1)
 
-    def frame(self, index: int, among: Description) -> np.ndarray:
-        """(x, y, columns, rows) of the nearest whole that `among` fits, or of the image."""
-        if among:
-            whole = self.fits(among)
-            found = next((above for above in self.ancestors[index] if whole[above]), None)
-            if found is not None:
-                return self.boxes[found]
-        return np.array([0, 0, *self.size])
+    def _frames_of(self, among: Description) -> np.ndarray:
+        """(R, 4) boxes of the nearest whole that `among` fits; of the image where there is none."""
+        if among not in self._frames:
+            frames = np.tile([0, 0, *self.size], (len(self), 1))
+            if among:
+                fits = self.fits(among)
+                for index, above in enumerate(self.ancestors):
+                    whole = next((i for i in above if fits[i]), None)
+                    if whole is not None:
+                        frames[index] = self.boxes[whole]
+            self._frames[among] = frames
+        return self._frames[among]

@@ -13,8 +13,8 @@ def row_numbers(centers: np.ndarray, extents: np.ndarray) -> np.ndarray | None:
     """The row of each region, or None where they do not clearly stand in rows.
 
     Rows are runs of centres, sorted, that are split where the gap is more than half of the median
-    extent. They are clear when there are at least two, most of the regions have a neighbour
-    in theirs, and each row is thinner than the smallest gap between two rows.
+    extent. They are clear when at least two, and most of them, have two regions or more, and each
+    is thinner than the smallest gap between two rows.
 
     Args:
         centers: (R,) positions across the rows, in pixels.
@@ -31,7 +31,7 @@ def row_numbers(centers: np.ndarray, extents: np.ndarray) -> np.ndarray | None:
     numbers = np.empty(len(centers), np.int64)
     numbers[order] = 1 + np.concatenate([[0], np.cumsum(split)])
     members = np.bincount(numbers)[1:]
-    if len(members) < 2 or members[members > 1].sum() <= 0.5 * len(centers):
+    if np.count_nonzero(members > 1) < 2 or np.count_nonzero(members > 1) <= len(members) / 2:
         return None
     sorted_centers = centers[order]
     bounds = np.concatenate([[0], np.cumsum(members)])
