@@ -185,7 +185,7 @@ class ImageAttributes:
     def row_numbers(self, counted: np.ndarray, direction: str) -> np.ndarray | None:
         """Row (column) of each counted region, from 1 at the end `direction`; None: not in rows."""
         axis = 0 if direction in ("left", "right") else 1
-        numbers = row_numbers(self.centers[counted, axis], self.boxes[counted, 2 + axis])
+        numbers = row_numbers(self.centers[counted], self.boxes[counted], axis)
         if numbers is None or direction in ("left", "top"):
             return numbers
         return numbers.max() + 1 - numbers

@@ -81,7 +81,10 @@ class Composer:
             found = ReferringPhrase(description, phrase(description))
             first = first or found
             free = said.get(found.text, twin) == twin
-            if free and len(found.text.split()) <= self.max_words:
+            as_good = isolates(self.scene, index, description) or not isolates(
+                self.scene, index, first.description
+            )
+            if free and as_good and len(found.text.split()) <= self.max_words:
                 return found
         return self._numbered(first, said, twin)
 
@@ -190,5 +193,7 @@ class Composer:
 
 
 def _preferred(option: Option) -> tuple[bool, float, int]:
+    # counting far among things that only a vague word picks out is hard
+    counted = max((a.number for a in option.description if a.kind == "rank"), default=1)
     charge = sum(_VAGUE.get(attribute.kind, 0.0) for attribute in option.description)
-    return not option.isolates, option.cost + charge, len(option.description)
+    return not option.isolates, option.cost + counted * charge, len(option.description)
