@@ -20,7 +20,7 @@ from ureca_lib.annotate.views.settings import ViewSettings
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import RegionError, RegionImage
 
-_KEPT = 32  # masks of an image that stay decoded: each is asked for by several stages
+_KEPT = 64  # masks of an image that stay decoded, each cut to its box: every stage asks for them
 
 
 class ImageViews:

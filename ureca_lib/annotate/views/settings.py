@@ -68,9 +68,7 @@ class ViewSettings:
     )
     number_height: float = field(
         default=0.04,
-        metadata={
-            "help": "height of the numbers, as a share of the picture's longer side"
-        },
+        metadata={"help": "height of the numbers, as a share of the picture's longer side"},
     )
 
     def __post_init__(self) -> None:

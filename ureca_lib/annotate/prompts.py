@@ -1,0 +1,130 @@
+"""The prompts of the stages: Tables 7, 8 and 9 to the letter, filled from the tree.
+
+Table 7 speaks of a larger object, so a region under the root has a prompt of its own. Table 9 does
+not show the captions of the look-alikes; the rounds after the first may. The paper does not print
+its verification prompt; ours asks whether a caption fits the region and only it.
+
+Captions come from models and are not trusted: they are put in quotes on a line of their own, and
+what could end a tag, a line or the quotes is escaped.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ureca_lib.annotate.protocol import STAGES, Context, Stage
+from ureca_lib.mask_tree import MaskTree, RegionId
+
+# a changed text needs a new number here: the version goes into the record of each caption
+PROMPT_VERSIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "short": "short/1",
+        "short_main": "short-main/1",
+        "long": "long/1",
+        "unique": "unique/1",
+        "unique_compared": "unique-compared/1",
+        "verify": "verify/1",
+    }
+)
+MAX_CHARACTERS = 800  # of one description
+MAX_LISTED = 60  # descriptions in a list
+MAX_LIST_CHARACTERS = 8000  # of a list, shared out evenly
+NOTHING = "None."
+_ELLIPSIS = "..."
+
+
+class Prompt(NamedTuple):
+    """A filled prompt and the version of its template."""
+
+    text: str
+    version: str
+
+
+def fill_prompt(
+    stage: Stage, tree: MaskTree, region_id: RegionId, context: Context, compare: bool = False
+) -> Prompt:
+    """What a stage says about a region.
+
+    Args:
+        stage: "short" (Table 7, or its variant for a region under the root), "long" (Table 8),
+            "unique" (Table 9) or "verify".
+        tree: decides whether the region has a larger object around it.
+        region_id: the region.
+        context: the captions to fill in.
+        compare: in stage "unique", show the look-alikes' captions too, which Table 9 does not;
+            meant for the rounds after the first.
+
+    Raises:
+        ValueError: no such stage, a region that is not in the tree, or no caption to refine or
+            to verify.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"a stage is one of {', '.join(STAGES)}, not {stage!r}")
+    if region_id not in tree:
+        raise ValueError(f"region {region_id} is not in the tree")
+    if stage in ("unique", "verify") and not context.current:
+        raise ValueError(f"region {region_id}: stage {stage!r} needs the region's caption")
+    name: str = stage
+    if stage == "short" and tree.parent(region_id) is None:
+        name = "short_main"
+    elif stage == "unique" and compare:
+        name = "unique_compared"
+    text = template(name).format(
+        parent=_one(context.parent),
+        current=_one(context.current),
+        siblings=_listed(list(context.siblings.values())),
+        children=_listed(list(context.children.values())),
+        look_alikes=_listed([context.look_alike_captions.get(i, "") for i in context.look_alikes]),
+    )
+    return Prompt(text, PROMPT_VERSIONS[name])
+
+
+@cache
+def template(name: str) -> str:
+    """The text of a prompt, with its fields in braces; `name` is a key of `PROMPT_VERSIONS`."""
+    if name not in PROMPT_VERSIONS:
+        raise ValueError(f"a prompt is one of {', '.join(PROMPT_VERSIONS)}, not {name!r}")
+    folder = resources.files("ureca_lib.annotate") / "prompt_texts"
+    return (folder / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def quoted(text: str, limit: int = MAX_CHARACTERS) -> str:
+    """A caption as a prompt may hold it: one line, in quotes, at most `limit` characters within.
+
+    Angle brackets become `&lt;` and `&gt;`, double quotes single ones; control and invisible
+    characters are dropped; what is too long is cut at a word.
+    """
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(s for s in line if unicodedata.category(s) not in ("Cc", "Cf", "Cs"))
+    line = " ".join(line.replace('"', "'").split())
+    if len(line) > limit:
+        cut = line[: limit - len(_ELLIPSIS)]
+        # no word break in the last half: cut where it is
+        line = (cut.rpartition(" ")[0] if " " in cut[limit // 2 :] else cut) + _ELLIPSIS
+    return '"' + line.replace("<", "&lt;").replace(">", "&gt;") + '"'
+
+
+def _one(text: str | None) -> str:
+    return quoted(text) if text and text.strip() else NOTHING
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Numbered descriptions, one a line, indented as the tables are; numbers are kept if empty."""
+    if not any(text.strip() for text in texts):
+        return f"  {NOTHING}"
+    shown = texts[:MAX_LISTED]
+    limit = min(MAX_CHARACTERS, MAX_LIST_CHARACTERS // len(shown))
+    lines = [
+        f"  {number}. {quoted(text, limit)}"
+        for number, text in enumerate(shown, start=1)
+        if text.strip()
+    ]
+    if len(texts) > len(shown):
+        lines.append(f"  (and {len(texts) - len(shown)} more)")
+    return "\n".join(lines)
