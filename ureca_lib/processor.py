@@ -23,7 +23,7 @@ from ureca_lib.conversation import (
     require_tokens,
 )
 from ureca_lib.regions import Region, SizeMismatchError, load_image
-from ureca_lib.tiling import tile_image, tile_masks
+from ureca_lib.tiling import best_grid, tile_image, tile_masks
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -210,12 +210,7 @@ class UrecaProcessor(ProcessorMixin):
             SizeMismatchError: a region of another size than the image.
         """
         for region in regions:
-            if region.size != tuple(size):
-                raise SizeMismatchError(
-                    f"the mask is {region.size[1]} x {region.size[0]}, its image {size[1]} x "
-                    f"{size[0]} (width x height)",
-                    region_id=region.id,
-                )
+            check_size(region, size)
         most = (max_tiles or self.max_tiles) if self.mask_dynamic else 1
         tiles = tile_masks(
             regions,
@@ -235,6 +230,14 @@ class UrecaProcessor(ProcessorMixin):
         # most tiles are zeros in memory that was never touched; scaling by 1 would touch it
         scaled = tiles if self.mask_scale == 1 else tiles.mul_(self.mask_scale)
         return scaled.unsqueeze(2)  # (R, T, S, S) -> (R, T, 1, S, S)
+
+    def count_mask_tiles(self, size: tuple[int, int], max_tiles: int | None = None) -> int:
+        """T, the mask tiles of an image of `size` (H, W); see `mask_tiles`."""
+        if not self.mask_dynamic:
+            return 1
+        most = max_tiles or self.max_tiles
+        columns, rows = best_grid(size[1], size[0], most, self.min_tiles, self.mask_size)
+        return columns * rows + (self.mask_thumbnail and columns * rows > 1)
 
     def token_ids(
         self, question: str, answer: str | None, image_tiles: int, mask_tiles: int
@@ -271,6 +274,20 @@ def load_photo(photo: Photo, size: tuple[int, int]) -> np.ndarray:
         return load_image(photo, expected=size)
     except SizeMismatchError:
         return load_image(photo)  # the mask's own check will name the region
+
+
+def check_size(region: Region, size: tuple[int, int]) -> None:
+    """Check that a region has its image's size (H, W).
+
+    Raises:
+        SizeMismatchError: with the region's id.
+    """
+    if region.size != tuple(size):
+        raise SizeMismatchError(
+            f"the mask is {region.size[1]} x {region.size[0]}, its image {size[1]} x {size[0]} "
+            "(width x height)",
+            region_id=region.id,
+        )
 
 
 def as_region(mask: MaskLike, number: int) -> Region:

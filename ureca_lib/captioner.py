@@ -1,0 +1,334 @@
+"""Captions for all regions of an image together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from ureca_lib.checkpoints import load_official
+from ureca_lib.checkpoints.tensor_files import read_json
+from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.conversation import QUESTION, TURN_END
+from ureca_lib.decoding import BatchRows, Decoded, TreeRows, greedy, log_likelihoods
+from ureca_lib.memory import free_bytes, in_groups, sequence_bytes
+from ureca_lib.model import UrecaForConditionalGeneration
+from ureca_lib.processor import MaskLike, Photo, UrecaProcessor, as_region, check_size, load_photo
+from ureca_lib.regions import Region
+from ureca_lib.token_tree import ROOT, TokenTree
+
+MAX_NEW_TOKENS = 256
+REGIONS_A_GROUP = (
+    32  # of a tree, more would look past each other's tokens for longer than they gain
+)
+MASKS_A_GROUP = 8
+TILES_A_GROUP = 16
+TOKENS_A_GROUP = 4096  # new tokens of a tree that are run together when captions are scored
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the model says about a region.
+
+    Attributes:
+        region_id: the region's id; for a mask without one, its place in the list.
+        text: the caption.
+        score: mean log-probability of its tokens, the one that ends it included: at most 0.
+        log_likelihood: their sum, as `RegionCaptioner.score` gives it.
+    """
+
+    region_id: int | str
+    text: str
+    score: float
+    log_likelihood: float
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """An image as the language model sees it, and the prompt about one of its regions."""
+
+    size: tuple[int, int]  # (H, W)
+    features: torch.Tensor  # (T, tokens, D)
+    prompt: torch.Tensor  # (L,) ids
+    shared: int  # leading ids that hold the image and that no mask changes; 0 if there are none
+    stem: TokenTree | None  # those ids, run once
+
+
+class RegionCaptioner:
+    """A model and its processor, ready to caption regions.
+
+    The image is encoded once. With the mask after the image, the image's keys and values are
+    computed once too and shared by all regions; with the mask before it (paper) each region's
+    sequence is its own, and regions are batched.
+
+    Args:
+        model, processor: that belong together.
+        memory_budget: bytes that captioning may take; by default a share of what is free.
+        group_size: regions that are run together at most.
+    """
+
+    def __init__(
+        self,
+        model: UrecaForConditionalGeneration,
+        processor: UrecaProcessor,
+        memory_budget: int | None = None,
+        group_size: int = REGIONS_A_GROUP,
+    ):
+        self.model, self.processor = model.eval(), processor
+        for kind in ("image", "mask"):
+            name = f"{kind}_token_id"
+            if getattr(model.config, name) is None:
+                setattr(model.config, name, getattr(processor, name))
+            elif getattr(model.config, name) != getattr(processor, name):
+                raise ValueError(
+                    f"model and processor differ in {name}: they do not belong together"
+                )
+        self.memory_budget, self.group_size = memory_budget, group_size
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        **options,
+    ) -> RegionCaptioner:
+        """Load a checkpoint folder of ours, or one in the published layout with its tokenizer.
+
+        Args:
+            path: the folder, or for ours a hub id.
+            device: where the model runs.
+            dtype: of the parameters; by default as stored.
+            options: of the constructor.
+
+        Raises:
+            CheckpointError: a published checkpoint that cannot be read.
+        """
+        folder = Path(path)
+        config = folder / "config.json"
+        if config.is_file() and "llm_config" in read_json(config):
+            model = load_official(folder, dtype=dtype, device=device)
+            processor = UrecaProcessor.from_config(model.config, load_tokenizer(folder))
+        else:
+            model = UrecaForConditionalGeneration.from_pretrained(path, dtype=dtype or "auto")
+            processor = UrecaProcessor.from_pretrained(path)
+        return cls(model.to(device), processor, **options)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.lm_head.weight.device
+
+    @torch.inference_mode()
+    def caption(
+        self,
+        image: Photo,
+        regions: Sequence[MaskLike],
+        question: str = QUESTION,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_tiles: int | None = None,
+        progress: bool = True,
+    ) -> list[Caption]:
+        """A caption for each region, in order, decoded greedily.
+
+        Args:
+            image: a path, a PIL image or an array; see `ureca_lib.regions.load_image`.
+            regions: `Region`s, (H, W) arrays or COCO encodings, of the image's size.
+            question: what is asked about each region.
+            max_new_tokens: length of a caption at most, in tokens.
+            max_tiles: of the image's grid; by default the processor's for inference.
+            progress: show a bar.
+
+        Returns:
+            As many captions as regions; none for no regions.
+
+        Raises:
+            RegionError: an unreadable image, a mask that is empty or of another size.
+            torch.OutOfMemoryError: one region alone does not fit.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        regions = [as_region(mask, number) for number, mask in enumerate(regions)]
+        if not regions:
+            return []
+        encoded = self._encode(image, regions, question, max_tiles)
+        stops = self._stops()
+        found = self._grouped(
+            regions,
+            self._fitting(encoded, max_new_tokens),
+            lambda group: self._decode(encoded, group, max_tiles, stops, max_new_tokens),
+            progress,
+        )
+        return [self._caption(r.id, one) for r, one in zip(regions, found, strict=True)]
+
+    @torch.inference_mode()
+    def score(
+        self,
+        image: Photo,
+        regions: Sequence[MaskLike],
+        captions: Sequence[str],
+        question: str = QUESTION,
+        max_tiles: int | None = None,
+        progress: bool = True,
+    ) -> torch.Tensor:
+        """How likely each caption is for each region.
+
+        Args:
+            captions: C texts; an empty one is an answer that ends at once.
+            The rest: see `caption`.
+
+        Returns:
+            (R, C) float32 on the CPU: log p(caption | image, region), summed over the caption's
+            tokens and the one that ends it.
+
+        Raises:
+            RegionError: see `caption`; ValueError: a caption holds a special token.
+        """
+        regions = [as_region(mask, number) for number, mask in enumerate(regions)]
+        conversation = self.processor.conversation
+        answers = [conversation.answer_ids(text, question) for text in captions]
+        if not regions or not answers:
+            return torch.zeros(len(regions), len(answers))
+        encoded = self._encode(image, regions, question, max_tiles)
+        rows = self._grouped(
+            regions,
+            self._fitting(encoded, max(map(len, answers))) if encoded.shared else 1,
+            lambda group: self._score(encoded, group, max_tiles, answers),
+            progress,
+        )
+        return torch.stack(rows)
+
+    @staticmethod
+    def _grouped(regions: list[Region], size: int, run: Callable, progress: bool) -> list:
+        with tqdm(total=len(regions), desc="regions", disable=not progress) as bar:
+            return in_groups(regions, size, run, bar.update)
+
+    def _encode(
+        self, image: Photo, regions: list[Region], question: str, max_tiles: int | None
+    ) -> _Encoded:
+        photo = load_photo(image, regions[0].size)
+        size = photo.shape[:2]
+        for region in regions:
+            check_size(region, size)
+        pixels = self.processor.image_tiles(photo, max_tiles)
+        features = torch.stack(
+            in_groups(
+                list(pixels),
+                TILES_A_GROUP,
+                lambda tiles: list(
+                    self.model.get_image_features(torch.stack(tiles).to(self.device)).pooler_output
+                ),
+            )
+        )
+        mask_tiles = self.processor.count_mask_tiles(size, max_tiles)
+        ids, _ = self.processor.token_ids(question, None, len(pixels), mask_tiles)
+        first_mask = ids.index(self.processor.mask_token_id)
+        prompt = torch.tensor(ids, device=self.device)
+        if self.processor.image_token_id in ids[first_mask:]:
+            return _Encoded(size, features, prompt, 0, None)
+        stem = TokenTree(self.model.model.language_model)
+        embeds = self.model.model.embed_inputs(prompt[None, :first_mask], image_features=features)
+        stem.grow([ROOT], [embeds[0]])
+        return _Encoded(size, features, prompt, first_mask, stem)
+
+    def _prompts(
+        self, encoded: _Encoded, group: Sequence[Region], max_tiles: int | None
+    ) -> torch.Tensor:
+        """(R, L, D) embeddings of what follows the shared ids, each region with its own mask."""
+        masks = in_groups(
+            group,
+            MASKS_A_GROUP,
+            lambda part: list(self._mask_features(part, encoded.size, max_tiles)),
+        )
+        ids = encoded.prompt[encoded.shared :].expand(len(group), -1)
+        image = None if encoded.shared else encoded.features.repeat(len(group), 1, 1)
+        return self.model.model.embed_inputs(
+            ids, image_features=image, mask_features=torch.cat(masks)
+        )
+
+    def _mask_features(
+        self, regions: Sequence[Region], size: tuple[int, int], max_tiles: int | None
+    ) -> torch.Tensor:
+        """(R, T, N, D)."""
+        tiles = self.processor.mask_tiles(regions, size, max_tiles).to(self.device)
+        return self.model.get_mask_features(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])
+
+    def _decode(
+        self,
+        encoded: _Encoded,
+        group: Sequence[Region],
+        max_tiles: int | None,
+        stops: set[int],
+        max_new_tokens: int,
+    ) -> list[Decoded]:
+        prompts = self._prompts(encoded, group, max_tiles)
+        head, embedding = self.model.lm_head, self.model.get_input_embeddings()
+        if encoded.stem is None:
+            rows = BatchRows(self.model.model.language_model, prompts)
+            return greedy(rows, head, embedding, stops, max_new_tokens)
+        mark = encoded.stem.mark()
+        try:
+            rows = TreeRows(encoded.stem, ROOT, list(prompts))
+            return greedy(rows, head, embedding, stops, max_new_tokens)
+        finally:
+            encoded.stem.cut(mark)
+
+    def _score(
+        self,
+        encoded: _Encoded,
+        group: Sequence[Region],
+        max_tiles: int | None,
+        answers: list[list[int]],
+    ) -> list[torch.Tensor]:
+        prompts = self._prompts(encoded, group, max_tiles)
+        stem = encoded.stem
+        tree = TokenTree(self.model.model.language_model) if stem is None else stem
+        mark = tree.mark()
+        try:
+            # without a stem the group is one region, whose whole prompt is its captions' stem
+            branches = [ROOT] if stem is None else tree.sprout(ROOT, len(group))
+            ends = [hidden[-1] for hidden in tree.grow(branches, list(prompts))]
+            starts = dict(zip(branches, ends, strict=True))
+            head, embedding = self.model.lm_head, self.model.get_input_embeddings()
+            parts = [
+                log_likelihoods(tree, starts, part, head, embedding)
+                for part in _chunks(answers, TOKENS_A_GROUP // len(group))
+            ]
+            return list(torch.cat(parts, dim=1))
+        finally:
+            tree.cut(mark)
+
+    def _caption(self, region_id: int | str, decoded: Decoded) -> Caption:
+        text = self.processor.tokenizer.decode(decoded.ids, skip_special_tokens=True).strip()
+        mean = decoded.log_likelihood / decoded.tokens
+        return Caption(region_id, text, mean, decoded.log_likelihood)
+
+    def _stops(self) -> set[int]:
+        """Ids that end a caption: the chat's, the tokenizer's, the generation config's."""
+        tokenizer = self.processor.tokenizer
+        configured = self.model.generation_config.eos_token_id
+        listed = configured if isinstance(configured, list) else [configured]
+        stops = {tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id, *listed}
+        return stops - {None}
+
+    def _fitting(self, encoded: _Encoded, new_tokens: int) -> int:
+        """How many regions to run together."""
+        budget = self.memory_budget or free_bytes(self.device)
+        length = len(encoded.prompt) - encoded.shared
+        item = self.model.lm_head.weight.element_size()
+        each = sequence_bytes(self.model.config.text_config, length, new_tokens, item)
+        each += length * len(encoded.prompt) * item  # a row of the tree's attention mask
+        return max(1, min(self.group_size, budget // each))
+
+
+def _chunks(answers: list[list[int]], tokens: int) -> Iterator[list[list[int]]]:
+    """Consecutive answers of at most `tokens` tokens together, or one that is longer."""
+    chunk: list[list[int]] = []
+    for answer in answers:
+        if chunk and sum(map(len, chunk)) + len(answer) > tokens:
+            yield chunk
+            chunk = []
+        chunk.append(answer)
+    yield chunk
