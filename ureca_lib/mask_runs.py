@@ -52,16 +52,20 @@ class MaskRuns:
         return cls(flips[: len(flips) // 2 * 2], height, width, by_columns=True)
 
     @classmethod
-    def from_array(cls, mask: np.ndarray) -> MaskRuns:
-        """From a (H, W) array; what is not zero is inside."""
+    def from_array(cls, mask: np.ndarray, scratch: np.ndarray | None = None) -> MaskRuns:
+        """From a (H, W) array; what is not zero is inside.
+
+        Args:
+            mask: bool or numbers.
+            scratch: from `scratch_for`, to be used again; fresh memory costs more than the work.
+        """
         height, width = mask.shape
-        padded = np.zeros((height, width + 1), bool)
+        padded, differs = scratch_for(height, width) if scratch is None else scratch
         np.not_equal(mask, 0, out=padded[:, :width])
-        flat = padded.reshape(-1)
-        flips = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-        if flat[0]:
-            flips = np.concatenate([[0], flips])
-        return cls(flips, height, width, by_columns=False)
+        flat, flips = padded.reshape(-1), differs.reshape(-1)
+        flips[0] = flat[0]
+        np.not_equal(flat[1:], flat[:-1], out=flips[1:])
+        return cls(np.flatnonzero(flips), height, width, by_columns=False)
 
     def edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where a row of the mask begins or ends a run.
@@ -88,6 +92,11 @@ class MaskRuns:
         return rows, columns, np.repeat(np.where(inside, -1, 1).astype(np.int8), lengths)
 
 
+def scratch_for(height: int, width: int) -> np.ndarray:
+    """Memory for `MaskRuns.from_array`: the mask with a column of zeros, and where it flips."""
+    return np.zeros((2, height, width + 1), bool)
+
+
 def mask_runs(masks: MaskLike | Iterable[MaskLike]) -> list[MaskRuns]:
     """Masks in any form as runs, checked.
 
@@ -104,10 +113,16 @@ def mask_runs(masks: MaskLike | Iterable[MaskLike]) -> list[MaskRuns]:
         raise WrongTypeError("tiling takes a list of masks: put a single mask into a list")
     if isinstance(masks, np.ndarray | torch.Tensor):
         check_stack(masks)
-    found = []
+    found, scratch = [], None
     for place, mask in enumerate(masks):
         try:
-            found.append(_one_mask(mask))
+            if isinstance(mask, Region | Mapping):
+                found.append(_from_encoding(mask))
+            else:
+                array = _checked_array(mask)
+                if scratch is None or scratch.shape[1:] != (array.shape[0], array.shape[1] + 1):
+                    scratch = scratch_for(*array.shape)
+                found.append(MaskRuns.from_array(array, scratch))
             if (size := found[-1].size) != found[0].size:
                 raise SizeMismatchError(
                     f"this mask is {size[1]} x {size[0]} but the first is "
@@ -131,19 +146,21 @@ def check_stack(masks: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
     return masks
 
 
-def _one_mask(mask: MaskLike) -> MaskRuns:
+def _from_encoding(mask: Region | Mapping[str, Any]) -> MaskRuns:
     if isinstance(mask, Region):
         return MaskRuns.from_run_lengths(run_lengths(mask.rle["counts"]), *mask.size)
-    if isinstance(mask, Mapping):
-        try:
-            rle, _ = check_rle(mask)
-        except EmptyMaskError:
-            return MaskRuns(np.zeros(0, np.int64), *map(int, mask["size"]), by_columns=True)
-        return MaskRuns.from_run_lengths(run_lengths(rle["counts"]), *rle["size"])
-    array = mask.detach().cpu() if isinstance(mask, torch.Tensor) else mask
-    if isinstance(array, torch.Tensor) and array.dtype == torch.bfloat16:
-        array = array != 0
-    array = np.asarray(array)
+    try:
+        rle, _ = check_rle(mask)
+    except EmptyMaskError:
+        return MaskRuns(np.zeros(0, np.int64), *map(int, mask["size"]), by_columns=True)
+    return MaskRuns.from_run_lengths(run_lengths(rle["counts"]), *rle["size"])
+
+
+def _checked_array(mask: Any) -> np.ndarray:
+    if isinstance(mask, torch.Tensor):
+        mask = mask.detach().cpu()
+        mask = mask.float() if mask.dtype == torch.bfloat16 else mask  # numpy has no bfloat16
+    array = np.asarray(mask)
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise WrongTypeError(
             f"a mask is a (H, W) array of numbers, a COCO encoding or a Region, not "
@@ -152,4 +169,4 @@ def _one_mask(mask: MaskLike) -> MaskRuns:
     check_size(*array.shape)
     if array.dtype.kind == "f" and np.isnan(array).any():
         raise WrongTypeError("the mask holds NaN")
-    return MaskRuns.from_array(array)
+    return array
