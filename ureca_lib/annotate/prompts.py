@@ -35,7 +35,7 @@ MAX_CHARACTERS = 800  # of one description
 MAX_LISTED = 60  # descriptions in a list
 MAX_LIST_CHARACTERS = 8000  # of a list, shared out evenly
 NOTHING = "None."
-_ELLIPSIS = "..."
+_ELLIPSIS, _EMPTY = "...", '""'
 
 
 class Prompt(NamedTuple):
@@ -111,20 +111,16 @@ def quoted(text: str, limit: int = MAX_CHARACTERS) -> str:
 
 
 def _one(text: str | None) -> str:
-    return quoted(text) if text and text.strip() else NOTHING
+    line = quoted(text or "")
+    return NOTHING if line == _EMPTY else line
 
 
 def _listed(texts: Sequence[str]) -> str:
-    """Numbered descriptions, one a line, indented as the tables are; numbers are kept if empty."""
-    if not any(text.strip() for text in texts):
-        return f"  {NOTHING}"
+    """Numbered descriptions, one a line, indented as the tables are; an empty one is left out."""
     shown = texts[:MAX_LISTED]
-    limit = min(MAX_CHARACTERS, MAX_LIST_CHARACTERS // len(shown))
-    lines = [
-        f"  {number}. {quoted(text, limit)}"
-        for number, text in enumerate(shown, start=1)
-        if text.strip()
-    ]
+    limit = min(MAX_CHARACTERS, MAX_LIST_CHARACTERS // max(1, len(shown)))
+    quotes = [quoted(text, limit) for text in shown]
+    lines = [f"  {i}. {line}" for i, line in enumerate(quotes, start=1) if line != _EMPTY]
     if len(texts) > len(shown):
         lines.append(f"  (and {len(texts) - len(shown)} more)")
-    return "\n".join(lines)
+    return "\n".join(lines) or f"  {NOTHING}"
