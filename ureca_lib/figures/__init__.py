@@ -1,5 +1,6 @@
 """Figures in matplotlib, from data, for notebooks and papers."""
 
+from ureca_lib.figures.overview import overview_figure
 from ureca_lib.figures.regions import (
     caption_figure,
     deepest_point,
@@ -20,6 +21,7 @@ __all__ = [
     "draw_target",
     "granularity_figure",
     "level_figure",
+    "overview_figure",
     "parent_figure",
     "save_figure",
     "tree_figure",
