@@ -76,12 +76,15 @@ class Frame:
             return cut
         left, right, pad_x, x_span = _span(cut.x, cut.mask.shape[1], self.columns, self.width)
         top, bottom, pad_y, y_span = _span(cut.y, cut.mask.shape[0], self.rows, self.height)
-        levels = np.pad(cut.mask.view(np.uint8) * 255, ((pad_y, pad_y), (pad_x, pad_x)))
-        source = (x_span[0] + pad_x, y_span[0] + pad_y, x_span[1] + pad_x, y_span[1] + pad_y)
+        levels = Image.fromarray(np.pad(cut.mask.view(np.uint8) * 255, (pad_y, pad_x)))
+        source = (x_span[0], y_span[0], x_span[1], y_span[1])
         size = (right - left, bottom - top)
-        shown = np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR, source))
+        shown = np.asarray(levels.resize(size, Image.Resampling.BILINEAR, source))
         # half covered, or, where the mask is thinner than a pixel, as covered as it gets
-        return Cut(left, top, shown >= min(128, max(1, int(shown.max()))))
+        inside = shown >= min(128, max(1, int(shown.max())))
+        if not inside.any():
+            inside[size[1] // 2, size[0] // 2] = True
+        return Cut(left, top, inside)
 
 
 def frame_of(boxes: list[Box], height: int, width: int, settings: ViewSettings) -> Frame:
@@ -109,15 +112,19 @@ def frame_of(boxes: list[Box], height: int, width: int, settings: ViewSettings) 
 
 def _span(
     start: int, length: int, photo_side: int, shown_side: int
-) -> tuple[int, int, int, tuple[float, float]]:
+) -> tuple[int, int, tuple[int, int], tuple[float, float]]:
     """One axis of a mask brought to the picture's scale.
 
     Returns:
-        First and last picture pixel it may touch, the padding in photo pixels it needs, and the
-        same stretch in photo pixels counted from the mask's start.
+        First and last picture pixel it may touch; the padding in photo pixels that it needs on
+        both sides, none where the frame ends; the same stretch in pixels of the padded mask.
     """
     scale = shown_side / photo_side
     first = max(0, math.floor(start * scale) - 1)
     last = min(shown_side, math.ceil((start + length) * scale) + 1)
-    span = first / scale - start, last / scale - start
-    return first, last, math.ceil(2 / scale) + 1, span
+    reach = math.ceil(2 / scale) + 1
+    before = min(reach, start)
+    after = min(reach, photo_side - start - length)
+    offset = before - start
+    span = max(0.0, first / scale + offset), min(before + length + after, last / scale + offset)
+    return first, last, (before, after), span
