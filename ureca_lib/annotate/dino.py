@@ -75,7 +75,7 @@ class Dinov2Features:
     def _crop(self, image: RegionImage, region_id: RegionId) -> np.ndarray:
         (x, y, columns, rows), mask = cropped_mask(image[region_id])
         margin = math.ceil(self._margin * max(columns, rows))
-        # square, as the processor's centre crop takes 6% off each side of the whole, within the margin
+        # square: the processor's centre crop takes 6% off each side, which lies in the margin
         side = max(columns, rows) + 2 * margin
         crop = np.broadcast_to(self._mean, (side, side, 3)).copy()
         top, left = (side - rows) // 2, (side - columns) // 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ureca_lib.annotate.look_alikes import LookAlikeSettings
+from ureca_lib.annotate.views import ViewSettings
 from ureca_lib.mask_tree import (
     CONTAINMENT_THRESHOLD,
     PAPER_MAX_AREA,
@@ -92,3 +94,32 @@ class CheckSettings:
             raise ValueError(
                 f"rounds and most are at least 1 and max_overlap is above 0, not {self}"
             )
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """Everything that a run is set to, but the annotators."""
+
+    tree: TreeSettings = field(default_factory=TreeSettings)
+    views: ViewSettings = field(default_factory=ViewSettings)
+    look_alikes: LookAlikeSettings = field(default_factory=LookAlikeSettings)
+    check: CheckSettings = field(default_factory=CheckSettings)
+    verify_splits: tuple[str, ...] = field(
+        default=(), metadata={"help": "splits that are verified; the paper verifies its test set"}
+    )
+    strict: bool = field(
+        default=True, metadata={"help": "a bad mask fails its image; else it is left out"}
+    )
+    retry_failed: bool = field(
+        default=True, metadata={"help": "ask again what failed in an earlier run"}
+    )
+    open_images: int | None = field(
+        default=None, metadata={"help": "most images in memory; None: as many as calls in flight"}
+    )
+
+    @classmethod
+    def paper(cls) -> PipelineSettings:
+        """The published rules: main objects of App. F, one refinement, the test set verified."""
+        return cls(
+            tree=TreeSettings.paper(), check=CheckSettings(rounds=1), verify_splits=("test",)
+        )

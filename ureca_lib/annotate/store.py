@@ -93,18 +93,24 @@ class Store:
     def _write(self) -> Iterator[sqlite3.Connection]:
         """One transaction; takes the write lock at once, so that it cannot fail half-way."""
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise StoreError(f"{self.path}: {error}") from error
                 raise
-            self._connection.execute("COMMIT")
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query that only reads."""
         with self._lock:
-            return self._connection.execute(query, values).fetchall()
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise StoreError(f"{self.path}: {error}") from error
 
     def close(self) -> None:
         """Give back what this process holds, and close the file."""
@@ -173,7 +179,7 @@ class Store:
         return image_row(found[0])
 
     def claim(self, image: str) -> bool:
-        """Take an image, so that no other process works on it; False where a living one does."""
+        """Take an image to work on, unless a process that lives has it; it is "waiting" then."""
         with self._lock:
             if self._lease is None:
                 self._lease = Lease(self.path)
@@ -183,7 +189,8 @@ class Store:
             if worker not in (None, self._lease.worker) and is_alive(self.path, worker):
                 return False
             connection.execute(
-                "UPDATE images SET worker=? WHERE image=?", (self._lease.worker, image)
+                "UPDATE images SET worker=?, status='waiting', error=NULL WHERE image=?",
+                (self._lease.worker, image),
             )
             return True
 
@@ -204,44 +211,43 @@ class Store:
             connection.execute(SAVE_ANSWER, answer_row(image, answer))
 
     def finish(
-        self, image: str, row: ImageRow, answers: Iterable[Answer], captions: Iterable[FinalCaption]
+        self, row: ImageRow, answers: Iterable[Answer] = (), captions: Iterable[FinalCaption] = ()
     ) -> None:
         """Commit an image's end in one transaction, and give it back.
 
+        The answers of an image that failed stay: they may be of use once it is mended.
+
         Args:
-            image: its name.
-            row: status, photo, size, inputs; split and name are left as they are.
+            row: what is known of the image; its split is left as it is.
             answers: all that count; what else the store holds of the image is deleted.
             captions: one a region, in file order.
         """
-        keep = {(region_key(answer.step.region_id), *answer.step[:2]): answer for answer in answers}
         with self._write() as connection:
-            query = "SELECT region, stage, round FROM answers WHERE image=?"
-            stored = set(connection.execute(query, (image,)).fetchall())
-            connection.executemany(
-                "DELETE FROM answers WHERE image=? AND region=? AND stage=? AND round=?",
-                [(image, *key) for key in stored - keep.keys()],
-            )
-            unasked = [answer for answer in keep.values() if answer.status in ("blocked", "kept")]
-            connection.executemany(SAVE_ANSWER, [answer_row(image, answer) for answer in unasked])
-            connection.execute("DELETE FROM captions WHERE image=?", (image,))
-            rows = [caption_row(image, place, caption) for place, caption in enumerate(captions)]
+            if row.status != "failed":
+                self._replace_answers(connection, row.image, answers)
+            connection.execute("DELETE FROM captions WHERE image=?", (row.image,))
+            rows = (caption_row(row.image, *numbered) for numbered in enumerate(captions))
             connection.executemany(SAVE_CAPTION, rows)
-            self._end(connection, image, row)
+            values = (*astuple(row)[2:8], json.dumps(row.left_out), row.inputs, row.image)
+            connection.execute(
+                "UPDATE images SET status=?, error=?, path=?, photo=?, width=?, height=?, "
+                "left_out=?, inputs=?, worker=NULL WHERE image=?",
+                values,
+            )
 
-    def fail(self, image: str, error: str, path: str | None = None) -> None:
-        """Record that an image could not be read, and give it back; its answers stay."""
-        row = ImageRow(image, "", "failed", error, path, None, None, None, (), None)
-        with self._write() as connection:
-            self._end(connection, image, row)
-
-    def _end(self, connection: sqlite3.Connection, image: str, row: ImageRow) -> None:
-        values = (*astuple(row)[2:8], json.dumps(row.left_out), row.inputs, image)
-        connection.execute(
-            "UPDATE images SET status=?, error=?, path=?, photo=?, width=?, height=?, "
-            "left_out=?, inputs=?, worker=NULL WHERE image=?",
-            values,
+    def _replace_answers(
+        self, connection: sqlite3.Connection, image: str, answers: Iterable[Answer]
+    ) -> None:
+        """Delete what no longer counts, and add what was not asked; the rest is there."""
+        keep = {(region_key(a.step.region_id), a.step.stage, a.step.round): a for a in answers}
+        query = "SELECT region, stage, round FROM answers WHERE image=?"
+        stored = set(connection.execute(query, (image,)).fetchall())
+        connection.executemany(
+            "DELETE FROM answers WHERE image=? AND region=? AND stage=? AND round=?",
+            [(image, *key) for key in stored - keep.keys()],
         )
+        unasked = (a for a in keep.values() if a.status in ("blocked", "kept"))
+        connection.executemany(SAVE_ANSWER, [answer_row(image, a) for a in unasked])
 
     def captions(self, image: str) -> list[FinalCaption]:
         """Where each region of an image ended, in file order; empty until the image is finished."""

@@ -1,0 +1,311 @@
+"""One run of the pipeline over many images.
+
+One thread, the caller's, holds all the plans: it hands ready steps to the lanes of their
+annotators and takes the answers back. No thread ever waits for a step but this one, which waits
+for whatever comes first, so there is nothing that could lock up.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ureca_lib.annotate.asking import AnnotatorStoppedError, OpenImage, ask, open_image, stamp
+from ureca_lib.annotate.finals import final_captions
+from ureca_lib.annotate.lanes import Lane, Pair
+from ureca_lib.annotate.look_alikes import RegionFeatures
+from ureca_lib.annotate.prompts import PROMPT_VERSIONS
+from ureca_lib.annotate.protocol import Context
+from ureca_lib.annotate.records import STATES, Answer, Step, digest
+from ureca_lib.annotate.schema import ImageRow
+from ureca_lib.annotate.settings import PipelineSettings
+from ureca_lib.annotate.sources import Source
+from ureca_lib.annotate.store import Store, StoreError
+from ureca_lib.regions import RegionError
+
+VERSION = 1  # of what the pipeline does with the same settings
+_OPENERS = 2  # threads that load images
+_NOTE = 2.0  # seconds between two notes of how far a run has come
+
+
+@dataclass
+class Summary:
+    """What a run did."""
+
+    images: int = 0  # that were meant
+    already: int = 0  # finished by an earlier run, with the same inputs
+    done: int = 0  # finished by this run, without a failure
+    partial: int = 0  # finished by this run, with answers that failed
+    failed: int = 0  # could not be read
+    elsewhere: int = 0  # being worked on by another process
+    calls: int = 0  # of an annotator
+    reused: int = 0  # answers taken from the store
+    states: Counter[str] = field(default_factory=Counter)  # of the regions finished by this run
+    stopped: str | None = None  # why the run ended early
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image is finished and nothing failed."""
+        return self.stopped is None and self.images == self.already + self.done
+
+    def __str__(self) -> str:
+        states = ", ".join(f"{self.states[state]} {state}" for state in STATES)
+        text = (
+            f"{self.images} images: {self.done} done, {self.already} were done before, "
+            f"{self.partial} with failed answers, {self.failed} unreadable, "
+            f"{self.elsewhere} in another process; regions: {states}; "
+            f"{self.calls} calls, {self.reused} answers kept, {self.seconds:.1f} s"
+        )
+        return text if self.stopped is None else f"{text}; stopped: {self.stopped}"
+
+
+class Run:
+    """The state of one run.
+
+    Args:
+        store: what is done, and where answers go.
+        settings: of all stages.
+        features: that look-alikes are found by.
+        splits: for each image's name its split.
+        lanes: for each split its annotators.
+        bar: shows the images that are finished.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: PipelineSettings,
+        features: RegionFeatures,
+        splits: Mapping[str, str],
+        lanes: Mapping[str, Pair],
+        bar: tqdm,
+    ):
+        self.store, self.settings, self.features = store, settings, features
+        self.splits, self.pairs, self.bar = splits, lanes, bar
+        self.lanes = list(dict.fromkeys(lane for pair in lanes.values() for lane in pair))
+        most = max((lane.calls for lane in self.lanes), default=1)
+        self.summary, self._most_open = Summary(images=len(splits)), settings.open_images or most
+        self._open: dict[str, int] = {}  # images being worked on, with their turns
+        self._claimed: set[str] = set()
+        self._opening, self._turn, self._noted = 0, 0, 0.0
+        self._events: queue.SimpleQueue[tuple[Any, Future]] = queue.SimpleQueue()
+        self._held: list[Source] = []
+
+    def go(self, sources: list[Source]) -> Summary:
+        """Work until all is done, or nothing more can be."""
+        start, self._queue, self._again = time.perf_counter(), iter(sources), False
+        self._loader = ThreadPoolExecutor(_OPENERS, "open")
+        try:
+            self._begin()
+            self._work()
+        except KeyboardInterrupt:
+            self.summary.stopped = "interrupted"
+            raise
+        finally:
+            self._loader.shutdown(wait=True, cancel_futures=True)
+            for lane in self.lanes:
+                lane.close()  # answers in flight are saved by their threads
+            for name in self._claimed:
+                self.store.release(name)
+            self.summary.elsewhere = len(self._held)
+            self.summary.seconds = time.perf_counter() - start
+            self._note(last=True)
+        return self.summary
+
+    def _begin(self) -> None:
+        self._number = self.store.begin_run()
+        self.store.register(self.splits.items())
+        names = {
+            split: [lane.annotator.name for lane in pair] for split, pair in self.pairs.items()
+        }
+        used = {"annotators": names, "features": self.features.name}
+        self.store.set_settings(asdict(self.settings) | used)
+
+    def _work(self) -> None:
+        while True:
+            if self.summary.stopped is None:
+                self._hand_out()
+                self._open_more()
+            if not self._opening and not any(lane.busy for lane in self.lanes):
+                return
+            what, future = self._events.get()
+            if isinstance(what, Source):
+                self._opened(what, future)
+            else:
+                self._answered(*what, future)
+            self._note()
+
+    def _hand_out(self) -> None:
+        for lane in self.lanes:
+            while (taken := lane.take()) is not None:
+                work, step = taken
+                if work.source.name in self._open:  # has not failed in the meantime
+                    future = lane.submit(self._ask, lane, work, step, work.plan.context(step))
+                    self._watch((work, lane), future)
+
+    def _ask(
+        self, lane: Lane, work: OpenImage, step: Step, context: Context
+    ) -> tuple[Answer, bool]:
+        save = partial(self.store.save, work.source.name)
+        retry = self.settings.retry_failed
+        return ask(work, step, context, lane.annotator, lane.slot(), save, retry)
+
+    def _open_more(self) -> None:
+        """Open images as long as a lane could do with more steps."""
+        while (
+            self._opening < _OPENERS
+            and len(self._open) + self._opening < self._most_open
+            and any(lane.hungry for lane in self.lanes)
+        ):
+            source = self._next_source()
+            if source is None:
+                return
+            self._opening += 1
+            stored, verify = self.store.answers(source.name), self._verified(source)
+            arguments = (source, stored, self.settings, self.features, verify)
+            self._watch(source, self._loader.submit(open_image, *arguments))
+
+    def _watch(self, what: Any, future: Future) -> None:
+        future.add_done_callback(lambda done: self._events.put((what, done)))
+
+    def _verified(self, source: Source) -> bool:
+        return self.splits[source.name] in self.settings.verify_splits
+
+    def _next_source(self) -> Source | None:
+        """The next image that is neither finished nor another process's."""
+        for source in self._queue:
+            row = self.store.image(source.name)
+            same = row.inputs is not None and row.inputs == self._inputs(source, row.photo)
+            if same and (row.status == "done" or not self.settings.retry_failed):
+                self._count("already" if row.status == "done" else row.status)
+            elif self.store.claim(source.name):
+                self._claimed.add(source.name)
+                return source
+            else:
+                self._held.append(source)
+        if self._held and not self._open and not self._opening and not self._again:
+            # once more: the other process may have ended before it came to them
+            self._queue, self._held, self._again = iter(self._held), [], True
+            return self._next_source()
+        return None
+
+    def _inputs(self, source: Source, photo: str | None) -> str | None:
+        """What decides an image's captions, seen from outside; None for an image in memory."""
+        if source.path is None:
+            return None
+        names = [lane.annotator.name for lane in self.pairs[self.splits[source.name]]]
+        settings = asdict(self.settings)
+        for name in ("retry_failed", "open_images", "verify_splits"):
+            del settings[name]
+        return digest(
+            [VERSION, settings, names, self._verified(source), self.features.name],
+            [dict(PROMPT_VERSIONS), stamp(source.path), stamp(photo)],
+        )
+
+    def _opened(self, source: Source, future: Future) -> None:
+        self._opening -= 1
+        try:
+            work = future.result()
+        except Exception as error:
+            self._fail(source, error)
+            return
+        self._turn += 1
+        self._open[source.name] = self._turn
+        self._advance(work)
+
+    def _answered(self, work: OpenImage, lane: Lane, future: Future) -> None:
+        lane.busy -= 1
+        try:
+            answer, called = future.result()
+        except AnnotatorStoppedError as error:
+            self.summary.stopped = self.summary.stopped or str(error)
+            for other in self.lanes:
+                other.stopped = self.summary.stopped
+            return
+        except StoreError:
+            raise
+        except Exception as error:
+            self._fail(work.source, error)
+            return
+        self.summary.calls += called
+        self.summary.reused += not called
+        if work.source.name in self._open:
+            work.plan.record(answer)
+            self._advance(work)
+
+    def _advance(self, work: OpenImage) -> None:
+        """Queue the steps that have become ready, or finish the image."""
+        pair = self.pairs[self.splits[work.source.name]]
+        for step in work.plan.ready():
+            lane = pair.verifies if step.stage == "verify" else pair.captions
+            lane.add(self._open[work.source.name], work, step)
+        if work.plan.finished:
+            self._finish(work)
+
+    def _finish(self, work: OpenImage) -> None:
+        image, name = work.image, work.source.name
+        answers, captions = work.plan.answers.values(), final_captions(work.plan)
+        failed = sum(answer.status == "failed" for answer in answers)
+        status = "partial" if failed else "done"
+        photo = str(image.photo) if image.photo else None
+        self.store.finish(
+            ImageRow(
+                name,
+                self.splits[name],
+                status,
+                f"{failed} answers failed" if failed else None,
+                None if work.source.path is None else str(work.source.path),
+                photo,
+                image.width,
+                image.height,
+                tuple(str(item) for item in image.left_out),
+                self._inputs(work.source, photo),
+            ),
+            answers,
+            captions,
+        )
+        self.summary.states.update(caption.state for caption in captions)
+        self._end(name, status)
+
+    def _fail(self, source: Source, error: Exception) -> None:
+        """Record why an image could not be worked on; the others go on."""
+        if source.name not in self._claimed:
+            return  # another step of it failed before
+        known = isinstance(error, RegionError)  # names the file itself
+        reason = str(error) if known else f"{source.name}: {type(error).__name__}: {error}"
+        path = None if source.path is None else str(source.path)
+        size = (None, None)
+        inputs = self._inputs(source, None)
+        split = self.splits[source.name]
+        self.store.finish(
+            ImageRow(source.name, split, "failed", reason, path, None, *size, (), inputs)
+        )
+        self._end(source.name, "failed")
+
+    def _end(self, name: str, status: str) -> None:
+        self._open.pop(name, None)
+        self._claimed.discard(name)
+        self._count(status)
+
+    def _count(self, status: str) -> None:
+        setattr(self.summary, status, getattr(self.summary, status) + 1)
+        self.bar.update()
+
+    def _note(self, last: bool = False) -> None:
+        """Show and record how far the run has come, now and then."""
+        now = time.perf_counter()
+        if not last and now - self._noted < _NOTE:
+            return
+        self._noted, summary = now, self.summary
+        self.bar.set_postfix(calls=summary.calls, kept=summary.reused, refresh=False)
+        finished = summary.done + summary.partial
+        self.store.update_run(self._number, finished, summary.calls, summary.stopped)

@@ -1,0 +1,131 @@
+"""Which images a run is about, their names in the store, and their split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ureca_lib.regions import RegionImage, load_sa1b
+from ureca_lib.regions.photo import PHOTO_SUFFIXES
+
+SourceLike = str | Path | RegionImage
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to annotate: its name in the store, and how to load it when its turn comes."""
+
+    name: str
+    path: Path | None  # of the annotations
+    load: Callable[[bool], RegionImage] = field(compare=False)  # with `strict`
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Splits by image: an explicit list first, else a stable hash of the file's stem.
+
+    Args:
+        shares: for each split its share of the images; what is left goes to `rest`.
+        rest: the split of all others.
+        named: for each image's file name or stem its split.
+        seed: another seed, another draw.
+
+    Raises:
+        ValueError: shares that are negative or more than 1 together.
+    """
+
+    shares: Mapping[str, float] = field(default_factory=dict)
+    rest: str = "train"
+    named: Mapping[str, str] = field(default_factory=dict)
+    seed: str = ""
+
+    def __post_init__(self) -> None:
+        if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) > 1:
+            raise ValueError(f"shares are 0 to 1, and at most 1 together, not {dict(self.shares)}")
+
+    @classmethod
+    def parse(cls, text: str) -> SplitRule:
+        """A rule as one writes it: `train`, `test=0.1`, or a JSON file {file name: split}.
+
+        Raises:
+            ValueError: none of these.
+        """
+        name, separator, share = text.partition("=")
+        if separator:
+            return cls(shares={name: float(share)})
+        if not text.endswith(".json"):
+            return cls(rest=text)
+        try:
+            named = json.loads(Path(text).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{text}: not a JSON file of splits ({error})") from None
+        if not isinstance(named, dict) or not all(isinstance(v, str) for v in named.values()):
+            raise ValueError(f"{text}: splits are an object {{file name: split}}")
+        return cls(named=named)
+
+    def split_of(self, name: str) -> str:
+        """The split of an image; the same wherever its file lies."""
+        file = Path(name)
+        if file.name in self.named or file.stem in self.named:
+            return self.named.get(file.name) or self.named[file.stem]
+        drawn = int.from_bytes(hashlib.sha256(f"{self.seed}/{file.stem}".encode()).digest()[:8])
+        place = drawn / 2**64
+        for split, share in self.shares.items():
+            if place < share:
+                return split
+            place -= share
+        return self.rest
+
+
+def find_sources(images: Iterable[SourceLike] | SourceLike, store: Path) -> list[Source]:
+    """The images that are meant, each once.
+
+    Args:
+        images: SA-1B JSON files, folders of them (searched to the bottom), photos with the JSON
+            beside, or images in memory, which need a file name or an id.
+        store: the names are paths from its folder, so that both can be moved together.
+
+    Raises:
+        ValueError: two images in memory have one name, or one has none.
+    """
+    if isinstance(images, (str, Path, RegionImage)):
+        images = [images]
+    found: dict[str, Source] = {}
+    for image in images:
+        if isinstance(image, RegionImage):
+            source = _in_memory(image)
+            if source.name in found:
+                raise ValueError(f"two images are named {source.name}")
+            found[source.name] = source
+        else:
+            for path, photo in _files(Path(image)):
+                name = Path(os.path.relpath(path.resolve(), store.resolve().parent)).as_posix()
+                found.setdefault(name, Source(name, path, partial(_load, path, photo)))
+    return list(found.values())
+
+
+def _in_memory(image: RegionImage) -> Source:
+    name = image.file_name or (image.path.name if image.path else image.image_id)
+    if name is None:
+        raise ValueError(f"{image!r} has neither a file name nor an id to be known by")
+    return Source(str(name), image.path, lambda strict: image)
+
+
+def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
+    """Annotation files, and the photo where one was named."""
+    if path.is_dir():
+        files = (file for file in path.rglob("*.json") if not file.name.startswith("."))
+        yield from ((file, None) for file in sorted(files))
+    elif path.suffix.lower() in PHOTO_SUFFIXES:
+        yield path.with_suffix(".json"), path
+    else:
+        yield path, None
+
+
+def _load(path: Path, photo: Path | None, strict: bool) -> RegionImage:
+    return load_sa1b(path, photo, strict)
