@@ -75,6 +75,8 @@ class AttributeAnnotator:
             FileMissingError: the photo is needed but there is none.
             ValueError: the tree is not of these regions.
         """
+        if not len(image):
+            return []
         if tree is None:
             tree = build_mask_tree(image.regions)
         scene = ImageAttributes(image, tree, color="color" in self.preference)

@@ -21,6 +21,7 @@ from ureca_lib.mask_tree import MaskTree
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.rle import run_lengths
 
+UNNAMED, UNNAMED_PART = "region", "part"  # nouns for what has no name
 _OWN_SHARE = 0.25  # of a mask, not covered by smaller regions, that is enough to colour it
 _SAMPLED = 20_000  # pixels of a region above which its colour is taken from a sample
 _SHAPE_SIDE = 96  # pixels a side at which shapes are measured
@@ -43,7 +44,7 @@ SHAPES: tuple[tuple[str, Callable[[Outline], bool], Callable[[Outline], bool]], 
     (
         "round",
         lambda o: o.ratio <= 1.15 and o.solid >= 0.97 and 0.72 <= o.fill <= 0.84,
-        lambda o: o.ratio <= 1.4 and o.solid >= 0.88,
+        lambda o: o.ratio <= 1.4 and o.solid >= 0.88 and o.fill <= 0.93,
     ),
     (
         "square",
@@ -139,7 +140,7 @@ def region_noun(name: str | None, is_part: bool) -> str:
     """A region's name without an article; "part" or "region" where it has none."""
     noun = " ".join((name or "").split())
     noun = re.sub(r"^(the|an?) (?=\S)", "", noun, flags=re.IGNORECASE)
-    return noun or ("part" if is_part else "region")
+    return noun or (UNNAMED_PART if is_part else UNNAMED)
 
 
 def mask_keys(regions: Iterable[Region]) -> dict[int | str, bytes]:

@@ -31,6 +31,7 @@ _FAINT, _FAINT_GAP = 6.0, 0.15  # for a gap so small that few would see it
 _UNEVEN, _EVEN = 2.0, 0.5  # for neighbours much closer than the regions are on average
 _SIZE, _SIZE_COUNT = 1.0, 3.0  # for a size where a side would do, and for each step of its count
 _PLACE, _PLACE_RANK = 0.5, 2.5  # for a place, and for a rank inside it
+_COLUMN = 0.5  # for a column where a row would do
 _GROUP_SIZE = 6.0  # for the size of an arrangement, such as a row
 _SECONDARY = 8.0
 
@@ -85,7 +86,7 @@ def _options(scene: ImageAttributes, index: int, description: Description) -> li
     options = list(_ranks(scene, index, description, (*DIRECTIONS, *SECONDARY)))
     for row in _rows(scene, index, description):
         options.append(row)
-        across = ROW_DIRECTIONS[:2] if row.description[-1].kind == "row" else ROW_DIRECTIONS[2:]
+        across = ROW_DIRECTIONS[2:] if row.description[-1].kind == "row" else ROW_DIRECTIONS[:2]
         options += _extended(_ranks(scene, index, row.description, across), row.charge)
     for place in _places(scene, index, description):
         options.append(place)
@@ -159,7 +160,8 @@ def _rows(scene: ImageAttributes, index: int, description: Description) -> Itera
             kind = "column" if direction in ("left", "right") else "row"
             row = Attribute(kind, direction, number, total, description)
             alone = np.count_nonzero(numbers == number) == 1
-            yield Option((*description, row), _COUNTING * (number - 1), alone)
+            charge = _COUNTING * (number - 1) + _COLUMN * (kind == "column")
+            yield Option((*description, row), charge, alone)
 
 
 def _places(scene: ImageAttributes, index: int, description: Description) -> Iterator[Option]:

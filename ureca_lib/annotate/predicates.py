@@ -24,7 +24,7 @@ SECONDARY = (
     *("widest", "narrowest", "tallest", "shortest"),
     *("far left", "far right", "far up", "far down"),
 )
-ROW_DIRECTIONS = ("left", "right", "top", "bottom")
+ROW_DIRECTIONS = ("top", "bottom", "left", "right")
 # place: ranges of the centre, as shares of a frame, in which it is said and in which it fits
 _LOW, _MIDDLE, _HIGH, _ANY = (0.0, 0.35), (0.38, 0.62), (0.65, 1.0), (0.0, 1.0)
 _WIDER = {_LOW: (0.0, 0.48), _MIDDLE: (0.27, 0.73), _HIGH: (0.52, 1.0), _ANY: _ANY}
@@ -102,6 +102,7 @@ class ImageAttributes:
         )
         holders = different_ancestors(tree, keys)
         self.ancestors = [[index[other] for other in holders[i]] for i in self.ids]
+        self.depths = [tree.depth(region_id) for region_id in self.ids]
         self.size = (image.width, image.height)
         self.kinds = np.array([region.noun.casefold() for region in self.regions], dtype=object)
         self.boxes = np.array([region.box for region in self.regions]).reshape(-1, 4)

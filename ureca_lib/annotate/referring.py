@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
+from ureca_lib.annotate.attributes import UNNAMED_PART
 from ureca_lib.annotate.english import is_collective, is_group, is_light, ordinal, phrase, plural
 from ureca_lib.annotate.positions import Option, isolates, position_options
 from ureca_lib.annotate.predicates import Attribute, Description, ImageAttributes
@@ -62,7 +63,7 @@ class Composer:
         order = sorted(
             range(len(scene)),
             key=lambda i: (
-                len(scene.ancestors[i]),
+                scene.depths[i],
                 -scene.regions[i].area,
                 scene.mask_keys[i],
                 scene.regions[i].noun,
@@ -157,14 +158,16 @@ class Composer:
         return min(found, key=lambda one: one[:3])[3] if found else description
 
     def _wholes(self, index: int) -> list[int]:
-        """Ancestors that can be named: described, told apart, and not just a group of its kind."""
+        """Ancestors that can be named: told apart, of another kind, and not just a group."""
         near = [i for i in self.scene.ancestors[index] if i not in self._groups][:_WHOLES]
         # what is on a coin in a row is not "in the row"
         near = near[:1] + [i for i in near[1:] if not is_group(self.scene.regions[i].noun)]
+        kinds = self.scene.kinds
         return [
             whole
             for whole in near
-            if len(self.phrases[whole].text.split()) <= self.max_whole_words
+            if (kinds[whole] != kinds[index] or kinds[whole] == UNNAMED_PART)
+            and len(self.phrases[whole].text.split()) <= self.max_whole_words
             and isolates(self.scene, whole, self._known(whole))
         ]
 

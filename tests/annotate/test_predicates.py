@@ -1,0 +1,139 @@
+"""Attributes as predicates, against brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from annotate.drawn import BLUE, RED, ellipse, image_of, images, rectangle
+from hypothesis import given, settings
+
+from ureca_lib.annotate.predicates import DIRECTIONS, PLACES, Attribute, ImageAttributes
+from ureca_lib.mask_tree import build_mask_tree
+
+SIZE = (90, 90)
+
+
+def scene_of(image, **settings) -> ImageAttributes:
+    return ImageAttributes(image, build_mask_tree(image.regions), **settings)
+
+
+def type_of(noun: str) -> tuple[Attribute, ...]:
+    return (Attribute("type", noun),)
+
+
+def test_a_type_is_the_same_noun_and_not_its_plural():
+    masks = [rectangle(SIZE, 10 * i, 10) for i in range(4)]
+    scene = scene_of(image_of(masks, ["eye", "Eye", "eyes", None]))
+    assert scene.matching(type_of("eye")) == (1, 2)
+    assert scene.matching(type_of("eyes")) == (3,)
+    assert scene.matching(type_of("region")) == (4,)
+    assert scene.matching(()) == (1, 2, 3, 4)
+
+
+def test_color_and_shape_fit_in_their_wider_sense():
+    masks = [ellipse(SIZE, 20, 20, 10, 10), rectangle(SIZE, 40, 10, 20), rectangle(SIZE, 5, 60, 60)]
+    scene = scene_of(image_of(masks, ["a"] * 3, [RED, RED, BLUE]))
+    assert scene.matching((*type_of("a"), Attribute("color", "red"))) == (1, 2)
+    assert scene.matching((*type_of("a"), Attribute("shape", "round"))) == (1,)
+
+
+def test_a_whole_is_any_region_above_that_its_description_fits():
+    masks = [rectangle(SIZE, 0, 0, 40), rectangle(SIZE, 45, 45, 40)]
+    masks += [rectangle(SIZE, 5, 5, 20), rectangle(SIZE, 50, 50, 20)]
+    masks += [rectangle(SIZE, 8, 8, 8), rectangle(SIZE, 55, 55, 8)]
+    names = ["house", "car", "door", "door", "knob", "knob"]
+    scene = scene_of(image_of(masks, names))
+    of_house = Attribute("whole", "house", among=type_of("house"))
+    assert scene.matching((*type_of("door"), of_house)) == (3,)
+    assert scene.matching((*type_of("knob"), of_house)) == (5,)
+    door = (*type_of("door"), of_house)
+    assert scene.matching((*type_of("knob"), Attribute("whole", "door", among=door))) == (5,)
+    assert scene.matching((Attribute("with", "knob"),)) == (1, 2, 3, 4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(images())
+def test_a_rank_counts_the_masks_that_come_before(image):
+    scene = scene_of(image, color=False)
+    for noun in set(scene.kinds):
+        among = type_of(noun)
+        members = [image[i] for i in scene.matching(among)]
+        for direction in DIRECTIONS:
+            for number in (1, 2, 3):
+                rank = Attribute("rank", direction, number, len(members), among)
+                expected = [r.id for r in members if earlier(r, members, direction) == number - 1]
+                assert list(scene.matching((*among, rank))) == expected
+
+
+def earlier(region, members, direction: str) -> int:
+    """How many different masks come before the region's, by their decoded pixels."""
+
+    def key(other):
+        ys, xs = np.nonzero(other.mask)
+        values = {"left": xs.sum() / len(xs), "top": ys.sum() / len(ys), "smallest": len(xs)}
+        opposite = {"right": "left", "bottom": "top", "largest": "smallest"}
+        name = opposite.get(direction, direction)
+        return -values[name] if direction in opposite else values[name]
+
+    before = {other.mask.tobytes() for other in members if key(other) < key(region)}
+    return len(before)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "places"),
+    [
+        (3, 3, {"left", "top", "top left"}),
+        (80, 80, {"right", "bottom", "bottom right"}),
+        (42, 42, {"middle"}),
+        (42, 3, {"top", "top middle"}),
+        (80, 42, {"right", "middle right"}),
+    ],
+)
+def test_places_in_the_image(x, y, places):
+    scene = scene_of(image_of([rectangle(SIZE, x, y), rectangle(SIZE, 0, 0, 90)], ["dot", "all"]))
+    assert {value for value in PLACES if scene.placed(0, value, ())} == places
+    assert not any(scene.placed(1, value, ()) for value in PLACES)
+    for value in places:
+        assert 1 in scene.matching((Attribute("place", value),))
+
+
+def test_a_place_in_a_whole_is_relative_to_its_box():
+    masks = [rectangle(SIZE, 50, 50, 40), rectangle(SIZE, 51, 51, 4), rectangle(SIZE, 84, 84, 4)]
+    scene = scene_of(image_of(masks, ["plate", "spot", "spot"]))
+    plate = type_of("plate")
+    assert scene.placed(1, "top left", plate) and not scene.placed(1, "bottom right", plate)
+    place = Attribute("place", "top left", among=plate)
+    assert scene.matching((*type_of("spot"), place)) == (2,)
+
+
+def test_what_is_said_of_a_place_fits_it_in_the_wider_sense():
+    masks = [rectangle(SIZE, x, y, 4) for x in range(0, 86, 9) for y in range(0, 86, 9)]
+    scene = scene_of(image_of(masks), color=False)
+    for value in PLACES:
+        said = {scene.ids[i] for i in range(len(scene)) if scene.placed(i, value, ())}
+        fits = set(scene.matching((Attribute("place", value),)))
+        assert said < fits
+
+
+def test_rows_count_from_the_end_they_name():
+    masks = [
+        rectangle(SIZE, 5 + 20 * column, 5 + 25 * row) for row in range(3) for column in range(4)
+    ]
+    scene = scene_of(image_of(masks), color=False)
+    region = type_of("region")
+    second = (*region, Attribute("row", "bottom", 3, 3, region))
+    assert scene.matching(second) == (1, 2, 3, 4)
+    column = (*region, Attribute("column", "right", 1, 4, region))
+    assert scene.matching(column) == (4, 8, 12)
+
+
+def test_an_unknown_kind_is_an_error():
+    scene = scene_of(image_of([rectangle(SIZE, 5, 5)]))
+    with pytest.raises(ValueError, match="'smell'"):
+        scene.fits((Attribute("smell", "sweet"),))
+
+
+def test_an_attribute_reads_well():
+    among = type_of("house")
+    assert str(Attribute("rank", "left", 2, 5, among)) == "rank: left 2 of 5"
+    assert str(Attribute("whole", "house", among=among)) == "whole: house (type: house)"
