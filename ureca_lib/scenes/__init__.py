@@ -1,0 +1,27 @@
+"""Procedural scenes: exact nested masks, and captions known to fit one region only."""
+
+from ureca_lib.scenes.description import Description, Facts
+from ureca_lib.scenes.generate import SceneError, generate_scene, generate_scenes
+from ureca_lib.scenes.lexicon import vocabulary
+from ureca_lib.scenes.parsing import GrammarError, parse
+from ureca_lib.scenes.phrases import Phrase
+from ureca_lib.scenes.scene import Scene, resolve
+from ureca_lib.scenes.specification import SceneSpecification
+from ureca_lib.scenes.writing import STYLES, Style
+
+__all__ = [
+    "STYLES",
+    "Description",
+    "Facts",
+    "GrammarError",
+    "Phrase",
+    "Scene",
+    "SceneError",
+    "SceneSpecification",
+    "Style",
+    "generate_scene",
+    "generate_scenes",
+    "parse",
+    "resolve",
+    "vocabulary",
+]

@@ -1,0 +1,108 @@
+"""What is true of a scene's regions, as symbols: what captions are made of and checked against."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is true of one region.
+
+    Args:
+        id: the region's.
+        kind: the noun.
+        parent: id of the region it is a part of, None for the image.
+        surface, pattern: what it looks like. mention: whether short captions say the surface.
+        side: where it is among its like in its parent, such as ("left",) or ("top", "left").
+        place: "left", "middle" or "right" in the image, where it is not a part.
+        row: "front" or "back", where it stands on the ground.
+        member: the members' kind, where it is a pair or row.
+    """
+
+    id: int
+    kind: str
+    parent: int | None
+    surface: str
+    pattern: str = "plain"
+    mention: bool = False
+    side: tuple[str, ...] = ()
+    place: str | None = None
+    row: str | None = None
+    member: str | None = None
+
+
+class Description:
+    """The facts of all regions of a scene, looked up by id and by kind.
+
+    Raises:
+        ValueError: two regions with one id, an unknown parent, or a parent after its child.
+    """
+
+    def __init__(self, facts: Iterable[Facts]):
+        self.facts = tuple(facts)
+        self.by_kind: dict[str, list[Facts]] = defaultdict(list)
+        self._by_id: dict[int, Facts] = {}
+        self._ancestors: dict[int, tuple[int, ...]] = {}
+        self._children: dict[int | None, list[Facts]] = defaultdict(list)
+        for each in self.facts:
+            if each.id in self._by_id:
+                raise ValueError(f"two regions have the id {each.id}")
+            if each.parent is not None and each.parent not in self._by_id:
+                raise ValueError(f"region {each.id} has the parent {each.parent}, not before it")
+            up = () if each.parent is None else (each.parent, *self._ancestors[each.parent])
+            self._by_id[each.id], self._ancestors[each.id] = each, up
+            self._children[each.parent].append(each)
+            self.by_kind[each.kind].append(each)
+
+    def __getitem__(self, region_id: int) -> Facts:
+        return self._by_id[region_id]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Description) and self.facts == other.facts
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def ancestors(self, region_id: int) -> tuple[int, ...]:
+        """Ids from the parent upwards."""
+        return self._ancestors[region_id]
+
+    def children(self, region_id: int | None) -> Sequence[Facts]:
+        """Facts of the parts of a region, or of everything that is no part of another."""
+        return self._children.get(region_id, ())
+
+    def standing(self, region_id: int) -> Facts | None:
+        """The region itself or its nearest ancestor that has a place, None where none has."""
+        chain = (region_id, *self._ancestors[region_id])
+        return next((self._by_id[each] for each in chain if self._by_id[each].place), None)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """The facts as plain data that JSON can hold; what is not said is left out."""
+        rows = []
+        for each in self.facts:
+            row = {name: getattr(each, name) for name in ("id", "kind", "parent", "surface")}
+            row |= {"pattern": each.pattern, "mention": each.mention, "side": list(each.side)}
+            optional = {name: getattr(each, name) for name in ("place", "row", "member")}
+            rows.append(row | {name: value for name, value in optional.items() if value})
+        return rows
+
+    @classmethod
+    def from_list(cls, rows: Iterable[Mapping[str, Any]]) -> Description:
+        """The description of `to_list`.
+
+        Raises:
+            ValueError: a row that is not of that form, naming it.
+        """
+        facts = []
+        for number, row in enumerate(rows):
+            try:
+                facts.append(Facts(**{**row, "side": tuple(row.get("side", ()))}))
+            except (TypeError, AttributeError) as error:
+                raise ValueError(f"row {number} of the description: {error}") from None
+        return cls(facts)

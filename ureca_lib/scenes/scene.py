@@ -1,0 +1,94 @@
+"""`Scene`: a picture, its regions, their tree, and captions that each fit one region only."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from ureca_lib.mask_tree import MaskTree
+from ureca_lib.regions import RegionImage
+from ureca_lib.scenes.description import Description
+from ureca_lib.scenes.parsing import GrammarError, parse
+from ureca_lib.scenes.phrases import fits
+from ureca_lib.scenes.writing import Style, write_captions
+
+
+class Scene:
+    """A procedural scene.
+
+    Args:
+        regions: with exact masks; each region's name is its kind.
+        description: what is true of the regions; has the same ids.
+        seed: what it was made from.
+        version: of the specification it was made by.
+
+    Raises:
+        ValueError: regions and description are not of the same ids.
+    """
+
+    def __init__(self, regions: RegionImage, description: Description, seed: int, version: str):
+        ids = {region.id for region in regions}
+        told = {facts.id for facts in description.facts}
+        if ids != told:
+            raise ValueError(f"regions and description differ in the ids {sorted(ids ^ told)}")
+        self.regions, self.description = regions, description
+        self.seed, self.version = seed, version
+        self._captions: dict[str, dict[int, str]] = {}
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB; of a stored scene, read at the first use."""
+        return self.regions.pixels
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.regions.width
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.regions.height
+
+    @cached_property
+    def tree(self) -> MaskTree:
+        """The true tree: what is a part of what. `build_mask_tree` finds the same."""
+        parents = {facts.id: facts.parent for facts in self.description.facts}
+        return MaskTree(self.regions.regions, parents)
+
+    @property
+    def captions(self) -> dict[int, str]:
+        """A short phrase for each region; no other region of the scene fits it."""
+        return self.captions_in("phrase")
+
+    def captions_in(self, style: Style) -> dict[int, str]:
+        """Captions by region id in a style: "phrase", "minimal" or "sentence".
+
+        Raises:
+            ValueError: no such style.
+        """
+        if style not in self._captions:
+            self._captions[style] = write_captions(self.description, style)
+        return dict(self._captions[style])
+
+    def __repr__(self) -> str:
+        size = f"{self.width} x {self.height}"
+        return f"Scene(seed {self.seed}, {size}, {len(self.regions)} regions)"
+
+
+def resolve(caption: str, scene: Scene) -> set[int]:
+    """The regions of a scene that a caption fits: the grammar run backwards.
+
+    Args:
+        caption: in any style, from anybody. What it says need not be true, nor enough.
+        scene: to read it against.
+
+    Returns:
+        Ids: one for a unique caption, several where it leaves more than one, none where it is
+        true of no region or is not of the caption language.
+    """
+    try:
+        return fits(parse(caption), scene.description)
+    except GrammarError:
+        return set()

@@ -1,0 +1,150 @@
+"""Captions of a scene's regions in several styles, each true of its region alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+from ureca_lib.scenes.description import Description, Facts
+from ureca_lib.scenes.lexicon import BACKGROUNDS, GROUPS, NUMBERS, VERBS, plural
+from ureca_lib.scenes.phrases import Phrase, fits, noun_words, where_words, words
+
+Style = Literal["phrase", "minimal", "sentence"]
+STYLES: tuple[Style, ...] = ("phrase", "minimal", "sentence")
+_NUMBER_WORDS = {number: word for word, number in NUMBERS.items() if word not in ("a", "an")}
+
+
+class NotUniqueError(ValueError):
+    """A region of which nothing can be said that is not true of another."""
+
+
+def write_captions(scene: Description, style: Style = "phrase") -> dict[int, str]:
+    """A caption for each region, unique in its scene.
+
+    Args:
+        scene: what is true of the regions.
+        style: "phrase" says looks, whole and place the same way for all regions of a kind, so
+            that it depends on the region and its whole alone. "minimal" is that phrase without
+            all that is not needed to tell the region from the others, and so depends on them.
+            "sentence" says all that is known, parts included.
+
+    Raises:
+        ValueError: no such style. NotUniqueError: no phrase is true of one region only.
+    """
+    if style not in STYLES:
+        raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
+    captions = {}
+    for facts in scene.facts:
+        phrase = unique_phrase(scene, facts)
+        if style == "minimal":
+            captions[facts.id] = words(shortened(scene, facts.id, phrase))
+        elif style == "sentence":
+            captions[facts.id] = sentence(scene, facts, phrase)
+        else:
+            captions[facts.id] = words(phrase)
+    return captions
+
+
+def unique_phrase(scene: Description, facts: Facts) -> Phrase:
+    """The shortest of a few fixed forms that is true of the region alone.
+
+    Raises:
+        NotUniqueError: none of them is.
+    """
+    for every_whole, full in ((False, False), (True, False), (True, True)):
+        phrase = _phrase(scene, facts, every_whole, full)
+        if len(fits(phrase, scene)) == 1:
+            return phrase
+    raise NotUniqueError(f"region {facts.id}: '{words(phrase)}' is true of another region too")
+
+
+def _phrase(scene: Description, facts: Facts, every_whole: bool, full: bool) -> Phrase:
+    said = _looks(facts, full)
+    said = replace(said, pattern=facts.pattern if full or facts.pattern != "plain" else None)
+    if facts.member:
+        said = replace(said, member=facts.member)
+    return replace(said, whole=_whole(scene, facts, every_whole, full))
+
+
+def _looks(facts: Facts, full: bool) -> Phrase:
+    return Phrase(
+        facts.kind,
+        facts.side,
+        facts.pattern if full else None,
+        facts.surface if facts.mention else None,
+        facts.place,
+        facts.row if full else None,
+    )
+
+
+def _whole(scene: Description, facts: Facts, every: bool, full: bool) -> Phrase | None:
+    """What the region is a part of; wholes in between are skipped unless their side is needed."""
+    if facts.parent is None or facts.place:
+        return None
+    parent = scene[facts.parent]
+    between = parent.parent is not None and not parent.place and scene[parent.parent].member is None
+    if between and not parent.side and not every:
+        return _whole(scene, parent, every, full)
+    above = _whole(scene, parent, every, full)
+    said = replace(_looks(parent, full), whole=above)
+    return replace(said, surface=None) if between and not full else said
+
+
+def shortened(scene: Description, region_id: int, phrase: Phrase) -> Phrase:
+    """Leave out, from the least to the most telling, what the region does not need.
+
+    The result is true of the region alone, and nothing more can be left out of it.
+    """
+    shorter: Phrase | None = phrase
+    while shorter is not None:
+        phrase = shorter
+        shorter = next(
+            (each for each in _shorter(phrase) if fits(each, scene) == {region_id}), None
+        )
+    return phrase
+
+
+def _shorter(phrase: Phrase) -> Iterator[Phrase]:
+    """The phrase with one thing less, wholes first."""
+    if phrase.whole is not None:
+        if phrase.whole.whole is not None:  # skip the whole in between
+            yield replace(phrase, whole=phrase.whole.whole)
+        yield replace(phrase, whole=None)
+        yield from (replace(phrase, whole=each) for each in _shorter(phrase.whole))
+    for name in ("row", "place", "pattern", "member", "surface"):
+        if getattr(phrase, name) is not None:
+            yield replace(phrase, **{name: None})
+    if phrase.side:
+        yield replace(phrase, side=())
+
+
+def sentence(scene: Description, facts: Facts, phrase: Phrase) -> str:
+    """All that is known of a region, as one sentence: looks, whole, place, and its parts."""
+    own = replace(phrase, surface=facts.surface, row=facts.row)
+    text = noun_words(own, "The")
+    if facts.place:
+        text += [VERBS[facts.kind], *where_words(own)]
+    elif facts.kind in BACKGROUNDS:
+        text += ["is in the background"]
+    elif facts.parent is not None and scene[facts.parent].member:
+        text += [VERBS[facts.kind], "in", words(phrase.whole)]
+    else:
+        nearest = _whole(scene, facts, every=True, full=False) or phrase.whole
+        text += ["belongs to", words(nearest)]
+    return " ".join([*text, *_parts(scene, facts)]) + "."
+
+
+def _parts(scene: Description, facts: Facts) -> list[str]:
+    """The region's own parts, counted: with a grey roof, a blue door and two windows."""
+    if facts.kind in GROUPS:
+        return []
+    children = [each for each in scene.children(facts.id) if not each.place]
+    counts = Counter((each.surface, each.kind) for each in children)
+    items = []
+    for (surface, kind), count in counts.items():
+        article = "an" if (surface)[0] in "aeiou" else "a"
+        noun = kind if count == 1 else plural(kind)
+        items.append(" ".join([article if count == 1 else _NUMBER_WORDS[count], surface, noun]))
+    return ["with", " and ".join(items)] if items else []
