@@ -150,9 +150,10 @@ def _png_files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (_with_numbers(path.stem), path.name))
 
 
-def _with_numbers(text: str) -> list[tuple[int, str]]:
-    """A key that sorts 2 before 10."""
-    return [(int(digits or 0), other) for digits, other in re.findall(r"([0-9]+)|([^0-9]+)", text)]
+def _with_numbers(text: str) -> list[tuple[bool, int, str]]:
+    """A key that sorts 2 before 10, and numbers before words."""
+    parts = re.findall(r"([0-9]+)|([^0-9]+)", text)
+    return [(not digits, int(digits or 0), word) for digits, word in parts]
 
 
 def _split_labels(path: Path) -> list[Numbered]:

@@ -127,11 +127,12 @@ def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> 
 def _upright(image: Image.Image, expected: tuple[int, int] | None) -> Image.Image:
     try:
         shown = ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF, of which the pixels do not depend
+    except Exception:  # damaged EXIF says nothing about the pixels
         shown = image
-    if expected is not None and (shown.height, shown.width) != tuple(expected):
-        shown = image  # masks drawn on the stored pixels
-    _check_expected((shown.height, shown.width), expected)
+    stored, turned = (image.height, image.width), (shown.height, shown.width)
+    if expected is not None and stored == tuple(expected) != turned:
+        return image  # masks drawn on the stored pixels
+    _check_expected(turned, expected)
     return shown
 
 
