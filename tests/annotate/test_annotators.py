@@ -75,7 +75,7 @@ def test_the_order_of_the_regions_does_not_matter(image):
 
 def test_a_part_as_large_as_its_whole_with_the_mask_of_that_ones_whole():
     # the first and the third are equal, and the second, of the same area, lies between them
-    first, between = rectangle(SIZE, 10, 10, 20), rectangle(SIZE, 11, 10, 20)
+    first, between = rectangle(SIZE, 11, 10, 20), rectangle(SIZE, 10, 10, 20)
     image = image_of([first, between, first])
     captions = AttributeAnnotator().caption(image, build_mask_tree(image.regions))
     assert [caption.unique for caption in captions] == [False, True, False]
