@@ -7,6 +7,7 @@ from ureca_lib.scenes.parsing import GrammarError, parse
 from ureca_lib.scenes.phrases import Phrase
 from ureca_lib.scenes.scene import Scene, resolve
 from ureca_lib.scenes.specification import SceneSpecification
+from ureca_lib.scenes.storage import load_scene, save_scene, write_scenes
 from ureca_lib.scenes.writing import STYLES, Style
 
 __all__ = [
@@ -21,7 +22,10 @@ __all__ = [
     "Style",
     "generate_scene",
     "generate_scenes",
+    "load_scene",
     "parse",
     "resolve",
+    "save_scene",
     "vocabulary",
+    "write_scenes",
 ]

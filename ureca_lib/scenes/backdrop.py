@@ -18,10 +18,20 @@ CENTRES = {"left": 0.22, "middle": 0.5, "right": 0.78}  # of the canvas width
 JITTER = 0.08  # of the canvas width; places stay at least a tenth of the width apart
 
 SETTINGS: dict[str, tuple[str, ...]] = {
-    "meadow": ("house", "tree", "flower", "mushroom", "cat", "robot", "balloon", "plane"),
-    "town": ("house", "car", "car", "lamp", "tree", "robot", "cat", "train", "plane", "balloon"),
+    "meadow": (
+        "house",
+        "tree",
+        "flower",
+        "mushroom",
+        "mushroom",
+        "cat",
+        "robot",
+        "balloon",
+        "plane",
+    ),
+    "town": ("house", "car", "car", "car", "lamp", "tree", "robot", "train", "train", "plane"),
     "seaside": ("boat", "boat", "house", "tree", "lamp", "cat", "robot", "flower", "balloon"),
-    "winter": ("snowman", "snowman", "house", "tree", "lamp", "cat", "robot", "train", "car"),
+    "winter": ("snowman", "snowman", "house", "tree", "lamp", "cat", "robot", "car", "car"),
     "room": ("sofa", "sofa", "lamp", "cat", "robot", "flower", "picture", "clock"),
 }
 """The objects that fit into each setting, likelier ones repeated."""
@@ -66,7 +76,9 @@ def draw_backdrop(setting: str, rng: Random, half: float) -> Backdrop:
         "winter": _winter,
         "room": _room,
     }[setting]
-    return draw(Sketch(), rng, half)
+    backdrop = draw(Sketch(), rng, half)
+    backdrop.sketch.name_sides()
+    return backdrop
 
 
 def _band(s: Sketch, kind: str, surface: str, low: float, high: float, half: float, **more) -> int:

@@ -16,7 +16,8 @@ class Facts:
         id: the region's.
         kind: the noun.
         parent: id of the region it is a part of, None for the image.
-        surface, pattern: what it looks like. mention: whether short captions say the surface.
+        surface, pattern: what it looks like; a group has no surface.
+        mention: whether short captions say the surface.
         side: where it is among its like in its parent, such as ("left",) or ("top", "left").
         place: "left", "middle" or "right" in the image, where it is not a part.
         row: "front" or "back", where it stands on the ground.
@@ -26,7 +27,7 @@ class Facts:
     id: int
     kind: str
     parent: int | None
-    surface: str
+    surface: str | None
     pattern: str = "plain"
     mention: bool = False
     side: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from ureca_lib.scenes.specification import SceneSpecification
 
 MAX_COVERED = 0.4  # share of an object's box that one nearer object's box may cover
 BACK_SCALE = 0.64  # size of an object in the back row, of that in the front row
-GROUP_SCALE = 0.74  # size of a group's members
+GROUP_SCALE = {2: 0.74, 3: 0.62}  # size of the members, by their number
 
 Style = tuple[str, str]  # surface, pattern
 PixelBox = tuple[float, float, float, float]  # left, top, right, bottom
@@ -74,8 +74,10 @@ class Layout:
         rng, self.most_parts = self.rng, spec.regions[1]
         self._twins(spec, twin)
         if rng.random() < spec.group_share:
-            kind = self._kind(grouped=True)
-            self._group(kind, rng.choice((2, 2, 3)), self._styles(spec, kind, 3))
+            for _ in range(4):
+                kind, count = self._kind(grouped=True), rng.choice((2, 2, 3))
+                if self._group(kind, count, self._styles(spec, kind, count)):
+                    break
         target = rng.randint((spec.regions[0] + spec.regions[1]) // 2 - 4, spec.regions[1])
         for _ in range(16):
             if self.parts() >= target and len(self.placed) >= spec.min_objects:
@@ -140,7 +142,7 @@ class Layout:
             keys = {(kind, style[0], place) for style in styles[:count]}
             if keys & self.taken:
                 continue
-            middle = self._position(sketches[0], about, place, row, GROUP_SCALE)
+            middle = self._position(sketches[0], about, place, row, GROUP_SCALE[count])
             if middle is None:
                 continue
             widest = max(right - left for left, _, right, _ in map(Sketch.bounds, sketches))
@@ -151,7 +153,7 @@ class Layout:
                 sketch.parts[0] = replace(sketch.parts[0], side=(word,))
                 members.append(self._at(sketch, x, middle.base, middle.height, len(self.groups)))
             span = members[-1].box[2] - members[0].box[0]
-            if span < 0.5 * self.width and self._fits(members):
+            if span < 0.56 * self.width and self._fits(members):
                 for sketch in sketches:
                     sketch.name_sides()
                 self.groups.append(Group("row" if count == 3 else "pair", kind, place, row))

@@ -37,7 +37,7 @@ PARTS = (
     "scarf", "seat", "shade", "shell", "shutter", "snail", "snowcap", "stalk", "stem", "sun",
     "switch", "tail", "tip", "trunk", "vent", "wagon", "wheel", "window", "wing",
 )  # fmt: skip
-LINKS = {"sun": "in", "moon": "in", "marking": "on", "lily": "on", "shell": "on"}
+LINKS = {"sun": "in", "moon": "in", "marking": "on", "lily": "on", "shell": "on", "manhole": "in"}
 KINDS = (*VERBS, *BACKGROUNDS, *PARTS)
 _IRREGULAR = {"foot": "feet", "leaf": "leaves", "snowman": "snowmen"}
 PREPOSITIONS = ("of", "in", "on")
@@ -66,5 +66,5 @@ def vocabulary() -> tuple[str, ...]:
     """
     words = {*KINDS, *SURFACES, *PATTERNS, *SIDES, *NUMBERS, *ARTICLES, *PREPOSITIONS}
     words |= {word for phrase in (*PLACES.values(), *ROWS.values()) for word in phrase.split()}
-    words |= {*VERBS.values(), *singulars(), "belongs", "to", "with", "and", "background", "."}
+    words |= {*VERBS.values(), *singulars(), "belongs", "to", "with", "and", "background", ",", "."}
     return tuple(sorted(words))

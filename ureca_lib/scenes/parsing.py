@@ -5,7 +5,7 @@ noun     = [article] {side | pattern | surface} kind [("of" plural) after pair o
 where    = "on the left" | "in the middle" | "on the right" | "in front" | "at the back"
 whole    = ("of" | "in" | "on") caption-without-claim
 claim    = verb [where | whole]... | "belongs to" whole | "is in the background"
-parts    = "with" part {"and" part};   part = number {pattern | surface} kind-or-plural
+parts    = "with" part {"," part} ["and" part];   part = number {pattern | surface} kind-or-plural
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def parse(caption: str) -> Phrase:
     Raises:
         GrammarError: naming the word that is not expected.
     """
-    text = caption.lower().strip()
+    text = caption.lower().strip().replace(",", " , ")
     reader = _Reader((text[:-1] if text.endswith(".") else text).split())
     phrase = reader.claim(reader.noun_phrase())
     if reader.peek("with"):
@@ -157,5 +157,5 @@ class _Reader:
             least = NUMBERS[self.rest()[0]]
             self.at += 1
             found.append((least, self.noun(plurals=least > 1)))
-            more = self.accept("and")
+            more = self.accept(",") or self.accept("and")
         return tuple(found)

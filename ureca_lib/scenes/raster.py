@@ -130,10 +130,10 @@ def draw(
     drawing.paste(backdrop.sketch, values, width / 2, height, height)
     heads: dict[int, int] = {}
     for number, group in enumerate(groups):
-        members = [each.sketch.parts[0] for each in objects if each.group == number]
-        if members:
+        if any(each.group == number for each in objects):
             heads[number] = len(drawing.parts)
-            drawing.parts.append(_group_part(group, members))
+            stands = {"place": group.place, "row": group.row, "member": group.member}
+            drawing.parts.append(Part(group.noun, None, None, **stands))
     found = []
     for placed in objects:
         parent = None if placed.group is None else heads[placed.group]
@@ -147,9 +147,3 @@ def draw(
     full = np.bincount(owners, per_paint, len(drawing.parts)).astype(np.int64)
     ids = np.ascontiguousarray(fine[::OVERSAMPLE, ::OVERSAMPLE])
     return Raster(tuple(drawing.parts), tuple(drawing.paints), ids, fine, full, tuple(found))
-
-
-def _group_part(group: Group, members: Sequence[Part]) -> Part:
-    return Part(
-        group.noun, None, members[0].surface, place=group.place, row=group.row, member=group.member
-    )

@@ -23,7 +23,8 @@ class Part:
     Args:
         kind: the noun.
         parent: index of its whole in the sketch, None for the object itself.
-        surface: colour or material. pattern: plain, striped, dotted or checkered.
+        surface: colour or material, None for a group.
+        pattern: plain, striped, dotted or checkered.
         mention: whether captions of the "phrase" style say the surface.
         side: where it is among the parts of its kind in its whole, such as ("top", "left").
         place, row: where the object stands: left, middle or right; front or back.
@@ -32,7 +33,7 @@ class Part:
 
     kind: str
     parent: int | None
-    surface: str
+    surface: str | None
     pattern: str = "plain"
     mention: bool = False
     side: tuple[str, ...] = ()
@@ -113,7 +114,7 @@ class Sketch:
         middles = self._middles()
         alike: dict[tuple[int | None, str], list[int]] = defaultdict(list)
         for index, part in enumerate(self.parts):
-            if part.parent is not None and index in middles:
+            if part.parent is not None and part.place is None and index in middles:
                 alike[part.parent, part.kind].append(index)
         for members in alike.values():
             if len(members) > 1:

@@ -137,14 +137,16 @@ def sentence(scene: Description, facts: Facts, phrase: Phrase) -> str:
 
 
 def _parts(scene: Description, facts: Facts) -> list[str]:
-    """The region's own parts, counted: with a grey roof, a blue door and two windows."""
+    """The region's own parts, counted: with a grey roof, a blue door and two white windows."""
     if facts.kind in GROUPS:
         return []
     children = [each for each in scene.children(facts.id) if not each.place]
     counts = Counter((each.surface, each.kind) for each in children)
     items = []
     for (surface, kind), count in counts.items():
-        article = "an" if (surface)[0] in "aeiou" else "a"
+        article = "an" if surface[0] in "aeiou" else "a"
         noun = kind if count == 1 else plural(kind)
         items.append(" ".join([article if count == 1 else _NUMBER_WORDS[count], surface, noun]))
-    return ["with", " and ".join(items)] if items else []
+    if len(items) < 2:
+        return ["with", *items] if items else []
+    return ["with", ", ".join(items[:-1]), "and", items[-1]]

@@ -58,7 +58,7 @@ def lamp(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     foot = s.part("foot", whole, "black")
     s.poly(foot, [(-0.13, 0), (0.13, 0), (0.07, 0.06), (-0.07, 0.06)])
     bulb = s.part("bulb", whole, "yellow")
-    s.disc(bulb, (0, 0.745), 0.045, (255, 244, 150))
+    s.disc(bulb, (0, 0.745), 0.038, (255, 244, 150))
     shade = s.part("shade", whole, surface, pattern)
     s.poly(shade, [(-0.2, 0.75), (0.2, 0.75), (0.11, 1.0), (-0.11, 1.0)])
 
@@ -84,7 +84,7 @@ def robot(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
         panel = s.part("panel", body, pick_apart(rng, BRIGHT, (surface,)), mention=True)
         s.rect(panel, (-0.14, 0.32, 0.14, 0.52))
         for x in (-0.07, 0.07)[: rng.choice((1, 2))]:
-            s.disc(s.part("button", panel, "black"), (x, 0.42), 0.024)
+            s.disc(s.part("button", panel, "black"), (x, 0.42), 0.021)
     _robot_head(s, rng, whole, surface)
 
 
@@ -99,9 +99,9 @@ def _robot_head(s: Sketch, rng: Random, whole: int, surface: str) -> None:
     pupils = rng.random() < 0.4
     for sign in (-1, 1):
         eye = s.part("eye", head, "white")
-        s.disc(eye, (sign * 0.075, 0.77), 0.045)
+        s.disc(eye, (sign * 0.075, 0.77), 0.037)
         if pupils:
-            s.disc(s.part("pupil", eye, "black"), (sign * 0.075, 0.77), 0.021)
+            s.disc(s.part("pupil", eye, "black"), (sign * 0.075, 0.77), 0.019)
     if rng.random() < 0.5:
         s.rect(s.part("mouth", head, "black"), (-0.09, 0.66, 0.09, 0.69))
 

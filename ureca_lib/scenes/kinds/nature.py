@@ -29,7 +29,7 @@ def tree(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     fruit = "yellow" if surface in ("red", "orange", "pink") else "red"
     places = [(-0.14, 0.56), (0.15, 0.52), (0.02, 0.76)]
     for x, y in places[: rng.choice((0, 0, 2, 3))]:
-        s.disc(s.part("apple", crown, fruit), (x * rng.uniform(0.8, 1.0), y), 0.027)
+        s.disc(s.part("apple", crown, fruit), (x * rng.uniform(0.8, 1.0), y), 0.024)
     if rng.random() < 0.25:
         nest = s.part("nest", crown, "brown")
         s.ellipse(nest, (0.1, 0.66), 0.07, 0.035)
@@ -90,11 +90,11 @@ def snowman(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     s.disc(body, (0, 0.24), 0.25)
     s.disc(body, (0, 0.54), 0.18)
     for height in (0.6, 0.52, 0.44)[: rng.choice((2, 3))]:
-        s.disc(s.part("button", body, "black"), (0, height), 0.02)
+        s.disc(s.part("button", body, "black"), (0, height), 0.018)
     head = s.part("head", whole, "white")
     s.disc(head, (0, 0.78), 0.13)
     for sign in (-1, 1):
-        s.disc(s.part("eye", head, "black"), (sign * 0.05, 0.81), 0.019)
+        s.disc(s.part("eye", head, "black"), (sign * 0.05, 0.81), 0.018)
     s.poly(s.part("nose", head, "orange"), [(0, 0.785), (0.15, 0.755), (0, 0.745)])
     wool = pick_apart(rng, BRIGHT, ("white",))
     if rng.random() < 0.8:
@@ -127,14 +127,14 @@ def cat(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     s.ellipse(head, (0, 0.69), 0.25, 0.2)
     iris = pick_apart(rng, ("yellow", "green", "white"), (surface,))
     for sign in (-1, 1):
-        s.ellipse(s.part("eye", head, iris), (sign * 0.1, 0.72), 0.042, 0.05)
-        s.ellipse(len(s.parts) - 1, (sign * 0.1, 0.72), 0.014, 0.045, COLORS["black"])
+        s.ellipse(s.part("eye", head, iris), (sign * 0.1, 0.72), 0.036, 0.044)
+        s.ellipse(len(s.parts) - 1, (sign * 0.1, 0.72), 0.012, 0.04, COLORS["black"])
     s.poly(s.part("nose", head, "pink"), [(-0.035, 0.64), (0.035, 0.64), (0, 0.6)])
     if rng.random() < 0.6:
         colour = pick_apart(rng, ("red", "blue", "purple", "teal"), (surface,))
         collar = s.part("collar", whole, colour, mention=True)
         s.poly(collar, [(-0.2, 0.53), (0.2, 0.53), (0.17, 0.45), (-0.17, 0.45)])
-        s.disc(s.part("bell", collar, "yellow"), (0, 0.44), 0.035)
+        s.disc(s.part("bell", collar, "yellow"), (0, 0.44), 0.03)
 
 
 def _turns(start: float, stop: float, count: int) -> list[float]:

@@ -91,7 +91,7 @@ def boat(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     hull = s.part("hull", whole, surface, pattern)
     s.poly(hull, [(-0.6, 0.28), (0.66, 0.28), (0.46, 0.0), (-0.42, 0.0)])
     for x in rng.choice(((-0.22, 0.22), (-0.25, 0.02, 0.28))):
-        s.disc(s.part("porthole", hull, "white"), (x, 0.15), 0.034)
+        s.disc(s.part("porthole", hull, "white"), (x, 0.15), 0.028)
 
 
 def balloon(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
@@ -102,7 +102,7 @@ def balloon(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     basket = s.part("basket", whole, "wooden")
     s.poly(basket, [(-0.1, 0), (0.1, 0), (0.125, 0.17), (-0.125, 0.17)])
     for x in (-0.05, 0.05) if rng.random() < 0.5 else ():
-        s.disc(s.part("sandbag", basket, "white"), (x, 0.06), 0.027)
+        s.disc(s.part("sandbag", basket, "white"), (x, 0.06), 0.024)
     envelope = s.part("envelope", whole, surface, pattern)
     turns = [math.pi * (index / 12) for index in range(-1, 14)]
     dome = [(0.36 * math.cos(t), 0.64 + 0.36 * math.sin(t)) for t in turns]
