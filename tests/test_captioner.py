@@ -9,7 +9,7 @@ from tiny_models import tiny_config, tiny_model, tiny_tokenizer
 
 from ureca_lib import captioner as captioner_module
 from ureca_lib.captioner import Caption, RegionCaptioner
-from ureca_lib.checkpoints import convert
+from ureca_lib.checkpoints import CheckpointError, convert
 from ureca_lib.conversation import QUESTION
 from ureca_lib.memory import in_groups, is_out_of_memory
 from ureca_lib.processor import UrecaProcessor
@@ -308,3 +308,26 @@ def test_a_tree_gives_what_each_sequence_alone_gives():
         assert len(tree) == 20
         tree.cut(mark)
         assert len(tree) == 7 and tree.cache.get_seq_length() == 7
+
+
+def test_a_published_folder_without_a_tokenizer_is_an_error(peer):
+    with pytest.raises(CheckpointError, match="internlm2: no tokenizer"):
+        RegionCaptioner.from_pretrained(peer / "official_checkpoints" / "internlm2")
+
+
+def test_attention_that_takes_causal_masks_only_is_replaced(image, regions):
+    captioner = make()
+    model = captioner.model
+    model.model.language_model.config._attn_implementation = "flash_attention_2"
+    again = RegionCaptioner(model, captioner.processor)
+    assert model.model.language_model.config._attn_implementation == "sdpa"
+    assert len(again.caption(image, regions[:2], max_new_tokens=2, progress=False)) == 2
+
+
+def test_eager_attention_gives_the_same_captions(image, regions):
+    captioner = make()
+    expected = captioner.caption(image, regions, max_new_tokens=6, progress=False)
+    captioner.model.set_attn_implementation("eager")
+    found = captioner.caption(image, regions, max_new_tokens=6, progress=False)
+    assert captioner.model.model.language_model.config._attn_implementation == "eager"
+    assert [caption.text for caption in found] == [caption.text for caption in expected]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from ureca_lib.checkpoints import load_official
+from ureca_lib.checkpoints import CheckpointError, load_official
 from ureca_lib.checkpoints.tensor_files import read_json
 from ureca_lib.checkpoints.tokens import load_tokenizer
 from ureca_lib.conversation import QUESTION, TURN_END
@@ -21,11 +21,10 @@ from ureca_lib.regions import Region
 from ureca_lib.token_tree import ROOT, TokenTree
 
 MAX_NEW_TOKENS = 256
-REGIONS_A_GROUP = (
-    32  # of a tree, more would look past each other's tokens for longer than they gain
-)
+REGIONS_A_GROUP = 32  # in a tree each looks past the others' tokens, which costs more and more
 MASKS_A_GROUP = 8
 TILES_A_GROUP = 16
+MASKED_ATTENTION = ("sdpa", "eager")  # take a mask of any form, as a tree of tokens needs
 TOKENS_A_GROUP = 4096  # new tokens of a tree that are run together when captions are scored
 
 
@@ -65,7 +64,8 @@ class RegionCaptioner:
     sequence is its own, and regions are batched.
 
     Args:
-        model, processor: that belong together.
+        model, processor: that belong together. The language model is set to "sdpa" attention where
+            it has a kind that takes causal masks only.
         memory_budget: bytes that captioning may take; by default a share of what is free.
         group_size: regions that are run together at most.
     """
@@ -87,6 +87,9 @@ class RegionCaptioner:
                     f"model and processor differ in {name}: they do not belong together"
                 )
         self.memory_budget, self.group_size = memory_budget, group_size
+        language = model.model.language_model
+        if language.config._attn_implementation not in MASKED_ATTENTION:
+            language.set_attn_implementation("sdpa")
 
     @classmethod
     def from_pretrained(
@@ -111,9 +114,13 @@ class RegionCaptioner:
         config = folder / "config.json"
         if config.is_file() and "llm_config" in read_json(config):
             model = load_official(folder, dtype=dtype, device=device)
-            processor = UrecaProcessor.from_config(model.config, load_tokenizer(folder))
+            if (tokenizer := load_tokenizer(folder)) is None:
+                raise CheckpointError(folder, "no tokenizer, and captions are made of its tokens")
+            processor = UrecaProcessor.from_config(model.config, tokenizer)
         else:
-            model = UrecaForConditionalGeneration.from_pretrained(path, dtype=dtype or "auto")
+            model = UrecaForConditionalGeneration.from_pretrained(
+                path, dtype=dtype or "auto", use_safetensors=True
+            )
             processor = UrecaProcessor.from_pretrained(path)
         return cls(model.to(device), processor, **options)
 
@@ -194,6 +201,7 @@ class RegionCaptioner:
         encoded = self._encode(image, regions, question, max_tiles)
         rows = self._grouped(
             regions,
+            # without a stem, each region's prompt is the stem of its own captions
             self._fitting(encoded, max(map(len, answers))) if encoded.shared else 1,
             lambda group: self._score(encoded, group, max_tiles, answers),
             progress,
@@ -226,9 +234,10 @@ class RegionCaptioner:
         ids, _ = self.processor.token_ids(question, None, len(pixels), mask_tiles)
         first_mask = ids.index(self.processor.mask_token_id)
         prompt = torch.tensor(ids, device=self.device)
+        language = self.model.model.language_model
         if self.processor.image_token_id in ids[first_mask:]:
             return _Encoded(size, features, prompt, 0, None)
-        stem = TokenTree(self.model.model.language_model)
+        stem = TokenTree(language)
         embeds = self.model.model.embed_inputs(prompt[None, :first_mask], image_features=features)
         stem.grow([ROOT], [embeds[0]])
         return _Encoded(size, features, prompt, first_mask, stem)
