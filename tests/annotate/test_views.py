@@ -285,8 +285,9 @@ def test_any_box_is_shown_whole_at_any_size(data):
     assert shown.mask.any() and min(shown.x, shown.y) >= 0
     assert shown.window[0].stop <= frame.height and shown.window[1].stop <= frame.width
     area = rows * columns * frame.width * frame.height / (frame.rows * frame.columns)
+    # a pixel of rounding along the border, and corners rounded within a photo's pixel
     border = 2 * (shown.mask.shape[0] + shown.mask.shape[1]) + 4
-    assert abs(shown.mask.sum() - area) <= border
+    assert abs(shown.mask.sum() - area) <= border + 0.4 * (frame.width / frame.columns) ** 2
     contour = contour_of(shown, 3, frame.height, frame.width)
     assert contour.mask.shape == tuple(s.stop - s.start for s in contour.window)
     assert min(contour.x, contour.y) >= 0

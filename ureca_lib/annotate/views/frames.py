@@ -35,6 +35,13 @@ class Cut:
             slice(self.x, self.x + self.mask.shape[1]),
         )
 
+    def trimmed(self) -> Cut:
+        """The same mask in its tight box."""
+        rows, columns = (np.flatnonzero(self.mask.any(axis)) for axis in (1, 0))
+        top, left = int(rows[0]), int(columns[0])
+        inside = self.mask[top : rows[-1] + 1, left : columns[-1] + 1]
+        return Cut(self.x + left, self.y + top, inside)
+
     @classmethod
     def of(cls, region: Region) -> Cut:
         """A region's mask, cut out of its image."""
@@ -84,7 +91,7 @@ class Frame:
         inside = shown >= min(128, max(1, int(shown.max())))
         if not inside.any():
             inside[size[1] // 2, size[0] // 2] = True
-        return Cut(left, top, inside)
+        return Cut(left, top, inside).trimmed()
 
 
 def frame_of(boxes: list[Box], height: int, width: int, settings: ViewSettings) -> Frame:

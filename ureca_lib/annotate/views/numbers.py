@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,6 +31,9 @@ COVERED = 0.15  # of a region's pixels that a number may stand on
 _LEAST_HEIGHT = 14  # pixels: a number smaller than that cannot be read
 _OUTLINE = 0.12  # of a number's height
 _GRID = 5  # places tried along each side of a region that is too crowded in its middle
+# what is worse than what, where no place is free: standing on a number, hiding a region, having
+# one's middle in another, touching another, a number's height of distance
+_ON_NUMBER, _ON_REGION, _IN_SMALLER, _ON_ANOTHER, _FAR = 10.0, 4.0, 4.0, 2.0, 0.4
 
 
 def number_color(index: int) -> Color:
@@ -112,8 +115,8 @@ def place_numbers(
 
     A number is moved if it would cover more than `COVERED` of any region shown, stand on another
     number, or have its middle in a smaller region than its own. It is then put within its region
-    where that is free, else beside it and off all other regions but those around its own, else
-    where it is least in the way. Numbers of large regions are placed first.
+    where that is free, else beside it: close, but off all other regions except those around its
+    own. Numbers of large regions are placed first.
 
     Args:
         cuts: the regions in pixels of the picture, in the order of their numbers.
@@ -124,12 +127,13 @@ def place_numbers(
     areas = [np.count_nonzero(cut.mask) for cut in cuts]
     placed: dict[int, Placed] = {}
     for index in sorted(range(len(cuts)), key=lambda index: -areas[index]):
-        best, least = None, float("inf")
         around = [_mostly_in(cuts[index], cut) for cut in cuts]
-        for spot in _spots(cuts[index], sizes[index], height, width, gap):
-            blame = _blame(spot, index, cuts, areas, placed)
+        best, least = None, float("inf")
+        for spot, away in _spots(cuts[index], sizes[index], height, width, gap):
+            blame = away + _blame(spot, areas[index], cuts, areas, placed.values())
             if best is not None:  # moved
-                blame += sum(_covered(c, spot) for c, a in zip(cuts, around, strict=True) if not a)
+                strange = sum(_covered(c, spot) for c, a in zip(cuts, around, strict=True) if not a)
+                blame += _ON_ANOTHER * strange / (spot.width * spot.height)
             if blame < least:
                 best, least = spot, blame
             if blame == 0:
@@ -147,8 +151,10 @@ def middle(cut: Cut) -> tuple[int, int]:
     return cut.x + x, cut.y + y
 
 
-def _spots(cut: Cut, size: tuple[int, int], height: int, width: int, gap: int) -> Iterator[Placed]:
-    """Places for a number in order of preference: middle, elsewhere inside, beside."""
+def _spots(
+    cut: Cut, size: tuple[int, int], height: int, width: int, gap: int
+) -> Iterator[tuple[Placed, float]]:
+    """Places for a number: the middle, elsewhere inside, beside; and how far away they are."""
     w, h = size
 
     def around(x: float, y: float) -> Placed:
@@ -157,34 +163,55 @@ def _spots(cut: Cut, size: tuple[int, int], height: int, width: int, gap: int) -
         return Placed(left, top, w, h)
 
     x, y = middle(cut)
-    yield around(x, y)
+    yield around(x, y), 0.0
     rows, columns = cut.mask.shape
     if rows > 2 * h and columns > 2 * w:  # room inside
         steps = (np.arange(_GRID) + 0.5) / _GRID
         points = [(int(u * columns), int(v * rows)) for v in steps for u in steps]
         points = [(u + cut.x, v + cut.y) for u, v in points if cut.mask[v, u]]
         for u, v in sorted(points, key=lambda p: (p[0] - x) ** 2 + (p[1] - y) ** 2):
-            yield around(u, v)
-    centre_x, centre_y = cut.x + columns / 2, cut.y + rows / 2
+            yield around(u, v), 0.0
     for far in (0, 1, 2, 4):  # in heights of the number
-        side, over = columns / 2 + gap + w / 2 + far * h, rows / 2 + gap + h / 2 + far * h
-        for dx, dy in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, -1), (1, 1), (-1, 1)):
-            spot_x, spot_y = centre_x + dx * side, centre_y + dy * over
-            if w / 2 <= spot_x <= width - w / 2 and h / 2 <= spot_y <= height - h / 2:
-                yield around(spot_x, spot_y)
+        for number, (u, v, dx, dy) in enumerate(_tips(cut)):
+            spot_x = u + dx * (gap + w / 2 + far * h)
+            spot_y = v + dy * (gap + h / 2 + far * h)
+            fits_x = dx == 0 or w / 2 <= spot_x <= width - w / 2
+            if fits_x and (dy == 0 or h / 2 <= spot_y <= height - h / 2):
+                yield around(spot_x, spot_y), _FAR * (far + number // 4)
+
+
+def _tips(cut: Cut) -> list[tuple[float, float, int, int]]:
+    """Where a number may stand beside a region: x, y at its border, and the way out from there.
+
+    First where the region reaches farthest right, left, up and down, then its box's corners.
+    """
+    rows, columns = cut.mask.shape
+    right, bottom = cut.x + columns, cut.y + rows
+
+    def mean(line: np.ndarray) -> float:
+        return float(np.flatnonzero(line).mean()) + 0.5
+
+    return [
+        (right, cut.y + mean(cut.mask[:, -1]), 1, 0),
+        (cut.x, cut.y + mean(cut.mask[:, 0]), -1, 0),
+        (cut.x + mean(cut.mask[0]), cut.y, 0, -1),
+        (cut.x + mean(cut.mask[-1]), bottom, 0, 1),
+        *((right, cut.y, 1, -1), (cut.x, cut.y, -1, -1)),
+        *((right, bottom, 1, 1), (cut.x, bottom, -1, 1)),
+    ]
 
 
 def _blame(
-    spot: Placed, index: int, cuts: Sequence[Cut], areas: Sequence[int], placed: dict[int, Placed]
+    spot: Placed, area: int, cuts: Sequence[Cut], areas: Sequence[int], placed: Iterable[Placed]
 ) -> float:
-    """How much is wrong with a place: 0 where nothing is."""
-    blame = float(sum(spot.overlap(other) for other in placed.values()))
+    """How much is wrong with a place for the number of a region of `area`: 0 where nothing is."""
+    blame = _ON_NUMBER * sum(spot.overlap(other) for other in placed) / (spot.width * spot.height)
     for other, cut in enumerate(cuts):
-        covered = _covered(cut, spot)
-        if covered > COVERED * areas[other]:
-            blame += covered
-        if areas[other] < areas[index] and _holds(cut, *spot.centre):
-            blame += spot.width * spot.height
+        share = _covered(cut, spot) / areas[other]
+        if share > COVERED:
+            blame += _ON_REGION * share
+        if areas[other] < area and _holds(cut, *spot.centre):
+            blame += _IN_SMALLER
     return blame
 
 
