@@ -1,0 +1,183 @@
+"""`ureca annotate` and `ureca status`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ureca_lib.annotate.look_alikes import RegionFeatures
+    from ureca_lib.annotate.protocol import Annotator
+    from ureca_lib.annotate.settings import PipelineSettings
+
+_PER_SPLIT = "May be repeated as SPLIT=VALUE."
+
+
+def annotate(
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The store, an SQLite file.")],
+    annotator: Annotated[
+        list[str] | None,
+        typer.Option(help=f"attributes (default; no model), openai or transformers. {_PER_SPLIT}"),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help=f"Name, hub id or folder of the model. {_PER_SPLIT}")
+    ] = None,
+    base_url: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Address of an OpenAI-compatible server. {_PER_SPLIT}"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where transformers run: cpu, cuda, ...")] = "cpu",
+    split: Annotated[
+        str,
+        typer.Option(help="Split of all images, NAME=SHARE, or a JSON file {file name: split}."),
+    ] = "train",
+    rounds: Annotated[int, typer.Option(help="Most refinements of a region; the paper: 1.")] = 3,
+    paper: Annotated[
+        bool, typer.Option(help="The published rules: main objects, one round, verified test set.")
+    ] = False,
+    verify: Annotated[
+        list[str] | None, typer.Option(help="A split that is verified; may be repeated.")
+    ] = None,
+    verifier_model: Annotated[
+        str | None, typer.Option(help="Model that verifies, at OpenAI or --verifier-url.")
+    ] = None,
+    verifier_url: Annotated[
+        str | None, typer.Option(help="Address of the server that verifies.")
+    ] = None,
+    dino: Annotated[
+        str | None,
+        typer.Option(help="DINOv2 (hub id or folder) for look-alikes, instead of color and shape."),
+    ] = None,
+    in_flight: Annotated[int | None, typer.Option(help="Most calls at a time.")] = None,
+    strict: Annotated[
+        bool, typer.Option(help="A bad mask fails its image; --no-strict leaves it out.")
+    ] = True,
+    retry_failed: Annotated[
+        bool, typer.Option(help="Ask again what failed in an earlier run.")
+    ] = True,
+    progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
+) -> None:
+    """Caption every region of the images uniquely; goes on where an earlier run stopped."""
+    from ureca_lib.annotate.pipeline import annotate_images
+    from ureca_lib.annotate.sources import SplitRule
+    from ureca_lib.annotate.store import StoreError
+
+    try:
+        options = [_per_split(values) for values in (annotator, model, base_url)]
+        settings = _settings(paper, rounds, tuple(verify or ()), strict, retry_failed)
+        verifier = None
+        if verifier_model:
+            verifier = _annotator("openai", verifier_model, verifier_url, device)
+        summary = annotate_images(
+            images,
+            out,
+            _OfSplits(options, device),
+            settings,
+            splits=SplitRule.parse(split),
+            verifier=verifier,
+            features=_features(dino, device),
+            in_flight=in_flight,
+            progress=progress,
+        )
+    except (ValueError, OSError, StoreError, ImportError) as error:
+        raise _stop(error) from None
+    typer.echo(f"{summary}\nstore: {out}")
+    if not summary.complete:
+        typer.echo(f"why: ureca status {out}; run the same command again to go on", err=True)
+        raise typer.Exit(1)
+
+
+def status(store: Annotated[Path, typer.Argument(help="The store, an SQLite file.")]) -> None:
+    """Show what a store holds: counts by stage and state, failures, rate, time left."""
+    from ureca_lib.annotate.progress import read_status
+    from ureca_lib.annotate.store import Store, StoreError
+
+    try:
+        with Store(store, create=False) as opened:
+            typer.echo(str(read_status(opened)))
+    except StoreError as error:
+        raise _stop(error) from None
+
+
+def _per_split(values: list[str] | None) -> dict[str, str]:
+    """`["a", "test=b"]` -> `{"": "a", "test": "b"}`."""
+    found: dict[str, str] = {}
+    for value in values or []:
+        split, separator, rest = value.partition("=")
+        # an address may hold "=" itself
+        key, text = (split, rest) if separator and split.isidentifier() else ("", value)
+        if key in found:
+            raise ValueError(f"{value!r}: given twice for {key or 'all splits'}")
+        found[key] = text
+    return found
+
+
+class _OfSplits(dict):
+    """For each split its annotator, made when it is first asked for."""
+
+    def __init__(self, options: list[dict[str, str]], device: str):
+        super().__init__()
+        self._options, self._device = options, device
+
+    def get(self, split: str, default: object = None) -> Annotator:
+        """What the split's options say, or those of all splits; alike options share one."""
+        kind, model, url = (option.get(split, option.get("")) for option in self._options)
+        key = (kind or "attributes", model, url)
+        if key not in self:
+            self[key] = _annotator(*key, self._device)
+        return self[key]
+
+
+def _annotator(kind: str, model: str | None, base_url: str | None, device: str) -> Annotator:
+    from ureca_lib.annotate.annotators import (
+        AttributeAnnotator,
+        OpenAIAnnotator,
+        TransformersAnnotator,
+    )
+
+    if kind == "attributes":
+        if model or base_url:
+            raise ValueError("a model or an address needs --annotator openai or transformers")
+        return AttributeAnnotator()
+    if kind not in ("openai", "transformers"):
+        raise ValueError(f"an annotator is attributes, openai or transformers, not {kind!r}")
+    if not model:
+        raise ValueError(f"--annotator {kind} needs --model")
+    if kind == "openai":
+        return OpenAIAnnotator(model, base_url=base_url)
+    if base_url:
+        raise ValueError("--annotator transformers runs here; --base-url is for openai")
+    return TransformersAnnotator(model, device=device)
+
+
+def _features(dino: str | None, device: str) -> RegionFeatures | None:
+    if dino is None:
+        return None
+    from ureca_lib.annotate.dino import Dinov2Features
+
+    return Dinov2Features(dino, device)
+
+
+def _settings(
+    paper: bool, rounds: int, verify: tuple[str, ...], strict: bool, retry_failed: bool
+) -> PipelineSettings:
+    from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
+
+    settings = PipelineSettings.paper() if paper else PipelineSettings()
+    if not paper:
+        settings = replace(settings, check=CheckSettings(rounds=rounds))
+    verify = tuple(sorted({*settings.verify_splits, *verify}))
+    return replace(settings, verify_splits=verify, strict=strict, retry_failed=retry_failed)
+
+
+def _stop(reason: Exception | str) -> typer.Exit:
+    """Say why, on standard error, and end with status 2: the input is at fault."""
+    typer.echo(f"ureca: {reason}", err=True)
+    return typer.Exit(2)

@@ -1,0 +1,123 @@
+"""What a store says of its runs: how much is done, what failed and why, and how long it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ureca_lib.annotate.protocol import STAGES
+from ureca_lib.annotate.records import STATES
+from ureca_lib.annotate.store import Store
+
+_REASONS = 10  # failures shown, the most frequent first
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something failed, how often, and an example of where."""
+
+    what: str  # "image", or the stage
+    reason: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """Counts of a store.
+
+    Args:
+        images: by split and status.
+        answers: by stage and status.
+        states: of the regions of finished images.
+        failures: the most frequent first.
+        calls: number, seconds, prompt and reply tokens of all answers that are kept.
+        rate: images a second of the latest run, or None before its first.
+        left: seconds until all images are finished at that rate.
+        stopped: why the latest run ended early.
+    """
+
+    images: Counter[tuple[str, str]] = field(default_factory=Counter)
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    states: Counter[str] = field(default_factory=Counter)
+    failures: tuple[Failure, ...] = ()
+    calls: tuple[int, float, int, int] = (0, 0.0, 0, 0)
+    rate: float | None = None
+    left: float | None = None
+    stopped: str | None = None
+
+    def __str__(self) -> str:
+        lines = [f"images    {_counts(self.images)}"]
+        for stage in STAGES:
+            counts = Counter({("", k[1]): n for k, n in self.answers.items() if k[0] == stage})
+            lines.append(f"{stage:<9} {_counts(counts)}")
+        states = [f"{self.states[state]} {state}" for state in STATES if self.states[state]]
+        lines.append(f"regions   {', '.join(states) or 'none yet'}")
+        number, seconds, prompt, reply = self.calls
+        mean = f", {seconds / number:.2f} s each" if number else ""
+        lines.append(f"calls     {number:,}{mean}; {prompt:,} + {reply:,} tokens")
+        rate = "none yet" if self.rate is None else f"{60 * self.rate:.3g} images a minute"
+        left = "" if self.left is None else f", {duration(self.left)} left"
+        lines.append(f"rate      {rate}{left}")
+        if self.stopped:
+            lines.append(f"stopped   {self.stopped}")
+        lines += [
+            f"failed    {f.count} x {f.what}: {f.reason} ({f.example})" for f in self.failures
+        ]
+        return "\n".join(lines)
+
+
+def read_status(store: Store) -> StoreStatus:
+    """Count what a store holds; safe while runs go on."""
+    images = store.rows("SELECT split, status, count(*) FROM images GROUP BY 1, 2")
+    answers = store.rows("SELECT stage, status, count(*) FROM answers GROUP BY 1, 2")
+    states = store.rows("SELECT state, count(*) FROM captions GROUP BY 1")
+    asked = "SELECT count(*), total(seconds), sum(prompt_tokens), sum(reply_tokens) FROM answers"
+    (calls,) = store.rows(f"{asked} WHERE status IN ('done', 'failed')")
+    rate, stopped = _latest_run(store)
+    waiting = sum(count for _, status, count in images if status == "waiting")
+    return StoreStatus(
+        Counter({(split, status): count for split, status, count in images}),
+        Counter({(stage, status): count for stage, status, count in answers}),
+        Counter(dict(states)),
+        _failures(store),
+        (calls[0], calls[1], calls[2] or 0, calls[3] or 0),
+        rate,
+        waiting / rate if rate else None,
+        stopped,
+    )
+
+
+def _latest_run(store: Store) -> tuple[float | None, str | None]:
+    query = "SELECT images, updated - started, stopped FROM runs ORDER BY id DESC LIMIT 1"
+    for images, seconds, stopped in store.rows(query):
+        return (images / seconds if images and seconds > 0 else None), stopped
+    return None, None
+
+
+def _failures(store: Store) -> tuple[Failure, ...]:
+    images = store.rows(
+        "SELECT 'image', error, count(*), min(image) FROM images WHERE status='failed' GROUP BY 2"
+    )
+    answers = store.rows(
+        "SELECT stage, error, count(*), min(image || ', region ' || region) FROM answers "
+        "WHERE status='failed' GROUP BY 1, 2"
+    )
+    found = [Failure(*row) for row in images + answers]
+    return tuple(sorted(found, key=lambda failure: -failure.count)[:_REASONS])
+
+
+def _counts(counts: Counter[tuple[str, str]]) -> str:
+    found = [f"{count:,} {' '.join(key).strip()}" for key, count in sorted(counts.items())]
+    return ", ".join(found) or "none"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 40 s, 12 min, 3 h 20 min, 2 d 5 h."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
