@@ -16,7 +16,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from ureca_lib.annotate.colors import COLOR_BINS, RegionColor, color_bins, region_color
+from ureca_lib.annotate.colors import RegionColor, color_bins, region_color
 from ureca_lib.mask_tree import MaskTree
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.rle import run_lengths
@@ -97,26 +97,11 @@ def measure_regions(
     """
     check_tree(image, tree)
     bins = color_bins(image.pixels) if color else None
-    owner = np.full((image.height, image.width), -1, np.int32)
     keys = mask_keys(image)
     distinct = {keys[region.id]: region for region in image}
     order = sorted(distinct, key=lambda key: (-distinct[key].area, key))
-    found: dict[bytes, RegionAttributes] = {}
-    histograms = []
-    for rank, key in enumerate(order):
-        region = distinct[key]
-        box, mask = cropped_mask(region)
-        np.copyto(owner[_window(box)], rank, where=mask)
-        found[key] = _measure(region, box, mask)
-        if bins is not None:
-            histograms.append(_histogram(bins[_window(box)], mask))
-    for rank, key in enumerate(order):
-        if bins is not None:
-            window = _window(found[key].box)
-            own = owner[window] == rank
-            enough = np.count_nonzero(own) >= _OWN_SHARE * found[key].area
-            histogram = _histogram(bins[window], own) if enough else histograms[rank]
-            found[key] = replace(found[key], color=region_color(histogram))
+    measured = _measure_all([distinct[key] for key in order], bins)
+    found = dict(zip(order, measured, strict=True))
     holders = different_ancestors(tree, keys)
     return {
         region.id: replace(
@@ -126,6 +111,27 @@ def measure_regions(
         )
         for region in image
     }
+
+
+def _measure_all(regions: list[Region], bins: np.ndarray | None) -> list[RegionAttributes]:
+    """Figures of regions given from the largest, no two with the same mask; no nouns yet."""
+    owner = np.full(regions[0].size if regions else (0, 0), -1, np.int32)
+    found, samples = [], []
+    for rank, region in enumerate(regions):
+        box, mask = cropped_mask(region)
+        np.copyto(owner[_window(box)], rank, where=mask)
+        found.append(_measure(region, box, mask))
+        if bins is not None:
+            samples.append(_sample(bins[_window(box)], mask))
+    if bins is None:
+        return found
+    for rank, region in enumerate(regions):
+        window = _window(found[rank].box)
+        own = owner[window] == rank
+        enough = np.count_nonzero(own) >= _OWN_SHARE * region.area
+        sample = _sample(bins[window], own) if enough else samples[rank]
+        found[rank] = replace(found[rank], color=region_color(sample))
+    return found
 
 
 def check_tree(image: RegionImage, tree: MaskTree) -> None:
@@ -207,12 +213,11 @@ def measure_outline(mask: np.ndarray) -> Outline:
     return Outline(columns / rows, float(mask.mean()), ratio, len(ys) / ellipse, hole)
 
 
-def _histogram(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _sample(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(N,) colour cells of pixels inside the mask, on a grid where there are very many."""
     step = max(1, int(np.sqrt(mask.size / _SAMPLED)))
     chosen = bins[::step, ::step][mask[::step, ::step]]
-    if chosen.size < 100:
-        chosen = bins[mask]
-    return np.bincount(chosen, minlength=COLOR_BINS)
+    return chosen if chosen.size >= 100 else bins[mask]
 
 
 def _window(box: tuple[int, int, int, int]) -> tuple[slice, slice]:

@@ -48,7 +48,6 @@ SAID_SHARE = 0.6  # of the pixels that have a name for it to be said
 FITS_SHARE = 0.2  # of the pixels that have a name for it not to be ruled out
 _BORDER = 9.0  # CIELAB units around a region's colour that may be read as another name
 _PAIR_SHARE, _PAIR_TOTAL, _PAIR_CONTRAST = 0.25, 0.85, 35.0
-COLOR_BINS = 32**3
 
 
 @dataclass(frozen=True)
@@ -71,21 +70,20 @@ def color_bins(pixels: np.ndarray) -> np.ndarray:
     return (cells[..., 0] << 10) | (cells[..., 1] << 5) | cells[..., 2]
 
 
-def region_color(histogram: np.ndarray) -> RegionColor:
+def region_color(bins: np.ndarray) -> RegionColor:
     """Colour names of a region.
 
     Args:
-        histogram: (COLOR_BINS,) number of the region's pixels in each cell of `color_bins`.
+        bins: (N,) cells, as `color_bins` gives them, of its pixels or of a sample of them.
 
     Returns:
         Its names, such as "brown" and "dark brown", or "black and white" for two that contrast.
     """
     lab, names = _grid()
-    total = histogram.sum()
-    if total == 0:
+    if not bins.size:
         return RegionColor()
-    used = np.flatnonzero(histogram)
-    weights, lab, names = histogram[used] / total, lab[used], names[used]
+    used, counts = np.unique(bins, return_counts=True)
+    weights, lab, names = counts / bins.size, lab[used], names[used]
     tones = np.bincount(names, weights, len(BASIC_COLORS) * len(TONES))
     tones = tones.reshape(len(BASIC_COLORS), len(TONES))
     shares = tones.sum(1)
@@ -134,10 +132,10 @@ def _mean_lab(lab: np.ndarray, weights: np.ndarray, names: np.ndarray, basic: in
 
 @cache
 def _grid() -> tuple[np.ndarray, np.ndarray]:
-    """CIELAB (COLOR_BINS, 3) and name index (COLOR_BINS,) of the middle of each cell."""
-    cells = np.stack(np.unravel_index(np.arange(COLOR_BINS), (32, 32, 32)), axis=-1)
+    """CIELAB (32 ** 3, 3) and name index (32 ** 3,) of each cell's colour."""
+    cells = np.stack(np.unravel_index(np.arange(32**3), (32, 32, 32)), axis=-1)
     # the cells' middles, stretched so that the first is black and the last white
-    lab = rgb2lab(cells[None] / 31)[0]  # (COLOR_BINS, 3)
+    lab = rgb2lab(cells[None] / 31)[0]  # (32 ** 3, 3)
     return lab, _name_lab(lab)
 
 

@@ -99,11 +99,6 @@ def _extended(options: Iterable[Option], charge: float) -> Iterator[Option]:
     return (Option(o.description, o.charge + charge, o.isolates) for o in options)
 
 
-def isolates(scene: ImageAttributes, index: int, description: Description) -> bool:
-    """Whether a description that fits a region fits no other, but for those with its mask."""
-    return len(scene.counted(description)) == 1
-
-
 def _ranks(
     scene: ImageAttributes, index: int, description: Description, directions: tuple[str, ...]
 ) -> Iterator[Option]:
@@ -173,4 +168,4 @@ def _places(scene: ImageAttributes, index: int, description: Description) -> Ite
         if scene.placed(index, value, whole):
             placed = (*description, Attribute("place", value, among=whole))
             if len(scene.counted(placed)) < before:
-                yield Option(placed, _PLACE, isolates(scene, index, placed))
+                yield Option(placed, _PLACE, scene.isolates(placed))

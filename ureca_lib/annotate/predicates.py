@@ -143,6 +143,10 @@ class ImageAttributes:
         """Indices of the regions that fit, one for each mask."""
         return np.unique(self.twin[self.fits(description)])
 
+    def isolates(self, description: Description) -> bool:
+        """Whether the regions that fit all have one mask."""
+        return len(self.counted(description)) == 1
+
     def _fits_one(self, attribute: Attribute) -> np.ndarray:
         value = attribute.value
         if attribute.kind == "type":

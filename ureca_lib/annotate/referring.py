@@ -14,7 +14,7 @@ from itertools import combinations
 
 from ureca_lib.annotate.attributes import UNNAMED_PART
 from ureca_lib.annotate.english import is_collective, is_group, is_light, ordinal, phrase, plural
-from ureca_lib.annotate.positions import Option, isolates, position_options
+from ureca_lib.annotate.positions import Option, position_options
 from ureca_lib.annotate.predicates import Attribute, Description, ImageAttributes
 
 PREFERENCE = ("whole", "color", "shape", "position")
@@ -82,9 +82,7 @@ class Composer:
             found = ReferringPhrase(description, phrase(description))
             first = first or found
             free = said.get(found.text, twin) == twin
-            as_good = isolates(self.scene, index, description) or not isolates(
-                self.scene, index, first.description
-            )
+            as_good = self.scene.isolates(description) >= self.scene.isolates(first.description)
             if free and as_good and len(found.text.split()) <= self.max_words:
                 return found
         return self._numbered(first, said, twin)
@@ -111,7 +109,7 @@ class Composer:
         self, index: int, description: Description, preference: tuple[str, ...]
     ) -> Description:
         for kind in preference:
-            if isolates(self.scene, index, description):
+            if self.scene.isolates(description):
                 break
             if kind == "position":
                 description = self._positioned(index, description)
@@ -168,7 +166,7 @@ class Composer:
             for whole in near
             if (kinds[whole] != kinds[index] or kinds[whole] == UNNAMED_PART)
             and len(self.phrases[whole].text.split()) <= self.max_whole_words
-            and isolates(self.scene, whole, self._known(whole))
+            and self.scene.isolates(self._known(whole))
         ]
 
     def _known(self, whole: int) -> Description:
