@@ -74,7 +74,7 @@ class Frame:
         if pixels.shape[:2] == (self.height, self.width):
             return pixels
         size = (self.width, self.height)
-        return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+        return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
     def mapped(self, cut: Cut) -> Cut:
         """The mask in pixels of the picture; never empty, however small it becomes."""

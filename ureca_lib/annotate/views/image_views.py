@@ -43,6 +43,7 @@ class ImageViews:
         whole = (0, 0, image.width, image.height)
         self._whole = frame_of([whole], image.height, image.width, self.settings)
         self._shown = self._whole.resized(self._photo)
+        self._shown_blurred = self._whole.resized(self._blurred)
         self._cut = lru_cache(maxsize=_KEPT)(self._decode)
 
     def target_crop(self, region_id: RegionId) -> np.ndarray:
@@ -76,10 +77,9 @@ class ImageViews:
         around = main_object_id if as_published else parent_id
         if around is None:
             frame = self._whole
-            if as_published:
-                canvas = self._shown.copy()
-            else:
-                canvas = frame.resized(self._blurred_around(frame, target))
+            canvas = (self._shown if as_published else self._shown_blurred).copy()
+            if not as_published:
+                show_sharp(canvas, self._shown, frame.mapped(target))
         else:
             context = self._cut(around)
             frame = self._frame([context, target])  # a part may reach out of its parent
