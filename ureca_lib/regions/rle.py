@@ -25,6 +25,8 @@ from ureca_lib.regions.errors import (
 
 MAX_PIXELS = 2**28  # a mask of this size takes 256 MiB decoded; SA-1B's largest have 2**24
 _PIXEL_LIMIT = 2**29 - 1  # beyond, a run takes seven groups, which pycocotools does not hold
+# magnitudes from which a number takes one group of five bits more
+_GROUP_ENDS = 2 ** (5 * np.arange(1, 7) - 1)
 _PACKED = (str, bytes, bytearray, memoryview)
 
 
@@ -43,8 +45,7 @@ def run_lengths(counts: str | bytes) -> np.ndarray:
     Raises:
         RLEError: a character outside the alphabet, an unfinished number, a negative run.
     """
-    raw = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else bytes(counts)
-    codes = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+    codes = np.frombuffer(_as_bytes(counts), np.uint8).astype(np.int64) - 48
     if codes.size == 0:
         raise RLEError("the encoding is empty")
     if codes.min() < 0 or codes.max() > 63:
@@ -80,10 +81,8 @@ def pack_runs(runs: np.ndarray) -> bytes:
         runs: (runs,) int64, none negative, of less than 2**29 pixels in all.
     """
     runs = _without_empty(runs)
-    values = runs.copy()
-    values[3:] -= runs[1:-2]
-    magnitudes = np.where(values < 0, ~values, values)
-    groups = 1 + np.searchsorted(_GROUP_ENDS, magnitudes, side="right")
+    values = _differences(runs)
+    groups = _groups(values)
     last = np.cumsum(groups) - 1
     place = np.arange(groups.sum()) - np.repeat(last - groups + 1, groups)
     codes = ((np.repeat(values, groups) >> (5 * place)) & 0x1F) | 0x20
@@ -91,7 +90,22 @@ def pack_runs(runs: np.ndarray) -> bytes:
     return (codes + 48).astype(np.uint8).tobytes()
 
 
-_GROUP_ENDS = 2 ** (5 * np.arange(1, 7) - 1)  # magnitudes from which a number takes one group more
+def _differences(runs: np.ndarray) -> np.ndarray:
+    values = runs.copy()
+    values[3:] -= runs[1:-2]
+    return values
+
+
+def _groups(values: np.ndarray) -> np.ndarray:
+    """How many groups of five bits, the highest of them the sign, each number needs."""
+    return 1 + np.searchsorted(_GROUP_ENDS, np.where(values < 0, ~values, values), side="right")
+
+
+def _canonical(counts: bytes, runs: np.ndarray) -> bytes:
+    """`pack_runs(runs)`, given an encoding of those runs, which most often is canonical."""
+    if runs[1:].all() and len(counts) == _groups(_differences(runs)).sum():
+        return counts
+    return pack_runs(runs)
 
 
 def _without_empty(runs: np.ndarray) -> np.ndarray:
@@ -145,16 +159,18 @@ def check_rle(
             f"the mask is {size[1]} x {size[0]} but the image is {width} x {height} "
             "(width x height)"
         )
-    runs = run_lengths(counts) if isinstance(counts, _PACKED) else _uncompressed_runs(counts)
+    packed = isinstance(counts, bytes)
+    runs = run_lengths(counts) if packed else _uncompressed_runs(counts)
     total, area = int(runs.sum()), int(runs[1::2].sum())
     if total != size[0] * size[1]:
         raise RLEError(f"the runs add up to {total} pixels but the size has {size[0] * size[1]}")
     if area == 0:
         raise EmptyMaskError("the mask has no pixels")
-    return {"size": list(size), "counts": pack_runs(runs)}, area
+    counts = _canonical(counts, runs) if packed else pack_runs(runs)
+    return {"size": list(size), "counts": counts}, area
 
 
-def _size_and_counts(rle: Any) -> tuple[tuple[int, int], Any]:
+def _size_and_counts(rle: Any) -> tuple[tuple[int, int], bytes | list[Any]]:
     if not isinstance(rle, Mapping):
         raise WrongTypeError(f"a run-length encoding is an object, not {type(rle).__name__}")
     for key in ("size", "counts"):
@@ -164,12 +180,16 @@ def _size_and_counts(rle: Any) -> tuple[tuple[int, int], Any]:
     if size is None or len(size) != 2 or not all(is_whole(side) for side in size):
         found = reprlib.repr(rle["size"])
         raise WrongTypeError(f"the segmentation's size is two whole numbers, not {found}")
-    if not isinstance(counts, _PACKED):
-        counts = as_list(counts)
-        if counts is None:
-            kind = type(rle["counts"]).__name__
-            raise WrongTypeError(f"counts is a string or a list, not {kind}")
+    counts = _as_bytes(counts) if isinstance(counts, _PACKED) else as_list(counts)
+    if counts is None:
+        kind = type(rle["counts"]).__name__
+        raise WrongTypeError(f"counts is a string or a list, not {kind}")
     return (int(size[0]), int(size[1])), counts
+
+
+def _as_bytes(counts: str | bytes) -> bytes:
+    # letters that ASCII lacks become bytes that no encoding has
+    return counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else bytes(counts)
 
 
 def _uncompressed_runs(counts: list[Any]) -> np.ndarray:
