@@ -1,0 +1,264 @@
+"""Presets: the sizes that a URECA model comes in, and what each costs.
+
+The paper builds on InternVL2.5 (App. A), so the sizes are those of its published configurations.
+InternLM2 is a Llama to transformers, its fused query, key and value weights taken apart. A preset
+is a configuration and nothing else: the code path is one for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from ureca_lib.configuration import UrecaConfig
+from ureca_lib.costs import Costs, model_costs
+
+SA1B_PHOTO = (2250, 1500)  # width and height of a typical SA-1B photo in pixels
+PATCH_SIZE = 14  # InternViT's, in pixels
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The size of a transformer."""
+
+    hidden_size: int = field(metadata={"help": "width of its layers"})
+    num_hidden_layers: int = field(metadata={"help": "number of layers"})
+    num_attention_heads: int = field(metadata={"help": "attention heads a layer"})
+    intermediate_size: int = field(metadata={"help": "width of its feed-forward layers"})
+
+
+INTERNVIT_300M = Layers(1024, 24, 16, 4096)  # InternViT-300M-448px-V2_5
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A URECA model's size, and how it is adapted."""
+
+    name: str = field(metadata={"help": "what `--preset` takes"})
+    backbone: str = field(metadata={"help": "the checkpoint that training starts from"})
+    language: Layers = field(metadata={"help": "the language model"})
+    model_type: Literal["qwen2", "llama"] = field(metadata={"help": "its class in transformers"})
+    num_key_value_heads: int = field(metadata={"help": "its key and value heads"})
+    vocab_size: int = field(
+        metadata={"help": "its embeddings, with the three mask tokens behind the backbone's own"}
+    )
+    image_token_id: int = field(metadata={"help": "id of <IMG_CONTEXT>"})
+    lora_rank: int = field(metadata={"help": "rank of stage 2's adapters; alpha is twice the rank"})
+    vision: Layers = field(default=INTERNVIT_300M, metadata={"help": "the vision tower"})
+    tile_size: int = field(default=448, metadata={"help": "side of a tile in pixels"})
+    tie_word_embeddings: bool = field(
+        default=False, metadata={"help": "whether input and output embeddings are one"}
+    )
+    rms_norm_eps: float = field(
+        default=1e-6, metadata={"help": "epsilon of the language model's norms"}
+    )
+    rope_theta: float = field(default=1e6, metadata={"help": "base of its rotary positions"})
+    max_position_embeddings: int = field(
+        default=32768, metadata={"help": "longest input in tokens"}
+    )
+
+    @property
+    def lora_alpha(self) -> int:
+        """Scale of the adapters: twice their rank, as published."""
+        return 2 * self.lora_rank
+
+    @property
+    def mask_token_id(self) -> int:
+        """Id of <MASK_CONTEXT>: published training adds it first, then <mask> and </mask>."""
+        return self.vocab_size - 3
+
+
+# ranks are the published ones: 16 for 1B and 4B, 128 for 8B (at 4 to 16 mask tokens); nobody has
+# published a 2B, which takes its siblings' 16
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="tiny",
+            backbone="none: trained from scratch on procedural scenes",
+            language=Layers(160, 4, 4, 480),
+            model_type="qwen2",
+            num_key_value_heads=4,
+            vocab_size=326,  # words of the procedural scenes' captions, and the special tokens
+            image_token_id=322,
+            lora_rank=16,
+            vision=Layers(160, 4, 4, 480),
+            tile_size=112,
+            tie_word_embeddings=True,
+            rope_theta=1e4,
+            max_position_embeddings=2048,
+        ),
+        Preset(
+            name="1b",
+            backbone="InternVL2.5-1B (Qwen2.5-0.5B)",
+            language=Layers(896, 24, 14, 4864),
+            model_type="qwen2",
+            num_key_value_heads=2,
+            vocab_size=151674 + 3,
+            image_token_id=151667,
+            lora_rank=16,
+        ),
+        Preset(
+            name="2b",
+            backbone="InternVL2.5-2B (InternLM2.5-1.8B)",
+            language=Layers(2048, 24, 16, 8192),
+            model_type="llama",
+            num_key_value_heads=8,
+            vocab_size=92553 + 3,
+            image_token_id=92546,
+            lora_rank=16,
+            rms_norm_eps=1e-5,
+        ),
+        Preset(
+            name="4b",
+            backbone="InternVL2.5-4B (Qwen2.5-3B)",
+            language=Layers(2048, 36, 16, 11008),
+            model_type="qwen2",
+            num_key_value_heads=2,
+            vocab_size=151674 + 3,
+            image_token_id=151667,
+            lora_rank=16,
+        ),
+        Preset(
+            name="8b",
+            backbone="InternVL2.5-8B (InternLM2.5-7B)",
+            language=Layers(4096, 32, 32, 14336),
+            model_type="llama",
+            num_key_value_heads=8,
+            vocab_size=92553 + 3,
+            image_token_id=92546,
+            lora_rank=128,
+            rms_norm_eps=1e-5,
+        ),
+    )
+}
+
+
+def get_preset(name: str) -> Preset:
+    """A preset by its name.
+
+    Raises:
+        ValueError: there is none of that name; lists those there are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}: choose from {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def preset_config(name: str, vocab_size: int | None = None, **settings: Any) -> UrecaConfig:
+    """The model configuration of a preset: the paper's settings on the preset's sizes.
+
+    Args:
+        name: "tiny", "1b", "2b", "4b" or "8b".
+        vocab_size: of a tokenizer of one's own, which ends in the six placeholder tokens in the
+            order of `ureca_lib.conversation.VISUAL_TOKENS`; by default the preset's.
+        settings: fields of `UrecaConfig`, such as `num_mask_tokens` or `mask_position`.
+
+    Raises:
+        ValueError: no such preset, or settings that do not fit; TypeError: an unknown setting.
+    """
+    preset = get_preset(name)
+    if unknown := sorted(set(settings) - set(UrecaConfig().to_dict())):
+        raise TypeError(f"UrecaConfig has no field {', '.join(unknown)}")
+    vision = asdict(preset.vision) | {
+        "image_size": preset.tile_size,
+        "patch_size": PATCH_SIZE,
+        "attention_bias": True,
+    }
+    text = asdict(preset.language) | {
+        "model_type": preset.model_type,
+        "num_key_value_heads": preset.num_key_value_heads,
+        "vocab_size": vocab_size or preset.vocab_size,
+        "max_position_embeddings": preset.max_position_embeddings,
+        "rms_norm_eps": preset.rms_norm_eps,
+        "rope_theta": preset.rope_theta,
+    }
+    own = {
+        "vision_config": vision,
+        "text_config": text,
+        "image_token_id": preset.image_token_id if vocab_size is None else vocab_size - 4,
+        "mask_token_id": text["vocab_size"] - 3,
+        "tie_word_embeddings": preset.tie_word_embeddings,
+    }
+    return UrecaConfig(**(own | settings))
+
+
+@cache
+def describe_preset(name: str) -> Costs:
+    """What a preset costs: parameters, tokens of an SA-1B photo, estimates of memory.
+
+    The photo is one of 2250 x 1500 pixels, for a preset of smaller tiles reduced as they are.
+
+    Raises:
+        ValueError: no such preset.
+    """
+    preset = get_preset(name)
+    config = preset_config(name)
+    photo = tuple(round(side * preset.tile_size / 448) for side in SA1B_PHOTO)
+    return model_costs(config, preset.lora_rank, photo)
+
+
+def presets_table() -> list[dict[str, Any]]:
+    """A dictionary for each preset: its name, what it is, and the fields of `Costs`."""
+    return [
+        {
+            "preset": preset.name,
+            "backbone": preset.backbone,
+            "parameters": costs.parameters,
+            **asdict(costs),
+            "lora_rank": preset.lora_rank,
+        }
+        for preset in PRESETS.values()
+        for costs in (describe_preset(preset.name),)
+    ]
+
+
+def presets_text() -> str:
+    """The presets side by side, for a terminal; the formulas are in `ureca_lib.costs`."""
+    table = presets_table()
+    lines = [[title, *(shown(row[key]) for row in table)] for title, key, shown in _ROWS]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    ]
+    backbones = [f"{row['preset']:>4}: {row['backbone']}" for row in table]
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:], "", *backbones, "", *_NOTES])
+
+
+def _count(number: int) -> str:
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
+
+
+def _gib(number: int) -> str:
+    return f"{number / 2**30:.2g}" if number < 10 * 2**30 else f"{number / 2**30:.0f}"
+
+
+_ROWS = (
+    ("", "preset", str),
+    ("parameters", "parameters", _count),
+    ("  vision tower", "vision_tower", _count),
+    ("  projector", "projector", _count),
+    ("  mask encoder", "mask_encoder", _count),
+    ("  language model", "language_model", _count),
+    ("trained in stage 1 (mask encoder)", "stage_1", _count),
+    ("trained in stage 2 (LoRA)", "stage_2", _count),
+    ("  of rank", "lora_rank", str),
+    ("tiles of a photo, with thumbnail", "tiles", str),
+    ("  image tokens", "image_tokens", str),
+    ("  mask tokens of a region", "mask_tokens", str),
+    ("memory, GiB: to caption", "inference_bytes", _gib),
+    ("  to train, stage 1", "stage_1_bytes", _gib),
+    ("  to train, stage 2", "stage_2_bytes", _gib),
+)
+
+_NOTES = (
+    "A photo is 2250 x 1500 pixels, as SA-1B's are; for tiny, reduced with its tiles.",
+    "Memory is an estimate, in bfloat16. To caption: weights, keys and values, working memory of",
+    "one region. To train: weights, 16 bytes a learnt parameter, and one sample with gradient",
+    "checkpointing.",
+)
