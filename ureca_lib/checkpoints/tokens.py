@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ureca_lib.checkpoints.errors import CheckpointError
+from ureca_lib.checkpoints.sentencepiece_model import internlm2_tokenizer
 from ureca_lib.checkpoints.tensor_files import read_json
 from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT, TURN_END, add_visual_tokens
 
@@ -58,12 +59,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     """
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return None
+    file = folder / "tokenizer_config.json"
+    settings = read_json(file) if file.is_file() else {}
+    own = str(settings.get("tokenizer_class", "")).startswith("InternLM2")
+    if own and not (folder / "tokenizer.json").is_file():
+        tokenizer = internlm2_tokenizer(
+            folder,
+            added_tokens(folder),
+            settings.get("add_bos_token", True),
+            settings.get("model_max_length"),
+        )
+        return add_visual_tokens(tokenizer)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise CheckpointError(
             folder,
-            "its tokenizer cannot be built without running its code (a tokenizer.model needs the "
-            f"sentencepiece package): {error}",
+            f"its tokenizer cannot be built without running its code: {error}",
         ) from error
     return add_visual_tokens(tokenizer)
