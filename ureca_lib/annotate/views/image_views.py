@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -44,7 +44,8 @@ class ImageViews:
         self._whole = frame_of([whole], image.height, image.width, self.settings)
         self._shown = self._whole.resized(self._photo)
         self._shown_blurred = self._whole.resized(self._blurred)
-        self._cut = lru_cache(maxsize=_KEPT)(self._decode)
+        # of the image, not of self: a cycle would keep the pictures until the collector comes
+        self._cut = lru_cache(maxsize=_KEPT)(partial(_decode, image))
 
     def target_crop(self, region_id: RegionId) -> np.ndarray:
         """The target cropped, with all else blurred (Table 7, Image-2): (h, w, 3) uint8.
@@ -136,10 +137,10 @@ class ImageViews:
         color = self.settings.contour_color if index is None else number_color(index)
         draw_contour(canvas, cut, self.settings.contour_width, color)
 
-    def _decode(self, region_id: RegionId) -> Cut:
-        try:
-            region = self.image[region_id]
-        except KeyError:
-            reason = "the image has no region of this id"
-            raise RegionError(reason, self.image.path, region_id) from None
-        return Cut.of(region)
+
+def _decode(image: RegionImage, region_id: RegionId) -> Cut:
+    try:
+        region = image[region_id]
+    except KeyError:
+        raise RegionError("the image has no region of this id", image.path, region_id) from None
+    return Cut.of(region)
