@@ -16,11 +16,12 @@ from skimage.color import rgb2lab
 from skimage.feature import local_binary_pattern
 
 from ureca_lib.annotate.attributes import cropped_mask, measure_outline
-from ureca_lib.annotate.colors import COLOR_BINS, color_bins
+from ureca_lib.annotate.colors import color_bins
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import RegionImage
 
 _WEIGHTS = {"color": 2.0, "texture": 1.0, "shape": 2.0, "size": 1.0}
+COLOR_BINS = 32**3  # cells of `color_bins`
 _LIGHTNESS = np.arange(0.0, 101.0, 12.5)  # centres of the colour histogram, CIELAB
 _CHROMA = np.arange(-90.0, 91.0, 15.0)
 _SIDE = 64  # pixels a side at which texture is measured

@@ -136,25 +136,21 @@ class _OfSplits(dict):
 
 
 def _annotator(kind: str, model: str | None, base_url: str | None, device: str) -> Annotator:
-    from ureca_lib.annotate.annotators import (
-        AttributeAnnotator,
-        OpenAIAnnotator,
-        TransformersAnnotator,
-    )
+    if kind not in ("attributes", "openai", "transformers"):
+        raise ValueError(f"an annotator is attributes, openai or transformers, not {kind!r}")
+    if kind == "attributes" and (model or base_url):
+        raise ValueError("a model or an address needs --annotator openai or transformers")
+    if kind != "attributes" and not model:
+        raise ValueError(f"--annotator {kind} needs --model")
+    if kind == "transformers" and base_url:
+        raise ValueError("--annotator transformers runs here; --base-url is for openai")
+    from ureca_lib.annotate import annotators
 
     if kind == "attributes":
-        if model or base_url:
-            raise ValueError("a model or an address needs --annotator openai or transformers")
-        return AttributeAnnotator()
-    if kind not in ("openai", "transformers"):
-        raise ValueError(f"an annotator is attributes, openai or transformers, not {kind!r}")
-    if not model:
-        raise ValueError(f"--annotator {kind} needs --model")
+        return annotators.AttributeAnnotator()
     if kind == "openai":
-        return OpenAIAnnotator(model, base_url=base_url)
-    if base_url:
-        raise ValueError("--annotator transformers runs here; --base-url is for openai")
-    return TransformersAnnotator(model, device=device)
+        return annotators.OpenAIAnnotator(model, base_url=base_url)
+    return annotators.TransformersAnnotator(model, device=device)
 
 
 def _features(dino: str | None, device: str) -> RegionFeatures | None:

@@ -1,0 +1,578 @@
+"""The pipeline: concurrent, stopped and started at will, never stopped by one bad image."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from fake_annotators import FakeAnnotator, distinct_reply, small_image, write_images
+from typer.testing import CliRunner
+
+from ureca_lib.annotate.commands import annotate, status
+from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.progress import duration, read_status
+from ureca_lib.annotate.protocol import BudgetSpentError, Reply
+from ureca_lib.annotate.settings import CheckSettings, PipelineSettings, TreeSettings
+from ureca_lib.annotate.sources import SplitRule, find_sources
+from ureca_lib.annotate.store import Store
+from ureca_lib.annotate.views import ViewSettings
+
+SMALL = PipelineSettings(views=ViewSettings(min_side=0))  # enlarging 48 pixels takes time
+REGIONS = 7  # of `small_image`
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_images(tmp_path / "photos", 3)
+    return tmp_path / "photos"
+
+
+def run(images, store, annotator, settings=SMALL, **options):
+    return annotate_images(images, store, annotator, settings, progress=False, **options)
+
+
+def contents(path) -> dict:
+    """Everything that two runs have to agree on."""
+    with Store(path, create=False) as store:
+        return {
+            row.image: (
+                row.status,
+                row.error,
+                {step: replace(a, seconds=0.0) for step, a in store.answers(row.image).items()},
+                store.captions(row.image),
+            )
+            for row in store.images()
+        }
+
+
+@pytest.fixture
+def expected(folder, tmp_path):
+    run(folder, tmp_path / "expected.db", FakeAnnotator())
+    return contents(tmp_path / "expected.db")
+
+
+def test_every_region_gets_a_caption_with_its_provenance(folder, tmp_path):
+    annotator = FakeAnnotator("fake:1")
+    summary = run(folder, tmp_path / "s.db", annotator)
+    assert summary.complete and (summary.images, summary.done) == (3, 3)
+    assert summary.states == {"unique": 3 * REGIONS}
+    assert summary.calls == len(annotator.calls) == len(set(map(id, annotator.requests)))
+    with Store(tmp_path / "s.db") as store:
+        rows = store.images()
+        assert [row.image for row in rows] == [f"photos/image_{n}.json" for n in range(3)]
+        assert rows[0].photo.endswith("image_0.png") and (rows[0].width, rows[0].height) == (48, 48)
+        answers = store.answers(rows[1].image).values()
+        asked = [answer for answer in answers if answer.status == "done"]
+        assert {answer.annotator for answer in asked} == {"fake:1"}
+        versions = {answer.prompt_version for answer in asked}
+        assert {"short/1", "short-main/1", "long/1", "unique/1"} == versions
+        assert all(a.inputs_hash and a.prompt_tokens > 0 and a.attempts == 1 for a in asked)
+        captions = store.captions(rows[1].image)
+        assert [caption.region_id for caption in captions] == [1, 2, 3, 4, 5, "six", "7"]
+        assert len({caption.text for caption in captions}) == REGIONS
+
+
+def test_requests_hold_views_prompt_and_context(folder, tmp_path):
+    annotator = FakeAnnotator()
+    run(folder / "image_0.json", tmp_path / "s.db", annotator)
+    for request in annotator.requests:
+        assert len(request.views) == (2 if request.stage == "short" else 1)
+        assert all(view.dtype == np.uint8 and view.ndim == 3 for view in request.views)
+        assert request.region_id in request.tree and len(request.image) == REGIONS
+        assert request.context.parent is None or request.context.parent in request.prompt
+
+
+def test_a_second_run_asks_nothing(folder, tmp_path):
+    run(folder, tmp_path / "s.db", FakeAnnotator())
+    before, annotator = contents(tmp_path / "s.db"), FakeAnnotator()
+    summary = run(folder, tmp_path / "s.db", annotator)
+    assert annotator.calls == [] and summary.already == 3 and summary.complete
+    assert contents(tmp_path / "s.db") == before
+
+
+def test_threads_or_not_the_captions_are_the_same(folder, tmp_path, expected):
+    slow = FakeAnnotator(max_in_flight=16, latency=0.01)
+    run(folder, tmp_path / "s.db", slow)
+    run(folder, tmp_path / "one.db", FakeAnnotator(), in_flight=1)
+    assert contents(tmp_path / "s.db") == contents(tmp_path / "one.db") == expected
+
+
+@pytest.mark.parametrize(("most", "in_flight", "reached"), [(3, None, 3), (8, 2, 2), (1, 5, 1)])
+def test_no_more_calls_in_flight_than_allowed(folder, tmp_path, most, in_flight, reached):
+    annotator = FakeAnnotator(max_in_flight=most, latency=0.02)
+    run(folder, tmp_path / "s.db", annotator, in_flight=in_flight)
+    assert annotator.most_active == reached
+
+
+def test_a_touched_file_is_looked_at_but_not_asked_about(folder, tmp_path):
+    run(folder, tmp_path / "s.db", FakeAnnotator())
+    path = folder / "image_1.json"
+    path.write_text(path.read_text() + "\n")
+    annotator = FakeAnnotator()
+    summary = run(folder, tmp_path / "s.db", annotator)
+    assert annotator.calls == [] and (summary.already, summary.done) == (2, 1)
+    assert summary.reused > 0
+
+
+def test_a_changed_photo_is_asked_about_again(folder, tmp_path):
+    run(folder, tmp_path / "s.db", FakeAnnotator())
+    (folder / "image_1.png").write_bytes((folder / "image_2.png").read_bytes())
+    annotator = FakeAnnotator()
+    run(folder, tmp_path / "s.db", annotator)
+    assert {request.image.file_name for request in annotator.requests} == {"image_1.png"}
+    assert {request.stage for request in annotator.requests} == {"short", "long", "unique"}
+
+
+def test_store_and_images_can_be_moved_together(folder, tmp_path, expected):
+    run(folder, tmp_path / "s.db", FakeAnnotator())
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (tmp_path / "s.db").rename(moved / "s.db")
+    folder.rename(moved / "photos")
+    annotator = FakeAnnotator()
+    run(moved / "photos", moved / "s.db", annotator)
+    assert annotator.calls == [] and contents(moved / "s.db") == expected
+
+
+def stages_asked(folder, store, settings, annotator=None, **options) -> set[str]:
+    annotator = annotator or FakeAnnotator()
+    run(folder, store, annotator, settings, **options)
+    return {request.stage for request in annotator.requests}
+
+
+def test_a_changed_setting_redoes_what_depends_on_it(folder, tmp_path):
+    store = tmp_path / "s.db"
+
+    def same(request):
+        return Reply("same") if request.stage == "unique" else distinct_reply(request)
+
+    asker = FakeAnnotator(say=same)
+    one = replace(SMALL, check=CheckSettings(rounds=1))
+    assert stages_asked(folder, store, one, asker) == {"short", "long", "unique"}
+    calls = len(asker.calls)
+    assert stages_asked(folder, store, replace(one, open_images=1)) == set()
+    # a second round asks for itself alone
+    asker = FakeAnnotator(say=same)
+    assert stages_asked(folder, store, replace(SMALL, check=CheckSettings(rounds=2)), asker) == {
+        "unique"
+    }
+    assert len(asker.calls) < calls
+    # other look-alikes change stage 4 alone
+    strict = replace(one, look_alikes=replace(one.look_alikes, threshold=0.97))
+    assert stages_asked(folder, store, strict, FakeAnnotator(say=same)) <= {"unique"}
+    # verification asks for itself alone
+    verified = replace(one, verify_splits=("train",))
+    assert "verify" in stages_asked(folder, store, verified, FakeAnnotator(say=same))
+    assert stages_asked(folder, store, verified, FakeAnnotator(say=same)) == set()
+    other = FakeAnnotator("other")
+    captioner = FakeAnnotator(say=same)
+    assert stages_asked(folder, store, verified, captioner, verifier=other) == set()
+    assert {stage for stage, _ in other.calls} == {"verify"}
+    # another annotator redoes everything, other views too
+    assert stages_asked(folder, store, one, FakeAnnotator("new", say=same)) == {
+        "short",
+        "long",
+        "unique",
+    }
+    narrow = replace(one, views=ViewSettings(min_side=0, margin=0.2))
+    assert stages_asked(folder, store, narrow, FakeAnnotator("new")) == {"short", "long", "unique"}
+
+
+def test_going_back_to_fewer_rounds_gives_the_same_as_never_having_left(folder, tmp_path):
+    def same(request):
+        return Reply("same") if request.stage == "unique" else distinct_reply(request)
+
+    one = replace(SMALL, check=CheckSettings(rounds=1))
+    run(folder, tmp_path / "one.db", FakeAnnotator(say=same), one)
+    for settings in (one, SMALL, one):
+        run(folder, tmp_path / "s.db", FakeAnnotator(say=same), settings)
+    assert contents(tmp_path / "s.db") == contents(tmp_path / "one.db")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_faulty_annotator_loses_nothing(folder, tmp_path, expected, seed):
+    """Fails a third of all questions, runs out of budget again and again; ends as if it had not."""
+    chance, lock, budget = random.Random(seed), threading.Lock(), [0]
+
+    def say(request):
+        with lock:
+            budget[0] -= 1
+            fault = chance.random() < 0.3
+            if budget[0] < 0:
+                raise BudgetSpentError("the budget is spent")
+        return Reply("", "failed", "status 500") if fault else distinct_reply(request)
+
+    runs = 0
+    while True:
+        budget[0] = chance.randrange(1, 25) if runs < 12 else 1000
+        runs += 1
+        summary = run(folder, tmp_path / "s.db", FakeAnnotator(say=say))
+        assert runs < 40
+        if summary.complete:
+            break
+    assert runs > 4
+    assert contents(tmp_path / "s.db") == expected
+
+
+def test_failed_answers_are_listed_and_not_asked_again_unless_wanted(folder, tmp_path):
+    def say(request):
+        bad = request.stage == "long" and request.region_id == 3
+        return Reply("", "failed", "refused") if bad else distinct_reply(request)
+
+    summary = run(folder, tmp_path / "s.db", FakeAnnotator(say=say))
+    assert (summary.partial, summary.done, summary.complete) == (3, 0, False)
+    assert summary.states == {"unique": 3 * (REGIONS - 1), "failed": 3}
+    kept = replace(SMALL, retry_failed=False)
+    annotator = FakeAnnotator()
+    summary = run(folder, tmp_path / "s.db", annotator, kept)
+    assert annotator.calls == [] and summary.partial == 3
+    with Store(tmp_path / "s.db") as store:
+        shown = read_status(store)
+    assert [(f.what, f.reason, f.count) for f in shown.failures] == [("long", "refused", 3)]
+    assert shown.answers["unique", "blocked"] == 3
+    annotator = FakeAnnotator()
+    assert run(folder, tmp_path / "s.db", annotator).complete
+    assert ("long", 3) in annotator.calls and ("short", 3) not in annotator.calls
+
+
+@pytest.mark.parametrize(
+    "bad", [Reply(""), Reply(" \n"), Reply("", "failed"), Reply("text", "failed", "why")]
+)
+def test_no_empty_or_failed_text_is_kept(tmp_path, bad):
+    run(small_image(0), tmp_path / "s.db", FakeAnnotator(say=lambda request: bad))
+    with Store(tmp_path / "s.db") as store:
+        answers = store.answers("image_0.png").values()
+        captions = store.captions("image_0.png")
+    assert {answer.status for answer in answers} == {"failed", "blocked"}
+    assert all(answer.text == "" and answer.error for answer in answers)
+    assert {(caption.state, caption.text) for caption in captions} == {("failed", "")}
+    assert all(caption.reason for caption in captions)
+
+
+def test_what_is_no_verdict_fails_and_halves_of_characters_are_replaced(tmp_path):
+    def say(request):
+        return Reply("perhaps" if request.stage == "verify" else f"\ud83d{request.prompt[-40:]}")
+
+    settings = replace(SMALL, verify_splits=("train",))
+    summary = run(small_image(0), tmp_path / "s.db", FakeAnnotator(say=say), settings)
+    assert summary.partial == 1
+    with Store(tmp_path / "s.db") as store:
+        assert all("keep or drop" in c.reason for c in store.captions("image_0.png"))
+
+
+def test_a_server_that_is_gone_stops_the_run_and_keeps_what_was_said(folder, tmp_path):
+    calls = iter(range(1000))
+
+    def say(request):
+        if next(calls) >= 20:
+            raise ConnectionError("no server at http://localhost:1")
+        return distinct_reply(request)
+
+    annotator = FakeAnnotator(say=say, latency=0.005)
+    summary = run(folder, tmp_path / "s.db", annotator)
+    assert summary.stopped == "ConnectionError: no server at http://localhost:1"
+    assert summary.done < 3 and not summary.complete
+    assert len(annotator.calls) <= 20 + annotator.max_in_flight
+    with Store(tmp_path / "s.db") as store:
+        saved = sum(len(store.answers(row.image)) for row in store.images())
+        assert saved >= 20
+        assert "no server" in str(read_status(store))
+        assert all(store.claim(row.image) for row in store.images())
+
+
+def test_bad_images_are_recorded_and_the_others_go_on(folder, tmp_path):
+    (folder / "a_truncated.json").write_text('{"image": {')
+    good = (folder / "image_0.json").read_text()
+    (folder / "b_nophoto.json").write_text(good.replace("image_0.png", "gone.png"))
+    (folder / "image_1.png").write_bytes((folder / "image_1.png").read_bytes()[:200])
+    missing = folder / "missing.json"
+    summary = run([folder, missing], tmp_path / "s.db", FakeAnnotator())
+    assert (summary.failed, summary.done) == (4, 2)
+    with Store(tmp_path / "s.db") as store:
+        errors = {row.image: row.error for row in store.images() if row.status == "failed"}
+        shown = str(read_status(store))
+    assert set(errors) == {
+        f"photos/{n}.json" for n in ("a_truncated", "b_nophoto", "image_1", "missing")
+    }
+    assert "a_truncated.json" in errors["photos/a_truncated.json"]
+    assert "gone.png" in errors["photos/b_nophoto.json"]
+    assert "image_1.png" in errors["photos/image_1.json"]
+    assert "missing.json" in errors["photos/missing.json"]
+    assert "4 train failed" in shown and "gone.png" in shown
+    # once mended, it is done
+    write_images(folder, 2)
+    assert run(folder / "image_1.json", tmp_path / "s.db", FakeAnnotator()).complete
+
+
+def test_a_bad_mask_fails_its_image_or_is_left_out(folder, tmp_path):
+    path = folder / "image_0.json"
+    path.write_text(path.read_text().replace('"id": 5', '"id": 4'))
+    assert run(path, tmp_path / "s.db", FakeAnnotator()).failed == 1
+    lenient = replace(SMALL, strict=False)
+    summary = run(path, tmp_path / "s.db", FakeAnnotator(), lenient)
+    assert summary.done == 1 and summary.states["unique"] == REGIONS - 1
+    with Store(tmp_path / "s.db") as store:
+        (left,) = store.image("photos/image_0.json").left_out
+    assert "region 4: a region before it" in left
+
+
+def test_a_fault_of_our_own_in_one_image_is_recorded(folder, tmp_path):
+    class Faulty:
+        name, threshold = "faulty", 0.5
+
+        def __call__(self, image, region_ids):
+            if image.file_name == "image_1.png":
+                raise RuntimeError("CUDA out of memory")
+            return {region_id: np.ones(3, np.float32) for region_id in region_ids}
+
+    summary = run(folder, tmp_path / "s.db", FakeAnnotator(), features=Faulty())
+    assert (summary.done, summary.failed) == (2, 1)
+    with Store(tmp_path / "s.db") as store:
+        error = store.image("photos/image_1.json").error
+    assert error == "photos/image_1.json: RuntimeError: CUDA out of memory"
+
+
+def test_annotators_by_split(folder, tmp_path):
+    annotators = {"train": FakeAnnotator("8b"), "test": FakeAnnotator("38b")}
+    rule = SplitRule(named={"image_1": "test"})
+    settings = replace(SMALL, verify_splits=("test",))
+    verifier = FakeAnnotator("gpt")
+    run(folder, tmp_path / "s.db", annotators, settings, splits=rule, verifier=verifier)
+    assert {r.image.file_name for r in annotators["test"].requests} == {"image_1.png"}
+    assert {r.image.file_name for r in verifier.requests} == {"image_1.png"}
+    assert {stage for stage, _ in verifier.calls} == {"verify"}
+    with Store(tmp_path / "s.db") as store:
+        assert Counter(row.split for row in store.images()) == {"train": 2, "test": 1}
+    with pytest.raises(ValueError, match="no annotator for the split 'test'"):
+        run(folder, tmp_path / "s.db", {"train": FakeAnnotator()}, splits=rule)
+
+
+def test_splits_are_by_image_and_stable(tmp_path):
+    rule = SplitRule({"test": 0.2, "val": 0.1})
+    names = [f"folder/sa_{number}.json" for number in range(4000)]
+    drawn = Counter(rule.split_of(name) for name in names)
+    assert abs(drawn["test"] / 4000 - 0.2) < 0.025 and abs(drawn["val"] / 4000 - 0.1) < 0.02
+    assert rule.split_of("x/sa_7.json") == rule.split_of("sa_7.png")
+    more = SplitRule({"test": 0.3})
+    assert all(more.split_of(n) == "test" for n in names if rule.split_of(n) == "test")
+    assert SplitRule.parse("test").split_of("a") == "test"
+    assert SplitRule.parse("test=1").split_of("a") == "test"
+    file = tmp_path / "splits.json"
+    file.write_text('{"sa_7.jpg": "val", "sa_8": "test"}')
+    listed = SplitRule.parse(str(file))
+    assert [listed.split_of(n) for n in ("x/sa_7.jpg", "sa_8.json", "sa_9.json")] == [
+        "val",
+        "test",
+        "train",
+    ]
+    for wrong in ("test=2", "test=x", str(tmp_path / "none.json")):
+        with pytest.raises(ValueError, match=r"shares|float|none\.json"):
+            SplitRule.parse(wrong)
+    file.write_text("[]")
+    with pytest.raises(ValueError, match="object"):
+        SplitRule.parse(str(file))
+
+
+def test_sources_are_found_once_each(folder, tmp_path):
+    (folder / "deep").mkdir()
+    (folder / "deep" / "more.json").write_text("{}")
+    (folder / ".hidden.json").write_text("{}")
+    given = [folder, folder / "image_0.json", folder / "image_0.png"]
+    names = [source.name for source in find_sources(given, tmp_path / "s.db")]
+    images = [f"photos/image_{number}.json" for number in range(3)]
+    assert names == ["photos/deep/more.json", *images]
+    with pytest.raises(ValueError, match=r"image_0\.png"):
+        find_sources([small_image(0), small_image(0)], tmp_path / "s.db")
+
+
+def test_images_in_memory(tmp_path):
+    images = [small_image(seed) for seed in (3, 4)]
+    summary = run(images, tmp_path / "s.db", FakeAnnotator())
+    assert summary.done == 2
+    annotator = FakeAnnotator()
+    summary = run(images, tmp_path / "s.db", annotator)
+    assert annotator.calls == [] and summary.reused == summary.calls + summary.reused > 0
+
+
+def test_the_paper_settings_skip_what_is_no_main_object(folder, tmp_path):
+    settings = replace(SMALL, tree=TreeSettings.paper())
+    summary = run(folder, tmp_path / "s.db", FakeAnnotator(), settings)
+    assert summary.states == {"skipped": 3 * REGIONS} and summary.calls == 0
+    assert PipelineSettings.paper().check.rounds == 1
+    assert PipelineSettings.paper().verify_splits == ("test",)
+
+
+def test_another_process_takes_other_images(folder, tmp_path):
+    store = tmp_path / "s.db"
+    with Store(store) as other:
+        other.register([("photos/image_1.json", "train")])
+        assert other.claim("photos/image_1.json")
+        summary = run(folder, store, FakeAnnotator())
+        assert (summary.done, summary.elsewhere, summary.complete) == (2, 1, False)
+    summary = run(folder, store, FakeAnnotator())
+    assert (summary.done, summary.already, summary.complete) == (1, 2, True)
+
+
+def test_two_runs_at_once_share_the_work(tmp_path, request):
+    write_images(tmp_path / "photos", 8)
+    run(tmp_path / "photos", tmp_path / "expected.db", FakeAnnotator())
+    annotators = [FakeAnnotator(latency=0.01), FakeAnnotator(latency=0.01)]
+    threads = [
+        threading.Thread(target=run, args=(tmp_path / "photos", tmp_path / "s.db", annotator))
+        for annotator in annotators
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert contents(tmp_path / "s.db") == contents(tmp_path / "expected.db")
+    asked = [{r.image.file_name for r in annotator.requests} for annotator in annotators]
+    assert not asked[0] & asked[1] and len(asked[0] | asked[1]) == 8
+
+
+def test_an_interrupt_keeps_what_is_in_flight(folder, tmp_path, expected):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from fake_annotators import FakeAnnotator\n"
+        "from ureca_lib.annotate.pipeline import annotate_images\n"
+        "from ureca_lib.annotate.settings import PipelineSettings, ViewSettings\n"
+        "annotate_images(sys.argv[1], sys.argv[2], FakeAnnotator(latency=.05, log=Path(sys.argv[3])"
+        "), PipelineSettings(views=ViewSettings(min_side=0)), progress=False)"
+    )
+    log, store = tmp_path / "log", tmp_path / "s.db"
+    command = [sys.executable, "-c", code, folder, store, log]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
+    while not log.exists() or len(log.read_text().splitlines()) < 12:
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(2)
+    _, errors = child.communicate(timeout=30)
+    assert b"KeyboardInterrupt" in errors
+    begun = len(log.read_text().splitlines())
+    with Store(store) as opened:
+        answers = [a for row in opened.images() for a in opened.answers(row.image).values()]
+        assert len(answers) == begun
+        assert read_status(opened).stopped == "interrupted"
+    run(folder, store, FakeAnnotator())
+    assert contents(store) == expected
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    """At no time are more images alive than may be open."""
+    alive, most = weakref.WeakSet(), [0]
+
+    class Watched(FakeAnnotator):
+        def answer(self, request):
+            alive.add(request.image)
+            most[0] = max(most[0], len(alive))
+            reply = super().answer(request)
+            self.requests.clear()
+            return reply
+
+    write_images(tmp_path / "photos", 50, side=24)
+    settings = replace(SMALL, open_images=4)
+    gc.disable()  # what only a cycle keeps alive counts as well
+    try:
+        summary = run(tmp_path / "photos", tmp_path / "s.db", Watched(), settings)
+    finally:
+        gc.enable()
+    assert summary.done == 50
+    assert 1 < most[0] <= 6
+
+
+@pytest.fixture
+def app():
+    app = typer.Typer()
+    app.command()(annotate)
+    app.command()(status)
+    return app
+
+
+def test_the_commands(app, folder, tmp_path, monkeypatch):
+    made = []
+
+    def make(kind, model, base_url, device):
+        made.append((kind, model, base_url, device))
+        return FakeAnnotator(f"{kind}:{model}")
+
+    monkeypatch.setattr("ureca_lib.annotate.commands._annotator", make)
+    store, runner = str(tmp_path / "s.db"), CliRunner()
+    splits = tmp_path / "splits.json"
+    splits.write_text('{"image_1": "test", "image_2": "val"}')
+    command = ["annotate", str(folder), "-o", store, "--annotator", "openai", "--split"]
+    command += [str(splits), "--model", "small", "--model", "test=large", "--verify", "test"]
+    command += ["--base-url", "http://localhost:1/v1?key=1", "--no-progress", "--rounds", "1"]
+    done = runner.invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "3 images: 3 done" in done.output and "21 unique" in done.output
+    url = "http://localhost:1/v1?key=1"
+    assert sorted(made) == [("openai", "large", url, "cpu"), ("openai", "small", url, "cpu")]
+    with Store(store) as opened:
+        used = opened.settings()
+        assert used["annotators"]["test"] == ["openai:large"] * 2
+        assert used["annotators"]["val"] == used["annotators"]["train"] == ["openai:small"] * 2
+        assert used["check"]["rounds"] == 1 and used["verify_splits"] == ["test"]
+    again = runner.invoke(app, command)
+    assert again.exit_code == 0 and "3 were done before" in again.output
+    shown = runner.invoke(app, ["status", store])
+    assert shown.exit_code == 0 and "21 unique" in shown.output
+    bad = folder / "bad.json"
+    bad.write_text("{")
+    failed = runner.invoke(app, [*command, "--no-strict"])
+    assert failed.exit_code == 1 and "1 unreadable" in failed.output
+    assert "bad.json" in runner.invoke(app, ["status", store]).output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--annotator", "parrot"], "parrot"),
+        (["--annotator", "openai"], "--model"),
+        (["--model", "x"], "--annotator"),
+        (["--annotator", "transformers", "--model", "x", "--base-url", "y"], "--base-url"),
+        (["--model", "a", "--model", "b"], "given twice"),
+        (["--rounds", "0"], "rounds"),
+        (["--split", "test=2"], "shares"),
+        (["--in-flight", "0"], "in_flight"),
+    ],
+)
+def test_commands_with_wrong_options(app, folder, tmp_path, options, said):
+    command = ["annotate", str(folder), "-o", str(tmp_path / "s.db"), *options]
+    wrong = CliRunner().invoke(app, command)
+    assert wrong.exit_code == 2 and said in wrong.output
+    missing = CliRunner().invoke(app, ["status", str(tmp_path / "none.db")])
+    assert missing.exit_code == 2 and "there is no store" in missing.output
+
+
+def test_status_shows_counts_rate_and_time_left(folder, tmp_path):
+    store = tmp_path / "s.db"
+    with Store(store) as opened:
+        opened.register([("photos/not_yet.json", "train")])
+        run(folder, opened, FakeAnnotator())
+        shown = read_status(opened)
+    assert shown.images == {("train", "done"): 3, ("train", "waiting"): 1}
+    assert shown.states == {"unique": 3 * REGIONS}
+    assert shown.answers["short", "done"] == shown.answers["long", "done"] == 3 * REGIONS
+    assert shown.rate > 0 and shown.left == pytest.approx(1 / shown.rate)
+    assert "21 unique" in str(shown) and "images a minute" in str(shown)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40, "40 s"), (90, "2 min"), (12000, "3 h 20 min"), (190800, "2 d 5 h"), (3599, "1 h 0 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
