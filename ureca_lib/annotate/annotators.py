@@ -8,11 +8,15 @@ only if it rules out a region that is still left, until none is.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from ureca_lib.annotate.attribute_stages import ImageStages
 from ureca_lib.annotate.predicates import Description, ImageAttributes
+from ureca_lib.annotate.protocol import Reply, Request
 from ureca_lib.annotate.referring import KINDS, PREFERENCE, Composer, ReferringPhrase
 from ureca_lib.mask_tree import MaskTree, build_mask_tree
 from ureca_lib.regions import RegionImage
@@ -41,7 +45,13 @@ class AttributeCaption:
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeAnnotator:
-    """Captions from pixels, masks, names and the tree, each unique among the image's regions."""
+    """Captions from pixels, masks, names and the tree, each unique among the image's regions.
+
+    It captions a whole image by `caption`, and answers the pipeline's questions by `answer`.
+    """
+
+    name = "attributes"
+    max_in_flight = 2  # it computes: more threads would only take turns
 
     preference: tuple[str, ...] = field(
         default=PREFERENCE,
@@ -50,6 +60,13 @@ class AttributeAnnotator:
     max_words: int = field(default=24, metadata={"help": "most words of a caption"})
     max_whole_words: int = field(
         default=14, metadata={"help": "most words that describe the whole a region is part of"}
+    )
+
+    _images: WeakKeyDictionary = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
+    _lock: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
@@ -80,8 +97,25 @@ class AttributeAnnotator:
         if tree is None:
             tree = build_mask_tree(image.regions)
         scene = ImageAttributes(image, tree, color="color" in self.preference)
-        composer = Composer(scene, self.preference, self.max_words, self.max_whole_words)
-        return [_caption(scene, index, phrase) for index, phrase in enumerate(composer.compose())]
+        phrases = self._composer(scene).compose()
+        return [_caption(scene, index, phrase) for index, phrase in enumerate(phrases)]
+
+    def answer(self, request: Request) -> Reply:
+        """Answer one question of the pipeline; see `ImageStages`.
+
+        Raises:
+            FileMissingError: the photo is needed but there is none.
+        """
+        with self._lock:  # the measurements of an image are shared by its questions
+            stages = self._images.get(request.image)
+            if stages is None or stages.tree is not request.tree:
+                color = "color" in self.preference
+                stages = ImageStages(request.image, request.tree, self._composer, color)
+                self._images[request.image] = stages
+            return stages.reply(request)
+
+    def _composer(self, scene: ImageAttributes) -> Composer:
+        return Composer(scene, self.preference, self.max_words, self.max_whole_words)
 
 
 def _caption(scene: ImageAttributes, index: int, phrase: ReferringPhrase) -> AttributeCaption:

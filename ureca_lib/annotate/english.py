@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from ureca_lib.annotate.predicates import Attribute, Description
@@ -123,12 +124,12 @@ def phrase(description: Description, noun: str | None = None) -> str:
     words += [by_kind[kind].value for kind in ("shape", "color") if kind in by_kind]
     words.append(noun)
     if "with" in by_kind:
-        words.append(f"with {_indefinite(by_kind['with'].value)}")
+        words.append(f"with {indefinite(by_kind['with'].value)}")
     words += [after for _, after in ranks if after]
     words += [f"in the {_row(a)}" for a in description if a.kind in ("row", "column")]
     place, whole = by_kind.get("place"), by_kind.get("whole")
     if place is not None:
-        words.append(_place(place.value, whole is not None))
+        words.append(place_phrase(place.value, whole is not None))
     if whole is not None:
         joined = "of" if place is not None else preposition(noun, whole.value)
         words.append(f"{joined} {_whole(whole, noun)}")
@@ -164,7 +165,8 @@ def _row(attribute: Attribute) -> str:
     return f"{ordinal(number)} {attribute.kind} from the {end}"
 
 
-def _place(value: str, in_whole: bool) -> str:
+def place_phrase(value: str, in_whole: bool = False) -> str:
+    """ "top left" -> "at the top left"; `in_whole`: of what it is part of, not of the image."""
     if in_whole and value in _SIDES:
         return _SIDES[value]
     return _PLACES.get(value, f"at the {value}")
@@ -177,10 +179,19 @@ def _whole(attribute: Attribute, part: str) -> str:
     return phrase(attribute.among, short)
 
 
-def _indefinite(noun: str) -> str:
-    if noun.endswith("s") and not noun.endswith("ss"):
+def indefinite(noun: str) -> str:
+    """ "eye" -> "an eye", "eyes" -> "eyes"."""
+    if is_plural(noun):
         return noun
     return f"{'an' if noun[0].casefold() in 'aeiou' else 'a'} {noun}"
+
+
+def is_plural(noun: str) -> bool:
+    """Whether it names several things: "eyes", but not "row of coins", "glass" or "iris"."""
+    head = _head(noun.casefold())
+    return head in _IRREGULAR.values() or (
+        head.endswith("s") and not head.endswith(("ss", "is", "us"))
+    )
 
 
 def is_group(noun: str) -> bool:
@@ -202,3 +213,15 @@ def is_light(noun: str) -> bool:
 def _head(noun: str) -> str:
     """The word that says what kind of thing it is: "spoon bowl" -> "bowl"."""
     return noun.partition(" of ")[0].split(" ")[-1]
+
+
+def listing(items: Sequence[str]) -> str:
+    """["an ear", "a nose", "eyes"] -> "an ear, a nose and eyes"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def counted(noun: str, number: int) -> str:
+    """ "eye", 2 -> "two eyes"; above nine it is "many"."""
+    if number == 1:
+        return indefinite(noun)
+    return f"{_DIGITS[number - 1] if number < 10 else 'many'} {plural(noun)}"
