@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ureca_lib.mask_tree.containment import by_area
 from ureca_lib.mask_tree.label import region_label
 from ureca_lib.mask_tree.plot import plot_tree
-from ureca_lib.regions import DuplicateIdError, Region
+from ureca_lib.regions import DuplicateIdError, Region, RegionError
 from ureca_lib.regions.sa1b import annotation_from, region_from
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class MaskTree:
         self._children: dict[RegionId | None, list[RegionId]] = {None: []}
         self._children.update({region_id: [] for region_id in ordered})
         for region_id, parent in self._parents.items():
-            if parent not in self._children:
+            if not isinstance(parent, Hashable) or parent not in self._children:
                 raise ValueError(f"the parent {parent} of region {region_id} is not a region")
             self._children[parent].append(region_id)
         self._order = self._walk()
@@ -186,13 +186,17 @@ class MaskTree:
         try:
             if regions is None:
                 regions = [region_from(row) for row in data["regions"]]
-            parents = {region_id: parent for region_id, parent in data["parents"]}
-            settings = data["threshold"], data["parent_rule"]
+            pairs, rule = list(data["parents"]), data["parent_rule"]
+            parents, threshold = dict(pairs), float(data["threshold"])
+        except RegionError:
+            raise
         except KeyError as error:
             raise ValueError(f"the data of the tree has no {error}") from None
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"the data is not that of a tree ({error})") from None
-        return cls(list(regions), parents, *settings)
+        if len(parents) < len(pairs):
+            raise ValueError("the data of the tree gives a region two parents")
+        return cls(list(regions), parents, threshold, rule)
 
     def outline(self, most: int | None = None) -> str:
         """The tree as indented text, one region a line, at most `most` lines."""
