@@ -1,0 +1,263 @@
+"""Look-alikes: similar pairs of the samples' photos, features by id, DINOv2 on a tiny model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fake_annotators import small_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
+
+from ureca_lib.annotate.color_texture import ColorTextureFeatures
+from ureca_lib.annotate.dino import Dinov2Features
+from ureca_lib.annotate.look_alikes import (
+    LookAlikeSettings,
+    cosine_similarity,
+    find_look_alikes,
+)
+from ureca_lib.mask_tree import build_mask_tree
+from ureca_lib.regions import FileMissingError, Region, RegionImage, load_sa1b
+
+
+def squares(count: int = 4) -> list[Region]:
+    """Squares beside one another."""
+    regions = []
+    for number in range(count):
+        mask = np.zeros((8, 8 * count), bool)
+        mask[2:6, 8 * number + 2 : 8 * number + 6] = True
+        regions.append(Region.from_mask(number, mask))
+    return regions
+
+
+def vectors(*rows: list[float]) -> dict[int, np.ndarray]:
+    return {number: np.asarray(row, np.float32) for number, row in enumerate(rows)}
+
+
+def test_most_similar_first_and_no_more_than_the_most():
+    tree = build_mask_tree(squares())
+    features = vectors([1, 0], [1, 0.5], [1, 0.1], [-1, 0])
+    found = find_look_alikes(features, tree, LookAlikeSettings(), 0.8)
+    assert found == {0: [2, 1], 1: [2, 0], 2: [0, 1], 3: []}
+    found = find_look_alikes(features, tree, LookAlikeSettings(most=1), 0.8)
+    assert found == {0: [2], 1: [2], 2: [0], 3: []}
+
+
+def test_ties_go_by_the_order_and_the_threshold_counts():
+    tree = build_mask_tree(squares())
+    features = vectors([1, 0], [3, 0], [0, 0], [4, 3])
+    assert find_look_alikes(features, tree, LookAlikeSettings(), 0.8)[0] == [1, 3]
+    assert find_look_alikes(features, tree, LookAlikeSettings(), 0.81)[0] == [1]
+    assert find_look_alikes(features, tree, LookAlikeSettings(), -1.0)[2] == [0, 1, 3]
+
+
+def test_features_are_matched_by_id_not_by_row():
+    tree = build_mask_tree(squares())
+    some = {3: np.array([0.0, 1]), 1: np.array([1.0, 0]), 0: np.array([0.1, 1])}
+    assert find_look_alikes(some, tree, LookAlikeSettings(), 0.9) == {3: [0], 1: [], 0: [3]}
+
+
+def test_family_is_left_out_unless_wanted():
+    image = small_image(0)
+    tree = build_mask_tree(image.regions)
+    features = {region.id: np.ones(2) for region in image}
+    without = find_look_alikes(features, tree, LookAlikeSettings(most=9), 0.9)
+    assert without[5] == [2, 4, "six", "7"]  # 3 and 1 hold it
+    assert without[1] == [2, "six", "7"]
+    every = find_look_alikes(features, tree, LookAlikeSettings(most=9, family=True), 0.9)
+    assert all(len(found) == 6 for found in every.values())
+
+
+def test_the_same_mask_is_always_a_look_alike():
+    mask = np.zeros((8, 8), bool)
+    mask[2:6, 2:6] = True
+    whole = np.ones((8, 8), bool)
+    regions = [Region.from_mask(n, m) for n, m in (("a", mask), ("b", mask), ("c", whole))]
+    tree = build_mask_tree(regions)
+    assert tree.parent("b") == "a"
+    features = {"a": np.array([1.0, 0]), "b": np.array([0, 1.0]), "c": np.array([1.0, 0])}
+    found = find_look_alikes(features, tree, LookAlikeSettings(), 1.0)
+    assert found == {"a": ["b"], "b": ["a"], "c": []}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 10_000))
+def test_similarity_is_the_definition(count, length, seed):
+    rows = np.random.default_rng(seed).normal(size=(count, length))
+    expected = [
+        [float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b))) for b in rows] for a in rows
+    ]
+    np.testing.assert_allclose(cosine_similarity(dict(enumerate(rows))), expected, atol=1e-12)
+
+
+def test_bad_features_are_named():
+    tree = build_mask_tree(squares())
+    with pytest.raises(ValueError, match="region 1 are not finite"):
+        find_look_alikes(vectors([1, 0], [np.nan, 0]), tree, LookAlikeSettings(), 0.5)
+    with pytest.raises(ValueError, match="one length"):
+        find_look_alikes(vectors([1, 0], [1]), tree, LookAlikeSettings(), 0.5)
+    with pytest.raises(ValueError, match="most"):
+        LookAlikeSettings(most=0)
+    assert find_look_alikes({}, tree, LookAlikeSettings(), 0.5) == {}
+
+
+@pytest.fixture(scope="module")
+def photos(samples):
+    """For each photo its regions, and their similarities by id."""
+    features, found = ColorTextureFeatures(), {}
+    for path in sorted((samples / "photos").glob("*.json")):
+        image = load_sa1b(path)
+        ids = [region.id for region in image]
+        similar = cosine_similarity(features(image, ids))
+        found[path.stem] = (
+            image,
+            {
+                (one, other): similar[i, j]
+                for i, one in enumerate(ids)
+                for j, other in enumerate(ids)
+                if i < j
+            },
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("photo", "name", "share"),
+    [
+        ("astronaut", "eye", 1.0),
+        ("chelsea", "eye", 1.0),
+        ("chelsea", "iris", 1.0),
+        ("chelsea", "ear", 1.0),
+        ("coins", "coin", 0.99),
+        ("rocket", "bulb", 0.9),
+    ],
+)
+def test_what_a_person_calls_alike_is(photos, photo, name, share):
+    image, similar = photos[photo]
+    ids = {region.id for region in image if region.name == name}
+    pairs = [value for (one, other), value in similar.items() if {one, other} <= ids]
+    alike = np.mean([value >= ColorTextureFeatures.threshold for value in pairs])
+    assert len(ids) >= 2 and alike >= share
+
+
+@pytest.mark.parametrize(
+    ("photo", "one", "other"),
+    [
+        ("chelsea", "cat", "background"),
+        ("chelsea", "eye", "cloth"),
+        ("astronaut", "face", "flag"),
+        ("astronaut", "eye", "stripe"),
+        ("coffee", "coffee", "table"),
+        ("coffee", "spoon", "saucer"),
+        ("rocket", "sky", "rocket"),
+        ("rocket", "light", "tower"),
+    ],
+)
+def test_what_a_person_calls_different_is(photos, photo, one, other):
+    image, similar = photos[photo]
+    pairs = [v for (a, b), v in similar.items() if {image[a].name, image[b].name} == {one, other}]
+    assert pairs and max(pairs) < ColorTextureFeatures.threshold
+
+
+def test_the_stated_shares_hold(photos):
+    """The numbers in the docstring."""
+    pairs = []
+    for image, similar in photos.values():
+        tree = build_mask_tree(image.regions)
+        for (one, other), value in similar.items():
+            if one not in tree.ancestors(other) and other not in tree.ancestors(one):
+                same = image[one].name == image[other].name
+                pairs.append((same, value >= ColorTextureFeatures.threshold))
+    same, alike = np.array(pairs).T
+    assert alike[same].mean() == pytest.approx(0.70, abs=0.02)
+    assert alike.mean() == pytest.approx(0.16, abs=0.01)
+    assert same[alike].mean() == pytest.approx(0.47, abs=0.02)
+
+
+def image_of(pixels: np.ndarray, *masks: np.ndarray) -> RegionImage:
+    regions = [Region.from_mask(number, mask) for number, mask in enumerate(masks)]
+    return RegionImage(regions, pixels.shape[1], pixels.shape[0], pixels, file_name="x.png")
+
+
+def test_only_the_masks_own_pixels_count_for_colour():
+    mask = np.zeros((32, 64), bool)
+    mask[8:24, 8:24] = True
+    other = np.roll(mask, 32, axis=1)
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[mask] = pixels[other] = (200, 60, 60)
+    plain = image_of(pixels, mask, other)
+    changed = pixels.copy()
+    changed[:, 32:][~other[:, 32:]] = (0, 255, 0)
+    found = ColorTextureFeatures()(image_of(changed, mask, other), [0, 1])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    both = cosine_similarity(ColorTextureFeatures()(plain, [0, 1]))
+    assert both[0, 1] == pytest.approx(1)
+    pixels[other] = (60, 60, 200)
+    blue = cosine_similarity(ColorTextureFeatures()(image_of(pixels, mask, other), [0, 1]))
+    assert blue[0, 1] < 0.75
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 60), (60, 1), (60, 60)])
+def test_masks_of_every_size_have_features(shape):
+    mask = np.zeros((64, 64), bool)
+    mask[2 : 2 + shape[0], 2 : 2 + shape[1]] = True
+    thin = np.zeros((64, 64), bool)
+    thin[np.arange(64), np.arange(64)] = True
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    found = ColorTextureFeatures()(image_of(pixels, mask, thin), [0, 1])
+    assert all(np.isfinite(v).all() and v.dtype == np.float32 for v in found.values())
+    norms = [np.linalg.norm(v) for v in found.values()]
+    assert norms == pytest.approx([np.sqrt(6)] * 2, rel=1e-5)  # the sum of the blocks' weights
+
+
+def test_features_need_the_photo(tmp_path):
+    image = RegionImage(squares(1), 8, 8, file_name="gone.png")
+    with pytest.raises(FileMissingError, match=r"gone\.png"):
+        ColorTextureFeatures()(image, [0])
+
+
+@pytest.fixture(scope="module")
+def tiny_dino(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dino") / "tiny-dino"
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14
+    )
+    Dinov2Model(config).save_pretrained(folder)
+    BitImageProcessorPil(
+        size={"shortest_edge": 64}, crop_size={"height": 56, "width": 56}
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_dinov2_features_come_by_id_whatever_the_batch(tiny_dino, samples):
+    image = load_sa1b(samples / "photos" / "chelsea.json")
+    ids = [region.id for region in image][:7]
+    features = Dinov2Features(tiny_dino, batch_size=3)
+    assert features.name.startswith("dinov2:tiny-dino") and features.threshold == 0.8
+    found = features(image, ids)
+    assert list(found) == ids and all(v.shape == (32,) for v in found.values())
+    alone = Dinov2Features(tiny_dino, batch_size=1)(image, ids[::-1])
+    for region_id in ids:
+        np.testing.assert_allclose(found[region_id], alone[region_id], atol=1e-5)
+    assert not np.allclose(found[ids[0]], found[ids[1]])
+    assert features(image, []) == {}
+
+
+def test_dinov2_sees_the_region_alone_and_whole(tiny_dino):
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 5:15] = True
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 40, 3), np.uint8)
+    changed = np.where(mask[..., None], pixels, 0).astype(np.uint8)
+    features = Dinov2Features(tiny_dino)
+    one, other = (features(image_of(p, mask), [0])[0] for p in (pixels, changed))
+    np.testing.assert_array_equal(one, other)
+    changed = pixels.copy()
+    changed[29, 14] = 255 - changed[29, 14]
+    assert not np.array_equal(one, features(image_of(changed, mask), [0])[0])
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        Dinov2Features(tmp_path / "nowhere")
