@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
+from ureca_lib.annotate import commands as annotate_commands
+
 
 class PairCommand(TyperCommand):
     """A command whose `-p NAME VALUE` takes two words, as papermill's does; `-p NAME=VALUE` too."""
@@ -164,6 +166,10 @@ def caption(
 
         save_figure(caption_figure(regions, {row.region_id: row.text for row in captions}), figure)
         typer.echo(f"figure -> {figure}", err=True)
+
+
+app.command()(annotate_commands.annotate)
+app.command()(annotate_commands.status)
 
 
 def _segmented(image: Path, method: str, model: str = "", device: str = "cpu"):

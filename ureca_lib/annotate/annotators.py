@@ -16,7 +16,7 @@ import numpy as np
 
 from ureca_lib.annotate.attribute_stages import ImageStages
 from ureca_lib.annotate.predicates import Description, ImageAttributes
-from ureca_lib.annotate.protocol import Reply, Request
+from ureca_lib.annotate.protocol import Annotator, Reply, Request
 from ureca_lib.annotate.referring import KINDS, PREFERENCE, Composer, ReferringPhrase
 from ureca_lib.mask_tree import MaskTree, build_mask_tree
 from ureca_lib.regions import RegionImage
@@ -131,3 +131,38 @@ def _caption(scene: ImageAttributes, index: int, phrase: ReferringPhrase) -> Att
         tuple(scene.ids[i] for i in others),
         phrase.description,
     )
+
+
+def make_annotator(
+    kind: str, model: str | None = None, base_url: str | None = None, device: str = "cpu"
+) -> Annotator:
+    """An annotator by name, for commands and notebooks.
+
+    Args:
+        kind: "attributes" (no model), "openai" (any OpenAI-compatible server) or "transformers"
+            (in this process).
+        model: its name on the server, hub id or folder; not for "attributes".
+        base_url: address of the server; None is OpenAI's.
+        device: where "transformers" runs.
+
+    Raises:
+        ValueError: no such kind, or options that do not go together.
+        ImportError: "openai" without the extra of that name.
+    """
+    if kind not in ("attributes", "openai", "transformers"):
+        raise ValueError(f"an annotator is attributes, openai or transformers, not {kind!r}")
+    if kind == "attributes" and (model or base_url):
+        raise ValueError("a model or an address needs the annotator openai or transformers")
+    if kind != "attributes" and not model:
+        raise ValueError(f"the annotator {kind} needs a model")
+    if kind == "transformers" and base_url:
+        raise ValueError("the annotator transformers runs here; an address is for openai")
+    if kind == "attributes":
+        return AttributeAnnotator()
+    if kind == "openai":
+        from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
+
+        return OpenAIAnnotator(model, base_url=base_url)
+    from ureca_lib.annotate.transformers_annotator import TransformersAnnotator
+
+    return TransformersAnnotator(model, device=device)

@@ -9,6 +9,7 @@ from ureca_lib.figures.regions import (
     level_figure,
     tree_figure,
 )
+from ureca_lib.figures.stages import similarity_figure, statistics_figure, views_figure
 from ureca_lib.figures.style import PALETTE, save_figure, wrapped
 from ureca_lib.figures.trees import containment_figure, granularity_figure, parent_figure
 
@@ -24,6 +25,9 @@ __all__ = [
     "overview_figure",
     "parent_figure",
     "save_figure",
+    "similarity_figure",
+    "statistics_figure",
     "tree_figure",
+    "views_figure",
     "wrapped",
 ]

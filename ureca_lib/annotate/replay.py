@@ -1,0 +1,81 @@
+"""A finished image of a store, to look into: what each step was asked, shown and answered."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ureca_lib.annotate.prompts import Prompt, fill_prompt
+from ureca_lib.annotate.protocol import Context, Stage
+from ureca_lib.annotate.records import Answer, FinalCaption, Step
+from ureca_lib.annotate.settings import PipelineSettings
+from ureca_lib.annotate.stages import ImagePlan
+from ureca_lib.annotate.store import Store, StoreError
+from ureca_lib.annotate.views import ImageViews, stage_views
+from ureca_lib.mask_tree import RegionId
+from ureca_lib.regions import RegionImage, load_sa1b
+
+
+class AnnotatedImage:
+    """One image as the pipeline left it.
+
+    Args:
+        json_path: the image's annotation file.
+        store: that holds its answers.
+        settings: of the run.
+
+    Raises:
+        StoreError: the store has not finished this image.
+    """
+
+    def __init__(
+        self, json_path: str | Path, store: Store, settings: PipelineSettings | None = None
+    ):
+        settings = settings or PipelineSettings()
+        wanted = Path(json_path).resolve()
+        rows = [row for row in store.images() if row.path and Path(row.path).resolve() == wanted]
+        if not rows or rows[0].status not in ("done", "partial"):
+            raise StoreError(f"{store.path}: {json_path} is not finished in this store")
+        name = rows[0].image
+        self.image: RegionImage = load_sa1b(wanted, strict=settings.strict)
+        self.tree = settings.tree.build(self.image.regions)
+        self.answers: dict[Step, Answer] = store.answers(name)
+        self.finals: dict[RegionId, FinalCaption] = {
+            caption.region_id: caption for caption in store.captions(name)
+        }
+        alike = {region_id: final.look_alikes for region_id, final in self.finals.items()}
+        self._plan = ImagePlan(self.tree, settings.tree.chosen(self.tree), alike)
+        self._plan.answers = self.answers
+        self._view_settings = settings.views
+
+    @cached_property
+    def image_views(self) -> ImageViews:
+        """What draws the views."""
+        return ImageViews(self.image, self._view_settings)
+
+    @property
+    def captions(self) -> dict[RegionId, str]:
+        """The final captions by region id."""
+        return {region_id: final.text for region_id, final in self.finals.items()}
+
+    def text(self, stage: Stage, region_id: RegionId) -> str:
+        """What a region was called after a stage; for "unique", its final caption."""
+        if stage == "unique":
+            return self.finals[region_id].text
+        answer = self.answers.get(Step(stage, 0, region_id))
+        return answer.text if answer else ""
+
+    def context(self, stage: Stage, region_id: RegionId) -> Context:
+        """What was known when a stage asked about a region (stage 4: in its first round)."""
+        return self._plan.context(Step(stage, int(stage == "unique"), region_id))
+
+    def prompt(self, stage: Stage, region_id: RegionId) -> Prompt:
+        """The prompt as it was filled."""
+        return fill_prompt(stage, self.tree, region_id, self.context(stage, region_id))
+
+    def views(self, stage: Stage, region_id: RegionId) -> list[np.ndarray]:
+        """The pictures that were shown."""
+        context = self.context(stage, region_id)
+        return stage_views(stage, self.image_views, self.tree, region_id, context)
