@@ -29,9 +29,20 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "balloon",
         "plane",
     ),
-    "town": ("house", "car", "car", "car", "lamp", "tree", "robot", "train", "train", "plane"),
-    "seaside": ("boat", "boat", "house", "tree", "lamp", "cat", "robot", "flower", "balloon"),
-    "winter": ("snowman", "snowman", "house", "tree", "lamp", "cat", "robot", "car", "car"),
+    "town": ("house", "car", "car", "lamp", "tree", "cat", "robot", "train", "train", "plane"),
+    "seaside": ("boat", "boat", "house", "tree", "cat", "robot", "flower", "mushroom", "balloon"),
+    "winter": (
+        "snowman",
+        "snowman",
+        "train",
+        "house",
+        "tree",
+        "lamp",
+        "cat",
+        "robot",
+        "car",
+        "car",
+    ),
     "room": ("sofa", "sofa", "lamp", "cat", "robot", "flower", "picture", "clock"),
 }
 """The objects that fit into each setting, likelier ones repeated."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +21,7 @@ from ureca_lib.scenes.scene import Scene
 from ureca_lib.scenes.specification import SceneSpecification
 
 ImageFormat = Literal["png", "jpg"]
+_Chunk = tuple[list[int], str, SceneSpecification, ImageFormat]
 SETTINGS_FILE = "specification.json"
 JPEG_QUALITY = 92
 _CHUNK = 32  # scenes handed to a process at once
@@ -104,7 +105,7 @@ def write_scenes(
         progress: show a bar.
 
     Returns:
-        The JSON paths, in the order of the seeds.
+        The JSON paths, in the order of the seeds, each seed once.
 
     Raises:
         ValueError: the folder holds scenes of another specification, or jobs below 1.
@@ -112,29 +113,33 @@ def write_scenes(
     spec = SceneSpecification() if spec is None else spec
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, not {jobs}")
-    target, seeds = Path(folder), list(seeds)
+    target, paths = Path(folder), {}
     target.mkdir(parents=True, exist_ok=True)
     _agree(target, spec)
-    paths = [target / f"{scene_name(seed)}.json" for seed in seeds]
+    for seed in seeds:
+        paths[seed] = target / f"{scene_name(seed)}.json"
     missing = [
         seed
-        for seed, path in zip(seeds, paths, strict=True)
+        for seed, path in paths.items()
         if not (path.is_file() and path.with_suffix(f".{image_format}").is_file())
     ]
     chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
     work = [(chunk, str(target), spec, image_format) for chunk in chunks]
-    with tqdm(total=len(seeds), initial=len(seeds) - len(missing), disable=not progress) as bar:
-        if jobs == 1 or len(chunks) < 2:
-            for each in work:
-                bar.update(_write_chunk(each))
-        else:
-            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-                for count in pool.map(_write_chunk, work):
-                    bar.update(count)
-    return paths
+    with tqdm(total=len(paths), initial=len(paths) - len(missing), disable=not progress) as bar:
+        for count in _write(work, jobs):
+            bar.update(count)
+    return list(paths.values())
 
 
-def _write_chunk(work: tuple[list[int], str, SceneSpecification, ImageFormat]) -> int:
+def _write(work: list[_Chunk], jobs: int) -> Iterator[int]:
+    if jobs == 1 or len(work) < 2:
+        yield from map(_write_chunk, work)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_write_chunk, work)
+
+
+def _write_chunk(work: _Chunk) -> int:
     seeds, folder, spec, image_format = work
     for seed in seeds:
         save_scene(generate_scene(seed, spec), folder, image_format)

@@ -113,11 +113,13 @@ def _shorter(phrase: Phrase) -> Iterator[Phrase]:
             yield replace(phrase, whole=phrase.whole.whole)
         yield replace(phrase, whole=None)
         yield from (replace(phrase, whole=each) for each in _shorter(phrase.whole))
-    for name in ("row", "place", "pattern", "member", "surface"):
-        if getattr(phrase, name) is not None:
+    # looks are kept longest, after Dale and Reiter (1995): absolute before relative attributes
+    for name, nothing in (("row", None), ("place", None), ("side", ()), ("pattern", None)):
+        if getattr(phrase, name):
+            yield replace(phrase, **{name: nothing})
+    for name in ("member", "surface"):
+        if getattr(phrase, name):
             yield replace(phrase, **{name: None})
-    if phrase.side:
-        yield replace(phrase, side=())
 
 
 def sentence(scene: Description, facts: Facts, phrase: Phrase) -> str:
