@@ -55,7 +55,7 @@ def test_a_converted_checkpoint_gives_the_same_logits(peer, tmp_path, name):
     )
     again = UrecaForConditionalGeneration.from_pretrained(written)
     assert len(list(written.glob("model-*.safetensors"))) > 1
-    assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+    assert torch.allclose(again(**inputs).logits, model(**inputs).logits, atol=2e-5)
 
 
 CASES = {
@@ -359,7 +359,7 @@ def test_a_fresh_model_is_internvl_with_a_mask_encoder(internvl, tmp_path):
         assert torch.allclose(layer.weight[old:], mean.expand(3, -1), atol=1e-6)
     model.save_pretrained(tmp_path)
     again = UrecaForConditionalGeneration.from_pretrained(tmp_path)
-    assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+    assert torch.allclose(again(**inputs).logits, model(**inputs).logits, atol=2e-5)
 
 
 def test_the_seed_decides_the_new_mask_encoder(internvl):

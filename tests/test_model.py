@@ -145,14 +145,16 @@ def test_features_computed_before_are_as_good_as_pixels(model, batch):
         "mask_features": model.get_mask_features(batch["mask_values"]),
     }
     text = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    assert torch.equal(model(**text, **features).logits, model(**batch).logits)
+    assert torch.allclose(model(**text, **features).logits, model(**batch).logits, atol=2e-5)
 
 
 @torch.no_grad()
 def test_embeddings_are_as_good_as_ids(model, batch):
     embeds = model.get_input_embeddings()(batch["input_ids"])
     inputs = {k: v for k, v in batch.items() if k != "input_ids"}
-    assert torch.equal(model(**inputs, inputs_embeds=embeds).logits, model(**batch).logits)
+    assert torch.allclose(
+        model(**inputs, inputs_embeds=embeds).logits, model(**batch).logits, atol=2e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_placeholder_ids_are_read_from_the_config_at_each_call(batch):
     ids[batch["input_ids"] == model.config.image_token_id] = 211
     ids[batch["input_ids"] == model.config.mask_token_id] = 212
     model.config.image_token_id, model.config.mask_token_id = 211, 212
-    assert torch.equal(model(**(batch | {"input_ids": ids})).logits, expected)
+    assert torch.allclose(model(**(batch | {"input_ids": ids})).logits, expected, atol=2e-5)
 
 
 @torch.no_grad()
@@ -200,7 +202,7 @@ def test_unknown_placeholder_ids_are_inferred_from_the_counts(batch):
     expected, config = model(**batch).logits, model.config
     known = config.image_token_id, config.mask_token_id
     config.image_token_id = config.mask_token_id = None
-    assert torch.equal(model(**batch).logits, expected)
+    assert torch.allclose(model(**batch).logits, expected, atol=2e-5)
     assert (config.image_token_id, config.mask_token_id) == known
     config.image_token_id = None
     with pytest.raises(ValueError, match=r"image_token_id is not set, and 0 token ids occur 20"):
@@ -282,7 +284,9 @@ def test_saved_in_shards_and_loaded_again(batch, tmp_path, language, tied):
     again = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert isinstance(again, UrecaForConditionalGeneration)
     assert (again.lm_head.weight is again.get_input_embeddings().weight) is tied
-    assert torch.equal(again(**batch).logits, model(**batch).logits)
+    weights = again.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    assert torch.allclose(again(**batch).logits, model(**batch).logits, atol=2e-5)
 
 
 def test_the_config_round_trips(tmp_path):
@@ -365,10 +369,10 @@ def test_lora_on_the_language_model_comes_back_with_the_mask_encoder(batch, tmp_
     assert (expected - before).abs().max() > 1e-2
     model.save_pretrained(tmp_path)
     again = PeftModel.from_pretrained(tiny_model(), tmp_path).eval()
-    encoders = (m.base_model.model.model.mask_encoder for m in (model, again))
-    one, two = (e.modules_to_save["default"].state_dict() for e in encoders)
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert torch.equal(again(**batch).logits, expected)
+    weights = dict(again.named_parameters())
+    assert weights.keys() == dict(model.named_parameters()).keys()
+    assert all(torch.equal(weights[name], value) for name, value in model.named_parameters())
+    assert torch.allclose(again(**batch).logits, expected, atol=2e-5)
     merged = again.merge_and_unload()
     assert torch.allclose(merged(**batch).logits, expected, atol=1e-4)
 

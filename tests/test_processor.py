@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import VISUAL_TOKENS, tiny_config, tiny_model, tiny_tokenizer
+from tokenizers import processors
 from transformers import AutoProcessor
 
 from ureca_lib.conversation import IGNORED, Conversation, add_visual_tokens
@@ -156,11 +157,24 @@ def test_an_answer_that_merges_with_the_prompt_still_has_its_labels():
     assert learnt == [5000, vocab["b"], vocab["<|im_end|>"]]
 
 
+def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt():
+    tokenizer = tiny_tokenizer()
+    plain = Conversation(tokenizer)
+    expected = plain.tokenize("Q?"), plain.tokenize("Q?", "ab")
+    end = ("<|im_end|>", tokenizer.eos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|im_end|>", special_tokens=[end]
+    )
+    assert tokenizer("x").input_ids[-1] == tokenizer.eos_token_id
+    assert (plain.tokenize("Q?"), plain.tokenize("Q?", "ab")) == expected
+
+
 class _Merging:
     def __init__(self, tokenizer, first, second, merged):
         self.tokenizer, self.pair, self.merged = tokenizer, [first, second], merged
         self.all_special_tokens = tokenizer.all_special_tokens
         self.convert_tokens_to_ids = tokenizer.convert_tokens_to_ids
+        self.eos_token_id = tokenizer.eos_token_id
 
     def __call__(self, text):
         encoded = self.tokenizer(text)

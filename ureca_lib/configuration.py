@@ -85,8 +85,8 @@ class UrecaConfig(InternVLConfig):
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         patch = self.vision_config.patch_size[0]
-        patches = self.tile_size / patch * self.downsample_ratio
-        if patches != int(patches) or patches < 1:
+        side = self.tile_size // patch * self.downsample_ratio
+        if side != int(side) or side < 1:
             raise ValueError(
                 f"tile_size {self.tile_size} with patches of {patch} pixels and downsample_ratio "
                 f"{self.downsample_ratio} gives no whole number of image tokens"

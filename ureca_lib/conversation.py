@@ -98,12 +98,11 @@ class Conversation:
             ValueError: see `prompt`; or the answer holds a special token.
         """
         prompt = self.prompt(question)
-        start = self.tokenizer(prompt).input_ids
+        start = self._ids(prompt)
         if answer is None:
             return TokenizedTurn(start, [IGNORED] * len(start))
         self._check_plain("answer", answer)
-        ids = self.tokenizer(f"{prompt}{answer.strip()}{TURN_END}").input_ids
-        ids = ids[: len(ids) - ids[::-1].index(self._turn_end_id)]  # some add a token of their own
+        ids = [*self._ids(f"{prompt}{answer.strip()}"), self._turn_end_id]
         pairs = zip(start, ids, strict=False)
         shared = next((i for i, (one, two) in enumerate(pairs) if one != two), len(start))
         return TokenizedTurn(ids, [IGNORED] * shared + ids[shared:])
@@ -111,6 +110,11 @@ class Conversation:
     def answer_ids(self, answer: str, question: str = QUESTION) -> list[int]:
         """The answer's ids as they stand after the question, with the token that ends it."""
         return [label for label in self.tokenize(question, answer).labels if label != IGNORED]
+
+    def _ids(self, text: str) -> list[int]:
+        ids = self.tokenizer(text).input_ids
+        # some tokenizers end every text
+        return ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
 
     @property
     def _turn_end_id(self) -> int:

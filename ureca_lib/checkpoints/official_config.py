@@ -64,7 +64,7 @@ def official_config(raw: dict[str, Any], shapes: Shapes, path: Path) -> UrecaCon
         mask_thumbnail=thumbnail and dynamic_mask,
         tile_size=raw.get("force_image_size") or vision.image_size[0],
         use_thumbnail=thumbnail,
-        min_tiles=_number(raw.get("min_dynamic_patch"), 1),
+        min_tiles=min(_number(raw.get("min_dynamic_patch"), 1), trained),
         # the published demo takes up to 12 tiles of an image, whatever training took
         max_tiles=max(MAX_TILES, trained) if trained > 1 else 1,
         max_tiles_train=trained,
