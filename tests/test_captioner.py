@@ -8,6 +8,7 @@ import torch
 from tiny_models import tiny_config, tiny_model, tiny_tokenizer
 
 from ureca_lib import captioner as captioner_module
+from ureca_lib import decoding as decoding_module
 from ureca_lib.captioner import Caption, RegionCaptioner
 from ureca_lib.checkpoints import CheckpointError, convert
 from ureca_lib.conversation import QUESTION
@@ -98,6 +99,14 @@ def test_the_size_of_a_group_changes_nothing(captioner, image, regions, size):
     whole = captioner.caption(image, regions, max_new_tokens=6, progress=False)
     small = RegionCaptioner(captioner.model, captioner.processor, group_size=size)
     parts = small.caption(image, regions, max_new_tokens=6, progress=False)
+    assert [caption.text for caption in parts] == [caption.text for caption in whole]
+    assert [c.score for c in parts] == pytest.approx([c.score for c in whole], abs=1e-4)
+
+
+def test_prompts_run_a_few_at_a_time_give_the_same(captioner, image, regions, monkeypatch):
+    whole = captioner.caption(image, regions, max_new_tokens=6, progress=False)
+    monkeypatch.setattr(decoding_module, "TOKENS_A_PASS", 500)
+    parts = captioner.caption(image, regions, max_new_tokens=6, progress=False)
     assert [caption.text for caption in parts] == [caption.text for caption in whole]
     assert [c.score for c in parts] == pytest.approx([c.score for c in whole], abs=1e-4)
 

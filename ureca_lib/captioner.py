@@ -13,8 +13,15 @@ from ureca_lib.checkpoints import CheckpointError, load_official
 from ureca_lib.checkpoints.tensor_files import read_json
 from ureca_lib.checkpoints.tokens import load_tokenizer
 from ureca_lib.conversation import QUESTION, TURN_END
-from ureca_lib.decoding import BatchRows, Decoded, TreeRows, greedy, log_likelihoods
-from ureca_lib.memory import free_bytes, in_groups, sequence_bytes
+from ureca_lib.decoding import (
+    TOKENS_A_PASS,
+    BatchRows,
+    Decoded,
+    TreeRows,
+    greedy,
+    log_likelihoods,
+)
+from ureca_lib.memory import activation_bytes, free_bytes, in_groups, sequence_bytes
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import MaskLike, Photo, UrecaProcessor, as_region, check_size, load_photo
 from ureca_lib.regions import Region
@@ -325,10 +332,13 @@ class RegionCaptioner:
     def _fitting(self, encoded: _Encoded, new_tokens: int) -> int:
         """How many regions to run together."""
         budget = self.memory_budget or free_bytes(self.device)
+        text, item = self.model.config.text_config, self.model.lm_head.weight.element_size()
         length = len(encoded.prompt) - encoded.shared
-        item = self.model.lm_head.weight.element_size()
-        each = sequence_bytes(self.model.config.text_config, length, new_tokens, item)
-        each += length * len(encoded.prompt) * item  # a row of the tree's attention mask
+        each = sequence_bytes(text, length + new_tokens, item)
+        if encoded.shared:  # run in one pass, under an attention mask as wide as the tree
+            each += activation_bytes(text, length, item) + length * len(encoded.prompt) * item
+        else:
+            budget -= activation_bytes(text, max(length, TOKENS_A_PASS), item)
         return max(1, min(self.group_size, budget // each))
 
 

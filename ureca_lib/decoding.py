@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from ureca_lib.token_tree import TokenTree
 
+TOKENS_A_PASS = 8192  # of prompts that share nothing
 _POSITIONS_A_HEAD = 256  # positions whose logits exist at one time; a vocabulary is large
 
 
@@ -60,7 +61,14 @@ class BatchRows:
         self.rows = list(range(len(prompts)))
 
     def first(self) -> torch.Tensor:
-        return self._run(self.prompts)
+        # a few sequences at a time: more would not be faster, and take memory
+        hidden, caches = [], []
+        for part in self.prompts.split(max(1, TOKENS_A_PASS // self.prompts.shape[1])):
+            self.cache = DynamicCache()
+            hidden.append(self._run(part))
+            caches.append(self.cache)
+        self.cache = _joined(caches)
+        return torch.cat(hidden)
 
     def step(self, embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
         if rows != self.rows:
@@ -78,6 +86,20 @@ class BatchRows:
     def _run(self, embeds: torch.Tensor) -> torch.Tensor:
         out = self.language_model(inputs_embeds=embeds, past_key_values=self.cache, use_cache=True)
         return out.last_hidden_state[:, -1]
+
+
+def _joined(caches: list[DynamicCache]) -> DynamicCache:
+    """The caches of parts of a batch as that of the whole."""
+    if len(caches) == 1:
+        return caches[0]
+    whole = DynamicCache()
+    for number in range(len(caches[0].layers)):
+        layers = [cache.layers[number] for cache in caches]
+        keys, values = (torch.cat([getattr(la, n) for la in layers]) for n in ("keys", "values"))
+        for layer in layers:
+            layer.keys = layer.values = None  # freed layer by layer, or they would be held twice
+        whole.update(keys, values, number)
+    return whole
 
 
 def greedy(

@@ -22,19 +22,23 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available * _CPU_SHARE)
 
 
-def sequence_bytes(text: PreTrainedConfig, prompt: int, new: int, item: int) -> int:
-    """Roughly what one sequence takes in the language model: keys, values, activations, logits.
+def sequence_bytes(text: PreTrainedConfig, length: int, item: int) -> int:
+    """Roughly what a sequence keeps in memory: keys and values, embeddings, logits of one token.
 
     Args:
         text: the language model's configuration.
-        prompt, new: tokens that are run together, and tokens that follow one by one.
+        length: tokens, those to come included.
         item: bytes a number.
     """
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-    keys = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * (prompt + new)
-    activations = prompt * (3 * text.intermediate_size + 8 * text.hidden_size)
-    return item * (keys + activations) + 3 * 4 * text.vocab_size
+    keys = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim
+    return item * length * (keys + text.hidden_size) + 3 * 4 * text.vocab_size
+
+
+def activation_bytes(text: PreTrainedConfig, tokens: int, item: int) -> int:
+    """Roughly what running `tokens` together takes on top of what they leave behind."""
+    return item * tokens * (3 * text.intermediate_size + 8 * text.hidden_size)
 
 
 def in_groups(
