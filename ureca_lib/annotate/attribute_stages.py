@@ -98,7 +98,7 @@ class ImageStages:
         """One paragraph: what it looks like, where it is, how much of the image, what it has."""
         about = self._about(region_id)
         looks = [] if is_light(about.noun) else list(about.color.said[:1])
-        looks += about.shapes[:1]
+        looks = [word for word in (*looks, *about.shapes[:1]) if word not in subject.split()]
         be = "are" if is_plural(about.noun) else "is"
         said = [f"{be} {listing(looks)}"] if looks else []
         said += self._where(about, be)
