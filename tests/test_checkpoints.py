@@ -324,6 +324,11 @@ def test_added_tokens_json_alone_gives_the_ids(official):
     assert load_official(official, mask_token_id=30).config.mask_token_id == 30
 
 
+def test_transformers_own_way_to_load_points_to_ours(official):
+    with pytest.raises(ValueError, match=r"published layout: read it with .*load_official"):
+        UrecaForConditionalGeneration.from_pretrained(official)
+
+
 def test_nothing_is_overwritten(official):
     with pytest.raises(CheckpointError, match="not an empty folder"):
         convert(official, official)

@@ -71,6 +71,11 @@ class UrecaConfig(InternVLConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        if "llm_config" in kwargs:  # else transformers would go on with a default of 8B
+            raise ValueError(
+                "this is a checkpoint in the published layout: read it with "
+                "ureca_lib.checkpoints.load_official, or convert it first"
+            )
         super().__post_init__(**kwargs)
         self.tile_size = self.tile_size or self.vision_config.image_size[0]
         self.mask_size = self.mask_size or self.tile_size
