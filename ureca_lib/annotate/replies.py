@@ -1,0 +1,334 @@
+"""What a model's reply must be before it is kept: the output formats of Tables 7, 8 and 9 as rules.
+
+A reply is cleaned of what does no harm (quotes around it, bold, "Caption:", "Certainly!"), then
+checked. What is still wrong is named to the model, which is asked again a few times. What a reply
+says is never obeyed: an instruction or a tag in it is text like any other.
+
+Most rules are about form, and hold in any language; those about words know English, and the most
+common words of a few other languages.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ureca_lib.annotate.protocol import STAGES, Reply, Stage
+
+MAX_CHARACTERS: Mapping[str, int] = MappingProxyType(
+    {"short": 320, "long": 1600, "unique": 1600, "verify": 320}
+)
+_LONGEST = 20_000  # characters of a reply that are looked at
+_EXCERPT = 160  # characters of a bad reply that an error shows
+_QUOTES = ('""', "''", "“”", "‘’", "„“", "«»", "「」", "『』", "``")
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u200e\u200f"))
+
+_THINKING = re.compile(r"^\s*<(think|thinking)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_LISTED = re.compile(r"^(?:[-*•‣–]\s|\d{1,2}[.)]\s|#{1,6}\s|\||```)")
+_BULLET = re.compile(r"^(?:[-*•‣–]|\d{1,2}[.)]|#{1,6})\s+(?=\S)")
+_SURE = re.compile(
+    r"^(?:certainly|sure(?: thing)?|of course|absolutely|okay|ok)\s*[!.,:]\s*", re.IGNORECASE
+)
+_CAPTION = r"(?:caption|description|phrase|answer|output)"
+_HERE = re.compile(
+    rf"^here(?: is|['’]s) (?:the|a|an|your|my)\b[^:\n]{{0,60}}\b{_CAPTION}\b[^:\n]{{0,80}}[:：]\s*",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(
+    rf"^(?:the )?(?:(?:refined|revised|unique|short|detailed|final|new)\s+)*{_CAPTION}"
+    r"(?: (?:for|of) [^:\n]{0,40})?\s*[:：]\s*",
+    re.IGNORECASE,
+)
+_VERDICT = re.compile(r"(keep)\W*|(drop)\s*(?:[:：,;.–—-]+\s*(.*))?", re.IGNORECASE | re.DOTALL)
+
+_ABBREVIATION = re.compile(
+    r"\b(?:[A-Za-z]|St|Mrs?|Ms|Dr|Mt|Nos?|Jr|Sr|Ave|Inc|Ltd|Co|vs|etc|approx|ca|cf|e\.g|i\.e)$"
+)
+_QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|‘[^’]*’|«[^»]*»|「[^」]*」|(?<!\w)'[^']*'(?!\w)")
+_STOP = re.compile(r"[.!?]+[\"'”’)\]]*\s+(?=[^\W\d_])|[。！？](?=\s*\S)")
+_BAD_CATEGORIES = ("Cc", "Cs", "Co", "Cn")
+_BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def _words(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
+# (stages, what is wrong, pattern): the stages are those whose table says so
+_CAPTIONS = ("short", "long", "unique")
+_REFUSAL = "is a refusal or speaks of its writer"
+_CONTOUR_COLOR = "mentions the color of the contour"
+_DRAWN = r"(?:outlined|highlighted|marked|circled) (?:in|with|by) (?:a |the )?"
+_RULES: tuple[tuple[tuple[str, ...], str, re.Pattern[str]], ...] = (
+    (
+        STAGES,
+        "holds a tag or a special token",
+        re.compile(r"</?[A-Za-z!][^<>]*>?|<\||\|>|\[/?INST"),
+    ),
+    (STAGES, "holds markdown", re.compile(r"\*\*|__|```|^#{1,6}\s|\]\(|^\|")),
+    (STAGES, "is JSON or code instead of words", re.compile(r"^\s*[\[{]")),
+    (
+        _CAPTIONS,
+        _REFUSAL,
+        _words(
+            r"^sorry[,.]|^unfortunately,? i\b|\bas an ai\b|\bai (?:language )?(?:model|assistant)\b"
+            r"|^lo siento|^(?:je suis )?désolé|^(?:es )?tut mir leid|^mi dispiace"
+            r"|^很?抱歉|^对不起|^對不起|^申し訳|^すみません"
+        ),
+    ),
+    (
+        _CAPTIONS,
+        _REFUSAL,
+        # case counts: a small "i" is an ordinary letter
+        re.compile(
+            r"(?:^|[.!?,;:]\s+|\b(?:and|but|so|that)\s)I(?:['’](?:m|ve|d|ll)\b|\s(?:am|can|cannot"
+            r"|can['’]t|couldn?['’]?t?|do|don['’]t|have|hope|will|would|see|think|apologize)\b)"
+        ),
+    ),
+    (_CAPTIONS, "addresses the reader", _words(r"\blet me know\b|\bhope this helps\b")),
+    (
+        _CAPTIONS,
+        "starts with words about the answer",
+        _words(rf"^(?:certainly|of course|absolutely)\b|^here(?: is|['’]s) [^.]*\b{_CAPTION}\b"),
+    ),
+    (_CAPTIONS, "says nothing", _words(r"^(?:none|null|nil|n/?a|nothing|unknown|undefined)\W*$")),
+    (
+        _CAPTIONS,
+        "mentions a contour",
+        _words(
+            r"\bcontours?\b|\bcontoured in\b|\bbounding box|\bcontornos?\b|\bkontur|контур"
+            r"|轮廓|輪廓|輪郭"
+        ),
+    ),
+    # yellow in Sec. 3, blue in Table 9
+    (("short", "long"), _CONTOUR_COLOR, _words(rf"\byellow outline|\b{_DRAWN}yellow\b")),
+    (("unique",), _CONTOUR_COLOR, _words(rf"\bblue outline|\b{_DRAWN}blue\b")),
+    (
+        _CAPTIONS,
+        "mentions an index",
+        _words(
+            r"\bind(?:ex|ices|exes|ice)\s*(?:#|no\.?|number)?\s*\d|\bindices\b|\bindexed\b"
+            r"|\b(?:other|this) index\b(?! (?:finger|card|tab|page))"
+        ),
+    ),
+    (_CAPTIONS, 'calls it the "main object"', _words(r"\bmain object\b|主要(?:对象|物体)")),
+    (
+        _CAPTIONS,
+        "speaks of the image it was shown",
+        _words(
+            r"^(?:in )?(?:the|this) (?:given |provided |cropped )?(?:image|picture|photo(?:graph)?)"
+            r"(?:,| (?:shows|depicts|features|displays|contains|captures|presents)\b)"
+            r"|\bimage[- ]?[12]\b|^l['’]image |^das bild |^la imagen |^这张|^這張|^图中|^图片"
+        ),
+    ),
+    (("short",), "mentions the blurred background", _words(r"\bblur(?:red|ry)? background\b")),
+    (
+        ("unique",),
+        'says "distinguished by" or the like',
+        _words(
+            r"\bdistinguish(?:ed|es|ing|able)\b|\bdifferentiat(?:ed|es|ing)\b"
+            r"|\bset(?:s|ting)? (?:it|this \w+|itself) apart\b"
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of the talk that follows the question."""
+
+    role: str  # "assistant" or "user"
+    text: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A reply as it came, before it is looked at."""
+
+    text: str
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    attempts: int = 1
+    problem: str | None = None  # what is wrong with it however it reads, such as a cut-off end
+
+
+class NoAnswerError(RuntimeError):
+    """A question that got no reply to look at; others may still be answered."""
+
+    def __init__(self, message: str, attempts: int = 1):
+        super().__init__(message)
+        self.attempts = attempts
+
+
+def answer_checked(
+    stage: Stage, say: Callable[[Sequence[Turn]], Draft], max_corrections: int = 2
+) -> Reply:
+    """Ask, check, and ask again with the fault named until the reply is good.
+
+    Args:
+        stage: whose rules hold.
+        say: asks the question and, after it, the turns given: nothing the first time, then the
+            last bad reply and what is wrong with it.
+        max_corrections: most times that a bad reply is sent back.
+
+    Returns:
+        The cleaned reply; where none was good, a failed one whose text is the last one cleaned and
+        whose error names the faults and shows how it begins. Tokens and attempts of all turns.
+    """
+    turns: tuple[Turn, ...] = ()
+    text, error = "", ""
+    prompt_tokens = reply_tokens = attempts = 0
+    for _ in range(max_corrections + 1):
+        try:
+            draft = say(turns)
+        except NoAnswerError as none:
+            attempts += none.attempts
+            error = f"{none}; before that, {error}" if error else str(none)
+            break
+        prompt_tokens += draft.prompt_tokens
+        reply_tokens += draft.reply_tokens
+        attempts += draft.attempts
+        text = clean_reply(stage, draft.text)
+        found = ([draft.problem] if draft.problem else []) + faults(stage, text)
+        if not found:
+            return Reply(text, "done", None, prompt_tokens, reply_tokens, attempts)
+        shown = text[: MAX_CHARACTERS[stage]]
+        error = f"the reply {'; '.join(found)}: {shown[:_EXCERPT]!r}"
+        # only the last one: a long talk would outgrow the context, and repeat old faults
+        turns = (Turn("assistant", shown or "..."), Turn("user", correction(stage, found)))
+    return Reply(text, "failed", error, prompt_tokens, reply_tokens, attempts)
+
+
+def correction(stage: Stage, found: Sequence[str]) -> str:
+    """The turn that sends a bad reply back."""
+    form = {
+        "short": "the caption alone, as one phrase or sentence",
+        "verify": "one line: keep, or drop, a colon and the reason",
+    }
+    what = form.get(stage, "the caption alone, as one paragraph")
+    return f"This answer is not acceptable: it {'; it '.join(found)}. Answer again with {what}."
+
+
+def clean_reply(stage: Stage, text: str) -> str:
+    """A reply without what does no harm; cleaning it again changes nothing.
+
+    Dropped are quotes and bold around the whole, leading labels and courtesies, thoughts in
+    <think> tags, invisible characters, superfluous white space, and one lonely bullet. Several
+    paragraphs stay apart, by an empty line, and lists keep their lines, to be found by `faults`.
+    A verdict is written "keep" or "drop: reason".
+    """
+    _check_stage(stage)
+    text = text[:_LONGEST].encode("utf-8", "replace").decode("utf-8").translate(_INVISIBLE)
+    before = None
+    while text != before:
+        before = text
+        text = unicodedata.normalize("NFC", _clean_once(_THINKING.sub("", text)))
+    if stage == "verify":
+        verdict = _VERDICT.fullmatch(text)
+        if verdict and verdict.group(1):
+            return "keep"
+        if verdict and verdict.group(3):
+            return f"drop: {verdict.group(3)}"
+    return text
+
+
+def faults(stage: Stage, text: str) -> list[str]:
+    """What is wrong with a cleaned reply, each to be read after "it"; empty where it is good.
+
+    Raises:
+        ValueError: no such stage.
+    """
+    _check_stage(stage)
+    if not any(character.isalnum() for character in text):
+        return ["is empty"]
+    found = list(dict.fromkeys(_faults_of_form(stage, text)))
+    for stages, fault, pattern in _RULES:
+        if stage in stages and fault not in found and pattern.search(text):
+            found.append(fault)
+    return found
+
+
+def count_sentences(text: str) -> int:
+    """Sentences of a paragraph; what stands in quotes, such as a sign's words, is not counted."""
+    plain = _QUOTED.sub("x", text)
+    stops = [
+        m
+        for m in _STOP.finditer(plain)
+        if not _ABBREVIATION.search(plain[max(0, m.start() - 9) : m.start()])
+    ]
+    return 1 + len(stops)
+
+
+def _faults_of_form(stage: Stage, text: str) -> list[str]:
+    found = []
+    limit = MAX_CHARACTERS[stage]
+    if len(text) > limit:
+        found.append(f"has {len(text)} characters, more than {limit}")
+    lines = [line for line in text.split("\n") if line]
+    if any(_LISTED.match(line) for line in lines):
+        found.append("holds a list")
+    elif len(lines) > 1:
+        found.append("has several paragraphs" if stage != "verify" else "has several lines")
+    if stage == "short" and len(lines) == 1 and count_sentences(text) > 1:
+        found.append("has several sentences")
+    if _is_wrapped(text):
+        found.append("stands in quotes")
+    if any(map(_is_garbage, text)):
+        found.append("holds control characters or garbled text")
+    if stage == "verify" and text != "keep" and not re.fullmatch(r"drop: .*\w.*", text, re.DOTALL):
+        found.append("is neither keep nor drop with a reason")
+    return found
+
+
+def _is_garbage(character: str) -> bool:
+    bad = unicodedata.category(character) in _BAD_CATEGORIES and character != "\n"
+    return bad or character == "\ufffd" or character in _BIDI
+
+
+def _clean_once(text: str) -> str:
+    text = _unwrap(_join_lines(text))
+    for pattern in (_SURE, _HERE, _LABEL):
+        rest = pattern.sub("", text, count=1).strip()
+        text = rest or text
+    return text if "\n" in text else _BULLET.sub("", text)
+
+
+def _join_lines(text: str) -> str:
+    """Wrapped lines are joined; empty lines, and lines of a list, stay apart."""
+    paragraphs = []
+    for block in re.split(r"\r?\n\s*\n", text.strip()):
+        lines: list[str] = []
+        for line in re.split(r"[\r\n\u2028\u2029]+", block):
+            line = re.sub(r"[^\S\n]+", " ", line).strip()
+            if lines and line and not _LISTED.match(line) and not _LISTED.match(lines[-1]):
+                lines[-1] = f"{lines[-1]} {line}".strip()
+            elif line:
+                lines.append(line)
+        if lines:
+            paragraphs.append("\n".join(lines))
+    return "\n\n".join(paragraphs)
+
+
+def _unwrap(text: str) -> str:
+    """Without quotes or bold around the whole; bold and emphasis of words is dropped too."""
+    text = re.sub(r"(\*\*|__)(?=\S)([^*_\n]+?)(?<=\S)\1", r"\2", text)
+    text = re.sub(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])", r"\1", text)
+    if text.endswith((".", "。")) and _is_wrapped(text[:-1]):
+        text = text[:-1]
+    return text[1:-1].strip() if _is_wrapped(text) else text
+
+
+def _is_wrapped(text: str) -> bool:
+    if len(text) < 3:
+        return False
+    first, last = text[0], text[-1]
+    inside = re.sub(r"(?<=\w)['’](?=\w)", "", text[1:-1])  # no apostrophes
+    return f"{first}{last}" in _QUOTES and first not in inside and last not in inside
+
+
+def _check_stage(stage: str) -> None:
+    if stage not in STAGES:
+        raise ValueError(f"a stage is one of {', '.join(STAGES)}, not {stage!r}")
