@@ -28,7 +28,7 @@ from ureca_lib.scenes.writing import STYLES
 TARGET = Path(__file__).with_name("SPECIFICATION.md")
 FIFTH = 112  # side of the mask input that a canvas of 560 is five times as wide as
 GRID = (336, 224)  # the same canvas as 3 x 2 tiles of 112
-AREAS = (14, 32, 64, 128, 256, 1024, 4096, 16384, 65536, 10**9)  # pixels
+AREAS = (12, 32, 64, 128, 256, 1024, 4096, 16384, 65536, 10**9)  # pixels
 QUALIFIERS = ("surface", "pattern", "side", "place", "row", "whole")
 
 HEAD = """# The scenes: specification {version}

@@ -134,7 +134,7 @@ def _objects(raster: Raster, light: np.ndarray) -> None:
         left, top, right, bottom = (round(side) for side in placed.box)
         box = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
         ids = raster.ids[box]
-        rise = np.linspace(1.06, 0.9, bottom - top, dtype=np.float32)[box[0].start - top :]
+        rise = np.linspace(1.06, 0.94, bottom - top, dtype=np.float32)[box[0].start - top :]
         mine = (ids >= paints.start) & (ids < paints.stop)
         light[box] *= np.where(mine, rise[: ids.shape[0], None], np.float32(1))
         if placed.sketch.parts[0].kind in ("balloon", "plane", "picture", "clock", "boat"):

@@ -45,7 +45,7 @@ class SceneSpecification:
     )
     group_share: float = field(default=0.6, metadata={"help": "chance of a pair or row of objects"})
     smallest_region: int = field(
-        default=14, metadata={"help": "least visible pixels of a region; smaller ones are left out"}
+        default=12, metadata={"help": "least visible pixels of a region; smaller ones are left out"}
     )
     min_visible_object: float = field(
         default=0.5, metadata={"help": "least visible share of a whole object"}

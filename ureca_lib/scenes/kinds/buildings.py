@@ -32,7 +32,7 @@ def house(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     x = rng.choice((-0.25, 0.0, 0.25))
     door = s.part("door", whole, pick_apart(rng, DOORS, (surface,)), mention=True)
     s.rect(door, (x - 0.095, 0, x + 0.095, 0.37))
-    s.disc(s.part("knob", door, "yellow"), (x + 0.06, 0.18), 0.02, (255, 226, 92))
+    s.disc(s.part("knob", door, "yellow"), (x + 0.06, 0.18), 0.018, (255, 226, 92))
     if rng.random() < 0.4:
         s.rect(s.part("hatch", door, "black"), (x - 0.05, 0.25, x + 0.05, 0.32), (58, 66, 84))
     glass = rng.choice((GLASS, (250, 226, 120)))
@@ -54,11 +54,11 @@ def lamp(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     pole = s.part("pole", whole, "black")
     s.rect(pole, (-0.018, 0.04, 0.018, 0.78), (66, 66, 74))
     if rng.random() < 0.5:
-        s.rect(s.part("switch", pole, "white"), (-0.028, 0.36, 0.028, 0.4))
+        s.rect(s.part("switch", pole, "white"), (-0.025, 0.36, 0.025, 0.395))
     foot = s.part("foot", whole, "black")
     s.poly(foot, [(-0.13, 0), (0.13, 0), (0.07, 0.06), (-0.07, 0.06)])
     bulb = s.part("bulb", whole, "yellow")
-    s.disc(bulb, (0, 0.745), 0.038, (255, 244, 150))
+    s.disc(bulb, (0, 0.745), 0.034, (255, 244, 150))
     shade = s.part("shade", whole, surface, pattern)
     s.poly(shade, [(-0.2, 0.75), (0.2, 0.75), (0.11, 1.0), (-0.11, 1.0)])
 
@@ -84,7 +84,7 @@ def robot(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
         panel = s.part("panel", body, pick_apart(rng, BRIGHT, (surface,)), mention=True)
         s.rect(panel, (-0.14, 0.32, 0.14, 0.52))
         for x in (-0.07, 0.07)[: rng.choice((1, 2))]:
-            s.disc(s.part("button", panel, "black"), (x, 0.42), 0.021)
+            s.disc(s.part("button", panel, "black"), (x, 0.42), 0.018)
     _robot_head(s, rng, whole, surface)
 
 
@@ -93,15 +93,15 @@ def _robot_head(s: Sketch, rng: Random, whole: int, surface: str) -> None:
     if rng.random() < 0.5:
         antenna = s.part("antenna", head, "black")
         s.rect(antenna, (-0.012, 0.84, 0.012, 0.98))
-        s.disc(s.part("tip", antenna, "red"), (0, 0.975), 0.028)
+        s.disc(s.part("tip", antenna, "red"), (0, 0.97), 0.023)
     s.rect(head, (-0.16, 0.63, 0.16, 0.86))
     s.rect(head, (-0.06, 0.6, 0.06, 0.64), (110, 112, 120))
     pupils = rng.random() < 0.4
     for sign in (-1, 1):
         eye = s.part("eye", head, "white")
-        s.disc(eye, (sign * 0.075, 0.77), 0.037)
+        s.disc(eye, (sign * 0.075, 0.77), 0.031)
         if pupils:
-            s.disc(s.part("pupil", eye, "black"), (sign * 0.075, 0.77), 0.019)
+            s.disc(s.part("pupil", eye, "black"), (sign * 0.075, 0.77), 0.015)
     if rng.random() < 0.5:
         s.rect(s.part("mouth", head, "black"), (-0.09, 0.66, 0.09, 0.69))
 
@@ -130,7 +130,7 @@ def sofa(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     for x in rng.choice(((-0.4,), (0.4,), (-0.4, 0.4))):
         cushion = s.part("cushion", whole, colour, mention=True)
         s.rect(cushion, (x - 0.22, 0.42, x + 0.22, 0.84))
-        s.disc(s.part("button", cushion, "white"), (x, 0.63), 0.028)
+        s.disc(s.part("button", cushion, "white"), (x, 0.63), 0.025)
 
 
 def picture(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
@@ -149,7 +149,7 @@ def picture(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
         s.poly(heart, [(-0.27, 0.55), (0.27, 0.55), (0, 0.22)])
         s.disc(heart, (-0.135, 0.59), 0.145)
         s.disc(heart, (0.135, 0.59), 0.145)
-    s.disc(s.part("nail", whole, "black"), (0, 0.945), 0.033)
+    s.disc(s.part("nail", whole, "black"), (0, 0.945), 0.03)
 
 
 def clock(s: Sketch, rng: Random, surface: str, pattern: str) -> None:

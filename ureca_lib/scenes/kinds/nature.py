@@ -17,7 +17,7 @@ def tree(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     trunk = s.part("trunk", whole, "brown")
     s.poly(trunk, [(-0.075, 0), (0.085, 0), (0.05, 0.5), (-0.05, 0.5)])
     if rng.random() < 0.4:
-        s.ellipse(s.part("hollow", trunk, "black"), (0.0, 0.2), 0.025, 0.04)
+        s.ellipse(s.part("hollow", trunk, "black"), (0.0, 0.2), 0.022, 0.034)
     crown = s.part("crown", whole, surface, pattern)
     if rng.random() < 0.4:
         for low, high, half in ((0.28, 0.62, 0.31), (0.46, 0.8, 0.25), (0.66, 1.0, 0.18)):
@@ -29,7 +29,7 @@ def tree(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     fruit = "yellow" if surface in ("red", "orange", "pink") else "red"
     places = [(-0.14, 0.56), (0.15, 0.52), (0.02, 0.76)]
     for x, y in places[: rng.choice((0, 0, 2, 3))]:
-        s.disc(s.part("apple", crown, fruit), (x * rng.uniform(0.8, 1.0), y), 0.024)
+        s.disc(s.part("apple", crown, fruit), (x * rng.uniform(0.8, 1.0), y), 0.021)
     if rng.random() < 0.25:
         nest = s.part("nest", crown, "brown")
         s.ellipse(nest, (0.1, 0.66), 0.07, 0.035)
@@ -58,7 +58,7 @@ def flower(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     if rng.random() < 0.3:
         bee = s.part("bee", blossom, "black")
         x = rng.choice((-0.17, 0.17))
-        s.ellipse(bee, (x, 0.76), 0.05, 0.035)
+        s.ellipse(bee, (x, 0.76), 0.043, 0.03)
         s.rect(bee, (x - 0.012, 0.728, x + 0.012, 0.792), COLORS["yellow"])
 
 
@@ -90,11 +90,11 @@ def snowman(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     s.disc(body, (0, 0.24), 0.25)
     s.disc(body, (0, 0.54), 0.18)
     for height in (0.6, 0.52, 0.44)[: rng.choice((2, 3))]:
-        s.disc(s.part("button", body, "black"), (0, height), 0.018)
+        s.disc(s.part("button", body, "black"), (0, height), 0.016)
     head = s.part("head", whole, "white")
     s.disc(head, (0, 0.78), 0.13)
     for sign in (-1, 1):
-        s.disc(s.part("eye", head, "black"), (sign * 0.05, 0.81), 0.018)
+        s.disc(s.part("eye", head, "black"), (sign * 0.05, 0.81), 0.016)
     s.poly(s.part("nose", head, "orange"), [(0, 0.785), (0.15, 0.755), (0, 0.745)])
     wool = pick_apart(rng, BRIGHT, ("white",))
     if rng.random() < 0.8:
@@ -127,14 +127,14 @@ def cat(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     s.ellipse(head, (0, 0.69), 0.25, 0.2)
     iris = pick_apart(rng, ("yellow", "green", "white"), (surface,))
     for sign in (-1, 1):
-        s.ellipse(s.part("eye", head, iris), (sign * 0.1, 0.72), 0.036, 0.044)
-        s.ellipse(len(s.parts) - 1, (sign * 0.1, 0.72), 0.012, 0.04, COLORS["black"])
+        s.ellipse(s.part("eye", head, iris), (sign * 0.1, 0.72), 0.03, 0.037)
+        s.ellipse(len(s.parts) - 1, (sign * 0.1, 0.72), 0.01, 0.034, COLORS["black"])
     s.poly(s.part("nose", head, "pink"), [(-0.035, 0.64), (0.035, 0.64), (0, 0.6)])
     if rng.random() < 0.6:
         colour = pick_apart(rng, ("red", "blue", "purple", "teal"), (surface,))
         collar = s.part("collar", whole, colour, mention=True)
         s.poly(collar, [(-0.2, 0.53), (0.2, 0.53), (0.17, 0.45), (-0.17, 0.45)])
-        s.disc(s.part("bell", collar, "yellow"), (0, 0.44), 0.03)
+        s.disc(s.part("bell", collar, "yellow"), (0, 0.44), 0.026)
 
 
 def _turns(start: float, stop: float, count: int) -> list[float]:

@@ -25,7 +25,7 @@ def car(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     s.poly(whole, [(-0.98, 0.2), (1.0, 0.2), (1.0, 0.5), (0.9, 0.64), (-0.94, 0.64)])
     door = s.part("door", whole, pick_apart(rng, BRIGHT, (surface,)), mention=True)
     s.rect(door, (-0.24, 0.24, 0.22, 0.6))
-    s.rect(s.part("handle", door, "black"), (-0.19, 0.48, -0.05, 0.53))
+    s.rect(s.part("handle", door, "black"), (-0.19, 0.485, -0.06, 0.53))
     if rng.random() < 0.6:
         s.ellipse(s.part("headlight", whole, "yellow"), (0.93, 0.45), 0.055, 0.07, (255, 244, 170))
     if rng.random() < 0.4:
@@ -39,7 +39,7 @@ def _wheel(s: Sketch, whole: int, x: float, radius: float, hub: bool) -> None:
     wheel = s.part("wheel", whole, "black")
     s.disc(wheel, (x, radius), radius, TYRE)
     metal = s.part("hub", wheel, "grey") if hub else wheel
-    s.disc(metal, (x, radius), radius / 3, (208, 210, 214))
+    s.disc(metal, (x, radius), radius / 3.4, (208, 210, 214))
 
 
 def train(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
@@ -87,11 +87,11 @@ def boat(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     s.poly(sail, [(0.03, 0.9), (0.03, 0.34), (0.5, 0.34)])
     if rng.random() < 0.5:
         emblem = s.part("emblem", sail, "black")
-        s.disc(emblem, (0.17, 0.47), 0.05)
+        s.disc(emblem, (0.17, 0.47), 0.042)
     hull = s.part("hull", whole, surface, pattern)
     s.poly(hull, [(-0.6, 0.28), (0.66, 0.28), (0.46, 0.0), (-0.42, 0.0)])
     for x in rng.choice(((-0.22, 0.22), (-0.25, 0.02, 0.28))):
-        s.disc(s.part("porthole", hull, "white"), (x, 0.15), 0.028)
+        s.disc(s.part("porthole", hull, "white"), (x, 0.15), 0.025)
 
 
 def balloon(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
@@ -102,7 +102,7 @@ def balloon(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     basket = s.part("basket", whole, "wooden")
     s.poly(basket, [(-0.1, 0), (0.1, 0), (0.125, 0.17), (-0.125, 0.17)])
     for x in (-0.05, 0.05) if rng.random() < 0.5 else ():
-        s.disc(s.part("sandbag", basket, "white"), (x, 0.06), 0.024)
+        s.disc(s.part("sandbag", basket, "white"), (x, 0.06), 0.021)
     envelope = s.part("envelope", whole, surface, pattern)
     turns = [math.pi * (index / 12) for index in range(-1, 14)]
     dome = [(0.36 * math.cos(t), 0.64 + 0.36 * math.sin(t)) for t in turns]
@@ -118,7 +118,7 @@ def plane(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
     s.poly(fin, [(-1.2, 0.5), (-0.82, 0.5), (-1.02, 1.0), (-1.24, 1.0)])
     s.ellipse(whole, (-0.05, 0.42), 1.2, 0.25)
     for x in (-0.35, 0.0, 0.35)[: rng.choice((2, 3))]:
-        s.disc(s.part("window", whole, "blue"), (x, 0.5), 0.062, (30, 60, 110))
+        s.disc(s.part("window", whole, "blue"), (x, 0.5), 0.052, (30, 60, 110))
     s.poly(s.part("cockpit", whole, "blue"), [(0.66, 0.46), (1.02, 0.46), (0.72, 0.6)], GLASS)
     wing = s.part("wing", whole, "grey")
     s.poly(wing, [(-0.2, 0.34), (0.36, 0.34), (-0.26, -0.02), (-0.52, 0.0)], (176, 180, 188))
