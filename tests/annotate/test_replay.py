@@ -1,0 +1,58 @@
+"""Looking into a finished image gives what was asked and answered."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.replay import AnnotatedImage
+from ureca_lib.annotate.store import Store, StoreError
+
+PHOTOS = Path(__file__).resolve().parents[2] / "data_samples" / "photos"
+
+
+class Listening(AttributeAnnotator):
+    """Keeps the questions."""
+
+    def answer(self, request):
+        HEARD[request.stage, request.region_id] = request
+        return super().answer(request)
+
+
+HEARD: dict = {}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("replay")
+    for name in ("coins.png", "coins.json"):
+        shutil.copy(PHOTOS / name, folder)
+    with Store(folder / "store.sqlite") as store:
+        annotate_images(folder / "coins.json", store, Listening(), progress=False)
+        return AnnotatedImage(folder / "coins.json", store)
+
+
+def test_prompts_contexts_and_views_are_those_that_were_asked(work):
+    assert len(HEARD) > 2 * len(work.image)
+    for (stage, region_id), request in HEARD.items():
+        if stage == "unique" and work.finals[region_id].round > 1:
+            continue
+        assert work.context(stage, region_id) == request.context
+        assert work.prompt(stage, region_id).text == request.prompt
+        shown = work.views(stage, region_id)
+        assert [view.tobytes() for view in shown] == [view.tobytes() for view in request.views]
+
+
+def test_texts_are_those_of_the_store(work):
+    for region in work.image:
+        assert work.text("short", region.id).startswith("the ")
+        assert work.text("unique", region.id) == work.captions[region.id]
+
+
+def test_an_image_that_is_not_in_the_store_is_an_error(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store, pytest.raises(StoreError, match=r"coins\.json"):
+        AnnotatedImage(PHOTOS / "coins.json", store)

@@ -1,0 +1,125 @@
+"""Figures say what the data say: panels, labels, places, files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from ureca_lib.figures import (
+    caption_figure,
+    containment_figure,
+    deepest_point,
+    granularity_figure,
+    level_figure,
+    overview_figure,
+    parent_figure,
+    save_figure,
+    tree_figure,
+    wrapped,
+)
+from ureca_lib.mask_tree import build_mask_tree, containment_matrix
+from ureca_lib.regions import Region, RegionImage, load_sa1b
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def coffee(samples):
+    return load_sa1b(samples / "photos" / "coffee.json")
+
+
+def texts_of(figure) -> list[str]:
+    return [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+def test_one_panel_a_level_with_the_number_of_its_regions(coffee):
+    tree = build_mask_tree(coffee)
+    titles = [ax.get_title() for ax in level_figure(coffee, tree).axes if ax.get_title()]
+    depths = [tree.depth(region.id) for region in coffee]
+    wanted = [f"level {d}: {depths.count(d)} regions" for d in range(1, tree.height() + 1)]
+    assert titles == ["coffee.png", *wanted]
+
+
+def test_every_caption_is_under_its_region(coffee):
+    texts = {region.id: f"caption {region.id}" for region in coffee}
+    figure = caption_figure(coffee, texts, ids=[1, 20, 30])
+    assert texts_of(figure) == ["caption 1", "caption 20", "caption 30"]
+    for ax, region_id in zip(figure.axes, (1, 20, 30), strict=False):
+        x, y, columns, rows = coffee[region_id].pixel_box
+        left, right = ax.get_xlim()
+        bottom, top = ax.get_ylim()
+        assert left <= x and x + columns - 1 <= right
+        assert top <= y and y + rows - 1 <= bottom
+
+
+def test_the_tree_figure_names_every_region(coffee):
+    tree = build_mask_tree(coffee)
+    labels = " ".join(texts_of(tree_figure(coffee, tree)))
+    assert all(f"[{region.id}]" in labels for region in coffee)
+
+
+def test_the_overview_shows_the_chosen_regions_only(coffee):
+    tree = build_mask_tree(coffee)
+    texts = {region.id: f"caption {region.id}" for region in coffee}
+    shown = texts_of(overview_figure(coffee, tree, texts, [1, 3, 30]))
+    assert {text for text in shown if text.startswith("caption")} == {
+        "caption 1",
+        "caption 3",
+        "caption 30",
+    }
+
+
+def test_trees_with_different_parents_are_shown_side_by_side(coffee):
+    trees = [build_mask_tree(coffee, parent_rule=rule) for rule in ("smallest", "first")]
+    titles = [ax.get_title() for ax in parent_figure(coffee, *trees, 51).axes]
+    assert [title.split("\n")[1] for title in titles] == ["highlight", "highlights", "saucer rim"]
+
+
+def test_containment_is_drawn_from_the_largest_region_to_the_smallest(coffee):
+    matrix = containment_matrix(coffee)
+    drawn = containment_figure(coffee, matrix).axes[0].images[0].get_array()
+    order = sorted(range(len(coffee)), key=lambda i: -coffee.regions[i].area)
+    assert np.array_equal(drawn, matrix[np.ix_(order, order)])
+
+
+def test_granularity_has_a_point_for_each_region(coffee):
+    ax = granularity_figure({"coffee": build_mask_tree(coffee)}).axes[0]
+    assert sum(len(points.get_offsets()) for points in ax.collections) == len(coffee)
+
+
+@pytest.mark.parametrize("mask", [np.ones((5, 9), bool), np.eye(7, dtype=bool)])
+def test_the_deepest_point_is_inside(mask):
+    assert mask[deepest_point(mask)]
+
+
+def test_a_ring_is_labelled_on_the_ring():
+    rows, columns = np.mgrid[:40, :40]
+    ring = np.abs(np.hypot(rows - 20, columns - 20) - 15) < 3
+    assert ring[deepest_point(ring)]
+
+
+def test_text_that_looks_like_mathematics_is_drawn_as_it_is(tmp_path):
+    region = Region.from_mask(1, np.ones((20, 20), bool), "a $x^2 thing")
+    image = RegionImage([region], 20, 20, np.zeros((20, 20, 3), np.uint8))
+    figure = caption_figure(image, {1: "costs $5 or $\\frac{"})
+    save_figure(figure, tmp_path / "f.png")
+    save_figure(tree_figure(image, build_mask_tree(image)), tmp_path / "g.png")
+    assert (tmp_path / "f.pdf").stat().st_size > 1000
+
+
+def test_png_and_vector_pdf_are_saved_together(tmp_path, coffee):
+    path = save_figure(level_figure(coffee, build_mask_tree(coffee)), tmp_path / "a" / "f.png")
+    assert Image.open(path).width > 1000
+    assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_wrapping_keeps_the_words():
+    text = "the second coin from the left in the second row from the top"
+    lines = wrapped(text, 20).split("\n")
+    assert max(map(len, lines)) <= 20 and " ".join(lines) == text
