@@ -76,13 +76,17 @@ class BudgetSpentError(RuntimeError):
     """The annotator's budget of calls or tokens is used up; what was answered is kept."""
 
 
+class AnnotatorUnavailableError(RuntimeError):
+    """The annotator answers nobody: no such server or model, or the key is not accepted."""
+
+
 @runtime_checkable
 class Annotator(Protocol):
     """Anything that answers a `Request`.
 
     `answer` is called from several threads at once, at most `max_in_flight` of them. It returns
     a `Reply` with status "failed" for a question it cannot answer, and raises only where going on
-    makes no sense: `BudgetSpentError`, or a server that cannot be reached at all.
+    makes no sense: `BudgetSpentError` or `AnnotatorUnavailableError`.
     """
 
     name: str  # kind and model, as it goes into the record: "openai:gpt-4o-mini-2024-07-18"
