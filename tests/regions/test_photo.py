@@ -353,6 +353,15 @@ def test_a_file_cut_off_anywhere_is_unreadable_or_whole(tmp_path, name):
     assert refused > 0.9 * len(range(0, len(content), 7))
 
 
+@pytest.mark.parametrize("mode", ["I;16", "L", "1", "P", "RGBA", "LA"])
+def test_half_a_png_is_not_half_a_photo(tmp_path, mode):
+    Image.new(mode, (400, 400), 1 if mode != "LA" else (1, 1)).save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageUnreadableError, match=r"x.png: the photo cannot be decoded"):
+        load_image(tmp_path / "x.png")
+
+
 def test_half_a_jpeg_is_not_half_a_photo(tmp_path):
     Image.fromarray(np.tile(PIXELS, (20, 20, 1))).save(tmp_path / "x.jpg")
     content = (tmp_path / "x.jpg").read_bytes()

@@ -110,6 +110,8 @@ def test_rings_are_flat_or_pairs_lists_tuples_or_arrays():
         (TRIANGLE, WrongTypeError, "list of coordinates"),
         (None, WrongTypeError, "list of rings"),
         (5, WrongTypeError, "list of rings"),
+        ([rectangle(0, 0, 33, 4)], SizeMismatchError, "far outside"),
+        ([rectangle(-17, 0, 4, 4)], SizeMismatchError, "far outside"),
         ([rectangle(0, 0, 1e9, 4)], SizeMismatchError, "far outside"),
         ([rectangle(-(2**31), 0, 4, 4)], SizeMismatchError, "far outside"),
     ],
