@@ -43,7 +43,7 @@ def load_masks(
             other than 0 is a region, whose id is the value.
         image: the photo, if there is one.
         names: one for each mask.
-        strict: as in `load_sa1b`.
+        strict: as in `load_sa1b`; the first good mask sets the size of the others.
 
     Raises:
         RegionError: as in `load_sa1b`; the file is the PNG file.
