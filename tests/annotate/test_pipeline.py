@@ -20,6 +20,8 @@ import typer
 from fake_annotators import FakeAnnotator, distinct_reply, small_image, write_images
 from typer.testing import CliRunner
 
+from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.clashes import normalized
 from ureca_lib.annotate.commands import annotate, status
 from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.progress import duration, read_status
@@ -186,6 +188,9 @@ def test_a_changed_setting_redoes_what_depends_on_it(folder, tmp_path):
         "long",
         "unique",
     }
+    warm = FakeAnnotator("new", say=same)
+    warm.answer_settings = {"temperature": 1}
+    assert stages_asked(folder, store, one, warm) == {"short", "long", "unique"}
     narrow = replace(one, views=ViewSettings(min_side=0, margin=0.2))
     assert stages_asked(folder, store, narrow, FakeAnnotator("new")) == {"short", "long", "unique"}
 
@@ -344,6 +349,22 @@ def test_a_fault_of_our_own_in_one_image_is_recorded(folder, tmp_path):
     assert error == "photos/image_1.json: RuntimeError: CUDA out of memory"
 
 
+@pytest.mark.parametrize("part", ["photos", "scenes"])
+def test_every_region_of_the_samples_ends_with_a_caption_of_its_own(samples, tmp_path, part):
+    store = tmp_path / "s.db"
+    images = sorted(p for p in (samples / part).glob("*.json") if p.stem != "specification")[:6]
+    assert len(images) >= 4
+    summary = run(images, store, AttributeAnnotator())
+    assert summary.complete and set(summary.states) <= {"unique", "unresolved"}
+    with Store(store) as opened:
+        for row in opened.images():
+            captions = opened.captions(row.image)
+            told = [normalized(c.text) for c in captions if c.state == "unique"]
+            assert len(captions) >= 12 and all(told) and len(set(told)) == len(told)
+            assert all(c.text and c.reason for c in captions if c.state == "unresolved")
+            assert len(told) > 0.95 * len(captions)
+
+
 def test_annotators_by_split(folder, tmp_path):
     annotators = {"train": FakeAnnotator("8b"), "test": FakeAnnotator("38b")}
     rule = SplitRule(named={"image_1": "test"})
@@ -395,6 +416,9 @@ def test_sources_are_found_once_each(folder, tmp_path):
     assert names == ["photos/deep/more.json", *images]
     with pytest.raises(ValueError, match=r"image_0\.png"):
         find_sources([small_image(0), small_image(0)], tmp_path / "s.db")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: the folder holds no annotation files"):
+        find_sources(tmp_path / "empty", tmp_path / "s.db")
 
 
 def test_images_in_memory(tmp_path):
@@ -522,8 +546,9 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
     assert sorted(made) == [("openai", "large", url, "cpu"), ("openai", "small", url, "cpu")]
     with Store(store) as opened:
         used = opened.settings()
-        assert used["annotators"]["test"] == ["openai:large"] * 2
-        assert used["annotators"]["val"] == used["annotators"]["train"] == ["openai:small"] * 2
+        assert used["annotators"]["test"] == [["openai:large", None]] * 2
+        assert used["annotators"]["val"] == used["annotators"]["train"]
+        assert used["annotators"]["train"] == [["openai:small", None]] * 2
         assert used["check"]["rounds"] == 1 and used["verify_splits"] == ["test"]
     again = runner.invoke(app, command)
     assert again.exit_code == 0 and "3 were done before" in again.output

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ureca_lib.annotate.look_alikes import RegionFeatures, find_look_alikes
 from ureca_lib.annotate.prompts import fill_prompt
@@ -93,7 +94,7 @@ def ask(
     """
     compare = step.round > 1  # Table 9, which is the first round, does not show captions
     prompt, version = fill_prompt(step.stage, work.tree, step.region_id, context, compare)
-    inputs = _inputs_hash(work, step, context, (annotator.name, version, prompt))
+    inputs = _inputs_hash(work, step, context, [who(annotator), version, prompt])
     old = work.stored.get(step)
     known = ("done",) if retry_failed else ("done", "failed")
     if old is not None and old.inputs_hash == inputs and old.status in known:
@@ -115,7 +116,7 @@ def ask(
     return answer, True
 
 
-def _inputs_hash(work: OpenImage, step: Step, context: Context, asked: tuple[str, str, str]) -> str:
+def _inputs_hash(work: OpenImage, step: Step, context: Context, asked: list[Any]) -> str:
     """A hash of everything that decides an answer."""
     captions = (context.siblings, context.children, context.look_alike_captions)
     return digest(
@@ -123,6 +124,11 @@ def _inputs_hash(work: OpenImage, step: Step, context: Context, asked: tuple[str
         [context.parent, context.current, list(context.look_alikes)],
         [list(known.items()) for known in captions],
     )
+
+
+def who(annotator: Annotator) -> list[Any]:
+    """What of an annotator decides its answers: plain data."""
+    return [annotator.name, getattr(annotator, "answer_settings", None)]
 
 
 def checked(step: Step, reply: Reply) -> Reply:

@@ -144,13 +144,17 @@ def _annotator(kind: str, model: str | None, base_url: str | None, device: str) 
         raise ValueError(f"--annotator {kind} needs --model")
     if kind == "transformers" and base_url:
         raise ValueError("--annotator transformers runs here; --base-url is for openai")
-    from ureca_lib.annotate import annotators
-
     if kind == "attributes":
-        return annotators.AttributeAnnotator()
+        from ureca_lib.annotate.annotators import AttributeAnnotator
+
+        return AttributeAnnotator()
     if kind == "openai":
-        return annotators.OpenAIAnnotator(model, base_url=base_url)
-    return annotators.TransformersAnnotator(model, device=device)
+        from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
+
+        return OpenAIAnnotator(model, base_url=base_url)
+    from ureca_lib.annotate.transformers_annotator import TransformersAnnotator
+
+    return TransformersAnnotator(model, device=device)
 
 
 def _features(dino: str | None, device: str) -> RegionFeatures | None:

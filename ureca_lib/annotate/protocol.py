@@ -87,6 +87,8 @@ class Annotator(Protocol):
     `answer` is called from several threads at once, at most `max_in_flight` of them. It returns
     a `Reply` with status "failed" for a question it cannot answer, and raises only where going on
     makes no sense: `BudgetSpentError` or `AnnotatorUnavailableError`.
+    What else decides its answers (temperature, limits) it may give as plain data in an attribute
+    `answer_settings`: a change there asks again, as a changed name does.
     """
 
     name: str  # kind and model, as it goes into the record: "openai:gpt-4o-mini-2024-07-18"

@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ureca_lib.annotate.asking import AnnotatorStoppedError, OpenImage, ask, open_image, stamp
+from ureca_lib.annotate.asking import AnnotatorStoppedError, OpenImage, ask, open_image, stamp, who
 from ureca_lib.annotate.finals import final_captions
 from ureca_lib.annotate.lanes import Lane, Pair
 from ureca_lib.annotate.look_alikes import RegionFeatures
@@ -124,10 +124,10 @@ class Run:
     def _begin(self) -> None:
         self._number = self.store.begin_run()
         self.store.register(self.splits.items())
-        names = {
-            split: [lane.annotator.name for lane in pair] for split, pair in self.pairs.items()
+        askers = {
+            split: [who(lane.annotator) for lane in pair] for split, pair in self.pairs.items()
         }
-        used = {"annotators": names, "features": self.features.name}
+        used = {"annotators": askers, "features": self.features.name}
         self.store.set_settings(asdict(self.settings) | used)
 
     def _work(self) -> None:
@@ -202,12 +202,12 @@ class Run:
         """What decides an image's captions, seen from outside; None for an image in memory."""
         if source.path is None:
             return None
-        names = [lane.annotator.name for lane in self.pairs[self.splits[source.name]]]
+        askers = [who(lane.annotator) for lane in self.pairs[self.splits[source.name]]]
         settings = asdict(self.settings)
         for name in ("retry_failed", "open_images", "verify_splits"):
             del settings[name]
         return digest(
-            [VERSION, settings, names, self._verified(source), self.features.name],
+            [VERSION, settings, askers, self._verified(source), self.features.name],
             [dict(PROMPT_VERSIONS), stamp(source.path), stamp(photo)],
         )
 
@@ -306,6 +306,6 @@ class Run:
         if not last and now - self._noted < _NOTE:
             return
         self._noted, summary = now, self.summary
-        self.bar.set_postfix(calls=summary.calls, kept=summary.reused, refresh=False)
+        self.bar.set_postfix(calls=summary.calls, kept=summary.reused)
         finished = summary.done + summary.partial
         self.store.update_run(self._number, finished, summary.calls, summary.stopped)

@@ -91,7 +91,8 @@ def find_sources(images: Iterable[SourceLike] | SourceLike, store: Path) -> list
         store: the names are paths from its folder, so that both can be moved together.
 
     Raises:
-        ValueError: two images in memory have one name, or one has none.
+        ValueError: a folder without annotation files, or two images in memory with one name, or
+            one with none.
     """
     if isinstance(images, (str, Path, RegionImage)):
         images = [images]
@@ -119,8 +120,10 @@ def _in_memory(image: RegionImage) -> Source:
 def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
     """Annotation files, and the photo where one was named."""
     if path.is_dir():
-        files = (file for file in path.rglob("*.json") if not file.name.startswith("."))
-        yield from ((file, None) for file in sorted(files))
+        files = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
+        if not files:
+            raise ValueError(f"{path}: the folder holds no annotation files (*.json)")
+        yield from ((file, None) for file in files)
     elif path.suffix.lower() in PHOTO_SUFFIXES:
         yield path.with_suffix(".json"), path
     else:
