@@ -62,13 +62,7 @@ def load_coco(
     folder = path.parent if image_dir is None else Path(image_dir)
     if image_dir is not None and not folder.is_dir():
         raise FileMissingError("the folder of the photos does not exist", folder)
-    document = read_json(path)
-    try:
-        images = _image_entries(get(document, "images", list), max_pixels)
-        annotations = get(document, "annotations", list)
-        categories = _category_names(optional(document, "categories", list) or [])
-    except RegionError as error:
-        raise error.located(path) from None
+    images, annotations, categories = _parts(path, max_pixels)
     built, left_out = build_entries(
         annotations,
         lambda annotation: _build(annotation, images, categories, max_pixels),
@@ -76,15 +70,28 @@ def load_coco(
         path,
         strict,
     )
+    out = _by_image(left_out, annotations, images)
     regions: dict[ImageId, list[Region]] = {image_id: [] for image_id in images}
     for image_id, region in built:
         regions[image_id].append(region)
-    out = _by_image(left_out, annotations, images)
-    result = []
-    for key, (width, height, name) in images.items():
-        photo = find_photo(folder, name)
-        result.append(RegionImage(regions[key], width, height, photo, key, name, path, out[key]))
-    return result
+    return [
+        RegionImage(regions[key], w, h, find_photo(folder, name), key, name, path, out[key])
+        for key, (w, h, name) in images.items()
+    ]
+
+
+def _parts(
+    path: Path, max_pixels: int
+) -> tuple[dict[ImageId, _ImageEntry], list[Any], dict[int, str]]:
+    """The images by id, the annotations as they are, and the names of the categories."""
+    document = read_json(path)
+    try:
+        images = _image_entries(get(document, "images", list), max_pixels)
+        annotations = get(document, "annotations", list)
+        categories = _category_names(optional(document, "categories", list) or [])
+    except RegionError as error:
+        raise error.located(path) from None
+    return images, annotations, categories
 
 
 def _image_entries(entries: list[Any], max_pixels: int) -> dict[ImageId, _ImageEntry]:

@@ -49,6 +49,23 @@ def load_sa1b(
             photo that was given is read at once; one found beside the JSON when it is needed.
     """
     path = Path(json_path)
+    head, annotations = _head_and_annotations(path, max_pixels)
+    regions, left_out = build_entries(
+        annotations,
+        lambda annotation: _region(annotation, head["height"], head["width"], max_pixels),
+        lambda region: region.id,
+        path,
+        strict,
+    )
+    photo = find_photo(path.parent, head["file_name"], path.stem) if image is None else image
+    result = RegionImage(regions, photo=photo, path=path, left_out=left_out, **head)
+    if image is not None:
+        _ = result.image  # a photo that was asked for must be readable and of the right size
+    return result
+
+
+def _head_and_annotations(path: Path, max_pixels: int) -> tuple[dict[str, Any], list[Any]]:
+    """What the file says of the image, under `RegionImage`'s names, and its annotations."""
     document = read_json(path)
     try:
         info = get(document, "image", Mapping)
@@ -58,18 +75,8 @@ def load_sa1b(
         image_id = optional(info, "image_id", (int, str))
     except RegionError as error:
         raise error.located(path) from None
-    regions, left_out = build_entries(
-        annotations,
-        lambda annotation: _region(annotation, height, width, max_pixels),
-        lambda region: region.id,
-        path,
-        strict,
-    )
-    photo = find_photo(path.parent, file_name, path.stem) if image is None else image
-    result = RegionImage(regions, width, height, photo, image_id, file_name, path, left_out)
-    if image is not None:
-        _ = result.image  # a photo that was asked for must be readable and of the right size
-    return result
+    head = {"width": width, "height": height, "file_name": file_name, "image_id": image_id}
+    return head, annotations
 
 
 def save_sa1b(regions: RegionImage, json_path: str | Path, file_name: str | None = None) -> None:
