@@ -35,13 +35,15 @@ def caption_rows(image: str, captions: Iterable[RegionCaption]) -> Iterator[dict
             "id": f"{Path(image).stem}_{caption.region_id}",
             "image": image,
             "mask_id": caption.region_id,
-            "conversations": [
-                {"from": "human", "value": QUESTION},
-                {"from": "gpt", "value": caption.text},
-            ],
+            "conversations": conversation(caption.text),
         }
         unique = getattr(caption, "unique", None)
         yield row if unique is None else row | {"unique": unique}
+
+
+def conversation(text: str, question: str = QUESTION) -> list[dict[str, str]]:
+    """The two turns of a row: what is asked, and the caption."""
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": text}]
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
@@ -54,15 +56,25 @@ def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
     with replacing(path) as file:
         for row in rows:
             try:
-                line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-                line.encode("utf-8")
+                line = json_line(row)
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"{path}: row {count + 1} does not go into JSON ({error})"
                 ) from None
-            file.write(line + "\n")
+            file.write(line)
             count += 1
     return count
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """A row as its line, with the line's end.
+
+    Raises:
+        TypeError, ValueError: JSON or UTF-8 cannot hold it; NaN and infinity JSON cannot.
+    """
+    line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    line.encode("utf-8")
+    return line + "\n"
 
 
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -74,12 +86,22 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                row = json.loads(text) if text.strip() else None
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}: line {number} is not JSON ({error})") from None
-            if text.strip() and not isinstance(row, dict):
-                raise ValueError(f"{path}: line {number} is not a JSON object")
+            row = parse_line(path, number, line)
             if row is not None:
                 yield row
+
+
+def parse_line(path: str | Path, number: int, line: bytes) -> dict[str, Any] | None:
+    """The row of one line, counted from 1; None where it is blank.
+
+    Raises:
+        ValueError: naming the file and the line that is not a JSON object.
+    """
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        row = json.loads(text) if text.strip() else None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: line {number} is not JSON ({error})") from None
+    if text.strip() and not isinstance(row, dict):
+        raise ValueError(f"{path}: line {number} is not a JSON object")
+    return row
