@@ -25,7 +25,7 @@ from ureca_lib.regions import (
     WrongTypeError,
 )
 from ureca_lib.resampling import nearest_indices
-from ureca_lib.tiling import best_grid, tile_image, tile_masks
+from ureca_lib.tiling import best_grid, masks_from_tiles, tile_image, tile_masks
 
 SIDES = st.integers(1, 70)
 
@@ -385,3 +385,17 @@ def test_many_masks_of_a_photo():
     assert np.array_equal(
         tiles.numpy() * 255, np.stack([pillow_tiles(mask, 6, 14, False) for mask in masks])
     )
+
+
+@pytest.mark.parametrize("thumbnail", [False, True])
+def test_tiles_go_back_together(thumbnail):
+    # the grid's canvas, 84 x 56, is larger than the image: no pixel is lost on the way
+    masks = np.stack([random_mask(seed, 54, 81) for seed in range(5)])
+    tiles = tile_masks(masks, 6, 28, thumbnail=thumbnail)
+    assert tiles.shape[1] == 6 + thumbnail
+    assert np.array_equal(masks_from_tiles(tiles, 54, 81, 6).numpy(), masks)
+
+
+def test_too_few_tiles_do_not_go_back_together():
+    with pytest.raises(ValueError, match="5 tiles for a grid of 3 x 2"):
+        masks_from_tiles(torch.zeros(1, 5, 28, 28), 54, 81, 6)

@@ -157,6 +157,35 @@ def tile_masks(
     return tiles if device is None else tiles.to(device)
 
 
+def masks_from_tiles(
+    tiles: torch.Tensor,
+    height: int,
+    width: int,
+    max_tiles: int = MAX_TILES,
+    min_tiles: int = 1,
+) -> torch.Tensor:
+    """What is left of masks after tiling: the tiles put together and resized back, nearest.
+
+    Args:
+        tiles: (R, T, S, S) of `tile_masks`; a thumbnail is left aside.
+        height, width: of the image in pixels.
+        max_tiles, min_tiles: as `tile_masks` had them.
+
+    Returns:
+        (R, H, W) bool.
+
+    Raises:
+        ValueError: fewer tiles than the image's grid has.
+    """
+    size = tiles.shape[-1]
+    columns, rows = best_grid(width, height, max_tiles, min_tiles, size)
+    if tiles.shape[1] < columns * rows:
+        raise ValueError(f"{tiles.shape[1]} tiles for a grid of {columns} x {rows}")
+    canvas = tiles[:, : columns * rows].unflatten(1, (rows, columns)).transpose(2, 3)
+    canvas = canvas.flatten(3, 4).flatten(1, 2)  # (R, rows, S, columns, S) -> (R, rows * S, ...)
+    return nearest_dense(canvas, height, width)
+
+
 def _cut_runs(
     masks: Sequence[MaskRuns],
     grid: tuple[int, int],
