@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from ureca_lib.configuration import UrecaConfig
-from ureca_lib.memory import sequence_bytes
+from ureca_lib.memory import activation_bytes, sequence_bytes
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.tiling import best_grid
 
@@ -56,9 +56,9 @@ def model_costs(config: UrecaConfig, lora_rank: int, photo: tuple[int, int]) -> 
 
     Memory, with P parameters of which p are learnt, L tokens, V words, D the hidden size:
 
-    - to caption: 2 P + the language model's keys, values and working memory (`sequence_bytes`).
+    - to caption: 2 P + `sequence_bytes` (keys, values) + `activation_bytes` (one layer at work).
     - to train: 2 P + 16 p + L (2 D) for each layer's input, which gradient checkpointing keeps, +
-      one layer's working memory + 10 V L for the logits; for each sample on the device.
+      `activation_bytes` + 10 V L for the logits; the last three for each sample on the device.
 
     Args:
         config: the model's configuration.
@@ -81,7 +81,8 @@ def model_costs(config: UrecaConfig, lora_rank: int, photo: tuple[int, int]) -> 
     prompt = tokens["image_tokens"] + tokens["mask_tokens"] + TEXT_TOKENS
     weights = HALF * sum(parts.values())
     text = config.text_config
-    memory = {"inference_bytes": weights + sequence_bytes(text, prompt, NEW_TOKENS, HALF)}
+    cache = sequence_bytes(text, prompt + NEW_TOKENS, HALF)
+    memory = {"inference_bytes": weights + cache + activation_bytes(text, prompt, HALF)}
     for stage, number in learnt.items():
         sample = training_bytes(text, prompt + NEW_TOKENS)
         memory[f"{stage}_bytes"] = weights + LEARNT * number + sample
@@ -122,5 +123,5 @@ def photo_tokens(config: UrecaConfig, photo: tuple[int, int]) -> dict[str, Any]:
 def training_bytes(text: PreTrainedConfig, length: int) -> int:
     """Bytes that one sample of `length` tokens takes besides weights, with checkpointing."""
     kept = HALF * length * text.hidden_size * text.num_hidden_layers
-    working = HALF * length * (3 * text.intermediate_size + 8 * text.hidden_size)
-    return kept + working + LOGIT * length * text.vocab_size
+    logits = LOGIT * length * text.vocab_size
+    return kept + activation_bytes(text, length, HALF) + logits
