@@ -59,7 +59,7 @@ def mask_tiles_figure(
     tiles = tile_masks([region], max_tiles, tile_size, thumbnail=True, overshoot="clip")[0]
     figure, (left, right) = _photo_and_tiles(regions.width, regions.height, columns, rows)
     _outline(left, image, region.mask)
-    left.set_title(f"{_name(region)}, {region.area} pixels", fontsize=8)
+    left.set_title(f"{_name(region)}, {_pixels(region.area)}", fontsize=8)
     constant = [bool(tile.min() == tile.max()) for tile in tiles]
     _place_tiles(right, tiles.numpy(), columns, rows, constant)
     told = f"{sum(constant)} of {len(tiles)} tiles hold one value only"
@@ -93,8 +93,8 @@ def resizing_figure(
         region = regions[region_id]
         kept = {most: masks_kept([region], most, tile_size) for most in (1, max_tiles)}
         seen = [region.mask, *(masks[0] for masks, _, _ in kept.values())]
-        notes = [f"{_name(region)}, {region.area} pixels"]
-        notes += [f"{pixels[0]} pixels, IoU {share[0]:.2f}" for _, pixels, share in kept.values()]
+        notes = [f"{_name(region)}, {_pixels(region.area)}"]
+        notes += [f"{_pixels(left[0])}, IoU {share[0]:.2f}" for _, left, share in kept.values()]
         for ax, mask, note in zip(row, seen, notes, strict=True):
             _close_up(ax, regions.pixels, mask, region)
             ax.set_xlabel(note, fontsize=8)
@@ -190,30 +190,38 @@ def _place_tiles(
 
 
 def _outline(ax: Axes, image: np.ndarray, mask: np.ndarray) -> None:
-    height, width = mask.shape
     shown = image.copy()
     shown[~mask] = shown[~mask] // 5 * 3
     ax.imshow(shown)
-    extent = (-1.5, width + 0.5, -1.5, height + 0.5)
-    ax.contour(np.pad(mask, 1), [0.5], colors=[TARGET_COLOUR], linewidths=1, extent=extent)
+    _contour(ax, mask, TARGET_COLOUR, 1.0)
+
+
+def _contour(ax: Axes, mask: np.ndarray, colour: str, width: float) -> None:
+    # padded, so that a mask that touches the border is closed; an extent holds pixels' centres
+    extent = (-1, mask.shape[1], -1, mask.shape[0])
+    ax.contour(np.pad(mask, 1), [0.5], colors=[colour], linewidths=width, extent=extent)
 
 
 def _close_up(ax: Axes, image: np.ndarray, mask: np.ndarray, region: Region) -> None:
     """The photo around a region in grey, with a mask of the same size over it."""
     x, y, columns, rows = region.pixel_box
-    side = max(columns, rows) * 1.5 + 4
+    height, width = mask.shape
+    side = min(max(columns, rows) * 1.5 + 4, width, height)
     grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2) / 255
     grey[mask] = 0.35 * grey[mask] + 0.65 * np.array([1, 0.84, 0])
     ax.imshow(grey, interpolation="nearest")
-    middle = (x + columns / 2 - 0.5, y + rows / 2 - 0.5)
-    ax.set_xlim(middle[0] - side / 2, middle[0] + side / 2)
-    ax.set_ylim(middle[1] + side / 2, middle[1] - side / 2)
-    outline = np.pad(region.mask, 1)
-    extent = (-1.5, mask.shape[1] + 0.5, -1.5, mask.shape[0] + 0.5)
-    ax.contour(outline, [0.5], colors=["white"], linewidths=0.8, extent=extent)
+    left = min(max(x + (columns - side) / 2, 0), width - side) - 0.5
+    top = min(max(y + (rows - side) / 2, 0), height - side) - 0.5
+    _contour(ax, region.mask, "white", 0.8)
+    ax.set_xlim(left, left + side)
+    ax.set_ylim(top + side, top)
     ax.set_xticks([])
     ax.set_yticks([])
 
 
 def _name(region: Region) -> str:
     return (region.name or f"region {region.id}").replace("$", r"\$")
+
+
+def _pixels(number: int) -> str:
+    return "1 pixel" if number == 1 else f"{number} pixels"
