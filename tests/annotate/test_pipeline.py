@@ -231,6 +231,20 @@ def test_a_faulty_annotator_loses_nothing(folder, tmp_path, expected, seed):
     assert contents(tmp_path / "s.db") == expected
 
 
+def test_a_run_with_other_settings_that_was_stopped_is_no_obstacle(folder, tmp_path, expected):
+    store, kept = tmp_path / "s.db", replace(SMALL, retry_failed=False)
+    run(folder, store, FakeAnnotator())
+
+    def say(request):
+        raise BudgetSpentError("spent")
+
+    other = replace(SMALL, views=ViewSettings(min_side=0, margin=0.3))
+    assert run(folder, store, FakeAnnotator(say=say), other).stopped == "BudgetSpentError: spent"
+    annotator = FakeAnnotator()
+    assert run(folder, store, annotator, kept).complete
+    assert annotator.calls == [] and contents(store) == expected
+
+
 def test_failed_answers_are_listed_and_not_asked_again_unless_wanted(folder, tmp_path):
     def say(request):
         bad = request.stage == "long" and request.region_id == 3
@@ -593,6 +607,19 @@ def test_status_shows_counts_rate_and_time_left(folder, tmp_path):
     assert shown.answers["short", "done"] == shown.answers["long", "done"] == 3 * REGIONS
     assert shown.rate > 0 and shown.left == pytest.approx(1 / shown.rate)
     assert "21 unique" in str(shown) and "images a minute" in str(shown)
+
+
+def test_status_lists_what_could_not_be_told_apart(folder, tmp_path):
+    def say(request):
+        same = request.stage == "unique" and request.region_id in ("six", "7")
+        return Reply("a square") if same else distinct_reply(request)
+
+    run(folder, tmp_path / "s.db", FakeAnnotator(say=say))
+    with Store(tmp_path / "s.db") as store:
+        shown = read_status(store)
+    assert shown.states == {"unique": 15, "unresolved": 6}
+    assert ("photos/image_0.json", '"7"', "reads like six") in shown.unresolved
+    assert 'alike     photos/image_0.json, region "7": reads like six' in str(shown)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from ureca_lib.annotate.color_texture import ColorTextureFeatures
 from ureca_lib.annotate.lanes import lanes_of_splits
 from ureca_lib.annotate.look_alikes import RegionFeatures
 from ureca_lib.annotate.protocol import Annotator
-from ureca_lib.annotate.run import Run, Summary
+from ureca_lib.annotate.run import Run
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import SourceLike, SplitRule, find_sources
 from ureca_lib.annotate.store import Store
+from ureca_lib.annotate.summary import Summary
 
 
 def annotate_images(

@@ -9,7 +9,8 @@ from ureca_lib.annotate.protocol import STAGES
 from ureca_lib.annotate.records import STATES
 from ureca_lib.annotate.store import Store
 
-_REASONS = 10  # failures shown, the most frequent first
+_SHOWN = 10  # failures and unresolved regions that are listed
+_UNRESOLVED = "SELECT image, region, reason FROM captions WHERE state='unresolved'"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class StoreStatus:
         answers: by stage and status.
         states: of the regions of finished images.
         failures: the most frequent first.
+        unresolved: the first regions that could not be told apart: image, region, why.
         calls: number, seconds, prompt and reply tokens of all answers that are kept.
         rate: images a second of the latest run, or None before its first.
         left: seconds until all images are finished at that rate.
@@ -41,6 +43,7 @@ class StoreStatus:
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
     failures: tuple[Failure, ...] = ()
+    unresolved: tuple[tuple[str, str, str], ...] = ()
     calls: tuple[int, float, int, int] = (0, 0.0, 0, 0)
     rate: float | None = None
     left: float | None = None
@@ -64,7 +67,10 @@ class StoreStatus:
         lines += [
             f"failed    {f.count} x {f.what}: {f.reason} ({f.example})" for f in self.failures
         ]
-        return "\n".join(lines)
+        for image, region, reason in self.unresolved:
+            lines.append(f"alike     {image}, region {region}: {reason}")
+        more = self.states["unresolved"] - len(self.unresolved)
+        return "\n".join([*lines, f"alike     and {more:,} more"] if more > 0 else lines)
 
 
 def read_status(store: Store) -> StoreStatus:
@@ -81,6 +87,7 @@ def read_status(store: Store) -> StoreStatus:
         Counter({(stage, status): count for stage, status, count in answers}),
         Counter(dict(states)),
         _failures(store),
+        tuple(store.rows(f"{_UNRESOLVED} LIMIT {_SHOWN}")),
         (calls[0], calls[1], calls[2] or 0, calls[3] or 0),
         rate,
         waiting / rate if rate else None,
@@ -104,7 +111,7 @@ def _failures(store: Store) -> tuple[Failure, ...]:
         "WHERE status='failed' GROUP BY 1, 2"
     )
     found = [Failure(*row) for row in images + answers]
-    return tuple(sorted(found, key=lambda failure: -failure.count)[:_REASONS])
+    return tuple(sorted(found, key=lambda failure: -failure.count)[:_SHOWN])
 
 
 def _counts(counts: Counter[tuple[str, str]]) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import queue
 import time
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -24,48 +23,17 @@ from ureca_lib.annotate.lanes import Lane, Pair
 from ureca_lib.annotate.look_alikes import RegionFeatures
 from ureca_lib.annotate.prompts import PROMPT_VERSIONS
 from ureca_lib.annotate.protocol import Context
-from ureca_lib.annotate.records import STATES, Answer, Step, digest
+from ureca_lib.annotate.records import Answer, Step, digest
 from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import Source
 from ureca_lib.annotate.store import Store, StoreError
+from ureca_lib.annotate.summary import Summary
 from ureca_lib.regions import RegionError
 
 VERSION = 1  # of what the pipeline does with the same settings
 _OPENERS = 2  # threads that load images
 _NOTE = 2.0  # seconds between two notes of how far a run has come
-
-
-@dataclass
-class Summary:
-    """What a run did."""
-
-    images: int = 0  # that were meant
-    already: int = 0  # finished by an earlier run, with the same inputs
-    done: int = 0  # finished by this run, without a failure
-    partial: int = 0  # finished by this run, with answers that failed
-    failed: int = 0  # could not be read
-    elsewhere: int = 0  # being worked on by another process
-    calls: int = 0  # of an annotator
-    reused: int = 0  # answers taken from the store
-    states: Counter[str] = field(default_factory=Counter)  # of the regions finished by this run
-    stopped: str | None = None  # why the run ended early
-    seconds: float = 0.0
-
-    @property
-    def complete(self) -> bool:
-        """Whether every image is finished and nothing failed."""
-        return self.stopped is None and self.images == self.already + self.done
-
-    def __str__(self) -> str:
-        states = ", ".join(f"{self.states[state]} {state}" for state in STATES)
-        text = (
-            f"{self.images} images: {self.done} done, {self.already} were done before, "
-            f"{self.partial} with failed answers, {self.failed} unreadable, "
-            f"{self.elsewhere} in another process; regions: {states}; "
-            f"{self.calls} calls, {self.reused} answers kept, {self.seconds:.1f} s"
-        )
-        return text if self.stopped is None else f"{text}; stopped: {self.stopped}"
 
 
 class Run:
@@ -103,9 +71,9 @@ class Run:
     def go(self, sources: list[Source]) -> Summary:
         """Work until all is done, or nothing more can be."""
         start, self._queue, self._again = time.perf_counter(), iter(sources), False
+        self._begin()
         self._loader = ThreadPoolExecutor(_OPENERS, "open")
         try:
-            self._begin()
             self._work()
         except KeyboardInterrupt:
             self.summary.stopped = "interrupted"
@@ -185,8 +153,9 @@ class Run:
         for source in self._queue:
             row = self.store.image(source.name)
             same = row.inputs is not None and row.inputs == self._inputs(source, row.photo)
-            if same and (row.status == "done" or not self.settings.retry_failed):
-                self._count("already" if row.status == "done" else row.status)
+            failed = row.status in ("partial", "failed")
+            if same and (row.status == "done" or (failed and not self.settings.retry_failed)):
+                self._count(row.status if failed else "already")
             elif self.store.claim(source.name):
                 self._claimed.add(source.name)
                 return source

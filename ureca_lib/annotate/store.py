@@ -75,7 +75,7 @@ class Store:
 
     def _prepare(self) -> None:
         connection = self._connection
-        connection.execute("PRAGMA journal_mode=WAL")
+        self._use_wal()
         connection.execute("PRAGMA synchronous=NORMAL")
         with self._write():
             version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -88,6 +88,18 @@ class Store:
                 raise StoreError(
                     f"{self.path}: not a store of version {SCHEMA_VERSION} (it says {version})"
                 )
+
+    def _use_wal(self) -> None:
+        """Switch to WAL; SQLite does not wait by itself where another process does so too."""
+        deadline = time.monotonic() + _BUSY
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
