@@ -26,6 +26,7 @@ _EXCERPT = 160  # characters of a bad reply that an error shows
 _QUOTES = ('""', "''", "“”", "‘’", "„“", "«»", "「」", "『』", "``")
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u200e\u200f"))
 
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no file can hold
 _THINKING = re.compile(r"^\s*<(think|thinking)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _LISTED = re.compile(r"^(?:[-*•‣–]\s|\d{1,2}[.)]\s|#{1,6}\s|\||```)")
 _BULLET = re.compile(r"^(?:[-*•‣–]|\d{1,2}[.)]|#{1,6})\s+(?=\S)")
@@ -221,7 +222,7 @@ def clean_reply(stage: Stage, text: str) -> str:
     A verdict is written "keep" or "drop: reason".
     """
     _check_stage(stage)
-    text = text[:_LONGEST].encode("utf-8", "replace").decode("utf-8").translate(_INVISIBLE)
+    text = _SURROGATE.sub("\ufffd", text[:_LONGEST]).translate(_INVISIBLE)
     before = None
     while text != before:
         before = text

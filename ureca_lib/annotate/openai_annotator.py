@@ -1,0 +1,352 @@
+"""An annotator behind any server that speaks OpenAI's chat completions.
+
+Such as vLLM, LMDeploy or SGLang serving InternVL2.5, or OpenAI itself. The official client builds
+and sends the requests; retries are ours, because its own neither wait as long as a server asks nor
+end a reply that comes in drips.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from ureca_lib.annotate.chat_completions import (
+    FaultyReplyError,
+    message_content,
+    one_line,
+    parse_completion,
+    read_body,
+    retry_after,
+)
+from ureca_lib.annotate.protocol import (
+    AnnotatorUnavailableError,
+    BudgetSpentError,
+    Reply,
+    Request,
+)
+from ureca_lib.annotate.replies import Draft, NoAnswerError, Turn, answer_checked
+
+OPENAI_URL = "https://api.openai.com/v1"
+_MAX_BACKOFF = 60.0  # seconds
+_TOKEN_PIXELS = 28 * 28  # of an image, as InternVL2.5 and Qwen2-VL count
+_TOKEN_CHARACTERS = 4
+_FATAL = {
+    401: "the key in {env} is not accepted",
+    402: "the account cannot pay",
+    403: "the key in {env} may not use this model",
+    404: "no such model or address",
+}
+_BUSY = (408, 409, 425, 429)
+_OWN_FIELDS = ("messages", "model", "stream", "n")
+
+
+class _Budget:
+    """Calls and tokens, shared by threads; tokens of calls in flight are reserved."""
+
+    def __init__(self, max_calls: int | None, max_tokens: int | None):
+        self._max_calls = math.inf if max_calls is None else max_calls
+        self._max_tokens = math.inf if max_tokens is None else max_tokens
+        self._changed = threading.Condition()
+        self._reserved = 0
+        self.calls = self.tokens = 0
+        self.lost = 0  # questions in a row
+
+    def reserve(self, tokens: int) -> None:
+        """Count a call, and set tokens aside; waits while calls in flight may give some back."""
+        with self._changed:
+            while True:
+                if self.calls >= self._max_calls:
+                    raise BudgetSpentError(f"the budget of {self._max_calls} calls is spent")
+                if self.tokens + self._reserved + tokens <= self._max_tokens:
+                    break
+                if not self._reserved:
+                    raise BudgetSpentError(
+                        f"{self.tokens} of the budget of {self._max_tokens} tokens are spent, and "
+                        f"the next call may take {tokens}"
+                    )
+                self._changed.wait()
+            self.calls += 1
+            self._reserved += tokens
+
+    def lose(self) -> int:
+        """Count a question that was lost; returns how many in a row."""
+        with self._changed:
+            self.lost += 1
+            return self.lost
+
+    def settle(self, reserved: int, tokens: int) -> None:
+        """Replace what was set aside by what was used."""
+        with self._changed:
+            self._reserved -= reserved
+            self.tokens += tokens
+            self._changed.notify_all()
+
+
+@dataclass
+class _Question:
+    """What one question has used up of its retries."""
+
+    content: list[dict[str, Any]]
+    tokens: int  # of the prompt and the views, estimated
+    retries: int = 0
+    waited: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class OpenAIAnnotator:
+    """Asks a model behind an OpenAI-compatible server; `answer` may be called from many threads.
+
+    The key is read from the environment when the annotator is made, is sent to `base_url` and
+    nowhere else, and stands in no log, error, record or `repr`. A question that the server refuses,
+    or that fails after all retries, is a failed `Reply`.
+
+    Raises:
+        ImportError: the `openai` package is missing.
+        ValueError: a setting out of range, a bad address, or no key in the environment where the
+            server is OpenAI's own (others get a placeholder).
+    """
+
+    model: str = field(metadata={"help": "name that the server knows the model by"})
+    base_url: str | None = field(
+        default=None, metadata={"help": "address up to /v1; None is OpenAI's own"}
+    )
+    api_key_env: str = field(
+        default="OPENAI_API_KEY", metadata={"help": "environment variable that holds the key"}
+    )
+    max_in_flight: int = field(default=16, metadata={"help": "most calls at a time"})
+    timeout: float = field(
+        default=120.0, metadata={"help": "seconds that a call may take, and may stay silent"}
+    )
+    max_retries: int = field(
+        default=6, metadata={"help": "of a question, on 429, 5xx, timeouts, lost or broken replies"}
+    )
+    backoff: float = field(
+        default=1.0, metadata={"help": "seconds before the first retry, then doubled, with jitter"}
+    )
+    max_wait: float = field(
+        default=600.0, metadata={"help": "most seconds that a question waits in all"}
+    )
+    give_up_after: int = field(
+        default=32, metadata={"help": "questions lost in a row at which the run ends"}
+    )
+    max_corrections: int = field(
+        default=2, metadata={"help": "most times that a bad reply is sent back"}
+    )
+    max_calls: int | None = field(
+        default=None, metadata={"help": "budget of calls, retries included; None: no limit"}
+    )
+    max_tokens_total: int | None = field(
+        default=None, metadata={"help": "budget of tokens, prompts included; None: no limit"}
+    )
+    temperature: float | None = field(
+        default=0.0, metadata={"help": "None leaves it to the server"}
+    )
+    max_reply_tokens: int = field(default=512, metadata={"help": "a longer reply is cut, and bad"})
+    token_field: Literal["max_tokens", "max_completion_tokens"] = field(
+        default="max_tokens", metadata={"help": "what the server calls that limit"}
+    )
+    image_format: Literal["jpeg", "png"] = field(
+        default="jpeg", metadata={"help": "jpeg at quality 95 with full colors, or png"}
+    )
+    extra: Mapping[str, Any] = field(
+        default_factory=dict, metadata={"help": "more fields of the request, such as seed"}
+    )
+    name: str = field(init=False, repr=False)
+    _hide: Callable[[str], str] = field(init=False, repr=False)
+    _client: Any = field(init=False, repr=False)
+    _budget: _Budget = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._check()
+        key = _read_key(self.api_key_env)
+        if key is None and self.base_url is None:
+            raise ValueError(f"set the environment variable {self.api_key_env} to your key")
+        put = object.__setattr__
+        put(self, "name", f"openai:{self.model}")
+        put(self, "_hide", _hider(key))
+        put(self, "_client", _client(self.base_url or OPENAI_URL, key, self.timeout))
+        put(self, "_budget", _Budget(self.max_calls, self.max_tokens_total))
+
+    @property
+    def calls(self) -> int:
+        """Requests made so far, retries included."""
+        return self._budget.calls
+
+    @property
+    def tokens(self) -> int:
+        """Tokens used so far, estimated where the server does not say."""
+        return self._budget.tokens
+
+    def answer(self, request: Request) -> Reply:
+        """Answer one question.
+
+        Returns:
+            The checked reply, or a failed one that says why.
+
+        Raises:
+            BudgetSpentError: the next call may go over the budget.
+            AnnotatorUnavailableError: 401, 402, 403 or 404, a spent quota, a server that cannot be
+                reached, or `give_up_after` questions in a row that were lost.
+        """
+        content = message_content(request, self.image_format)
+        pixels = sum(view.shape[0] * view.shape[1] for view in request.views)
+        tokens = pixels // _TOKEN_PIXELS + len(request.prompt) // _TOKEN_CHARACTERS
+        question = _Question(content, tokens)
+        return answer_checked(
+            request.stage, lambda turns: self._say(question, turns), self.max_corrections
+        )
+
+    def _say(self, question: _Question, turns: Sequence[Turn]) -> Draft:
+        """One turn, with its retries."""
+        messages = [{"role": "user", "content": question.content}]
+        messages += [{"role": turn.role, "content": turn.text} for turn in turns]
+        tokens = question.tokens + sum(len(turn.text) for turn in turns) // _TOKEN_CHARACTERS
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                draft = self._call(messages, tokens)
+            except FaultyReplyError as fault:
+                self._wait(question, fault, attempts)
+            except NoAnswerError as error:
+                raise NoAnswerError(str(error), attempts) from None
+            else:
+                self._budget.lost = 0
+                return replace(draft, attempts=attempts)
+
+    def _wait(self, question: _Question, fault: FaultyReplyError, attempts: int) -> None:
+        """Wait before a retry; an error where there is none left, or where it would be too long."""
+        backoff = min(_MAX_BACKOFF, self.backoff * 2.0 ** min(question.retries, 60))
+        seconds = max(fault.wait, backoff * random.uniform(0.5, 1.0))
+        if question.retries < self.max_retries and question.waited + seconds <= self.max_wait:
+            question.retries += 1
+            question.waited += seconds
+            time.sleep(seconds)
+            return
+        why = f"given up after {question.retries} retries"
+        if question.retries < self.max_retries:
+            why = f"another wait of {seconds:.0f} s goes over max_wait, {self.max_wait:g} s"
+        message = f"{self._address}: {fault}; {why}"
+        if not fault.reached or self._budget.lose() >= self.give_up_after:
+            raise AnnotatorUnavailableError(message) from None
+        raise NoAnswerError(message, attempts) from None
+
+    def _call(self, messages: list[dict[str, Any]], tokens: int) -> Draft:
+        """One request, within the budget."""
+        reserved = tokens + self.max_reply_tokens
+        self._budget.reserve(reserved)
+        used = 0
+        try:
+            draft = parse_completion(self._request(messages))
+            used = draft.prompt_tokens + draft.reply_tokens
+            used = used or tokens + len(draft.text) // _TOKEN_CHARACTERS
+            return replace(draft, text=self._hide(draft.text))
+        except FaultyReplyError as fault:
+            used = tokens if fault.processed else 0
+            raise
+        finally:
+            self._budget.settle(reserved, used)
+
+    def _request(self, messages: list[dict[str, Any]]) -> str:
+        """Send; the body of the reply."""
+        import openai
+
+        body = {self.token_field: self.max_reply_tokens, **self.extra}
+        if self.temperature is not None:
+            body.setdefault("temperature", self.temperature)
+        deadline = time.monotonic() + self.timeout
+        create = self._client.chat.completions.with_streaming_response.create
+        try:
+            with create(model=self.model, messages=messages, extra_body=body) as response:
+                return self._hide(read_body(response.iter_bytes(), deadline))
+        except openai.APIStatusError as error:
+            raise self._refusal(error) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            reached = not type(cause).__name__.startswith("Connect")
+            text = self._hide(f"{type(cause).__name__}: {cause}")
+            raise FaultyReplyError(text, processed=reached, reached=reached) from None
+        except Exception as error:
+            # the client passes on as it is what goes wrong within a body
+            if not type(error).__module__.startswith("httpx"):
+                raise
+            raise FaultyReplyError(f"half a reply: {type(error).__name__}") from None
+
+    def _refusal(self, error: Any) -> Exception:
+        """What a status of 400 or more means for the run."""
+        status, headers = error.status_code, error.response.headers
+        text = one_line(error.body, self._hide)
+        quota = error.code == "insufficient_quota"  # a 429 that no wait helps
+        if status in _FATAL or status < 400 or quota:
+            return self._unavailable(status, text)
+        if status in _BUSY or status >= 500:
+            return FaultyReplyError(f"status {status}: {text}", retry_after(headers), False)
+        return NoAnswerError(f"{self._address}: status {status}: {text}")
+
+    def _unavailable(self, status: int, text: str) -> AnnotatorUnavailableError:
+        why = _FATAL.get(status, "moved" if status < 400 else "the quota is spent").format(
+            env=self.api_key_env
+        )
+        return AnnotatorUnavailableError(f"{self._address}: status {status}, {why}: {text}")
+
+    @property
+    def _address(self) -> str:
+        return f"{self.base_url or OPENAI_URL} ({self.model})"
+
+    def _check(self) -> None:
+        least = {"max_in_flight": 1, "max_retries": 0, "give_up_after": 1, "max_corrections": 0}
+        least |= {"max_reply_tokens": 1, "backoff": 0, "max_wait": 0}
+        for name, value in least.items():
+            if not getattr(self, name) >= value:
+                raise ValueError(f"{name} is at least {value}, not {getattr(self, name)}")
+        if not self.timeout > 0:
+            raise ValueError(f"timeout is above 0 seconds, not {self.timeout}")
+        if self.image_format not in ("jpeg", "png"):
+            raise ValueError(f"image_format is jpeg or png, not {self.image_format!r}")
+        if taken := [name for name in _OWN_FIELDS if name in self.extra]:
+            raise ValueError(f"extra may not set {', '.join(taken)}")
+        if self.base_url is not None:
+            _check_address(self.base_url)
+
+
+def _read_key(variable: str) -> str | None:
+    key = os.environ.get(variable, "").strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise ValueError(f"{variable} holds white space or other characters that no key has")
+    return key or None
+
+
+def _hider(key: str | None) -> Callable[[str], str]:
+    """What takes the key out of a text; a closure, so that no attribute shows it."""
+    if key is None or len(key) < 8:  # too short to be a secret, and would be found in any text
+        return lambda text: text
+    return lambda text: text.replace(key, "[key]")
+
+
+def _check_address(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("base_url holds more than an address; a key goes into the environment")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"base_url starts with http:// or https:// and a host, not {url!r}")
+
+
+def _client(url: str, key: str | None, timeout: float) -> Any:
+    try:
+        import openai
+    except ImportError:
+        raise ImportError(
+            'an OpenAI-compatible server needs the openai package: pip install "ureca-lib[openai]"'
+        ) from None
+    # a redirect could carry photos and key elsewhere
+    http = openai.DefaultHttpxClient(follow_redirects=False, timeout=timeout)
+    return openai.OpenAI(
+        api_key=key or "none", base_url=url, timeout=timeout, max_retries=0, http_client=http
+    )
