@@ -214,6 +214,17 @@ def test_what_the_annotator_calls_ambiguous_is_unresolved(tree):
     assert states.pop(5) == "unresolved" and set(states.values()) == {"unique"}
 
 
+def test_regions_with_one_mask_are_unresolved_whatever_is_said_of_them():
+    regions = small_image(0).regions
+    regions = [*regions, Region.from_mask("again", next(r for r in regions if r.id == 5).mask)]
+    plan = plan_of(build_mask_tree(regions), {5: ["again"], "again": [5]})
+    walk(plan)
+    finals = {final.region_id: final for final in final_captions(plan)}
+    assert finals[5].state == finals["again"].state == "unresolved"
+    assert finals[5].reason == "has the same mask as again" and finals[5].text
+    assert finals[4].state == "unique"
+
+
 def test_verification_drops_and_says_why(tree):
     def say(step, context):
         if step.stage != "verify":
