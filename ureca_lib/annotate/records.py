@@ -50,9 +50,9 @@ class FinalCaption:
     """Where a region ended.
 
     State "unique": told apart from its look-alikes; "unresolved": it has a caption, but another
-    region's is too much like it or has the same mask, or the annotator says that it fits another; "failed": no
-    caption, or one that could not be verified; "dropped": by verification; "skipped": not below
-    a main object.
+    region's is too much like it or has the same mask, or the annotator says that it fits another;
+    "failed": no caption, or one that could not be verified; "dropped": by verification;
+    "skipped": not below a main object.
     """
 
     region_id: RegionId
