@@ -11,7 +11,7 @@ from typing import Any
 
 from ureca_lib.annotate.look_alikes import RegionFeatures, find_look_alikes
 from ureca_lib.annotate.prompts import fill_prompt
-from ureca_lib.annotate.protocol import Annotator, Context, Reply, Request
+from ureca_lib.annotate.protocol import Annotator, Context, Reply, Request, Stage
 from ureca_lib.annotate.records import Answer, Step, digest
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import Source
@@ -103,17 +103,22 @@ def ask(
     place = (step.stage, work.image, work.tree, step.region_id)
     request = Request(*place, prompt, version, views, context)
     with slot:
-        start = time.perf_counter()
-        try:
-            reply = annotator.answer(request)
-        except Exception as error:
-            raise AnnotatorStoppedError(f"{type(error).__name__}: {error}") from error
-        reply, seconds = checked(step, reply), round(time.perf_counter() - start, 6)
+        reply, seconds = _call(annotator, request)
         made = (reply.text, reply.status, reply.error, annotator.name, version, inputs, seconds)
         spent = (reply.prompt_tokens, reply.reply_tokens, reply.attempts)
         answer = Answer(step, *made, *spent, unique=reply.unique)
         save(answer)
     return answer, True
+
+
+def _call(annotator: Annotator, request: Request) -> tuple[Reply, float]:
+    """The checked reply, and the seconds that it took."""
+    start = time.perf_counter()
+    try:
+        reply = annotator.answer(request)
+    except Exception as error:
+        raise AnnotatorStoppedError(f"{type(error).__name__}: {error}") from error
+    return checked(request.stage, reply), round(time.perf_counter() - start, 6)
 
 
 def _inputs_hash(work: OpenImage, step: Step, context: Context, asked: list[Any]) -> str:
@@ -131,14 +136,14 @@ def who(annotator: Annotator) -> list[Any]:
     return [annotator.name, getattr(annotator, "answer_settings", None)]
 
 
-def checked(step: Step, reply: Reply) -> Reply:
+def checked(stage: Stage, reply: Reply) -> Reply:
     """The reply, failed where it is empty, gives no reason for failing, or is no verdict."""
     if reply.status != "done":
         return replace(reply, text="", error=reply.error or "the annotator gave no reason")
     text = reply.text.encode("utf-8", "replace").decode("utf-8")  # no half surrogate pairs
     if not text.strip():
         return replace(reply, text="", status="failed", error="the reply is empty")
-    if step.stage == "verify":
+    if stage == "verify":
         try:
             parse_verdict(reply.text)
         except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -58,23 +59,11 @@ def annotate_images(
     """
     if in_flight is not None and in_flight < 1:
         raise ValueError(f"in_flight is at least 1, not {in_flight}")
-    if not isinstance(store, Store):
-        with Store(store) as opened:
-            return annotate_images(
-                images,
-                opened,
-                annotator,
-                settings,
-                splits=splits,
-                verifier=verifier,
-                features=features,
-                in_flight=in_flight,
-                progress=progress,
-            )
-    sources = find_sources(images, store.path)
     settings, features = settings or PipelineSettings(), features or ColorTextureFeatures()
     rule = splits or SplitRule()
-    of_image = {source.name: rule.split_of(source.name) for source in sources}
-    lanes = lanes_of_splits(set(of_image.values()), annotator, verifier, in_flight)
-    with tqdm(total=len(sources), unit="image", disable=not progress) as bar:
-        return Run(store, settings, features, of_image, lanes, bar).go(sources)
+    with nullcontext(store) if isinstance(store, Store) else Store(store) as opened:
+        sources = find_sources(images, opened.path)
+        of_image = {source.name: rule.split_of(source.name) for source in sources}
+        lanes = lanes_of_splits(set(of_image.values()), annotator, verifier, in_flight)
+        with tqdm(total=len(sources), unit="image", disable=not progress) as bar:
+            return Run(opened, settings, features, of_image, lanes, bar).go(sources)
