@@ -105,3 +105,9 @@ def test_every_region_of_every_photo_is_a_point(scene):
     for points, most in zip(ax.collections, (6, 1), strict=True):
         kept = np.tile(masks_kept(scene.regions, most, 28)[2], 2)
         assert np.allclose(points.get_offsets(), np.stack([shares, kept], axis=1))
+
+
+def test_one_tile_at_most_makes_both_ways_the_same(scene):
+    axes = resizing_figure(scene, [1], 1, 28).axes
+    assert axes[1].get_xlabel() == axes[2].get_xlabel()
+    assert np.array_equal(pictures(axes[1])[0], pictures(axes[2])[0])

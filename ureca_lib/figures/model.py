@@ -100,9 +100,10 @@ def channels_figure(encoder: MaskEncoder, tiles: torch.Tensor) -> Figure:
         for ax in row:
             ax.set_xticks([])
             ax.set_yticks([])
-    axes[0, 0].set_title("mask tile", fontsize=7)
+    narrow = count > 9
+    axes[0, 0].set_title("mask" if narrow else "mask tile", fontsize=7)
     for number, ax in enumerate(axes[0, 1:], 1):
-        ax.set_title(f"token {number}", fontsize=7)
+        ax.set_title(str(number) if narrow else f"token {number}", fontsize=7)
     return figure
 
 

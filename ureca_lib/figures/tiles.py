@@ -91,10 +91,10 @@ def resizing_figure(
         ax.set_title(title, fontsize=9)
     for row, region_id in zip(axes, ids, strict=True):
         region = regions[region_id]
-        kept = {most: masks_kept([region], most, tile_size) for most in (1, max_tiles)}
-        seen = [region.mask, *(masks[0] for masks, _, _ in kept.values())]
+        kept = [masks_kept([region], most, tile_size) for most in (1, max_tiles)]
+        seen = [region.mask, *(masks[0] for masks, _, _ in kept)]
         notes = [f"{_name(region)}, {_pixels(region.area)}"]
-        notes += [f"{_pixels(left[0])}, IoU {share[0]:.2f}" for _, left, share in kept.values()]
+        notes += [f"{_pixels(left[0])}, IoU {share[0]:.2f}" for _, left, share in kept]
         for ax, mask, note in zip(row, seen, notes, strict=True):
             _close_up(ax, regions.pixels, mask, region)
             ax.set_xlabel(note, fontsize=8)
