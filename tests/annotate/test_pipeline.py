@@ -582,6 +582,8 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
         (["--annotator", "openai"], "--model"),
         (["--model", "x"], "--annotator"),
         (["--annotator", "transformers", "--model", "x", "--base-url", "y"], "--base-url"),
+        (["--annotator", "transformers", "--model", "./nowhere"], "nowhere"),
+        (["--dino", "./nowhere"], "nowhere"),
         (["--model", "a", "--model", "b"], "given twice"),
         (["--rounds", "0"], "rounds"),
         (["--split", "test=2"], "shares"),

@@ -66,6 +66,7 @@ def annotate(
 ) -> None:
     """Caption every region of the images uniquely; goes on where an earlier run stopped."""
     from ureca_lib.annotate.pipeline import annotate_images
+    from ureca_lib.annotate.protocol import AnnotatorUnavailableError
     from ureca_lib.annotate.sources import SplitRule
     from ureca_lib.annotate.store import StoreError
 
@@ -86,7 +87,7 @@ def annotate(
             in_flight=in_flight,
             progress=progress,
         )
-    except (ValueError, OSError, StoreError, ImportError) as error:
+    except (ValueError, OSError, StoreError, ImportError, AnnotatorUnavailableError) as error:
         raise _stop(error) from None
     typer.echo(f"{summary}\nstore: {out}")
     if not summary.complete:
