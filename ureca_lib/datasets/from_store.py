@@ -47,8 +47,8 @@ def _record(store: Store, row: ImageRow, key: str, image: RegionImage | None) ->
         ordered = sorted(answers[caption.region_id], key=_order)
         name = region_row_id(key, caption.region_id)
         regions.append(RegionRecord(name, image[caption.region_id], caption, tuple(ordered)))
-    photo = Path(row.photo).name if row.photo else PurePosixPath(row.image).name
-    file_name = PurePosixPath(key).with_name(photo).as_posix()
+    photo = Path(row.photo or row.image).name
+    file_name = (PurePosixPath(key).parent / photo).as_posix()
     size = (image.width, image.height)
     return ImageRecord(key, file_name, row.split, *size, tuple(regions), len(row.left_out))
 

@@ -72,14 +72,18 @@ def image_keys(names: Iterable[str]) -> dict[str, str]:
     paths = {name: PurePosixPath(name) for name in names}
     levels = [
         {name: path.stem for name, path in paths.items()},
-        {name: _inside(path).with_suffix("").as_posix() for name, path in paths.items()},
-        {name: path.with_suffix("").as_posix() for name, path in paths.items()},
+        {name: _bare(_inside(path)) for name, path in paths.items()},
+        {name: _bare(path) for name, path in paths.items()},
     ]
     keys = {name: name for name in names}
     for level in reversed(levels):
         counts = Counter(level.values())
         keys |= {name: key for name, key in level.items() if counts[key] == 1}
     return keys if len(set(keys.values())) == len(names) else {name: name for name in names}
+
+
+def _bare(path: PurePosixPath) -> str:
+    return (path.with_suffix("") if path.name else path).as_posix()
 
 
 def _inside(path: PurePosixPath) -> PurePosixPath:

@@ -1,0 +1,465 @@
+"""A store written as a data set: JSONL, Parquet, COCO; all or nothing, the same each time."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from fake_annotators import small_image, write_images
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from typer.testing import CliRunner
+
+from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.records import STATES, FinalCaption
+from ureca_lib.annotate.schema import ImageRow
+from ureca_lib.annotate.store import Store, StoreError
+from ureca_lib.datasets import QUESTION, load_published, read_jsonl
+from ureca_lib.datasets.commands import export
+from ureca_lib.datasets.export import ExportSettings, export_dataset
+from ureca_lib.datasets.parquet import SCHEMA, read_parquet
+from ureca_lib.datasets.records import ExportError
+from ureca_lib.regions import load_coco, load_sa1b
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def stored(path):
+    """For each image of a store, by the stem of its name, its split and captions."""
+    with Store(path, create=False) as store:
+        return {
+            Path(row.image).stem: (row.split, store.captions(row.image)) for row in store.images()
+        }
+
+
+def test_all_files_are_there_and_the_manifest_lists_them(exported):
+    found = contents(exported.folder)
+    splits = [
+        name
+        for split in ("train", "test")
+        for name in (
+            f"{split}.jsonl",
+            f"parquet/{split}.parquet",
+            f"coco/captions_{split}.json",
+            f"coco/instances_{split}.json",
+        )
+    ]
+    others = ["DATA_CARD.md", "table_1.md", "left_out.jsonl", "manifest.json"]
+    assert sorted(found) == sorted(splits + others) == sorted(exported.files)
+    listed = json.loads(found["manifest.json"])["files"]
+    assert {name: entry["bytes"] for name, entry in listed.items()} == {
+        name: len(content) for name, content in found.items() if name != "manifest.json"
+    }
+
+
+def test_every_region_is_in_the_jsonl_or_says_why_not(exported, pipeline_store):
+    out = exported.folder
+    rows = {split: list(read_jsonl(out / f"{split}.jsonl")) for split in ("train", "test")}
+    left = {(row["image"], row["mask_id"]): row for row in read_jsonl(out / "left_out.jsonl")}
+    seen, quoted = set(), {"7": '"7"'}
+    for stem, (split, captions) in stored(pipeline_store).items():
+        own = {row["mask_id"]: row for row in rows[split] if Path(row["image"]).stem == stem}
+        for caption in captions:
+            seen.add((stem, caption.region_id))
+            if caption.state == "unique":
+                assert own[caption.region_id] == {
+                    "id": f"{stem}_{quoted.get(caption.region_id, caption.region_id)}",
+                    "image": f"{stem}.png",
+                    "mask_id": caption.region_id,
+                    "conversations": [
+                        {"from": "human", "value": QUESTION},
+                        {"from": "gpt", "value": caption.text},
+                    ],
+                }
+            else:
+                assert caption.region_id not in own
+                row = left[f"{stem}.png", caption.region_id]
+                assert (row["state"], row["reason"], row["caption"], row["split"]) == (
+                    caption.state,
+                    caption.reason,
+                    caption.text,
+                    split,
+                )
+    total = len(rows["train"]) + len(rows["test"]) + len(left)
+    assert total == len(seen) and len(rows["test"]) > 20 and len(rows["train"]) > 20
+    ids = [row["id"] for part in rows.values() for row in part]
+    assert len(set(ids)) == len(ids)
+    assert exported.statistics.rows == {split: len(part) for split, part in rows.items()}
+
+
+def test_the_jsonl_is_read_with_the_masks_it_came_from(exported, pipeline_store):
+    photos = pipeline_store.parent / "photos"
+    captions = {
+        (stem, caption.region_id): caption.text
+        for stem, (_, finals) in stored(pipeline_store).items()
+        for caption in finals
+        if caption.state == "unique"
+    }
+    found = {}
+    for split in ("train", "test"):
+        for image in load_published(exported.folder / f"{split}.jsonl", photos):
+            whole = load_sa1b(photos / f"{Path(image.image).stem}.json")
+            for caption in image.captions:
+                found[Path(image.image).stem, caption.region_id] = caption.text
+                assert image.regions[caption.region_id] == whole[caption.region_id]
+    assert found == captions
+
+
+def test_parquet_is_loaded_by_datasets_and_its_masks_decode(
+    exported, pipeline_store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from datasets import load_dataset
+
+    files = {
+        split: str(exported.folder / f"parquet/{split}.parquet") for split in ("train", "test")
+    }
+    data = load_dataset("parquet", data_files=files, cache_dir=str(tmp_path))
+    regions = stored(pipeline_store)
+    assert {split: len(data[split]) for split in data} == {
+        split: sum(len(finals) for where, finals in regions.values() if where == split)
+        for split in ("train", "test")
+    }
+    photos = pipeline_store.parent / "photos"
+    for split in data:
+        for row in data[split]:
+            image = load_sa1b(photos / f"{row['image_key']}.json")
+            region = image[json.loads(row["mask_id"])]
+            assert np.array_equal(coco_mask.decode(row["segmentation"]), region.mask)
+            assert (row["width"], row["height"]) == (image.width, image.height)
+            assert (row["area"], tuple(row["bbox"])) == (region.area, region.bbox)
+            assert (row["split"], row["name"]) == (split, region.name)
+            assert (photos / row["image"]).is_file()
+    assert data["train"].column_names == SCHEMA.names
+
+
+def test_parquet_gives_back_all_that_the_store_knows(exported, pipeline_store):
+    with Store(pipeline_store, create=False) as store:
+        rows = {Path(row.image).stem: row for row in store.images()}
+        found = {}
+        for split in ("train", "test"):
+            for image in read_parquet(exported.folder / f"parquet/{split}.parquet"):
+                row = found[image.key] = rows[image.key]
+                assert (image.split, image.width, image.height) == (split, row.width, row.height)
+                assert [r.caption for r in image.regions] == store.captions(row.image)
+                answers = {a.step: a for r in image.regions for a in r.answers}
+                assert answers == store.answers(row.image)
+                whole = load_sa1b(pipeline_store.parent / row.image)
+                assert [r.region for r in image.regions] == whole.regions
+                stages = {a.step.stage for r in image.regions for a in r.answers}
+                assert stages >= {"short", "long", "unique"}
+                assert ("verify" in stages) == (split == "test")
+    assert found == rows
+
+
+def test_coco_captions_are_what_the_metrics_read(exported, capsys):
+    for split in ("train", "test"):
+        path = exported.folder / f"coco/captions_{split}.json"
+        rows = {row["id"]: row for row in read_jsonl(exported.folder / f"{split}.jsonl")}
+        coco = COCO(str(path))
+        assert set(coco.getImgIds()) == set(rows)
+        for row_id, row in rows.items():
+            (annotation,) = coco.loadAnns(coco.getAnnIds(imgIds=[row_id]))
+            assert annotation["caption"] == row["conversations"][1]["value"]
+        results = [{"image_id": row_id, "caption": "a cup"} for row_id in rows]
+        assert len(coco.loadRes(results).getAnnIds()) == len(rows)
+        assert len({a["id"] for a in coco.dataset["annotations"]}) == len(rows)
+
+
+def test_coco_instances_have_the_masks_and_captions(exported, pipeline_store, capsys):
+    for split in ("train", "test"):
+        path = exported.folder / f"coco/instances_{split}.json"
+        coco, photos = COCO(str(path)), pipeline_store.parent / "photos"
+        rows = {row["id"]: row for row in read_jsonl(exported.folder / f"{split}.jsonl")}
+        images = load_coco(path, photos)
+        assert sum(len(image) for image in images) == len(rows)
+        for annotation in coco.dataset["annotations"]:
+            photo = photos / coco.imgs[annotation["image_id"]]["file_name"]
+            mask = load_sa1b(photo.with_suffix(".json"))[annotation["mask_id"]].mask
+            assert np.array_equal(coco.annToMask(annotation), mask)
+            row = rows.pop(annotation["region_id"])
+            assert annotation["caption"] == row["conversations"][1]["value"]
+        assert rows == {}
+
+
+def test_the_same_store_gives_the_same_bytes(exported, pipeline_store, tmp_path):
+    again = export_dataset(pipeline_store, tmp_path / "again", progress=False)
+    assert contents(again.folder) == contents(exported.folder)
+
+
+def test_images_come_by_name_whatever_order_they_were_added_in(tmp_path, write_store, finals):
+    write_images(tmp_path / "photos", 1)
+    names = [f"photos/image_{n}.json" for n in (3, 1, 2)]
+    one = write_store(tmp_path / "one", {name: finals() for name in names})
+    other = write_store(tmp_path / "other", {name: finals() for name in sorted(names)})
+    found = [
+        contents(export_dataset(path, path.parent / "out", progress=False).folder)
+        for path in (one, other)
+    ]
+    assert found[0] == found[1]
+
+
+def all_states(finals):
+    return finals(
+        a=FinalCaption(1, "", "skipped", "too small"),
+        b=FinalCaption(2, "", "failed", "short: timed out"),
+        c=FinalCaption(3, "same", "unresolved", "reads like 4", "unique", 2),
+        d=FinalCaption(4, "same", "unresolved", "reads like 3", "unique", 2),
+        e=FinalCaption("six", "a dog", "dropped", "there is no dog"),
+        f=FinalCaption("7", "a cat", "failed", "verify: timed out"),
+    )
+
+
+@pytest.mark.parametrize("states", [("unique",), ("unique", "unresolved"), ("dropped", "failed")])
+def test_states_are_left_out_or_marked(tmp_path, write_store, finals, states):
+    captions = all_states(finals)
+    path = write_store(tmp_path, {"photos/a.json": captions})
+    settings = ExportSettings(states)
+    exported = export_dataset(path, tmp_path / "out", settings, progress=False)
+    rows = list(read_jsonl(tmp_path / "out" / "train.jsonl"))
+    kept = [c for c in captions if c.text and c.state in states]
+    assert [row["mask_id"] for row in rows] == [c.region_id for c in kept]
+    marks = [row.get("state") for row in rows]
+    assert marks == ([None] if states == ("unique",) else [c.state for c in kept])
+    left = list(read_jsonl(tmp_path / "out" / "left_out.jsonl"))
+    assert [row["mask_id"] for row in left] == [c.region_id for c in captions if c not in kept]
+    coco = json.loads((tmp_path / "out/coco/captions_train.json").read_text())
+    assert [image["id"] for image in coco["images"]] == [row["id"] for row in rows]
+    counts = exported.statistics.regions
+    assert {state: counts["train", state] for state in STATES} == {
+        "unique": 1,
+        "unresolved": 2,
+        "failed": 2,
+        "dropped": 1,
+        "skipped": 1,
+    }
+
+
+@pytest.mark.parametrize("states", [(), ("skipped",), ("unique", "good")])
+def test_states_that_cannot_be_exported_are_refused(states):
+    with pytest.raises(ValueError, match="states are some of unique, unresolved, failed, dropped"):
+        ExportSettings(states)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(TEXT, min_size=7, max_size=7), TEXT)
+def test_any_text_is_the_same_in_every_file(tmp_path_factory, write_store, texts, reason):
+    folder = tmp_path_factory.mktemp("odd")
+    ids = [region.id for region in small_image(0)]
+    captions = [
+        FinalCaption(region_id, text, "unresolved", reason)
+        for region_id, text in zip(ids, texts, strict=True)
+    ]
+    path = write_store(folder, {"photos/a.json": captions})
+    export_dataset(path, folder / "out", ExportSettings(("unresolved",)), progress=False)
+    out = folder / "out"
+    rows = list(read_jsonl(out / "train.jsonl"))
+    assert [row["conversations"][1]["value"] for row in rows] == texts
+    (image,) = read_parquet(out / "parquet" / "train.parquet")
+    assert [(r.caption.text, r.caption.reason) for r in image.regions] == [
+        (text, reason) for text in texts
+    ]
+    for kind in ("captions", "instances"):
+        document = json.loads((out / f"coco/{kind}_train.json").read_text(encoding="utf-8"))
+        assert [a["caption"] for a in document["annotations"]] == texts
+    (found,) = load_published(out / "train.jsonl", folder / "photos")
+    assert [caption.text for caption in found.captions] == texts
+
+
+def test_two_photos_of_one_name_keep_their_masks_and_ids(tmp_path, write_store, finals):
+    names = ["a/image_0.json", "b/image_0.json", "c.json"]
+    path = write_store(tmp_path, {name: finals() for name in names})
+    out = export_dataset(path, tmp_path / "out", progress=False).folder
+    rows = list(read_jsonl(out / "train.jsonl"))
+    assert {row["image"] for row in rows} == {"a/image_0.png", "b/image_0.png", "c.png"}
+    assert len({row["id"] for row in rows}) == len(rows) == 21
+    found = {
+        image.image: image.regions.path for image in load_published(out / "train.jsonl", tmp_path)
+    }
+    assert found == {Path(name).with_suffix(".png").as_posix(): tmp_path / name for name in names}
+
+
+def test_a_photo_of_another_name_than_its_masks_is_found_again(tmp_path, write_store, finals):
+    path = write_store(tmp_path, {"masks.json": finals()})
+    with Store(path) as store:
+        row = replace(store.image("masks.json"), photo="somewhere/photo.jpg")
+        store.finish(row, captions=finals())
+    out = export_dataset(path, tmp_path / "out", progress=False).folder
+    rows = list(read_jsonl(out / "train.jsonl"))
+    assert {(row["image"], row["masks"]) for row in rows} == {("photo.jpg", "masks.json")}
+    (image,) = load_published(out / "train.jsonl", tmp_path)
+    assert len(image.captions) == len(rows) == 7
+
+
+def test_images_in_memory_are_given(tmp_path):
+    image = small_image(0)
+    annotate_images(image, tmp_path / "s.db", AttributeAnnotator(), progress=False)
+    with pytest.raises(ExportError, match=r"s.db: image_0.png was annotated in memory"):
+        export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+    images = {"image_0.png": image}
+    export_dataset(tmp_path / "s.db", tmp_path / "out", images=images, progress=False)
+    (found,) = read_parquet(tmp_path / "out/parquet/train.parquet")
+    assert [record.region for record in found.regions] == image.regions
+    assert (found.file_name, found.key) == ("image_0.png", "image_0")
+
+
+def test_store_and_images_can_be_moved_together(pipeline_store, exported, tmp_path):
+    home = tmp_path / "home"
+    (home / "photos").mkdir(parents=True)
+    for name in contents(pipeline_store.parent / "photos"):
+        shutil.copy(pipeline_store.parent / "photos" / name, home / "photos" / name)
+    shutil.copy(pipeline_store, home / "s.db")
+    with Store(home / "s.db") as store, store._write() as connection:
+        connection.execute("UPDATE images SET path='/nowhere/' || path")
+    moved = export_dataset(home / "s.db", home / "out", progress=False)
+    assert contents(moved.folder) == contents(exported.folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.unlink(), "a.json: .*does not exist"),
+        (lambda path: path.write_text("{"), "a.json: .*truncated"),
+        (lambda path: _drop(path, "six"), "a.json: region 'six' has a caption but no mask"),
+        (lambda path: _rename(path), "a.json: region 2 has a caption but no mask"),
+        (lambda path: _resize(path), "a.json: 50 x 48 pixels, but 48 x 48 when it was captioned"),
+    ],
+)
+def test_masks_that_are_gone_or_changed_are_an_error_and_nothing_is_written(
+    tmp_path, write_store, finals, spoil, reason
+):
+    path = write_store(tmp_path, {"photos/a.json": finals(), "photos/b.json": finals()})
+    out = export_dataset(path, tmp_path / "out", progress=False).folder
+    before = contents(out)
+    spoil(tmp_path / "photos" / "a.json")
+    with pytest.raises(ExportError, match=reason):
+        export_dataset(path, tmp_path / "out", ExportSettings(("dropped",)), progress=False)
+    assert contents(out) == before and not list(out.glob(".partial*"))
+
+
+def _drop(path, region_id):
+    document = json.loads(path.read_text())
+    document["annotations"] = [a for a in document["annotations"] if a["id"] != region_id]
+    path.write_text(json.dumps(document))
+
+
+def _rename(path):
+    path.write_text(path.read_text().replace('"id": 2,', '"id": 22,'))
+
+
+def _resize(path):
+    path.write_text(path.read_text().replace('"width": 48', '"width": 50'))
+
+
+def test_a_mask_that_came_after_the_captions_is_an_error(tmp_path, write_store, finals):
+    path = write_store(tmp_path, {"photos/a.json": finals()[:-1]})
+    with pytest.raises(ExportError, match="region '7' came after the captions"):
+        export_dataset(path, tmp_path / "out", progress=False)
+
+
+def test_unfinished_images_are_counted_and_left_out(tmp_path, write_store, finals):
+    path = write_store(tmp_path, {"photos/a.json": finals()})
+    with Store(path) as store:
+        store.register([("photos/late.json", "test"), ("photos/bad.json", "train")])
+        unknown = (None, None, None, None, (), None)
+        store.finish(ImageRow("photos/bad.json", "train", "failed", "bad: no masks", *unknown))
+    exported = export_dataset(path, tmp_path / "out", progress=False)
+    assert exported.unfinished == 2
+    assert exported.statistics.images == {
+        ("train", "done"): 1,
+        ("train", "failed"): 1,
+        ("test", "waiting"): 1,
+    }
+    assert exported.statistics.failures == {("image", "bad: no masks"): 1}
+    assert list(read_jsonl(tmp_path / "out/test.jsonl")) == []
+    assert list(read_parquet(tmp_path / "out/parquet/test.parquet")) == []
+    assert load_coco(tmp_path / "out/coco/instances_test.json") == []
+
+
+def test_nothing_finished_is_an_error(tmp_path):
+    with Store(tmp_path / "s.db") as store:
+        store.register([("a.json", "train")])
+    with pytest.raises(ExportError, match=r"s.db: none of its 1 images is finished"):
+        export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(StoreError, match=r"gone.db: there is no store"):
+        export_dataset(tmp_path / "gone.db", tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("split", ["../up", "a/b", "", ".hidden", "left_out", "a b", "x\n"])
+def test_a_split_that_cannot_name_files_is_refused(tmp_path, write_store, finals, split):
+    path = write_store(tmp_path, {"photos/a.json": finals()}, split)
+    with pytest.raises(ExportError, match=f"the split {re.escape(repr(split))} cannot name files"):
+        export_dataset(path, tmp_path / "out", progress=False)
+
+
+def test_files_of_an_earlier_export_go_and_others_stay(tmp_path, write_store, finals):
+    path = write_store(tmp_path / "one", {"photos/a.json": finals()}, "val")
+    out = tmp_path / "out"
+    export_dataset(path, out, progress=False)
+    (out / "notes.md").write_text("mine")
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["files"]["../one/hand.db"] = manifest["files"]["notes.txt"] = {}
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    other = write_store(tmp_path / "two", {"photos/a.json": finals()}, "train")
+    exported = export_dataset(other, out, progress=False)
+    assert sorted(contents(out)) == sorted([*exported.files, "notes.md"])
+    assert path.is_file() and not (out / "val.jsonl").exists()
+
+
+@pytest.fixture
+def app():
+    app = typer.Typer()
+    app.command()(export)
+    return app
+
+
+def test_the_command(app, tmp_path, write_store, finals):
+    path = write_store(tmp_path, {"photos/a.json": all_states(finals)})
+    options = ["--include", "unresolved", "--title", "Mine", "--image-license", "CC0"]
+    result = CliRunner().invoke(app, [str(path), "--out", str(tmp_path / "out"), *options])
+    assert result.exit_code == 0, result.output
+    assert "train: 3 captions" in result.output
+    assert len(list(read_jsonl(tmp_path / "out/train.jsonl"))) == 3
+    card = (tmp_path / "out/DATA_CARD.md").read_text(encoding="utf-8")
+    assert card.startswith("# Mine\n") and "- photos: CC0" in card
+
+
+@pytest.mark.parametrize(
+    ("store", "options", "said"),
+    [
+        ("gone.db", [], "there is no store"),
+        ("photos/a.json", [], "a.json"),
+        ("hand.db", ["--include", "skipped"], "states are some of"),
+    ],
+)
+def test_the_command_says_what_is_wrong(app, tmp_path, write_store, finals, store, options, said):
+    write_store(tmp_path, {"photos/a.json": finals()})
+    result = CliRunner().invoke(app, [str(tmp_path / store), "-o", str(tmp_path / "out"), *options])
+    assert result.exit_code == 2 and said in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"hello"])
+def test_a_file_that_is_no_parquet_is_named(tmp_path, content):
+    (tmp_path / "x.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x.parquet: not a Parquet file"):
+        list(read_parquet(tmp_path / "x.parquet"))

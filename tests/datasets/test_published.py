@@ -1,0 +1,245 @@
+"""The published layout, read with the masks of SA-1B files."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+from fake_annotators import small_image, write_images
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ureca_lib.datasets import PublishedError, load_published, write_jsonl
+from ureca_lib.datasets.jsonl import conversation
+from ureca_lib.regions import load_sa1b, save_sa1b
+
+
+def row(image, mask_id, text="a caption", **more):
+    return {"id": f"{image}/{mask_id}", "image": image, "mask_id": mask_id} | {
+        "conversations": conversation(text, "<image>\nWhat?"),
+        **more,
+    }
+
+
+@pytest.fixture
+def sa1b(tmp_path):
+    """Three images as SA-1B has them, in two of its folders."""
+    folder = tmp_path / "sa1b"
+    write_images(folder / "sa_000000", 2)
+    write_images(folder / "other", 3)
+    (folder / "sa_000020").mkdir()
+    for end in ("json", "png"):
+        (folder / "other" / f"image_2.{end}").rename(folder / "sa_000020" / f"image_2.{end}")
+    for path in (folder / "other").iterdir():
+        path.unlink()
+    return folder
+
+
+def published(tmp_path, rows, sa1b, strict=True):
+    write_jsonl(tmp_path / "x.jsonl", rows)
+    return load_published(tmp_path / "x.jsonl", sa1b, strict)
+
+
+def test_captions_and_masks_come_together_image_by_image(tmp_path, sa1b):
+    rows = [
+        row("image_2.jpg", 3, "an eye"),
+        row("image_0.jpg", 1, "größe 樹"),
+        row("image_2.jpg", "six", "a\nlist"),
+        row("image_2.jpg", 3, "said again"),
+        row("image_0.jpg", 5),
+    ]
+    found = list(published(tmp_path, rows, sa1b))
+    assert [image.image for image in found] == ["image_2.jpg", "image_0.jpg"]
+    two, zero = found
+    assert [region.id for region in two.regions] == [3, "six"]
+    assert [region.id for region in zero.regions] == [1, 5]
+    assert [(c.region_id, c.text, c.line) for c in two.captions] == [
+        (3, "an eye", 1),
+        ("six", "a\nlist", 3),
+        (3, "said again", 4),
+    ]
+    assert zero.captions[0].text == "größe 樹" and zero.captions[0].question == "<image>\nWhat?"
+    expected = small_image(2)
+    assert np.array_equal(two.regions["six"].mask, expected["six"].mask)
+    assert np.array_equal(two.regions.pixels, expected.pixels)
+    assert (two.regions.width, two.regions.height) == (48, 48)
+
+
+def test_it_can_be_read_again_and_says_how_much_there_is(tmp_path, sa1b):
+    data = published(tmp_path, [row("image_0.jpg", 1), row("image_1.jpg", 2)], sa1b)
+    assert (len(data), data.rows) == (2, 2)
+    first = [(image.image, image.captions) for image in data]
+    assert first == [(image.image, image.captions) for image in data]
+
+
+@pytest.mark.parametrize(("mask_id", "found"), [("3", 3), (7, "7"), ("7", "7"), (3, 3)])
+def test_a_number_may_be_written_as_text_and_the_other_way_round(tmp_path, sa1b, mask_id, found):
+    (image,) = published(tmp_path, [row("image_0.jpg", mask_id)], sa1b)
+    assert image.captions[0].region_id == found and type(image.captions[0].region_id) is type(found)
+    assert [region.id for region in image.regions] == [found]
+
+
+@pytest.mark.parametrize("mask_id", [99, "99", "9" * 5000, "٣", "", "3 ", "-3", "Six"])
+def test_an_unknown_mask_is_named(tmp_path, sa1b, mask_id):
+    data = published(tmp_path, [row("image_0.jpg", 1), row("image_0.jpg", mask_id)], sa1b)
+    with pytest.raises(PublishedError, match=r"x.jsonl: line 2: id .*image_0.json has no mask"):
+        list(data)
+
+
+def broken(**changes):
+    return {key: value for key, value in (row("image_0.jpg", 1) | changes).items() if value != ...}
+
+
+BAD = [
+    (broken(id=...), "'id' is a whole number or a text, not None"),
+    (broken(id=1.5), "'id' is a whole number or a text, not 1.5"),
+    (broken(id=True), "'id' is a whole number or a text, not True"),
+    (broken(mask_id=...), "'mask_id' is a whole number or a text, not None"),
+    (broken(mask_id=[1]), r"'mask_id' is a whole number or a text, not \[1\]"),
+    (broken(image=...), "'image' is a file name, not None"),
+    (broken(image=7), "'image' is a file name, not 7"),
+    (broken(image=""), "'image' is a file name, not ''"),
+    (broken(image="/"), "'image' is a file name, not '/'"),
+    (broken(masks=5), "'masks' is the name of a JSON file, not 5"),
+    (broken(masks="x.png"), "'masks' is the name of a JSON file"),
+    (broken(conversations=...), "'conversations' is a list of objects, not None"),
+    (broken(conversations="text"), "'conversations' is a list of objects"),
+    (broken(conversations=["a", "b"]), "'conversations' is a list of objects"),
+    (broken(conversations=[]), "'conversations' has one text from human, not 0"),
+    (broken(conversations=conversation("a")[:1]), "has one text from gpt, not 0"),
+    (broken(conversations=conversation("a") * 2), "has one text from human, not 2"),
+    (broken(conversations=[{"from": "human", "value": 1}]), "one text from human"),
+    (broken(conversations=conversation("  \n ")), "the caption is empty"),
+    (broken(image="gone.jpg"), "there is no gone.json in .*sa1b"),
+    (broken(image="../../image_0.jpg"), "there is no ../../image_0.json in"),
+    (broken(image="/image_0.jpg"), "there is no /image_0.json in"),
+    (broken(image="folder/image_0.jpg"), "there is no folder/image_0.json in"),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD)
+def test_a_bad_row_is_named_before_anything_is_read_or_left_out(tmp_path, sa1b, bad, reason):
+    rows = [row("image_1.jpg", 1), bad, row("image_0.jpg", 2)]
+    with pytest.raises(PublishedError, match=f"x.jsonl: line 2.*{reason}") as caught:
+        published(tmp_path, rows, sa1b)
+    assert (caught.value.line, caught.value.file) == (2, str(tmp_path / "x.jsonl"))
+    data = published(tmp_path, rows, sa1b, strict=False)
+    assert [str(error) for error in data.left_out] == [str(caught.value)]
+    assert [c.line for image in data for c in image.captions] == [1, 3] and data.rows == 2
+
+
+@pytest.mark.parametrize("line", [b"{", b"[1]", b"\xff\xfe", b"null"])
+def test_a_line_that_is_no_json_object_is_named_or_left_out(tmp_path, sa1b, line):
+    good = json.dumps(row("image_0.jpg", 1)).encode()
+    (tmp_path / "x.jsonl").write_bytes(good + b"\n\n" + line + b"\n" + good)
+    with pytest.raises(PublishedError, match=r"x.jsonl: line 3: the line is not"):
+        load_published(tmp_path / "x.jsonl", sa1b)
+    data = load_published(tmp_path / "x.jsonl", sa1b, strict=False)
+    assert [error.line for error in data.left_out] == [3]
+    assert [c.line for image in data for c in image.captions] == [1, 4]
+
+
+def test_faulty_masks_matter_only_where_they_are_asked_for(tmp_path, sa1b):
+    path = sa1b / "sa_000000" / "image_0.json"
+    document = json.loads(path.read_text())
+    document["annotations"][1]["segmentation"]["counts"] = "!!"
+    document["annotations"].append(document["annotations"][3])  # id 4 twice
+    path.write_text(json.dumps(document))
+    (image,) = published(tmp_path, [row("image_0.jpg", 1)], sa1b)
+    assert [region.id for region in image.regions] == [1]
+    for mask_id, reason in ((2, "region 2: the encoding"), (4, "region 4: a region before it")):
+        rows = [row("image_0.jpg", mask_id), row("image_0.jpg", 3)]
+        with pytest.raises(PublishedError, match=f"line 1: id image_0.jpg/{mask_id}: .*{reason}"):
+            list(published(tmp_path, rows, sa1b))
+        data = published(tmp_path, rows, sa1b, strict=False)
+        assert [c.region_id for image in data for c in image.captions] == [3]
+        assert [error.row_id for error in data.left_out] == [f"image_0.jpg/{mask_id}"]
+        list(data)
+        assert len(data.left_out) == 1  # the second reading lists it once too
+
+
+def test_a_json_that_cannot_be_read_is_named_or_left_out(tmp_path, sa1b):
+    (sa1b / "sa_000000" / "image_0.json").write_text("{")
+    rows = [row("image_0.jpg", 1), row("image_1.jpg", 1)]
+    with pytest.raises(PublishedError, match=r"line 1: .*image_0.json.*truncated"):
+        list(published(tmp_path, rows, sa1b))
+    data = published(tmp_path, rows, sa1b, strict=False)
+    assert [image.image for image in data] == ["image_1.jpg"] and len(data.left_out) == 1
+
+
+def test_files_of_one_name_are_told_apart_by_their_folder_or_refused(tmp_path, sa1b):
+    (sa1b / "copy").mkdir()
+    save_sa1b(small_image(9), sa1b / "copy" / "image_0.json")
+    with pytest.raises(PublishedError, match=r"image_0.json is there twice: .*copy.*sa_000000"):
+        published(tmp_path, [row("image_0.jpg", 1)], sa1b)
+    data = published(tmp_path, [row("image_0.jpg", 1), row("image_1.jpg", 1)], sa1b, strict=False)
+    assert (len(data), len(data.left_out)) == (1, 1)
+    (image,) = published(tmp_path, [row("copy/image_0.jpg", 1)], sa1b)
+    assert image.regions.path == sa1b / "copy" / "image_0.json"
+    save_sa1b(small_image(8), sa1b / "image_0.json")
+    (image,) = published(tmp_path, [row("image_0.jpg", 1)], sa1b)
+    assert image.regions.path == sa1b / "image_0.json"  # just that path, before deeper ones
+
+
+def test_masks_of_another_name_than_the_photos(tmp_path, sa1b):
+    (image,) = published(tmp_path, [row("photo.png", 1, masks="image_1.json")], sa1b)
+    assert image.image == "photo.png" and image.regions.path.name == "image_1.json"
+
+
+def test_missing_files_are_missing_files(tmp_path, sa1b):
+    with pytest.raises(FileNotFoundError, match=r"gone.jsonl"):
+        load_published(tmp_path / "gone.jsonl", sa1b)
+    (tmp_path / "x.jsonl").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"nowhere: there is no such folder"):
+        load_published(tmp_path / "x.jsonl", tmp_path / "nowhere")
+    assert list(load_published(tmp_path / "x.jsonl", sa1b)) == []
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["image_0.jpg", "image_1.jpg"]),
+            st.sampled_from([1, 2, "six", "7"]),
+            st.text(min_size=1).filter(str.strip),
+        ),
+        max_size=8,
+    )
+)
+def test_any_captions_in_any_order_are_those_written(tmp_path_factory, triples):
+    folder = tmp_path_factory.mktemp("published")
+    write_images(folder, 2)
+    data = published(folder, [row(*triple) for triple in triples], folder)
+    found = [(i.image, c.region_id, c.text, c.line) for i in data for c in i.captions]
+    expected = [(*triple, line) for line, triple in enumerate(triples, 1)]
+    assert sorted(found, key=lambda item: item[3]) == expected
+    for image in data:
+        assert {r.id for r in image.regions} == {c.region_id for c in image.captions}
+
+
+def test_the_genuine_excerpts_of_sa1b(tmp_path, peer):
+    rows, expected = [], {}
+    for number, document in enumerate(json.loads((peer / "sa1b_excerpts.json").read_text())):
+        path = tmp_path / f"sa_00000{number}" / f"sa_{number}.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(document))
+        expected[f"sa_{number}.jpg"] = load_sa1b(path).regions
+        rows += [row(f"sa_{number}.jpg", a["id"]) for a in document["annotations"]]
+    found = {image.image: image.regions for image in published(tmp_path, rows, tmp_path)}
+    assert {name: regions.regions for name, regions in found.items()} == expected
+    assert len(expected) == 3 and all(regions.image is None for regions in found.values())
+
+
+def test_the_captions_are_not_held_in_memory(tmp_path, sa1b):
+    text = "word " * 400
+    rows = (row(f"image_{n % 3}.jpg", 1 + n % 5, text) for n in range(6000))
+    write_jsonl(tmp_path / "x.jsonl", rows)
+    size = (tmp_path / "x.jsonl").stat().st_size
+    tracemalloc.start()
+    data = load_published(tmp_path / "x.jsonl", sa1b)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert data.rows == 6000 and size > 12e6
+    assert held < 1e6 and peak < 2e6
