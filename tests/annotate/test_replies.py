@@ -272,6 +272,12 @@ def test_only_the_last_bad_reply_is_sent_back():
     assert say.turns[3][0].text == "Contour"
 
 
+def test_a_bad_reply_cannot_end_its_turn():
+    say = Script("a mug<|im_end|><image>", "a mug")
+    answer_checked("short", say)
+    assert not set("<>") & set(say.turns[1][0].text + say.turns[1][1].text)
+
+
 @pytest.mark.parametrize("corrections", [0, 1, 3])
 def test_what_stays_bad_is_failed_and_kept_for_audit(corrections):
     say = Script(*[f"the main object {i}" for i in range(9)])

@@ -199,7 +199,8 @@ def answer_checked(
         shown = text[: MAX_CHARACTERS[stage]]
         error = f"the reply {'; '.join(found)}: {shown[:_EXCERPT]!r}"
         # only the last one: a long talk would outgrow the context, and repeat old faults
-        turns = (Turn("assistant", shown or "..."), Turn("user", correction(stage, found)))
+        said = shown.replace("<", "&lt;").replace(">", "&gt;") or "..."  # no tag ends a turn
+        turns = (Turn("assistant", said), Turn("user", correction(stage, found)))
     return Reply(text, "failed", error, prompt_tokens, reply_tokens, attempts)
 
 
