@@ -7,7 +7,6 @@ The columns are those of `SCHEMA`. `segmentation` is what pycocotools decodes. I
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +127,9 @@ def _row(image: ImageRecord, record: RegionRecord) -> dict[str, Any]:
 
 
 def _answer_row(answer: Answer) -> dict[str, Any]:
-    values = asdict(answer)
+    values = {"stage": answer.step.stage, "round": answer.step.round, **vars(answer)}
     del values["step"]
-    return {"stage": answer.step.stage, "round": answer.step.round, **values}
+    return values
 
 
 def read_parquet(path: str | Path) -> Iterator[ImageRecord]:
