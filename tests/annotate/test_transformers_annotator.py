@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +23,9 @@ from PIL import Image
 from tiny_models import tiny_tokenizer
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.utils import is_serve_available
 
+from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
 from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import (
     Annotator,
@@ -130,7 +138,7 @@ def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("llava")
     processor = tiny_processor()
     network = tiny_llava(processor)
-    teach(network, processor, steps=60)
+    teach(network, processor, steps=50)
     network.save_pretrained(path)
     processor.save_pretrained(path)
     return path
@@ -255,7 +263,7 @@ def test_other_precision(folder):
     assert half.answer(question("green")).text == "a green mug"
 
 
-def test_the_pipeline_takes_it(annotator, tmp_path, monkeypatch):
+def test_the_pipeline_takes_it(annotator, tmp_path):
     """Real prompts and views; the tiny model cannot answer them, and each failure is recorded."""
     images = write_images(tmp_path / "images", 1)
     quick = replace(annotator, max_corrections=0, max_new_tokens=4, batch_wait=0.01)
@@ -283,3 +291,49 @@ def test_a_processor_without_a_template_is_named(folder, tmp_path):
 def test_bad_settings_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         TransformersAnnotator("never/loaded", **settings)
+
+
+@pytest.fixture
+def served(folder, tmp_path) -> Iterator[str]:
+    """The address of `transformers serve` with the tiny model."""
+    if not is_serve_available():
+        pytest.skip("transformers serve needs fastapi, uvicorn and openai")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = "from transformers.cli.transformers import main; main()"
+    arguments = ["serve", str(folder), "--device", "cpu", "--host", "127.0.0.1"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    log = tmp_path / "serve.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments, "--port", str(port)],
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        for _ in range(300):
+            assert process.poll() is None, log.read_text()
+            try:
+                opener.open(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                break
+            except (urllib.error.URLError, TimeoutError):
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_transformers_serve_says_what_the_model_says_here(served, folder, annotator, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    there = OpenAIAnnotator(str(folder), served, image_format="png", max_reply_tokens=16)
+    asked = [("red", 1, "Describe it."), ("blue", 2, "Describe it."), ("green", 1, RUDE)]
+    for color, views, prompt in asked:
+        reply = there.answer(question(color, views, prompt))
+        here = annotator.answer(question(color, views, prompt))
+        assert (reply.text, reply.attempts) == (here.text, here.attempts)
+        assert reply.text == f"a {color} mug" and reply.prompt_tokens > 30
