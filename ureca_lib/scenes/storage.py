@@ -100,9 +100,7 @@ def write_scenes(
         seeds: one scene each.
         folder: where. It holds scenes of one specification, which is written beside them.
         spec: what scenes are made of; None is the frozen one.
-        jobs: processes.
-        image_format: see `save_scene`.
-        progress: show a bar.
+        jobs: processes. image_format: see `save_scene`. progress: show a bar.
 
     Returns:
         The JSON paths, in the order of the seeds, each seed once.
@@ -113,22 +111,21 @@ def write_scenes(
     spec = SceneSpecification() if spec is None else spec
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, not {jobs}")
-    target, paths = Path(folder), {}
+    target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     _agree(target, spec)
-    for seed in seeds:
-        paths[seed] = target / f"{scene_name(seed)}.json"
-    missing = [
-        seed
-        for seed, path in paths.items()
-        if not (path.is_file() and path.with_suffix(f".{image_format}").is_file())
-    ]
+    paths = {seed: target / f"{scene_name(seed)}.json" for seed in seeds}
+    missing = [seed for seed, path in paths.items() if not _is_complete(path, image_format)]
     chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
     work = [(chunk, str(target), spec, image_format) for chunk in chunks]
     with tqdm(total=len(paths), initial=len(paths) - len(missing), disable=not progress) as bar:
         for count in _write(work, jobs):
             bar.update(count)
     return list(paths.values())
+
+
+def _is_complete(path: Path, image_format: ImageFormat) -> bool:
+    return path.is_file() and path.with_suffix(f".{image_format}").is_file()
 
 
 def _write(work: list[_Chunk], jobs: int) -> Iterator[int]:
