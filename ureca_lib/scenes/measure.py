@@ -49,11 +49,14 @@ RULES = """## What always holds
   is the one that `build_mask_tree` finds, by either parent rule.
 - Parts that are too small or too hidden are left out with all of their parts; a part that covers
   its whole is left out, and its parts become the whole's. Objects that are too hidden are not in
-  the picture at all, so that no caption is true of something that is not a region.
+  the picture at all. What still shows of a part that was left out is no region, and `resolve`
+  does not know of it: a minimal caption may be true of such a remnant too.
 - No two objects of one kind and surface have one place, those of one pair or row aside. So every
   caption of every style fits its region alone, and `resolve` shows it.
 - Places are of the middle of an object's outline, hidden parts included, in thirds of the canvas
   with gaps of a tenth between them. Left and right are the viewer's.
+- `palette` and `patterns` restrict whole objects; parts and backdrops choose from fixed colours.
+- `mention` and `surface` are of what a part is drawn in by itself: the light may tint it.
 """
 
 

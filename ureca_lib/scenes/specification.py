@@ -54,9 +54,11 @@ class SceneSpecification:
         default=0.4, metadata={"help": "least visible share of a part; others are left out"}
     )
     palette: tuple[str, ...] = field(
-        default=(*COLORS, *MATERIALS), metadata={"help": "colours and materials"}
+        default=(*COLORS, *MATERIALS), metadata={"help": "colours and materials of whole objects"}
     )
-    patterns: tuple[str, ...] = field(default=PATTERNS, metadata={"help": "patterns"})
+    patterns: tuple[str, ...] = field(
+        default=PATTERNS, metadata={"help": "patterns of whole objects"}
+    )
     lighting: float = field(
         default=1.0, metadata={"help": "strength of tint, gradient and vignette; 0 is none"}
     )
