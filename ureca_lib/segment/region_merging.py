@@ -22,7 +22,7 @@ class MergeOrder:
         count: superpixels at the start.
         pairs: (count - 1, 2) int; in each step the second joins the first, which goes on.
         costs: (count - 1,) float; the largest cost so far, so that it never falls. Steps that
-            are not a choice, of superpixels that are too small, cost 0.
+            are no choice, of superpixels that are too small, cost minus infinity.
     """
 
     count: int
@@ -43,25 +43,26 @@ class MergeOrder:
 
 
 def merge_order(
-    labels: np.ndarray, colors: np.ndarray, sizes: np.ndarray, min_size: float
+    labels: np.ndarray, colors: np.ndarray, smooth: np.ndarray, sizes: np.ndarray, min_size: float
 ) -> MergeOrder:
     """Merge the cheapest pair of neighbours until one region is left.
 
     Args:
         labels: (H, W) int, superpixels from 0, each 4-connected.
-        colors: (H, W, 3) CIELAB.
+        colors: (H, W, 3) CIELAB, of which regions have the mean.
+        smooth: (H, W, 3), blurred a little, of which borders have the step.
         sizes: (H, W), what each pixel counts.
         min_size: superpixels of less are merged first, the smallest of them first.
 
     Returns:
         The order. Ties go to the lower label, so that it is always the same.
     """
-    graph = _RegionGraph(labels, colors, sizes)
+    graph = _RegionGraph(labels, colors, smooth, sizes)
     _absorb_small(graph, min_size)
     forced = len(graph.steps)
     queue = [graph.entry(a, b) for a, near in enumerate(graph.borders) for b in near if a < b]
     heapq.heapify(queue)
-    costs = [0.0] * forced
+    costs = [-np.inf] * forced
     while queue:
         cost, a, b, version_a, version_b = heapq.heappop(queue)
         if (graph.version[a], graph.version[b]) != (version_a, version_b):
@@ -95,7 +96,9 @@ class _RegionGraph:
     `version` goes up with each merge of a region and is -1 once it has joined another.
     """
 
-    def __init__(self, labels: np.ndarray, colors: np.ndarray, sizes: np.ndarray):
+    def __init__(
+        self, labels: np.ndarray, colors: np.ndarray, smooth: np.ndarray, sizes: np.ndarray
+    ):
         count = int(labels.max()) + 1
         flat = labels.ravel()
         weights = sizes.ravel()
@@ -106,7 +109,7 @@ class _RegionGraph:
         self.version = [0] * count
         self.steps: list[tuple[int, int]] = []
         self.borders: list[dict[int, tuple[float, float]]] = [{} for _ in range(count)]
-        for a, b, length, step in zip(*_borders(labels, colors, count), strict=True):
+        for a, b, length, step in zip(*_borders(labels, smooth, count), strict=True):
             self.borders[a][b] = self.borders[b][a] = (length, step)
 
     def cost(self, a: int, b: int) -> float:

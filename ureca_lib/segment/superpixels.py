@@ -41,8 +41,8 @@ class SuperpixelConfig:
     min_area: float = field(
         default=0.0005, metadata={"help": "smallest region, as a share of the image"}
     )
-    min_contrast: float = field(
-        default=0.3, metadata={"help": "regions that differ by less are one; 0 splits noise"}
+    min_cost: float = field(
+        default=150.0, metadata={"help": "merges that cost less are always made; 0 splits noise"}
     )
     distinct: float = field(
         default=0.9,
@@ -53,7 +53,7 @@ class SuperpixelConfig:
     )
 
     def __post_init__(self) -> None:
-        levels = tuple(self.levels)
+        levels = tuple(self.levels) if isinstance(self.levels, (tuple, list)) else ()
         whole = all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in levels)
         rising = all(a < b for a, b in itertools.pairwise(levels))
         if not levels or not whole or min(levels) < 1 or not rising:
@@ -62,8 +62,8 @@ class SuperpixelConfig:
             raise ValueError(f"levels sum to {sum(levels)}, more than {MAX_REGIONS} regions")
         if not 0 <= self.min_area < 1:
             raise ValueError(f"min_area is a share of the image below 1, not {self.min_area!r}")
-        if not self.min_contrast >= 0:
-            raise ValueError(f"min_contrast is at least 0, not {self.min_contrast!r}")
+        if not self.min_cost >= 0:
+            raise ValueError(f"min_cost is at least 0, not {self.min_cost!r}")
         if not 0 < self.distinct <= 1:
             raise ValueError(f"distinct is an IoU above 0 and at most 1, not {self.distinct!r}")
         if not self.work_pixels >= 1:
@@ -78,8 +78,9 @@ def superpixel_regions(
     A watershed of the colour gradient in CIELAB (scikit-image) gives about 3,000 superpixels,
     which are merged pairwise (`region_merging`) and cut at several levels. A region that is
     surrounded by another becomes a part of it: holes are filled, except in the ground, that is a
-    region which reaches all four sides of the photo. Any two regions are nested or apart, each is
-    connected, and those of the coarsest level cover the photo. No randomness, no names.
+    region which reaches all four sides of the photo and surrounds everything else or much. Any
+    two regions are nested or apart, each is connected, and those of the coarsest level cover the
+    photo. No randomness, no names.
 
     Args:
         image: a path, a PIL image, or an array that `load_image` takes.
@@ -130,15 +131,15 @@ def nested_labels(pixels: np.ndarray, config: SuperpixelConfig) -> list[np.ndarr
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if scale < 1:
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-    colors = ndimage.gaussian_filter(rgb2lab(pixels), (_SMOOTHING, _SMOOTHING, 0))
-    superpixels = _superpixels(colors)
+    colors = rgb2lab(pixels)
+    # for edges alone: mean colours would mix along every border
+    smooth = ndimage.gaussian_filter(colors, (_SMOOTHING, _SMOOTHING, 0))
+    superpixels = _superpixels(smooth)
     # what each working pixel stands for in the photo, with a mean of 1
     shares = np.outer(_spans(height, size[1]), _spans(width, size[0]))
     shares = shares * (shares.size / (height * width))
-    order = merge_order(superpixels, colors, shares, config.min_area * shares.size)
-    # the cost of a merge grows with the image's side
-    least = config.min_contrast * shares.size**0.5
-    return [order.cut(count, least)[superpixels] for count in config.levels]
+    order = merge_order(superpixels, colors, smooth, shares, config.min_area * shares.size)
+    return [order.cut(count, config.min_cost)[superpixels] for count in config.levels]
 
 
 def _superpixels(colors: np.ndarray) -> np.ndarray:
