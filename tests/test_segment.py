@@ -1,0 +1,508 @@
+"""Masks for a photo without any: the superpixel hierarchy and SAM."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from scipy import ndimage
+from transformers import SamConfig as SamModelConfig
+from transformers import SamImageProcessorPil, SamModel
+
+from ureca_lib.mask_tree import build_mask_tree, containment_matrix
+from ureca_lib.regions import FileMissingError, load_image, load_sa1b, save_sa1b
+from ureca_lib.segment import (
+    SegmentationUnavailable,
+    SuperpixelConfig,
+    sam_regions,
+    segment_image,
+    superpixel_regions,
+)
+from ureca_lib.segment.region_merging import merge_order
+from ureca_lib.segment.sam import _points_per_batch
+from ureca_lib.segment.sam_processor import suppress_boxes
+from ureca_lib.segment.superpixels import nested_labels
+
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg")
+
+
+@pytest.fixture(scope="module", params=PHOTOS)
+def photo(request, samples):
+    return samples / "photos" / request.param
+
+
+@pytest.fixture(scope="module")
+def cut(photo):
+    return superpixel_regions(photo)
+
+
+def noise(height, width, seed=0, channels=3):
+    shape = (height, width, channels) if channels else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def discs():
+    """Two discs, the left with a smaller one inside, on grey with noise; and the three masks."""
+    rows, columns = np.mgrid[:240, :320]
+    masks = [
+        (rows - 120) ** 2 + (columns - x) ** 2 < radius**2
+        for x, radius in ((90, 60), (90, 25), (230, 60))
+    ]
+    image = np.full((240, 320, 3), 190.0)
+    for mask, color in zip(masks, ((200, 40, 40), (240, 220, 60), (40, 60, 190)), strict=True):
+        image[mask] = color
+    image += np.random.default_rng(0).normal(0, 4, image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8), masks
+
+
+def assert_sound(regions, least=0.0005):
+    """What every result is: numbered, sorted, distinct, connected, nested or apart, covering."""
+    assert [region.id for region in regions] == list(range(1, len(regions) + 1))
+    areas = [region.area for region in regions]
+    assert areas == sorted(areas, reverse=True)
+    assert min(areas) >= least * regions.width * regions.height
+    assert len({region.rle["counts"] for region in regions}) == len(regions)
+    for region in regions:
+        assert ndimage.label(region.mask)[1] == 1, region
+    share = containment_matrix(regions.regions)
+    assert np.all(np.isclose(share, 0) | (share == 1) | (share.T == 1))
+    assert np.logical_or.reduce([region.mask for region in regions]).all()
+
+
+def test_photos_give_a_sound_tree_of_three_levels_or_more(cut):
+    assert_sound(cut)
+    assert 20 <= len(cut) <= 150
+    assert build_mask_tree(cut.regions).height() >= 3
+
+
+def test_levels_cover_the_photo_and_are_nested(photo):
+    pixels = load_image(photo)
+    levels = nested_labels(pixels, SuperpixelConfig(levels=(3, 9, 30)))
+    for labels, most in zip(levels, (3, 9, 30), strict=True):
+        assert labels.shape == pixels.shape[:2]
+        assert set(np.unique(labels)) == set(range(labels.max() + 1))
+        assert labels.max() + 1 == most
+        for label in range(most):
+            assert ndimage.label(labels == label)[1] == 1
+    for coarse, fine in itertools.pairwise(levels):
+        pairs = np.unique(np.stack([fine.ravel(), coarse.ravel()]), axis=1)
+        assert len(pairs[0]) == fine.max() + 1  # each fine label meets one coarse label
+
+
+@pytest.mark.parametrize(
+    ("name", "objects", "least"),
+    [
+        ("coins", ["coin"] * 20, 0.9),
+        ("coffee", ["coffee", "inner wall", "grip"], 0.8),
+        ("chelsea", ["eye", "eye", "pupil", "pupil"], 0.8),
+        ("astronaut", ["hair", "head", "shell"], 0.8),
+    ],
+)
+def test_objects_drawn_by_hand_are_found(samples, name, objects, least):
+    drawn = load_sa1b(samples / "photos" / f"{name}.json")
+    found = superpixel_regions(samples / "photos" / f"{name}.png")
+    good = [label for label, overlap in best_overlap(drawn, found) if overlap > least]
+    for label in set(objects):
+        assert good.count(label) >= objects.count(label), label
+
+
+def best_overlap(drawn, found):
+    """The name of each region drawn, and its largest IoU with a region found."""
+    a = np.stack([region.mask.ravel() for region in drawn]).astype(np.float32)
+    b = np.stack([region.mask.ravel() for region in found]).astype(np.float32)
+    shared = a @ b.T  # (R, pixels) x (pixels, R) -> (R, R)
+    iou = shared / (a.sum(1)[:, None] + b.sum(1) - shared)
+    return list(zip([region.name for region in drawn], iou.max(axis=1), strict=True))
+
+
+def test_a_surrounded_region_is_a_part_and_the_ground_keeps_its_holes():
+    image, (disc, inner, other) = discs()
+    found = superpixel_regions(image)
+    assert_sound(found)
+    assert len(found) == 4  # noise splits nothing
+    ground, *rest = found.regions
+    wanted = [~(disc | other), disc, other, inner]
+    for region, mask in zip([ground, *rest], wanted, strict=True):
+        overlap = (region.mask & mask).sum() / (region.mask | mask).sum()
+        assert overlap > 0.96
+    tree = build_mask_tree(found.regions)
+    assert [tree.parent(region.id) for region in found] == [None, None, None, rest[0].id]
+
+
+def test_near_repetitions_are_left_out():
+    image, _ = discs()
+    every = superpixel_regions(image, levels=(2, 3, 4, 5), distinct=1)
+    some = superpixel_regions(image, levels=(2, 3, 4, 5), distinct=0.5)
+    assert len(some) < len(every)
+    share = containment_matrix(some.regions)
+    iou = 1 / (1 / share.clip(1e-9) + 1 / share.T.clip(1e-9) - 1)
+    assert iou[~np.eye(len(some), dtype=bool)].max() < 0.5
+
+
+@pytest.mark.parametrize("value", [0, 127, 255])
+def test_an_even_photo_is_one_region(value):
+    found = superpixel_regions(np.full((60, 80, 3), value, np.uint8))
+    assert [region.area for region in found] == [60 * 80]
+
+
+def test_noise_alone_is_one_region():
+    image = np.random.default_rng(0).normal(128, 6, (150, 200, 3))
+    assert len(superpixel_regions(np.clip(image, 0, 255).astype(np.uint8))) == 1
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 2), (2, 1), (3, 3), (1, 500), (500, 1), (7, 11), (3, 9000), (4000, 8)]
+)
+def test_odd_sizes(size):
+    found = superpixel_regions(noise(*size))
+    assert (found.height, found.width) == size
+    assert_sound(found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 999),
+    st.integers(2, 4),
+    st.sampled_from([0.0, 0.0005, 0.05]),
+    st.sampled_from([60, 500, 300_000]),
+)
+def test_any_image_gives_a_sound_result(height, width, seed, colors, min_area, work_pixels):
+    palette = noise(1, colors, seed)[0]
+    pick = np.random.default_rng(seed).integers(0, colors, (height, width))
+    found = superpixel_regions(
+        palette[ndimage.median_filter(pick, 3)],
+        levels=(2, 4, 9),
+        min_area=min_area,
+        min_cost=0,
+        work_pixels=work_pixels,
+    )
+    assert_sound(found, min_area)
+
+
+def test_large_photos_are_worked_on_small_and_their_masks_are_full_size():
+    image, masks = discs()
+    large = np.asarray(Image.fromarray(image).resize((1501, 1127), Image.Resampling.BICUBIC))
+    found = superpixel_regions(large, work_pixels=50_000)
+    assert (found.height, found.width) == (1127, 1501)
+    assert_sound(found)
+    disc = np.asarray(Image.fromarray(masks[0]).resize((1501, 1127)))
+    overlap = [(r.mask & disc).sum() / (r.mask | disc).sum() for r in found]
+    assert max(overlap) > 0.95
+
+
+def test_every_kind_of_photo_is_read(tmp_path):
+    image, _ = discs()
+    whole = superpixel_regions(image)
+    opaque = np.concatenate([image, np.full((*image.shape[:2], 1), 255, np.uint8)], axis=2)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    for same in (opaque, image.astype(np.uint16) * 257, image / 255, Image.open(buffer)):
+        assert superpixel_regions(same).regions == whole.regions
+    grey = image[..., 0]
+    assert superpixel_regions(grey).regions == superpixel_regions(np.stack([grey] * 3, 2)).regions
+
+
+def test_two_processes_give_the_same(root, samples):
+    script = (
+        "import sys, hashlib; from ureca_lib.segment import segment_image\n"
+        "found = segment_image(sys.argv[1])\n"
+        "print(hashlib.sha256(b' '.join(r.rle['counts'] for r in found)).hexdigest())"
+    )
+    command = [sys.executable, "-c", script, str(samples / "photos" / "chelsea.png")]
+    runs = [
+        subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert len(runs[0].strip()) == 64
+    assert runs[0] == runs[1]
+
+
+def test_what_is_found_is_written_and_read(tmp_path, samples):
+    found = segment_image(samples / "photos" / "coins.png")
+    assert found.file_name == "coins.png"
+    save_sa1b(found, tmp_path / "coins.json")
+    again = load_sa1b(tmp_path / "coins.json")
+    assert again.regions == found.regions
+    assert json.loads((tmp_path / "coins.json").read_text())["image"]["file_name"] == "coins.png"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"levels": ()}, "levels"),
+        ({"levels": (4, 4)}, "levels"),
+        ({"levels": (8, 4)}, "levels"),
+        ({"levels": (0, 4)}, "levels"),
+        ({"levels": (2.5,)}, "levels"),
+        ({"levels": (True, 4)}, "levels"),
+        ({"levels": 6}, "levels"),
+        ({"levels": (50, 101)}, "150"),
+        ({"min_area": -0.1}, "min_area"),
+        ({"min_area": 1}, "min_area"),
+        ({"min_cost": -1}, "min_cost"),
+        ({"min_cost": float("nan")}, "min_cost"),
+        ({"distinct": 0}, "distinct"),
+        ({"distinct": 1.5}, "distinct"),
+        ({"work_pixels": 0}, "work_pixels"),
+    ],
+)
+def test_bad_superpixel_settings(changes, named):
+    with pytest.raises(ValueError, match=named):
+        segment_image(noise(8, 8), **changes)
+
+
+def test_bad_calls(tmp_path):
+    with pytest.raises(ValueError, match=r"superpixels, sam.*'magic'"):
+        segment_image(noise(8, 8), method="magic")
+    with pytest.raises(TypeError, match="colour"):
+        segment_image(noise(8, 8), colour="red")
+    for method in ("superpixels", "sam"):
+        with pytest.raises(FileMissingError, match=r"none\.png"):
+            segment_image(tmp_path / "none.png", method)
+
+
+def test_merging_takes_the_cheapest_pair_and_the_smallest_region_first():
+    labels = np.repeat(np.arange(4), (4, 4, 4, 1))[None].repeat(4, axis=0)  # (4, 13)
+    greys = np.array([10.0, 12.0, 60.0, 11.0])
+    colors = np.zeros((4, 13, 3))
+    colors[..., 0] = greys[labels]
+    order = merge_order(labels, colors, colors, np.ones(labels.shape), min_size=5)
+    # 3 is too small and borders on 2 alone; then 0 and 1 are alike
+    assert order.pairs.tolist() == [[2, 3], [0, 1], [0, 2]]
+    # sizes 16 and 16, difference 2, border 4, step 2
+    assert order.costs[:2].tolist() == [-np.inf, 16 * 16 / 32 * 2**2 / 4 * 2]
+    assert order.cut(2).tolist() == [0, 0, 1, 1]
+    assert order.cut(4).tolist() == [0, 1, 2, 2]  # what is too small never stays
+    assert order.cut(4, min_cost=1e9).tolist() == [0, 0, 0, 0]
+
+
+# ---- SAM, on a tiny checkpoint with random weights through the whole of transformers' pipeline
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sam")
+    sizes = {"hidden_size": 16, "image_size": 64, "patch_size": 8}
+    vision = {"output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"global_attn_indexes": [1], "mlp_dim": 16, "num_pos_feats": 8, "window_size": 4}
+    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2}
+    config = SamModelConfig(
+        vision_config=sizes | vision,
+        prompt_encoder_config=sizes | {"mask_input_channels": 4},
+        mask_decoder_config=decoder | {"iou_head_hidden_dim": 16, "iou_head_depth": 2},
+    )
+    torch.manual_seed(1)
+    model = SamModel(config)
+    with torch.no_grad():  # large weights, so that its masks differ from point to point
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_()
+    model.save_pretrained(folder)
+    square, small = {"height": 64, "width": 64}, {"height": 16, "width": 16}
+    SamImageProcessorPil(
+        size={"longest_edge": 64},
+        pad_size=square,
+        mask_size={"longest_edge": 16},
+        mask_pad_size=small,
+    ).save_pretrained(folder)
+    return folder
+
+
+def masks_by_definition(folder, image, side, pred_iou, stability):
+    """All masks at once from the model itself, filtered as SAM's authors say: (K, H, W), (K,)."""
+    model, processor = (
+        SamModel.from_pretrained(folder),
+        SamImageProcessorPil.from_pretrained(folder),
+    )
+    inputs = processor(Image.fromarray(image), return_tensors="pt")
+    resized = inputs["reshaped_input_sizes"][0]
+    steps = (torch.arange(side) + 0.5) / side
+    grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(1, -1, 1, 2)
+    with torch.no_grad():
+        output = model(inputs["pixel_values"], input_points=grid * resized.flip(0))
+    (logits,) = processor.post_process_masks(
+        output.pred_masks, inputs["original_sizes"], inputs["reshaped_input_sizes"], binarize=False
+    )
+    logits, scores = logits.flatten(0, 1), output.iou_scores.flatten()
+    stable = (logits > 1).sum((1, 2)) / (logits > -1).sum((1, 2))
+    keep = torch.ones(len(scores), dtype=torch.bool)
+    if pred_iou:
+        keep &= scores > pred_iou
+    if stability:
+        keep &= stable > stability
+    return (logits[keep] > 0).numpy(), scores[keep].numpy()
+
+
+def boxes_of(masks):
+    found = []
+    for mask in masks:
+        rows, columns = np.nonzero(mask)
+        empty = not len(rows)
+        found.append(
+            [0, 0, 0, 0] if empty else [columns.min(), rows.min(), columns.max(), rows.max()]
+        )
+    return np.array(found, float).reshape(-1, 4)
+
+
+def suppressed_by_definition(boxes, scores, max_iou):
+    """Non-maximum suppression, box by box."""
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
+        good = True
+        for j in kept:
+            (ax, ay, bx, by), (cx, cy, dx, dy) = boxes[i], boxes[j]
+            shared = max(0, min(bx, dx) - max(ax, cx)) * max(0, min(by, dy) - max(ay, cy))
+            union = (bx - ax) * (by - ay) + (dx - cx) * (dy - cy) - shared
+            good &= not (union > 0 and shared / union > max_iou)
+        if good:
+            kept.append(i)
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("pred_iou", "stability", "box_iou"),
+    [(0, 0, 1), (0, 0, 0.7), (0, 0.5, 0.9), (0.5, 0, 1), (0, 0.95, 1)],
+)
+def test_sam_gives_the_masks_of_its_definition(checkpoint, pred_iou, stability, box_iou):
+    image = noise(48, 80, 2)
+    found = sam_regions(
+        image,
+        checkpoint,
+        points_per_side=5,
+        pred_iou_threshold=pred_iou,
+        stability_threshold=stability,
+        box_iou_threshold=box_iou,
+        points_per_batch=7,
+    )
+    masks, scores = masks_by_definition(checkpoint, image, 5, pred_iou, stability)
+    kept = suppressed_by_definition(boxes_of(masks), scores, box_iou)
+    expected = {masks[i].tobytes() for i in kept if masks[i].any()}
+    assert {region.mask.tobytes() for region in found} == expected
+    assert len(found) == len(expected)
+    assert [region.id for region in found] == list(range(1, len(found) + 1))
+    areas = [region.area for region in found]
+    assert areas == sorted(areas, reverse=True)
+
+
+def test_the_cases_of_the_definition_are_not_empty(checkpoint):
+    masks, scores = masks_by_definition(checkpoint, noise(48, 80, 2), 5, 0, 0)
+    assert len({mask.tobytes() for mask in masks}) > 20
+    kept = suppressed_by_definition(boxes_of(masks), scores, 0.7)
+    assert 2 <= len(kept) < len(masks)
+    stable, _ = masks_by_definition(checkpoint, noise(48, 80, 2), 5, 0, 0.95)
+    assert 0 < len(stable) < len(masks)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 999), st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+def test_suppression_is_that_of_its_definition(count, seed, max_iou):
+    generator = np.random.default_rng(seed)
+    low = generator.integers(0, 8, (count, 2))
+    boxes = np.concatenate([low, low + generator.integers(0, 8, (count, 2))], axis=1)
+    scores = generator.integers(0, 5, count) / 4  # with ties
+    kept = suppress_boxes(torch.tensor(boxes), torch.tensor(scores), max_iou)
+    assert kept.tolist() == suppressed_by_definition(boxes, scores, max_iou)
+
+
+def test_sam_regions_are_written_and_nested(checkpoint, samples, tmp_path):
+    photo = samples / "photos" / "coins.png"
+    found = segment_image(
+        photo,
+        "sam",
+        model=str(checkpoint),
+        points_per_side=3,
+        pred_iou_threshold=0,
+        stability_threshold=0,
+        box_iou_threshold=1,
+    )
+    assert len(found) >= 2
+    assert found.file_name == "coins.png"
+    save_sa1b(found, tmp_path / "coins.json")
+    assert load_sa1b(tmp_path / "coins.json").regions == found.regions
+    assert len(build_mask_tree(found.regions)) == len(found)
+
+
+def test_sam_may_find_nothing(checkpoint):
+    strict = {"pred_iou_threshold": 1, "stability_threshold": 1}
+    assert len(sam_regions(noise(20, 30), checkpoint, points_per_side=2, **strict)) == 0
+
+
+def test_large_photos_are_asked_about_few_points_at_a_time():
+    assert _points_per_batch(48, 80) == 64
+    assert _points_per_batch(3000, 4000) == 3
+    assert _points_per_batch(40_000, 40_000) == 1
+
+
+def test_a_checkpoint_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "empty").mkdir()
+    for model in (tmp_path / "none", tmp_path / "empty", "someone/no-such-model"):
+        with pytest.raises(SegmentationUnavailable, match=str(model)):
+            sam_regions(noise(8, 8), model)
+
+
+def copied(checkpoint, folder, **config):
+    folder.mkdir()
+    for path in checkpoint.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    values = json.loads((folder / "config.json").read_text()) | config
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_a_checkpoint_that_is_damaged(checkpoint, tmp_path):
+    other = copied(checkpoint, tmp_path / "other", model_type="bert")
+    with pytest.raises(SegmentationUnavailable, match=r"other' is a bert model"):
+        sam_regions(noise(8, 8), other)
+    weights = copied(checkpoint, tmp_path / "cut") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(SegmentationUnavailable, match="cut"):
+        sam_regions(noise(8, 8), weights.parent)
+    weights = copied(checkpoint, tmp_path / "unsafe") / "model.safetensors"
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    with pytest.raises(SegmentationUnavailable, match="unsafe"):
+        sam_regions(noise(8, 8), weights.parent)
+    weights = copied(checkpoint, tmp_path / "lacking") / "model.safetensors"
+    tensors = load_file(weights)
+    tensors.pop("mask_decoder.iou_token.weight")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(SegmentationUnavailable, match=r"lack mask_decoder\.iou_token\.weight"):
+        sam_regions(noise(8, 8), weights.parent)
+
+
+def test_a_device_that_is_not_there(checkpoint):
+    for device in ("zebra", "cuda:99"):
+        with pytest.raises(SegmentationUnavailable, match=device):
+            sam_regions(noise(8, 8), checkpoint, device=device)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("points_per_side", 0),
+        ("points_per_side", 2.0),
+        ("points_per_side", None),
+        ("points_per_batch", 0),
+        ("points_per_batch", True),
+        ("pred_iou_threshold", 1.1),
+        ("pred_iou_threshold", "high"),
+        ("stability_threshold", -0.1),
+        ("stability_threshold", float("nan")),
+        ("box_iou_threshold", None),
+    ],
+)
+def test_bad_sam_settings(name, value):
+    with pytest.raises(ValueError, match=name):
+        segment_image(noise(8, 8), "sam", **{name: value})
