@@ -171,6 +171,12 @@ def test_server_errors_are_named(server):
     assert "status 503: CUDA out of memory" in reply.error
 
 
+def test_a_reply_without_end_is_left_before_it_fills_the_memory(server):
+    server.play([flood(64 << 20)])
+    reply = annotator_of(server, max_retries=0).answer(question())
+    assert f"more than {4 << 20} bytes" in reply.error
+
+
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "date", "date by a slow clock"])
 def test_retry_after_is_honored(server, status, form):
@@ -393,6 +399,11 @@ LEAKS = {
     "echoed in no JSON": raw(f"{KEY}".encode()),
     "echoed, cut, in no JSON": raw(b"x" * 290 + KEY.encode()),
     "said": say(f"a mug that reads {KEY}"),
+    "said, escaped": raw(
+        b'{"choices": [{"message": {"content": "a mug of '
+        + "".join(f"\\u{ord(letter):04x}" for letter in KEY).encode()
+        + b'"}}]}'
+    ),
     "said badly": say(f"**{KEY}\n\n{KEY}"),
     "late": late(5.0),
     "half": half(),
