@@ -105,6 +105,9 @@ def test_memory_follows_the_stated_formulas():
         memory = getattr(costs, f"{stage}_bytes")
         floor = weights + 16 * getattr(costs, stage) + kept
         assert floor < memory < 1.1 * floor
+    # the stages differ in what is learnt only
+    learnt = costs.stage_1 - costs.stage_2
+    assert costs.stage_1_bytes - costs.stage_2_bytes == 16 * learnt
 
 
 def test_larger_presets_cost_more():
