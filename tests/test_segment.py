@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from transformers import SamConfig as SamModelConfig
-from transformers import SamImageProcessorPil, SamModel
+from transformers import SamHQConfig, SamHQModel, SamImageProcessorPil, SamModel
 
 from ureca_lib.mask_tree import build_mask_tree, containment_matrix
 from ureca_lib.regions import FileMissingError, load_image, load_sa1b, save_sa1b
@@ -291,33 +291,39 @@ def test_merging_takes_the_cheapest_pair_and_the_smallest_region_first():
 # ---- SAM, on a tiny checkpoint with random weights through the whole of transformers' pipeline
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sam")
-    sizes = {"hidden_size": 16, "image_size": 64, "patch_size": 8}
-    vision = {"output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    vision |= {"global_attn_indexes": [1], "mlp_dim": 16, "num_pos_feats": 8, "window_size": 4}
-    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2}
-    config = SamModelConfig(
-        vision_config=sizes | vision,
-        prompt_encoder_config=sizes | {"mask_input_channels": 4},
-        mask_decoder_config=decoder | {"iou_head_hidden_dim": 16, "iou_head_depth": 2},
-    )
-    torch.manual_seed(1)
-    model = SamModel(config)
-    with torch.no_grad():  # large weights, so that its masks differ from point to point
+def save_tiny(model, folder):
+    """A checkpoint with weights so large that the masks differ from point to point."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_()
+                parameter.normal_(generator=generator)
     model.save_pretrained(folder)
-    square, small = {"height": 64, "width": 64}, {"height": 16, "width": 16}
     SamImageProcessorPil(
         size={"longest_edge": 64},
-        pad_size=square,
+        pad_size={"height": 64, "width": 64},
         mask_size={"longest_edge": 16},
-        mask_pad_size=small,
+        mask_pad_size={"height": 16, "width": 16},
     ).save_pretrained(folder)
     return folder
+
+
+def tiny_sizes():
+    sizes = {"hidden_size": 16, "image_size": 64, "patch_size": 8}
+    vision = {"output_channels": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"global_attn_indexes": [0, 1], "mlp_dim": 16, "num_pos_feats": 8, "window_size": 4}
+    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2}
+    return {
+        "vision_config": sizes | vision,
+        "prompt_encoder_config": sizes | {"mask_input_channels": 4},
+        "mask_decoder_config": decoder | {"iou_head_hidden_dim": 16, "iou_head_depth": 2},
+    }
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(1)
+    return save_tiny(SamModel(SamModelConfig(**tiny_sizes())), tmp_path_factory.mktemp("sam"))
 
 
 def masks_by_definition(folder, image, side, pred_iou, stability):
@@ -432,6 +438,16 @@ def test_sam_regions_are_written_and_nested(checkpoint, samples, tmp_path):
     save_sa1b(found, tmp_path / "coins.json")
     assert load_sa1b(tmp_path / "coins.json").regions == found.regions
     assert len(build_mask_tree(found.regions)) == len(found)
+
+
+def test_sam_hq_checkpoints_run_too(tmp_path):
+    sizes = tiny_sizes()
+    sizes["mask_decoder_config"] |= {"vit_dim": 16}
+    torch.manual_seed(1)
+    folder = save_tiny(SamHQModel(SamHQConfig(**sizes)), tmp_path / "hq")
+    loose = {"pred_iou_threshold": 0, "stability_threshold": 0, "box_iou_threshold": 1}
+    found = sam_regions(noise(48, 80), folder, points_per_side=4, **loose)
+    assert 5 < len(found) <= 4 * 4 * 3
 
 
 def test_sam_may_find_nothing(checkpoint):

@@ -68,8 +68,8 @@ def sam_regions(
 ) -> RegionImage:
     """Find the regions of a photo with SAM (method "sam").
 
-    transformers' mask-generation pipeline asks SAM at a grid of points and keeps masks that it is
-    sure of, that are stable, and whose boxes differ. Needs weights, not torchvision.
+    transformers' mask generation asks at a grid of points and keeps masks that SAM is sure of,
+    that are stable, and whose boxes differ. Needs weights, not torchvision.
 
     Args:
         image: a path, a PIL image, or an array that `load_image` takes.
@@ -98,9 +98,9 @@ def sam_regions(
         crops_nms_thresh=config.box_iou_threshold,
     )
     regions = _regions(found["masks"])
-    path = Path(image) if isinstance(image, (str, Path)) else None
-    file_name = path.name if path else None
-    return RegionImage(regions, width, height, path or pixels, file_name=file_name)
+    if not isinstance(image, (str, Path)):
+        return RegionImage(regions, width, height, pixels)
+    return RegionImage(regions, width, height, image, file_name=Path(image).name)
 
 
 def _points_per_batch(height: int, width: int) -> int:

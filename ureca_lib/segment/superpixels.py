@@ -101,18 +101,14 @@ def superpixel_regions(
     height, width = pixels.shape[:2]
     rows, columns = _spans(height, finest.shape[0]), _spans(width, finest.shape[1])
     sizes = np.bincount(finest.ravel(), np.outer(rows, columns).ravel())
-    kept: list[np.ndarray] = []
-    for members in _filled_levels(labels):
-        if all(_iou(members, other, sizes) < config.distinct for other in kept):
-            kept.append(members)
-    kept.sort(key=lambda members: -(members @ sizes))
+    kept = _distinct(_filled_levels(labels), sizes, config.distinct)
     regions = [
         Region(number, _encode(members[finest], rows, columns))
         for number, members in enumerate(kept, start=1)
     ]
-    path = Path(image) if isinstance(image, (str, Path)) else None
-    file_name = path.name if path else None
-    return RegionImage(regions, width, height, path or pixels, file_name=file_name)
+    if not isinstance(image, (str, Path)):
+        return RegionImage(regions, width, height, pixels)
+    return RegionImage(regions, width, height, image, file_name=Path(image).name)
 
 
 def nested_labels(pixels: np.ndarray, config: SuperpixelConfig) -> list[np.ndarray]:
@@ -213,8 +209,13 @@ def _surrounded(labels: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def _iou(first: np.ndarray, second: np.ndarray, sizes: np.ndarray) -> float:
-    return float((first & second) @ sizes / ((first | second) @ sizes))
+def _distinct(regions: list[np.ndarray], sizes: np.ndarray, limit: float) -> list[np.ndarray]:
+    """Those whose IoU with every one before stays below the limit, largest first."""
+    kept: list[np.ndarray] = []
+    for region in regions:
+        if all((region & other) @ sizes < limit * ((region | other) @ sizes) for other in kept):
+            kept.append(region)
+    return sorted(kept, key=lambda region: -(region @ sizes))
 
 
 def _encode(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> dict[str, Any]:
