@@ -517,3 +517,7 @@ def test_a_run_that_the_server_ends_goes_on_later(server, tmp_path):
     second = annotate_images(images, path, annotator_of(server), progress=False)
     assert second.complete and second.reused == 5
     assert len(server.seen) - before == second.calls
+    slower = annotator_of(server, max_in_flight=1, timeout=9.0, max_retries=9)
+    assert annotate_images(images, path, slower, progress=False).calls == 0
+    warmer = annotator_of(server, temperature=0.7)
+    assert annotate_images(images, path, warmer, progress=False).calls > 0

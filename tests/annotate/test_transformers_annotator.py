@@ -261,6 +261,7 @@ def test_other_precision(folder):
     half = TransformersAnnotator(str(folder), dtype="bfloat16", max_new_tokens=16)
     assert half._network.dtype == torch.bfloat16
     assert half.answer(question("green")).text == "a green mug"
+    assert half.answer_settings == {"dtype": "bfloat16", "max_new_tokens": 16}
 
 
 def test_the_pipeline_takes_it(annotator, tmp_path):

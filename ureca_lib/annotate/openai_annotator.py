@@ -175,6 +175,12 @@ class OpenAIAnnotator:
         put(self, "_budget", _Budget(self.max_calls, self.max_tokens_total))
 
     @property
+    def answer_settings(self) -> dict[str, Any]:
+        """What decides an answer besides the model; the rest only how it is got."""
+        names = ("temperature", "max_reply_tokens", "image_format")
+        return {name: getattr(self, name) for name in names} | {"extra": dict(self.extra)}
+
+    @property
     def calls(self) -> int:
         """Requests made so far, retries included."""
         return self._budget.calls

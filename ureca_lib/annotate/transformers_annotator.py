@@ -76,6 +76,11 @@ class TransformersAnnotator:
         put(self, "_arrived", threading.Condition())
         put(self, "_waiting", deque())
 
+    @property
+    def answer_settings(self) -> dict[str, Any]:
+        """What decides an answer besides the model; the rest only how it is got."""
+        return {"dtype": self.dtype, "max_new_tokens": self.max_new_tokens}
+
     def answer(self, request: Request) -> Reply:
         """Answer one question.
 
