@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from ureca_lib.annotate import commands as annotate_commands
+from ureca_lib.datasets import commands as dataset_commands
 
 
 class PairCommand(TyperCommand):
@@ -170,6 +171,31 @@ def caption(
 
 app.command()(annotate_commands.annotate)
 app.command()(annotate_commands.status)
+app.command()(dataset_commands.export)
+
+
+@app.command()
+def presets() -> None:
+    """Print each preset's parameters, tokens and memory; nothing is downloaded."""
+    from ureca_lib.presets import presets_text
+
+    typer.echo(presets_text())
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A published URECA or InternVL -hf checkpoint.")],
+    destination: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
+) -> None:
+    """Write a published checkpoint in this package's layout, without remote code."""
+    from ureca_lib.checkpoints import CheckpointError
+    from ureca_lib.checkpoints import convert as convert_checkpoint
+
+    try:
+        convert_checkpoint(source, destination, progress=True)
+    except (CheckpointError, OSError, ValueError) as error:
+        raise _stop(error) from None
+    typer.echo(f"written: {destination}")
 
 
 def _segmented(image: Path, method: str, model: str = "", device: str = "cpu"):

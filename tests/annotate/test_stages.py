@@ -328,14 +328,15 @@ def test_settings_out_of_range(wrong):
 def test_captions_are_compared_without_case_articles_and_punctuation():
     assert normalized("The cat’s left eye, the one!") == normalized("a CAT's left EYE the one")
     assert normalized("left") != normalized("right")
-    assert word_overlap("red cup red", "red cup") == pytest.approx(2 / 3)
+    assert word_overlap("red cup red", "red cup") == pytest.approx(3 / 5)
     assert word_overlap("", "") == 1 and word_overlap("a b", "c") == 0
 
 
-def test_words_in_another_order_clash_for_look_alikes_only():
+def test_words_in_another_order_say_another_thing():
     captions = {1: "cup left of plate", 2: "plate left of cup", 3: "one", 4: "The one."}
-    assert find_clashes(captions, {2: [1]}) == [(1, 2), (3, 4)]
-    assert find_clashes(captions, {}) == [(3, 4)]
+    assert find_clashes(captions, {2: [1]}) == [(3, 4)]
+    assert find_clashes(captions, {2: [1]}, max_overlap=0.5) == [(1, 2), (3, 4)]
+    assert find_clashes(captions, {}, max_overlap=0.5) == [(3, 4)]
     assert find_clashes(captions, {2: [1]}, max_overlap=1.01) == [(3, 4)]
     assert find_clashes(captions, {1: [99]}) == [(3, 4)]
 
@@ -343,7 +344,7 @@ def test_words_in_another_order_clash_for_look_alikes_only():
 def test_most_words_shared_clash_where_that_is_set():
     captions = {1: "left eye of the cat", 2: "right eye of the cat"}
     assert find_clashes(captions, {1: [2]}) == []
-    assert find_clashes(captions, {1: [2]}, max_overlap=0.6) == [(1, 2)]
+    assert find_clashes(captions, {1: [2]}, max_overlap=0.5) == [(1, 2)]
 
 
 @settings(max_examples=60, deadline=None)

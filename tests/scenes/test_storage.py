@@ -78,7 +78,7 @@ def test_processes_write_what_one_process_writes(
     for one, other in zip(alone, shared, strict=True):
         assert one.read_bytes() == other.read_bytes()
         assert one.with_suffix(".jpg").read_bytes() == other.with_suffix(".jpg").read_bytes()
-    assert not [path for path in (tmp_path / "shared").iterdir() if path.name.startswith(".")]
+    assert not [path for path in (tmp_path / "shared").glob(".*") if "scene" in path.name]
 
 
 def test_a_folder_holds_scenes_of_one_specification(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_committed_scenes(samples: Path) -> None:
     assert len(paths) == 12
     assert sum(path.stat().st_size for path in (samples / "scenes").iterdir()) <= 2 * 2**20
     spec = SceneSpecification()
-    there = json.loads((samples / "scenes" / "specification.json").read_text())
+    there = json.loads((samples / "scenes" / ".specification.json").read_text())
     assert there == json.loads(json.dumps(spec.to_dict()))
     for path in paths:
         scene = load_scene(path)

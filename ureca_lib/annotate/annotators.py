@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -68,6 +69,12 @@ class AttributeAnnotator:
     _lock: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
     )
+
+    @property
+    def answer_settings(self) -> dict[str, Any]:
+        """What decides an answer besides the question; part of the record."""
+        words = {"max_words": self.max_words, "max_whole_words": self.max_whole_words}
+        return {"preference": list(self.preference), **words}
 
     def __post_init__(self) -> None:
         unknown = set(self.preference) - set(KINDS)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from ureca_lib.mask_tree import RegionId
 
@@ -20,10 +21,19 @@ def normalized(caption: str) -> str:
 
 
 def word_overlap(one: str, other: str) -> float:
-    """Shared words over all words of two normalised captions, repetitions counted, 0 to 1."""
-    first, second = Counter(one.split()), Counter(other.split())
+    """Words and pairs of neighbouring words that two normalised captions share, 0 to 1 of all.
+
+    Pairs are counted because order tells apart: the right leaf of the left flower is not the left
+    leaf of the right flower.
+    """
+    first, second = _pieces(one), _pieces(other)
     union = (first | second).total()
     return (first & second).total() / union if union else 1.0
+
+
+def _pieces(text: str) -> Counter[str | tuple[str, str]]:
+    words = text.split()
+    return Counter[str | tuple[str, str]]([*words, *pairwise(words)])
 
 
 def find_clashes(
@@ -39,7 +49,7 @@ def find_clashes(
     Args:
         captions: for each region its caption; regions without one are left out.
         look_alikes: for each region those it resembles; one direction is enough.
-        max_overlap: above 0; 1 is the same words in any order, more than 1 turns it off.
+        max_overlap: above 0; 1 is the same text, more than 1 turns it off.
 
     Returns:
         Each pair once, in the order of `captions`.

@@ -85,7 +85,7 @@ class CheckSettings:
     )
     max_overlap: float = field(
         default=1.0,
-        metadata={"help": "shared words at which look-alikes' captions clash; above 1: never"},
+        metadata={"help": "share of words and pairs of words at which look-alikes' captions clash"},
     )
     most: int = field(default=8, metadata={"help": "look-alikes shown in a round after the first"})
 

@@ -22,7 +22,7 @@ from ureca_lib.scenes.specification import SceneSpecification
 
 ImageFormat = Literal["png", "jpg"]
 _Chunk = tuple[list[int], str, SceneSpecification, ImageFormat]
-SETTINGS_FILE = "specification.json"
+SETTINGS_FILE = ".specification.json"
 JPEG_QUALITY = 92
 _CHUNK = 32  # scenes handed to a process at once
 
