@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,11 @@ from ureca_lib.annotate.protocol import Annotator, Reply, Request
 from ureca_lib.annotate.referring import KINDS, PREFERENCE, Composer, ReferringPhrase
 from ureca_lib.mask_tree import MaskTree, build_mask_tree
 from ureca_lib.regions import RegionImage
+
+_ELSEWHERE = {
+    "OpenAIAnnotator": "ureca_lib.annotate.openai_annotator",
+    "TransformersAnnotator": "ureca_lib.annotate.transformers_annotator",
+}
 
 
 @dataclass(frozen=True)
@@ -167,9 +173,12 @@ def make_annotator(
     if kind == "attributes":
         return AttributeAnnotator()
     if kind == "openai":
-        from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
+        return __getattr__("OpenAIAnnotator")(model, base_url=base_url)
+    return __getattr__("TransformersAnnotator")(model, device=device)
 
-        return OpenAIAnnotator(model, base_url=base_url)
-    from ureca_lib.annotate.transformers_annotator import TransformersAnnotator
 
-    return TransformersAnnotator(model, device=device)
+def __getattr__(name: str) -> Any:
+    """The annotators with a model, imported when they are asked for: they take seconds to."""
+    if name in _ELSEWHERE:
+        return getattr(import_module(_ELSEWHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -65,6 +65,7 @@ def annotate(
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
     """Caption every region of the images uniquely; goes on where an earlier run stopped."""
+    from ureca_lib.annotate.annotators import make_annotator
     from ureca_lib.annotate.pipeline import annotate_images
     from ureca_lib.annotate.protocol import AnnotatorUnavailableError
     from ureca_lib.annotate.sources import SplitRule
@@ -75,7 +76,7 @@ def annotate(
         settings = _settings(paper, rounds, tuple(verify or ()), strict, retry_failed)
         verifier = None
         if verifier_model:
-            verifier = _annotator("openai", verifier_model, verifier_url, device)
+            verifier = make_annotator("openai", verifier_model, verifier_url, device)
         summary = annotate_images(
             images,
             out,
@@ -129,33 +130,13 @@ class _OfSplits(dict):
 
     def get(self, split: str, default: object = None) -> Annotator:
         """What the split's options say, or those of all splits; alike options share one."""
+        from ureca_lib.annotate.annotators import make_annotator
+
         kind, model, url = (option.get(split, option.get("")) for option in self._options)
         key = (kind or "attributes", model, url)
         if key not in self:
-            self[key] = _annotator(*key, self._device)
+            self[key] = make_annotator(*key, self._device)
         return self[key]
-
-
-def _annotator(kind: str, model: str | None, base_url: str | None, device: str) -> Annotator:
-    if kind not in ("attributes", "openai", "transformers"):
-        raise ValueError(f"an annotator is attributes, openai or transformers, not {kind!r}")
-    if kind == "attributes" and (model or base_url):
-        raise ValueError("a model or an address needs --annotator openai or transformers")
-    if kind != "attributes" and not model:
-        raise ValueError(f"--annotator {kind} needs --model")
-    if kind == "transformers" and base_url:
-        raise ValueError("--annotator transformers runs here; --base-url is for openai")
-    if kind == "attributes":
-        from ureca_lib.annotate.annotators import AttributeAnnotator
-
-        return AttributeAnnotator()
-    if kind == "openai":
-        from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
-
-        return OpenAIAnnotator(model, base_url=base_url)
-    from ureca_lib.annotate.transformers_annotator import TransformersAnnotator
-
-    return TransformersAnnotator(model, device=device)
 
 
 def _features(dino: str | None, device: str) -> RegionFeatures | None:
