@@ -546,7 +546,7 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
         made.append((kind, model, base_url, device))
         return FakeAnnotator(f"{kind}:{model}")
 
-    monkeypatch.setattr("ureca_lib.annotate.commands._annotator", make)
+    monkeypatch.setattr("ureca_lib.annotate.annotators.make_annotator", make)
     store, runner = str(tmp_path / "s.db"), CliRunner()
     splits = tmp_path / "splits.json"
     splits.write_text('{"image_1": "test", "image_2": "val"}')

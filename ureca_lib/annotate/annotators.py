@@ -165,11 +165,11 @@ def make_annotator(
     if kind not in ("attributes", "openai", "transformers"):
         raise ValueError(f"an annotator is attributes, openai or transformers, not {kind!r}")
     if kind == "attributes" and (model or base_url):
-        raise ValueError("a model or an address needs the annotator openai or transformers")
+        raise ValueError("a model or an address goes with --annotator openai or transformers")
     if kind != "attributes" and not model:
-        raise ValueError(f"the annotator {kind} needs a model")
+        raise ValueError(f"the annotator {kind} needs a --model")
     if kind == "transformers" and base_url:
-        raise ValueError("the annotator transformers runs here; an address is for openai")
+        raise ValueError("the annotator transformers runs here; --base-url is for openai")
     if kind == "attributes":
         return AttributeAnnotator()
     if kind == "openai":
