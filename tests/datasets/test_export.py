@@ -14,16 +14,18 @@ import typer
 from fake_annotators import small_image, write_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow.parquet import ParquetFile
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.protocol import STAGES
 from ureca_lib.annotate.records import STATES, FinalCaption
 from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.store import Store, StoreError
-from ureca_lib.datasets import QUESTION, load_published, read_jsonl
+from ureca_lib.datasets import QUESTION, load_published, parquet, read_jsonl
 from ureca_lib.datasets.commands import export
 from ureca_lib.datasets.export import ExportSettings, export_dataset
 from ureca_lib.datasets.parquet import SCHEMA, read_parquet
@@ -156,6 +158,8 @@ def test_parquet_gives_back_all_that_the_store_knows(exported, pipeline_store):
                 assert [r.caption for r in image.regions] == store.captions(row.image)
                 answers = {a.step: a for r in image.regions for a in r.answers}
                 assert answers == store.answers(row.image)
+                order = [[STAGES.index(a.step.stage) for a in r.answers] for r in image.regions]
+                assert all(sorted(stages) == stages for stages in order)
                 whole = load_sa1b(pipeline_store.parent / row.image)
                 assert [r.region for r in image.regions] == whole.regions
                 stages = {a.step.stage for r in image.regions for a in r.answers}
@@ -456,6 +460,18 @@ def test_the_command_says_what_is_wrong(app, tmp_path, write_store, finals, stor
     result = CliRunner().invoke(app, [str(tmp_path / store), "-o", str(tmp_path / "out"), *options])
     assert result.exit_code == 2 and said in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("most", [3, 7, 14, 100])
+def test_row_groups_do_not_matter_to_who_reads(tmp_path, write_store, finals, monkeypatch, most):
+    monkeypatch.setattr(parquet, "_ROWS", most)
+    names = [f"photos/{letter}.json" for letter in "abc"]
+    path = write_store(tmp_path, {name: finals() for name in names})
+    out = export_dataset(path, tmp_path / "out", progress=False).folder / "parquet/train.parquet"
+    assert ParquetFile(out).num_row_groups == -(-21 // most)
+    images = list(read_parquet(out))
+    assert [image.key for image in images] == ["a", "b", "c"]
+    assert [[r.caption for r in image.regions] for image in images] == 3 * [finals()]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"hello"])

@@ -57,6 +57,7 @@ def test_a_cell_reads_as_what_it_was_given(texts):
 @pytest.mark.parametrize(
     "text",
     [
+        "^0^ ~1~",
         "<script>alert(1)</script>",
         "a | b",
         "a \\| b",
@@ -70,6 +71,10 @@ def test_a_cell_reads_as_what_it_was_given(texts):
 )
 def test_markup_is_shown_and_not_followed(text):
     assert cells(table(["one"], [[text]])) == [[shown(text)]]
+
+
+def test_addresses_do_not_become_links():
+    assert escaped("WWW.example.org, http://x, a@b: c") == "WWW\\.example.org, http\\://x, a\\@b: c"
 
 
 def test_long_text_is_cut_before_it_is_escaped():

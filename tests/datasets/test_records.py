@@ -18,6 +18,7 @@ from ureca_lib.datasets.records import image_keys, region_row_id
         (["../x/a.json", "x/a.json"], ["../x/a", "x/a"]),
         (["a.json", "a.png"], ["a.json", "a.png"]),
         (["sa_1.b.json"], ["sa_1.b"]),
+        (["x.json", "x.png", "x.json.json"], ["x.json", "x.png", "x.json.json"]),
         ([], []),
     ],
 )
@@ -44,6 +45,7 @@ def test_no_two_images_have_one_key(names):
         ("a_2", 'sa_1_"a_2"'),
         ("", 'sa_1_""'),
         ("größe", "sa_1_größe"),
+        ('"7"', 'sa_1_"\\"7\\""'),
     ],
 )
 def test_ids_of_regions(region_id, row_id):

@@ -52,6 +52,7 @@ def test_regions_by_depth_area_and_uniqueness():
     assert AREA_BOUNDS == (0.001, 0.007, 0.05, 0.2, 0.7)
     assert {place: g.regions for place, g in found.areas.items()} == {1: 2, 2: 1, 5: 1, 4: 1}
     assert (found.total.regions, found.total.captioned, found.total.unique) == (5, 4, 1)
+    assert found.words["final"] == {3: 1, 2: 1, 1: 1, 5: 1}
     assert found.regions == {
         ("train", "unique"): 3,
         ("train", "unresolved"): 1,

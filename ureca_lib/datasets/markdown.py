@@ -9,7 +9,7 @@ from typing import Any
 
 _LONGEST = 240  # characters of a cell
 # inside a line; a colon makes links and emoji only where text follows
-_ACTIVE = re.compile(r"([\\`*_\[\]<>|~&@$]|:(?=\S))")
+_ACTIVE = re.compile(r"([\\`*_\[\]<>|~^&@$]|:(?=\S))")
 
 
 def escaped(value: Any) -> str:
