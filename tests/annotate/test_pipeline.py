@@ -366,7 +366,7 @@ def test_a_fault_of_our_own_in_one_image_is_recorded(folder, tmp_path):
 @pytest.mark.parametrize("part", ["photos", "scenes"])
 def test_every_region_of_the_samples_ends_with_a_caption_of_its_own(samples, tmp_path, part):
     store = tmp_path / "s.db"
-    images = sorted(p for p in (samples / part).glob("*.json") if p.stem != "specification")[:6]
+    images = sorted((samples / part).glob("[!.]*.json"))[:6]
     assert len(images) >= 4
     summary = run(images, store, AttributeAnnotator())
     assert summary.complete and set(summary.states) <= {"unique", "unresolved"}
