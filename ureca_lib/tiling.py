@@ -3,6 +3,11 @@
 An image is resized to a grid of square tiles whose shape is closest to its own, and cut up. Masks
 are cut on the same grid (dynamic mask modeling, Sec. 4.2), with nearest neighbour instead of
 bicubic so that they stay two-valued.
+
+The thumbnail of a mask is bicubic all the same. The published code resizes a float mask of 0 and
+255; the filter overshoots at edges, to about -30 and 290, and the cast to bytes that follows drops
+the fraction and lets such values wrap around: -5 becomes 251, 260 becomes 4. The released weights
+have learnt from thumbnails like that, so it is the default (`overshoot="wrap"`).
 """
 
 from __future__ import annotations
@@ -118,12 +123,6 @@ def tile_masks(
 
     The tiles are those of Pillow's nearest-neighbour resize. Encodings are not decoded: only the
     pixels that are sampled are ever looked at.
-
-    The published code's thumbnail is a bicubic resize of a float mask of 0 and 255. That filter
-    overshoots at edges, to about -30 and 290, and the published cast to bytes drops the fraction
-    and lets such values wrap around: -5 becomes 251, 260 becomes 4. The released weights have
-    learnt from thumbnails like that, so it is the default.
-
     Args:
         masks: (R, H, W) array or tensor, or R masks of one size: (H, W) arrays, COCO encodings,
             `Region`s. What is not zero is inside.
@@ -141,10 +140,7 @@ def tile_masks(
         ValueError: no masks, or settings out of range; RegionError: a mask of another size than
             the first, not two-dimensional, without pixels or malformed, with its place or id.
     """
-    if overshoot not in ("wrap", "clip"):
-        raise ValueError(f"overshoot must be 'wrap' or 'clip', got {overshoot!r}")
-    if thumbnail and not dtype.is_floating_point:
-        raise ValueError(f"a thumbnail has values between 0 and 1, which {dtype} cannot hold")
+    _check_settings(thumbnail, dtype, overshoot)
     runs = None if isinstance(masks, torch.Tensor) and masks.is_cuda else mask_runs(masks)
     dense = check_stack(masks) if runs is None else None
     height, width = dense.shape[1:] if runs is None else (runs[0].height, runs[0].width)
@@ -184,6 +180,13 @@ def masks_from_tiles(
     canvas = tiles[:, : columns * rows].unflatten(1, (rows, columns)).transpose(2, 3)
     canvas = canvas.flatten(3, 4).flatten(1, 2)  # (R, rows, S, columns, S) -> (R, rows * S, ...)
     return nearest_dense(canvas, height, width)
+
+
+def _check_settings(thumbnail: bool, dtype: torch.dtype, overshoot: str) -> None:
+    if overshoot not in ("wrap", "clip"):
+        raise ValueError(f"overshoot must be 'wrap' or 'clip', got {overshoot!r}")
+    if thumbnail and not dtype.is_floating_point:
+        raise ValueError(f"a thumbnail has values between 0 and 1, which {dtype} cannot hold")
 
 
 def _cut_runs(

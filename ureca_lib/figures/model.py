@@ -64,15 +64,7 @@ def architecture_figure(
         _label(ax, (7, y - 7.6), f"{kind}\n{_shape(whole.shape)}")
         _label(ax, (25, y - 7.6), f"{kind} tiles\n{_shape(shapes[values])}")
         _label(ax, (59, y - 7.6), f"{kind} tokens\n{_shape(shapes[f'{kind}_features'])}")
-    order = ["mask"] * 4 + ["image"] * 5 if mask_first else ["image"] * 5 + ["mask"] * 4
-    _tokens(ax, (76, 21.5), ["text", *order, "text", "text"])
-    _arrow(ax, (64, 32), (73.5, 28), bend=-0.15)
-    _arrow(ax, (64, 11), (73.5, 15), bend=0.15)
-    _label(ax, (76, 9), f"one sequence\n{shapes['logits'][1]} tokens")
-    _arrow(ax, (78.5, 21.5), (82, 21.5))
-    _box(ax, (90, 21.5), (15, 11), "language\nmodel", "#666666")
-    _arrow(ax, (90, 27.5), (90, 33))
-    _label(ax, (90, 37.5), f"next word\n{_shape(shapes['logits'])}")
+    _language_model(ax, shapes["logits"], mask_first)
     return figure
 
 
@@ -140,6 +132,19 @@ def influence_figure(effects: Mapping[str, tuple[Sequence[Kind], torch.Tensor]])
     keys.append(Patch(facecolor="#EFEFEF", edgecolor="#999999", label="no change at all"))
     figure.legend(handles=keys, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
+
+
+def _language_model(ax: Axes, logits: Sequence[int], mask_first: bool) -> None:
+    """The right-hand side of the architecture: one sequence, the language model, the next word."""
+    order = ["mask"] * 4 + ["image"] * 5 if mask_first else ["image"] * 5 + ["mask"] * 4
+    _tokens(ax, (76, 21.5), ["text", *order, "text", "text"])
+    _arrow(ax, (64, 32), (73.5, 28), bend=-0.15)
+    _arrow(ax, (64, 11), (73.5, 15), bend=0.15)
+    _label(ax, (76, 9), f"one sequence\n{logits[1]} tokens")
+    _arrow(ax, (78.5, 21.5), (82, 21.5))
+    _box(ax, (90, 21.5), (15, 11), "language\nmodel", "#666666")
+    _arrow(ax, (90, 27.5), (90, 33))
+    _label(ax, (90, 37.5), f"next word\n{_shape(logits)}")
 
 
 def _kind_strip(ax: Axes, kinds: Sequence[Kind]) -> None:
