@@ -123,6 +123,7 @@ def tile_masks(
 
     The tiles are those of Pillow's nearest-neighbour resize. Encodings are not decoded: only the
     pixels that are sampled are ever looked at.
+
     Args:
         masks: (R, H, W) array or tensor, or R masks of one size: (H, W) arrays, COCO encodings,
             `Region`s. What is not zero is inside.
@@ -138,7 +139,7 @@ def tile_masks(
 
     Raises:
         ValueError: no masks, or settings out of range; RegionError: a mask of another size than
-            the first, not two-dimensional, without pixels or malformed, with its place or id.
+            the first, not two-dimensional, of no size or malformed, with its place or id.
     """
     _check_settings(thumbnail, dtype, overshoot)
     runs = None if isinstance(masks, torch.Tensor) and masks.is_cuda else mask_runs(masks)
