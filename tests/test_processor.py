@@ -322,3 +322,9 @@ def test_a_tokenizer_that_numbers_otherwise_is_an_error(model):
     config = tiny_config(mask_token_id=3)
     with pytest.raises(ValueError, match=r"mask placeholder has id 264, the model's is 3"):
         UrecaProcessor.from_config(config, tiny_tokenizer())
+
+
+def test_the_data_set_asks_what_the_model_is_asked() -> None:
+    from ureca_lib import conversation, datasets
+
+    assert f"<image>\n{conversation.QUESTION}" == datasets.QUESTION

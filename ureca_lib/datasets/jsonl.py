@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ureca_lib.regions.writing import replacing
 
-QUESTION = "<image>\nDescribe the marked region so that the description fits no other region."
+QUESTION = "<image>\nDescribe this region in the image."  # what the model is asked by default
 
 
 class RegionCaption(Protocol):
