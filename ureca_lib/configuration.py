@@ -8,7 +8,6 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, InternVLConfig
 
 MaskPosition = Literal["before_image", "after_image"]
-MaskProjector = Literal["mlp", "linear"]
 
 NUM_MASK_TOKENS = 8  # App. A; the paper's headline tables used 16
 MAX_TILES = 12  # at inference; training uses MAX_TILES_TRAIN

@@ -43,7 +43,7 @@ def overview_figure(
     for row, region_id in enumerate(chosen):
         colour = PALETTE[row % len(PALETTE)]
         mask = np.pad(regions[region_id].mask, 1)
-        extent = (-1.5, regions.width + 0.5, -1.5, regions.height + 0.5)
+        extent = (-1, regions.width, -1, regions.height)  # of the padded mask's pixel centres
         left.contour(mask, [0.5], colors=[colour], linewidths=1.6, extent=extent)
         depth = tree.depth(region_id)
         name = wrapped(regions[region_id].name or "region", 40)

@@ -133,7 +133,7 @@ def draw_target(ax: Axes, image: np.ndarray, region: Region, context: float = 0.
         [0.5],
         colors=[TARGET_COLOUR],
         linewidths=1.4,
-        extent=(-1.5, width + 0.5, -1.5, height + 0.5),
+        extent=(-1, width, -1, height),
     )
     ax.set_xlim(left - 0.5, left + side - 0.5)
     ax.set_ylim(top + side - 0.5, top - 0.5)
