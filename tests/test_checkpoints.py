@@ -163,6 +163,7 @@ def test_dynamic_masks_come_with_values_up_to_255(official, dynamic, scale):
     config = load_official(official).config
     assert (config.mask_scale, config.mask_dynamic) == (scale, dynamic)
     assert config.mask_thumbnail is dynamic
+    assert config.mask_overshoot == "wrap"
 
 
 def test_a_dtype_is_kept_or_chosen(qwen2, official):

@@ -13,6 +13,7 @@ from transformers import AutoProcessor
 from ureca_lib.conversation import IGNORED, Conversation, add_visual_tokens
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD, UrecaProcessor
 from ureca_lib.regions import EmptyMaskError, ImageUnreadableError, Region, SizeMismatchError
+from ureca_lib.tiling import tile_masks
 
 HEIGHT, WIDTH = 120, 180
 
@@ -119,6 +120,19 @@ def test_masks_are_scaled_as_the_model_was_trained(image, mask, scale):
     config = tiny_config(mask_scale=scale, mask_thumbnail=False)
     processor = UrecaProcessor.from_config(config, tiny_tokenizer())
     assert processor(image, mask)["mask_values"].unique().tolist() == [0, scale]
+
+
+def test_thumbnails_wrap_around_only_where_the_weights_have_learnt_it(image, mask):
+    seen = {}
+    for overshoot in ("clip", "wrap"):
+        config = tiny_config(mask_overshoot=overshoot)
+        processor = UrecaProcessor.from_config(config, tiny_tokenizer())
+        values = processor(image, mask)["mask_values"]
+        wanted = tile_masks(mask[None], 12, 56, thumbnail=True, overshoot=overshoot)[0]
+        assert torch.equal(values[:, 0], wanted)
+        seen[overshoot] = values
+    assert torch.equal(seen["clip"][:-1], seen["wrap"][:-1])
+    assert not torch.equal(seen["clip"][-1], seen["wrap"][-1])
 
 
 def test_a_mask_that_is_not_tiled_is_one_tile(image, mask):

@@ -16,6 +16,7 @@ MAX_TILES_TRAIN = 6
 _CHOICES = {
     "mask_position": ("before_image", "after_image"),
     "mask_projector": ("mlp", "linear"),
+    "mask_overshoot": ("clip", "wrap"),
     "pixel_shuffle": ("v1", "v2"),
 }
 
@@ -38,6 +39,8 @@ class UrecaConfig(InternVLConfig):
             published checkpoints with dynamic masks.
         mask_dynamic: split the mask into tiles (Sec. 4.2), else resize it to one tile.
         mask_thumbnail: add the whole mask, resized to a tile, where there is more than one tile.
+        mask_overshoot: "clip" keeps that thumbnail between 0 and the scale; "wrap" lets its edges
+            wrap around, as released weights have learnt it (see `tile_masks`).
         tile_size: S, side of an image tile in pixels; by default the vision tower's.
         mask_size: side of a mask tile in pixels (App. A: 448); by default `tile_size`.
         min_tiles, max_tiles, max_tiles_train: bounds of the tile grid; training uses fewer.
@@ -59,6 +62,7 @@ class UrecaConfig(InternVLConfig):
     mask_scale: float | int = 1
     mask_dynamic: bool = True
     mask_thumbnail: bool = True
+    mask_overshoot: str = "clip"
     tile_size: int | None = None
     mask_size: int | None = None
     min_tiles: int = 1

@@ -41,6 +41,7 @@ _SETTINGS = (
     "mask_scale",
     "mask_dynamic",
     "mask_thumbnail",
+    "mask_overshoot",
     "min_tiles",
     "max_tiles",
     "max_tiles_train",
@@ -74,6 +75,7 @@ class UrecaProcessor(ProcessorMixin):
         mask_scale: float = 1,
         mask_dynamic: bool = True,
         mask_thumbnail: bool = True,
+        mask_overshoot: str = "clip",
         min_tiles: int = 1,
         max_tiles: int = MAX_TILES,
         max_tiles_train: int = MAX_TILES_TRAIN,
@@ -87,6 +89,7 @@ class UrecaProcessor(ProcessorMixin):
         self.image_seq_length, self.num_mask_tokens = image_seq_length, num_mask_tokens
         self.mask_position, self.mask_scale = mask_position, mask_scale
         self.mask_dynamic, self.mask_thumbnail = mask_dynamic, mask_thumbnail
+        self.mask_overshoot = mask_overshoot
         self.min_tiles, self.max_tiles, self.max_tiles_train = min_tiles, max_tiles, max_tiles_train
         self.use_thumbnail, self.system_message = use_thumbnail, system_message
 
@@ -218,6 +221,7 @@ class UrecaProcessor(ProcessorMixin):
             min_tiles=min(self.min_tiles, most),
             tile_size=self.mask_size,
             thumbnail=self.mask_thumbnail and self.mask_dynamic,
+            overshoot=self.mask_overshoot,
             device=device,
         )
         for region, seen in zip(regions, tiles.flatten(1).any(1).tolist(), strict=True):

@@ -62,6 +62,7 @@ def official_config(raw: dict[str, Any], shapes: Shapes, path: Path) -> UrecaCon
         mask_scale=255 if dynamic_mask else 1,
         mask_dynamic=dynamic_mask,
         mask_thumbnail=thumbnail and dynamic_mask,
+        mask_overshoot="wrap",
         tile_size=raw.get("force_image_size") or vision.image_size[0],
         use_thumbnail=thumbnail,
         min_tiles=min(_number(raw.get("min_dynamic_patch"), 1), trained),
