@@ -25,7 +25,7 @@ class PairCommand(TyperCommand):
             joined.append(word)
             if word in ("-p", "--parameter") and rest:
                 name = rest.pop(0)
-                whole = re.match(r"\w+=", name) or not rest
+                whole = re.match(r"\w+=", name) or not rest or rest[0].startswith("--")
                 joined.append(name if whole else f"{name}={rest.pop(0)}")
         return super().parse_args(ctx, joined)
 
@@ -56,6 +56,7 @@ def run(
 ) -> None:
     """Run notebooks headless; what was done before with the same settings is not run again."""
     from ureca_lib.runs import (
+        NotebookError,
         ParameterError,
         RunFailedError,
         default_folder,
@@ -74,13 +75,15 @@ def run(
         folder = output / notebook.stem if output else default_folder(notebook.resolve())
         try:
             record = run_notebook(notebook, values, folder, force, texts=True, timeout=timeout)
-        except (FileNotFoundError, ParameterError) as error:
+        except (FileNotFoundError, NotebookError, ParameterError) as error:
             raise _stop(error) from None
         except RunFailedError as error:
             typer.echo(str(error), err=True)
             failed += 1
         else:
-            typer.echo(f"{notebook.name}: {record.status} in {record.seconds:g} s -> {folder}")
+            took = f"{record.status} in {record.seconds:g} s"
+            took = f"was {took}, not run again (--force does)" if record.repeated else took
+            typer.echo(f"{notebook.name}: {took} -> {folder}")
         if folder.parent not in roots:
             roots.append(folder.parent)
     for root in roots:

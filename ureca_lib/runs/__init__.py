@@ -2,6 +2,7 @@
 
 from ureca_lib.runs.index import write_index
 from ureca_lib.runs.parameters import (
+    NotebookError,
     Parameter,
     ParameterError,
     check_parameters,
@@ -11,6 +12,7 @@ from ureca_lib.runs.record import RunRecord, record_metrics, show_versions
 from ureca_lib.runs.runner import RunFailedError, default_folder, run_notebook
 
 __all__ = [
+    "NotebookError",
     "Parameter",
     "ParameterError",
     "RunFailedError",

@@ -54,7 +54,7 @@ def _section(place: Path, record: RunRecord) -> str:
         links.append(_link(place, _as_html(notebook), "read"))
         links.append(_link(place, notebook, "notebook"))
     links.append(_link(place, place / RECORD_NAME, "record"))
-    others = [path for path in sorted(place.iterdir()) if path.suffix in (".jsonl", ".pdf", ".csv")]
+    others = [path for path in sorted(place.rglob("*")) if path.suffix in (".jsonl", ".csv", ".md")]
     links += [_link(place, path, path.name) for path in others]
     error = ""
     if record.error:
@@ -97,7 +97,16 @@ def _table(values: dict, label: str) -> str:
     if not values:
         return ""
     rows = "".join(
-        f"<tr><td><code>{html.escape(str(name))}</code></td><td>{html.escape(str(value))}</td></tr>"
+        f"<tr><td><code>{html.escape(str(name))}</code></td><td>{html.escape(_shown(value))}</td></tr>"
         for name, value in values.items()
     )
     return f"<details><summary>{label}</summary><table>{rows}</table></details>"
+
+
+def _shown(value: object) -> str:
+    """A value as a reader wants it: four digits of a float, `name value` for a dictionary."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
+    return str(value)

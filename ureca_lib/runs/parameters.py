@@ -23,6 +23,10 @@ _TYPES = {name: getattr(typing, name) for name in ("Any", "Literal", "Optional",
 _TYPES |= {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
 
 
+class NotebookError(ValueError):
+    """A file that is not a notebook."""
+
+
 class ParameterError(ValueError):
     """A parameter that the notebook does not have, or a value that is not of its type."""
 
@@ -81,10 +85,16 @@ def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
 
     Raises:
         FileNotFoundError: no notebook there.
+        NotebookError: the file is not a notebook.
         ParameterError: a line that is not `name: type = literal`, or a default of another type.
     """
     path = Path(notebook)
-    cells = nbformat.read(path, as_version=4).cells
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such notebook")
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:
+        raise NotebookError(f"{path}: the file is not a notebook") from error
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if not tagged:
         return {}

@@ -44,10 +44,13 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] | None = None
+    repeated: bool = field(default=False, compare=False)  # this is an earlier run's record
 
     def save(self, folder: Path) -> None:
         """Write `run.json` in the run's folder, as a whole."""
-        write_json(folder / RECORD_NAME, asdict(self))
+        content = asdict(self)
+        del content["repeated"]
+        write_json(folder / RECORD_NAME, content)
 
     @classmethod
     def load(cls, folder: Path) -> RunRecord | None:
@@ -58,19 +61,16 @@ class RunRecord:
             return None
 
 
-def record_metrics(output_dir: str | Path, **metrics: Any) -> Path:
+def record_metrics(output_dir: str | Path, **metrics: Any) -> None:
     """Keep what a notebook measured; the runner copies it into `run.json`.
 
     Args:
         output_dir: the run's folder, which the runner sets as the parameter of that name.
         metrics: numbers, texts, lists and dictionaries that JSON can hold. Those recorded before
             stay, unless they have the same name.
-
-    Returns:
-        The path of `metrics.json`.
     """
     path = Path(output_dir) / METRICS_NAME
-    return write_json(path, read_metrics(path.parent) | metrics)
+    write_json(path, read_metrics(path.parent) | metrics)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,14 @@ KERNEL = "ureca"
 class RunFailedError(RuntimeError):
     """A notebook that stopped with an error. `.record` is what was written to `run.json`."""
 
-    def __init__(self, record: RunRecord):
+    def __init__(self, record: RunRecord, folder: Path):
         self.record = record
         error = record.error or {}
         cell = error.get("cell")
         place = "" if cell is None else f" in cell {cell} ({error.get('source', '')!r})"
         super().__init__(
             f"{record.notebook} failed{place}: {error.get('name')}: {error.get('message')}; "
-            f"the notebook as far as it got: {record.output}"
+            f"the notebook as far as it got: {folder / record.output}"
         )
 
 
@@ -71,11 +72,12 @@ def run_notebook(
         progress: show papermill's bar.
 
     Returns:
-        The record: the old one where notebook, parameters and library are the same and the run
-        was done.
+        The record: the old one, with `repeated` set, where notebook, parameters and library are
+        the same and the run was done.
 
     Raises:
         FileNotFoundError: no notebook there.
+        NotebookError: the file is not a notebook.
         ParameterError: an unknown name or a wrong type; nothing was run.
         RunFailedError: a cell failed; the partly executed notebook and the record are kept.
     """
@@ -88,7 +90,7 @@ def run_notebook(
     old = RunRecord.load(folder)
     target = folder / source.name
     if not force and old and (old.key, old.status) == (key, "done") and target.is_file():
-        return old
+        return replace(old, repeated=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS_NAME).unlink(missing_ok=True)
     record = RunRecord(source.name, key, _shown(values, folder), "running", target.name)
@@ -115,7 +117,7 @@ def run_notebook(
         record.metrics = read_metrics(folder)
         record.save(folder)
     if record.status == "failed":
-        raise RunFailedError(record)
+        raise RunFailedError(record, folder)
     return record
 
 
@@ -143,7 +145,9 @@ def _execute(
 @contextmanager
 def _own_kernel() -> Iterator[None]:
     """A kernel of this very Python, found before any that is installed."""
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    # the kernel listens on the loopback address only; it need not warn at every start
+    quiet = "--IPKernelApp.log_level=ERROR"
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
     spec = {"argv": argv, "display_name": "Python 3 (ureca)", "language": "python"}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "kernels" / KERNEL
