@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from ureca_lib.annotate import commands as annotate_commands
 from ureca_lib.datasets import commands as dataset_commands
+
+if TYPE_CHECKING:
+    from ureca_lib.regions import RegionImage
+
+FEW_PIECES = (4, 8, 16)  # superpixels by level for a photo without masks: few enough to name
 
 
 class PairCommand(TyperCommand):
@@ -111,7 +116,8 @@ def segment(
     """Find nested masks in a photo and write them as SA-1B JSON."""
     from ureca_lib.regions import save_sa1b
 
-    found = _segmented(image, method, model, device)
+    options = {"model": model, "device": device} if method == "sam" else {}
+    found = _segmented(image, method, **options)
     target = output or image.with_suffix(".json")
     if output is None and target.exists():
         raise _stop(f"{target} exists; name another file with --output")
@@ -133,8 +139,10 @@ def caption(
         Path | None, typer.Option("-o", "--output", help="JSONL; default: NAME.captions.jsonl.")
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw the regions with their captions (PNG or PDF).")
+        Path | None,
+        typer.Option(help="Draw regions with their captions (.png, joined by a .pdf; .pdf; .svg)."),
     ] = None,
+    shown: Annotated[int, typer.Option(help="Most regions in the figure, the largest.")] = 24,
     strict: Annotated[
         bool, typer.Option(help="Stop at a bad mask; --no-strict leaves it out and says so.")
     ] = True,
@@ -146,9 +154,14 @@ def caption(
     from ureca_lib.regions import RegionError, load_regions
 
     beside = image.with_suffix(".json")
+    target = output or image.with_suffix(".captions.jsonl")
+    if target.is_dir():
+        raise _stop(f"{target} is a folder; --output takes a file")
+    if figure and figure.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise _stop(f"{figure}: a figure is .png, .pdf or .svg")
     try:
         if masks is None and not beside.is_file():
-            regions = _segmented(image, "superpixels")
+            regions = _segmented(image, "superpixels", levels=FEW_PIECES)
         else:
             regions = load_regions(masks or beside, image, strict)
         tree = build_mask_tree(regions)
@@ -157,7 +170,6 @@ def caption(
         raise _stop(error) from None
     for item in regions.left_out:
         typer.echo(f"left out: {item}", err=True)
-    target = output or image.with_suffix(".captions.jsonl")
     write_jsonl(target, caption_rows(image.name, captions))
     for row in captions:
         typer.echo(f"{row.region_id}\t{row.text}")
@@ -168,7 +180,9 @@ def caption(
     if figure:
         from ureca_lib.figures import caption_figure, save_figure
 
-        save_figure(caption_figure(regions, {row.region_id: row.text for row in captions}), figure)
+        texts = {row.region_id: row.text for row in captions}
+        largest = sorted(texts, key=lambda region_id: -regions[region_id].area)[:shown]
+        save_figure(caption_figure(regions, texts, ids=largest), figure)
         typer.echo(f"figure -> {figure}", err=True)
 
 
@@ -201,11 +215,10 @@ def convert(
     typer.echo(f"written: {destination}")
 
 
-def _segmented(image: Path, method: str, model: str = "", device: str = "cpu"):
+def _segmented(image: Path, method: str, **options: Any) -> RegionImage:
     from ureca_lib.regions import RegionError
     from ureca_lib.segment import SegmentationUnavailable, segment_image
 
-    options = {"model": model, "device": device} if method == "sam" else {}
     try:
         return segment_image(image, method=method, **options)
     except (RegionError, SegmentationUnavailable, ValueError) as error:
