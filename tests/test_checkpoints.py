@@ -6,6 +6,7 @@ import ctypes
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,9 @@ def test_a_converted_checkpoint_gives_the_same_logits(peer, tmp_path, name):
     model = load_official(folder, image_token_id=151, mask_token_id=155)
     io = load_file(folder / "io.safetensors")
     inputs = {key: io[key] for key in ("input_ids", "pixel_values", "mask_values")}
-    written = convert(
-        folder, tmp_path / "ours", max_shard_size="200KB", image_token_id=151, mask_token_id=155
-    )
+    ids = {"image_token_id": 151, "mask_token_id": 155}
+    with pytest.warns(UserWarning, match="has no tokenizer"):
+        written = convert(folder, tmp_path / "ours", max_shard_size="200KB", **ids)
     again = UrecaForConditionalGeneration.from_pretrained(written)
     assert len(list(written.glob("model-*.safetensors"))) > 1
     assert torch.allclose(again(**inputs).logits, model(**inputs).logits, atol=2e-5)
@@ -328,6 +329,19 @@ def test_added_tokens_json_alone_gives_the_ids(official):
 def test_transformers_own_way_to_load_points_to_ours(official):
     with pytest.raises(ValueError, match=r"published layout: read it with .*load_official"):
         UrecaForConditionalGeneration.from_pretrained(official)
+
+
+def test_a_source_without_a_tokenizer_is_converted_with_a_warning(official, tmp_path):
+    with pytest.warns(UserWarning, match="has no tokenizer: copy its tokenizer files") as caught:
+        written = convert(official, tmp_path / "ours")
+    assert str(official) in str(caught[0].message)
+    assert (written / "model.safetensors").is_file()
+    assert not (written / "processor_config.json").exists()
+    tiny_tokenizer().save_pretrained(official)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        again = convert(official, tmp_path / "again")
+    assert (again / "processor_config.json").is_file()
 
 
 def test_nothing_is_overwritten(official):

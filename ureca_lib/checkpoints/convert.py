@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from transformers import InternVLConfig
@@ -25,7 +26,7 @@ def convert(
 
     What is written loads with `UrecaForConditionalGeneration.from_pretrained`. Where the source
     has a tokenizer, the processor is written beside it and loads with
-    `UrecaProcessor.from_pretrained`.
+    `UrecaProcessor.from_pretrained`; where it has none, a `UserWarning` says so.
 
     Args:
         source: folder to read; see `load_official` and `from_internvl_hf`.
@@ -54,4 +55,10 @@ def convert(
     model.save_pretrained(destination, max_shard_size=max_shard_size)
     if tokenizer is not None:
         UrecaProcessor.from_config(model.config, tokenizer).save_pretrained(destination)
+    else:
+        warnings.warn(
+            f"{source} has no tokenizer: copy its tokenizer files beside the weights and convert "
+            "again, or RegionCaptioner cannot caption; the model alone was written",
+            stacklevel=2,
+        )
     return destination
