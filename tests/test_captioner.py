@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +14,10 @@ from ureca_lib import captioner as captioner_module
 from ureca_lib import decoding as decoding_module
 from ureca_lib.captioner import Caption, RegionCaptioner
 from ureca_lib.checkpoints import CheckpointError, convert
+from ureca_lib.checkpoints import pair as pair_module
 from ureca_lib.conversation import QUESTION
 from ureca_lib.memory import in_groups, is_out_of_memory
+from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import EmptyMaskError, Region, SizeMismatchError
 from ureca_lib.token_tree import ROOT, TokenTree
@@ -322,6 +327,74 @@ def test_a_tree_gives_what_each_sequence_alone_gives():
 def test_a_published_folder_without_a_tokenizer_is_an_error(peer):
     with pytest.raises(CheckpointError, match="internlm2: no tokenizer"):
         RegionCaptioner.from_pretrained(peer / "official_checkpoints" / "internlm2")
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list:
+    """What transformers' loaders and ours are asked for; nothing is loaded, nothing is fetched."""
+    found = []
+
+    def note(path, *args, **kwargs):
+        found.append(path)
+        raise ConnectionError("no network here")
+
+    for kind in (UrecaForConditionalGeneration, UrecaProcessor):
+        monkeypatch.setattr(kind, "from_pretrained", note)
+    monkeypatch.setattr(pair_module, "load_official", note)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["ours", "published"])
+def test_a_folder_without_a_tokenizer_is_an_error_before_weights_are_read(tmp_path, asked, kind):
+    config = {"llm_config": {}} if kind == "published" else {"model_type": "ureca"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=rf"{tmp_path.name}: no tokenizer.* copy the token"):
+        RegionCaptioner.from_pretrained(tmp_path)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["ureca-8b", "./org/name", "/org", "../name", "~/name", "org/name/", "a/b/c", Path("org/name")],
+)
+def test_a_folder_that_is_not_there_is_an_error_at_once(path, asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"(org|name|ureca-8b|c): no such folder$"):
+        RegionCaptioner.from_pretrained(path)
+    assert asked == []
+
+
+def test_a_file_in_place_of_a_folder_is_an_error(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a folder"):
+        RegionCaptioner.from_pretrained(file)
+
+
+def test_an_organization_and_a_name_are_asked_of_the_hub(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConnectionError):
+        RegionCaptioner.from_pretrained("cvlab/URECA-8B_v1.0")
+    assert asked == ["cvlab/URECA-8B_v1.0"]
+
+
+def test_a_folder_named_like_a_hub_id_comes_first(captioner, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    captioner.model.save_pretrained("org/name")
+    captioner.processor.save_pretrained("org/name")
+    again = RegionCaptioner.from_pretrained("org/name")
+    assert again.processor.mask_position == captioner.processor.mask_position
+
+
+def test_tokenizer_files_beside_the_weights_are_enough(captioner, image, regions, tmp_path):
+    captioner.model.save_pretrained(tmp_path)
+    captioner.processor.tokenizer.save_pretrained(tmp_path)
+    again = RegionCaptioner.from_pretrained(tmp_path)
+    one, two = (
+        c.caption(image, regions[:2], max_new_tokens=4, progress=False) for c in (captioner, again)
+    )
+    assert one == two
 
 
 def test_attention_that_takes_causal_masks_only_is_replaced(image, regions):

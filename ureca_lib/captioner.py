@@ -9,9 +9,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from ureca_lib.checkpoints import CheckpointError, load_official
-from ureca_lib.checkpoints.tensor_files import read_json
-from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.checkpoints import load_pair
 from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.decoding import (
     TOKENS_A_PASS,
@@ -109,27 +107,16 @@ class RegionCaptioner:
         """Load a checkpoint folder of ours, or one in the published layout with its tokenizer.
 
         Args:
-            path: the folder, or for ours a hub id.
+            path: the folder, or for ours a hub id "org/name".
             device: where the model runs.
             dtype: of the parameters; by default as stored.
             options: of the constructor.
 
         Raises:
-            CheckpointError: a published checkpoint that cannot be read.
+            CheckpointError: no such folder, one without a tokenizer, or a published checkpoint
+                that cannot be read.
         """
-        folder = Path(path)
-        config = folder / "config.json"
-        if config.is_file() and "llm_config" in read_json(config):
-            model = load_official(folder, dtype=dtype, device=device)
-            if (tokenizer := load_tokenizer(folder)) is None:
-                raise CheckpointError(folder, "no tokenizer, and captions are made of its tokens")
-            processor = UrecaProcessor.from_config(model.config, tokenizer)
-        else:
-            model = UrecaForConditionalGeneration.from_pretrained(
-                path, dtype=dtype or "auto", use_safetensors=True
-            )
-            processor = UrecaProcessor.from_pretrained(path)
-        return cls(model.to(device), processor, **options)
+        return cls(*load_pair(path, device, dtype), **options)
 
     @property
     def device(self) -> torch.device:
