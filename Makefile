@@ -15,6 +15,9 @@ EXTRAS := dev,offline,openai
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
+# JupyterLab refuses to run as root, as in a container, unless it is told to
+LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
+
 .PHONY: run quickstart test lint lab bench lock check-pythons samples clean
 
 run: $(READY)
@@ -31,7 +34,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir . notebooks/00_quickstart.ipynb
+	$(BIN)/jupyter lab $(LAB) --notebook-dir . notebooks/00_quickstart.ipynb
 
 bench: $(READY)
 	for script in $(BENCHMARKS); do $(BIN)/python $$script || exit 1; done

@@ -255,12 +255,12 @@ def test_the_repr_shows_names_ids_shares_and_levels():
     assert repr(family()).splitlines() == [
         "MaskTree of 6 regions, 3 levels (threshold 0.8, parent rule 'smallest')",
         "image",
-        "  body [1] 60.0%",
-        "    leg [3] 15.0%",
-        "    arm [2] 12.0%",
-        "      [5] 4.0%",
-        "      hand [4] 3.0%",
-        "  tree [6] 20.0%",
+        "  body [1] 60%",
+        "    leg [3] 15%",
+        "    arm [2] 12%",
+        "      [5] 4%",
+        "      hand [4] 3%",
+        "  tree [6] 20%",
     ]
 
 
@@ -271,7 +271,7 @@ def test_no_region_and_one_region():
     assert (empty.height(), len(empty)) == (0, 0)
     assert MaskTree.from_dict(empty.to_dict()) == empty
     one = build_mask_tree([Region.from_mask("x", np.ones((2, 2)))])
-    assert repr(one).splitlines()[1:] == ["image", "  [x] 100.0%"]
+    assert repr(one).splitlines()[1:] == ["image", "  [x] 100%"]
     assert (one.height(), one.depth("x"), one.siblings("x")) == (1, 1, [])
 
 

@@ -12,7 +12,7 @@ import time
 import nbformat
 import pytest
 
-from ureca_lib.runs import RunFailedError, RunRecord, run_notebook, write_index
+from ureca_lib.runs import NotebookError, RunFailedError, RunRecord, run_notebook, write_index
 from ureca_lib.runs.parameters import ParameterError
 
 PARAMETERS = 'factor: int = 2  # times\noutput_dir: str = "."  # the run\'s folder'
@@ -132,3 +132,18 @@ def test_the_index_page_lists_runs_and_escapes_what_they_say(tmp_path):
     assert "&lt;script&gt;alert(1)" in page
     assert "lesson/a%20figure.png" in page
     assert (out / "lesson.html").is_file()
+
+
+def test_what_is_no_notebook_is_one_clear_error(tmp_path):
+    (tmp_path / "text.ipynb").write_text("# not a notebook")
+    with pytest.raises(NotebookError, match=r"text\.ipynb: the file is not a notebook"):
+        run_notebook(tmp_path / "text.ipynb")
+    with pytest.raises(FileNotFoundError, match=r"none\.ipynb: there is no such notebook"):
+        run_notebook(tmp_path / "none.ipynb")
+
+
+def test_a_run_that_is_not_repeated_says_so(tmp_path):
+    notebook = make(tmp_path, "1")
+    assert not run_notebook(notebook, {}, tmp_path / "out", progress=False).repeated
+    assert run_notebook(notebook, {}, tmp_path / "out", progress=False).repeated
+    assert "repeated" not in json.loads((tmp_path / "out" / "run.json").read_text())

@@ -69,6 +69,7 @@ def statistics_figure(
     figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.2), layout="constrained")
     levels = Counter(depths)
     axes[0].bar(list(levels), list(levels.values()), color=PALETTE[0])
+    axes[0].set_xticks(range(1, max(levels) + 1))
     axes[0].set_xlabel("level in the tree", fontsize=8)
     axes[0].set_ylabel("regions", fontsize=8)
     bins = np.logspace(np.log10(min(shares)), 0, 20)

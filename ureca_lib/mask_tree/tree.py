@@ -206,7 +206,8 @@ class MaskTree:
             region_id = stack.pop()
             region = self._by_id[region_id]
             share = region.area / (region.size[0] * region.size[1])
-            lines.append(f"{'  ' * self._depth[region_id]}{region_label(region)} {share:.1%}")
+            said = f"{100 * share:.2g}" if share < 0.1 else f"{100 * share:.0f}"
+            lines.append(f"{'  ' * self._depth[region_id]}{region_label(region)} {said}%")
             stack.extend(reversed(self._children[region_id]))
         if most is not None and len(lines) > most:
             lines = [*lines[:most], f"  ... and {len(lines) - most} more"]

@@ -263,6 +263,10 @@ class RegionImage:
         return self.image
 
     def __getitem__(self, region_id: int | str) -> Region:
+        if region_id not in self._by_id:
+            there = ", ".join(map(str, list(self._by_id)[:20])) or "none"
+            more = ", ..." if len(self._by_id) > 20 else ""
+            raise KeyError(f"no region {region_id!r}; there are {there}{more}")
         return self._by_id[region_id]
 
     def __iter__(self) -> Iterator[Region]:
