@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -209,9 +210,14 @@ def convert(
     from ureca_lib.checkpoints import convert as convert_checkpoint
 
     try:
-        convert_checkpoint(source, destination, progress=True)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always", UserWarning)
+            convert_checkpoint(source, destination, progress=True)
     except (CheckpointError, OSError, ValueError) as error:
         raise _stop(error) from None
+    for warning in found:
+        if warning.category is UserWarning:
+            typer.echo(f"ureca: {warning.message}", err=True)
     typer.echo(f"written: {destination}")
 
 
