@@ -31,24 +31,40 @@ def draw_regions(
         labels: write the names (or ids) at a point well inside each region.
         fill: opacity of the colour, 0 to 1.
     """
+    height, width = image.shape[:2]
     ax.imshow(image)
     ax.axis("off")
     written: list[tuple[float, float, float]] = []  # row, column, half width of each label
-    unit = image.shape[1] / 60  # about the width of two letters
     for number, region in enumerate(sorted(regions, key=lambda region: -region.area)):
         mask, colour = region.mask, PALETTE[number % len(PALETTE)]
         layer = np.zeros((*mask.shape, 4))
         layer[mask] = (*to_rgb(colour), fill)
         ax.imshow(layer)
-        ax.contour(mask, [0.5], colors=[colour], linewidths=1.2)
-        row, column = deepest_point(mask)
-        text = (region.name or str(region.id)).replace("$", r"\$")
-        half = unit * len(text) / 2
-        free = all(abs(row - r) > 3 * unit or abs(column - c) > half + h for r, c, h in written)
-        if labels and free:  # a label that would cover another is left out
-            written.append((row, column, half))
-            style = {"color": "white", "fontsize": 6, "path_effects": _HALO}
-            ax.text(column, row, text, ha="center", va="center", **style)
+        outline = {"colors": [colour], "linewidths": 1.2, "extent": (-1, width, -1, height)}
+        ax.contour(np.pad(mask, 1), [0.5], **outline)
+        if labels:
+            _label(ax, region, mask, written)
+    ax.set_xlim(-0.5, width - 0.5)
+    ax.set_ylim(height - 0.5, -0.5)
+
+
+def _label(
+    ax: Axes, region: Region, mask: np.ndarray, written: list[tuple[float, float, float]]
+) -> None:
+    """Name a region inside it, or above it where it is small; not over another name."""
+    letter = mask.shape[1] / 45  # about the width of one in a panel of three
+    text = region.name or str(region.id)
+    half = letter * len(text) / 2
+    row, column = map(float, deepest_point(mask))
+    _, y, columns, rows = region.pixel_box
+    if columns < 2 * half and rows < 5 * letter:
+        row = y - 2 * letter if y > 3 * letter else y + rows + 2 * letter
+    column = min(max(column, half), mask.shape[1] - half)
+    if any(abs(row - r) < 3 * letter and abs(column - c) < half + h for r, c, h in written):
+        return
+    written.append((row, column, half))
+    style = {"color": "white", "fontsize": 6, "path_effects": _HALO}
+    ax.text(column, row, text.replace("$", r"\$"), ha="center", va="center", **style)
 
 
 def deepest_point(mask: np.ndarray) -> tuple[int, int]:
