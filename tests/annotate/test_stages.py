@@ -319,10 +319,19 @@ def test_a_plan_without_regions_ends():
     assert plan.ready() == [] and plan.finished and final_captions(plan) == []
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"most": 0}, {"max_overlap": 0.0}])
-def test_settings_out_of_range(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rounds": 0}, "rounds must be at least 1, not 0"),
+        ({"most": -2}, "most must be at least 1, not -2"),
+        ({"max_overlap": 0.0}, "max_overlap must be above 0, not 0.0"),
+        ({"max_overlap": float("nan")}, "max_overlap must be above 0, not nan"),
+    ],
+)
+def test_settings_out_of_range(wrong, said):
+    with pytest.raises(ValueError) as error:
         CheckSettings(**wrong)
+    assert str(error.value) == said
 
 
 def test_captions_are_compared_without_case_articles_and_punctuation():

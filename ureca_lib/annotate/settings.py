@@ -90,10 +90,11 @@ class CheckSettings:
     most: int = field(default=8, metadata={"help": "look-alikes shown in a round after the first"})
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.most < 1 or self.max_overlap <= 0:
-            raise ValueError(
-                f"rounds and most are at least 1 and max_overlap is above 0, not {self}"
-            )
+        for name in ("rounds", "most"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.max_overlap > 0:
+            raise ValueError(f"max_overlap must be above 0, not {self.max_overlap}")
 
 
 @dataclass(frozen=True)
