@@ -429,6 +429,26 @@ def test_files_of_an_earlier_export_go_and_others_stay(tmp_path, write_store, fi
     assert path.is_file() and not (out / "val.jsonl").exists()
 
 
+@pytest.mark.parametrize("manifest", [None, '{"name": "a web page"}', '{"files": ["x.png"]}'])
+def test_a_folder_of_something_else_is_refused(tmp_path, write_store, finals, manifest):
+    path, out = write_store(tmp_path, {"photos/a.json": finals()}), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.md").write_text("mine")
+    if manifest:
+        (out / "manifest.json").write_text(manifest)
+    before = contents(out)
+    with pytest.raises(ExportError, match=f"{re.escape(str(out))}: the folder is not empty"):
+        export_dataset(path, out, progress=False)
+    assert contents(out) == before
+
+
+def test_an_empty_folder_is_filled(tmp_path, write_store, finals):
+    path, out = write_store(tmp_path, {"photos/a.json": finals()}), tmp_path / "out"
+    (out / ".partial.old").mkdir(parents=True)  # of an export that was killed
+    assert export_dataset(path, out, progress=False).folder == out
+    assert (out / "train.jsonl").is_file()
+
+
 @pytest.fixture
 def app():
     app = typer.Typer()

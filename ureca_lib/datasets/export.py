@@ -104,7 +104,7 @@ def export_dataset(
     Raises:
         StoreError: there is no store, or it cannot be read.
         ExportError: no image is finished, masks are gone or changed since they were captioned,
-            or a split's name cannot be that of a file.
+            a split's name cannot be that of a file, or the folder holds what no export wrote.
     """
     if not isinstance(store, Store):
         with Store(store, create=False) as opened:
@@ -199,6 +199,13 @@ class _Folder:
 
     def __init__(self, path: Path):
         self.path, self._made = path, not path.exists()
+        # hidden files do not count: the system's, and what a killed export left
+        others = path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir())
+        if others and _listed(path / MANIFEST) is None:
+            raise ExportError(
+                f"{path}: the folder is not empty and holds no data set (no {MANIFEST} of an "
+                "export); name a new or an empty folder"
+            )
 
     def __enter__(self) -> _Folder:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -219,7 +226,7 @@ class _Folder:
         names = sorted(path.relative_to(self.partial).as_posix() for path in found)
         entries = {name: _entry(self.partial / name) for name in names}
         self.write(MANIFEST, json.dumps({"files": entries}, indent=1) + "\n")
-        old = _listed(self.path / MANIFEST)
+        old = _listed(self.path / MANIFEST) or set()
         for name in (*names, MANIFEST):
             (self.path / name).parent.mkdir(exist_ok=True)
             (self.partial / name).replace(self.path / name)
@@ -237,10 +244,10 @@ def _entry(path: Path) -> dict[str, Any]:
 _OURS = re.compile(r"(parquet/|coco/(captions|instances)_)?\w+(\.\w+)*\.(jsonl|parquet|json|md)")
 
 
-def _listed(manifest: Path) -> set[str]:
-    """Files of an earlier export; none where the manifest cannot be read."""
+def _listed(manifest: Path) -> set[str] | None:
+    """Files of an earlier export; None where that is no manifest of one."""
     try:
         names = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        return {name for name in names if _OURS.fullmatch(name)}
+        return {name for name in names if _OURS.fullmatch(name)} or None
     except (OSError, ValueError, KeyError, TypeError):
-        return set()
+        return None
