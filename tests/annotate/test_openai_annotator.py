@@ -266,6 +266,21 @@ def test_a_server_that_is_not_there():
     assert annotator.calls == 3
 
 
+def test_a_server_that_was_never_there_is_given_up_soon_and_a_lost_one_is_not():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+    never = OpenAIAnnotator("tiny", url, backoff=0.01)
+    with pytest.raises(AnnotatorUnavailableError, match=r"refused.*2 retries"):
+        never.answer(question())
+    assert never.calls == 3 and never.max_retries == 6
+    with FaultyServer() as server:
+        lost = annotator_of(server, max_retries=4)
+        assert lost.answer(question()).status == "done"
+    with pytest.raises(AnnotatorUnavailableError, match="4 retries"):
+        lost.answer(question())
+
+
 def test_many_lost_questions_in_a_row_end_the_run(server):
     annotator = annotator_of(server, max_retries=0, give_up_after=3)
     bad = error(500)

@@ -35,6 +35,7 @@ from ureca_lib.annotate.replies import Draft, NoAnswerError, Turn, answer_checke
 
 OPENAI_URL = "https://api.openai.com/v1"
 _MAX_BACKOFF = 60.0  # seconds
+_FIRST_RETRIES = 2  # of a question while no connection was ever made: the address may be wrong
 _TOKEN_PIXELS = 28 * 28  # of an image, as InternVL2.5 and Qwen2-VL count
 _TOKEN_CHARACTERS = 4
 _FATAL = {
@@ -57,6 +58,7 @@ class _Budget:
         self._reserved = 0
         self.calls = self.tokens = 0
         self.lost = 0  # questions in a row
+        self.reached = False  # there was a connection once
 
     def reserve(self, tokens: int) -> None:
         """Count a call, and set tokens aside; waits while calls in flight may give some back."""
@@ -125,7 +127,11 @@ class OpenAIAnnotator:
         default=120.0, metadata={"help": "seconds that a call may take, and may stay silent"}
     )
     max_retries: int = field(
-        default=6, metadata={"help": "of a question, on 429, 5xx, timeouts, lost or broken replies"}
+        default=6,
+        metadata={
+            "help": "of a question, on 429, 5xx, timeouts, lost or broken replies; 2 while no "
+            "connection was ever made"
+        },
     )
     backoff: float = field(
         default=1.0, metadata={"help": "seconds before the first retry, then doubled, with jitter"}
@@ -224,20 +230,24 @@ class OpenAIAnnotator:
             except NoAnswerError as error:
                 raise NoAnswerError(str(error), attempts) from None
             else:
-                self._budget.lost = 0
+                self._budget.lost, self._budget.reached = 0, True
                 return replace(draft, attempts=attempts)
 
     def _wait(self, question: _Question, fault: FaultyReplyError, attempts: int) -> None:
         """Wait before a retry; an error where there is none left, or where it would be too long."""
+        self._budget.reached = self._budget.reached or fault.reached
+        retries = self.max_retries
+        if not self._budget.reached:
+            retries = min(retries, _FIRST_RETRIES)
         backoff = min(_MAX_BACKOFF, self.backoff * 2.0 ** min(question.retries, 60))
         seconds = max(fault.wait, backoff * random.uniform(0.5, 1.0))
-        if question.retries < self.max_retries and question.waited + seconds <= self.max_wait:
+        if question.retries < retries and question.waited + seconds <= self.max_wait:
             question.retries += 1
             question.waited += seconds
             time.sleep(seconds)
             return
         why = f"given up after {question.retries} retries"
-        if question.retries < self.max_retries:
+        if question.retries < retries:
             why = f"another wait of {seconds:.0f} s goes over max_wait, {self.max_wait:g} s"
         message = f"{self._address}: {fault}; {why}"
         if not fault.reached or self._budget.lose() >= self.give_up_after:
