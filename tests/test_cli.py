@@ -114,12 +114,22 @@ def test_what_is_not_there_is_an_error_with_its_name(words, tmp_path, monkeypatc
     assert result.exit_code == 2 and "nowhere" in result.output
 
 
-def test_annotate_goes_on_past_what_is_not_there_and_status_says_why(coins, tmp_path):
+def test_annotate_goes_on_past_what_cannot_be_read_and_says_why(coins, tmp_path):
+    store, text = tmp_path / "captions.sqlite", tmp_path / "notes.txt"
+    text.write_text("no JSON")
+    result = ureca("annotate", text, coins, "--out", store, "--no-progress")
+    assert result.exit_code == 1
+    assert "2 images: 1 done, 1 unreadable" in result.output
+    assert "failed: " in result.stderr and "notes.txt" in result.stderr
+    assert "notes.txt" in ureca("status", store).output
+
+
+def test_annotate_refuses_what_is_not_there_before_it_writes(coins, tmp_path):
     store = tmp_path / "captions.sqlite"
     result = ureca("annotate", tmp_path / "nowhere.json", coins, "--out", store, "--no-progress")
-    assert result.exit_code == 1
-    assert "1 done" in result.output and "1 unreadable" in result.output
-    assert "nowhere.json" in ureca("status", store).output
+    assert result.exit_code == 2
+    assert "nowhere.json" in result.output and "Traceback" not in result.output
+    assert not store.exists()
 
 
 def test_parameters_of_a_run_take_two_words_or_one(root, tmp_path):

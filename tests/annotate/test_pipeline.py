@@ -316,23 +316,28 @@ def test_bad_images_are_recorded_and_the_others_go_on(folder, tmp_path):
     good = (folder / "image_0.json").read_text()
     (folder / "b_nophoto.json").write_text(good.replace("image_0.png", "gone.png"))
     (folder / "image_1.png").write_bytes((folder / "image_1.png").read_bytes()[:200])
-    missing = folder / "missing.json"
-    summary = run([folder, missing], tmp_path / "s.db", FakeAnnotator())
-    assert (summary.failed, summary.done) == (4, 2)
+    summary = run(folder, tmp_path / "s.db", FakeAnnotator())
+    assert (summary.failed, summary.done) == (3, 2)
     with Store(tmp_path / "s.db") as store:
         errors = {row.image: row.error for row in store.images() if row.status == "failed"}
         shown = str(read_status(store))
-    assert set(errors) == {
-        f"photos/{n}.json" for n in ("a_truncated", "b_nophoto", "image_1", "missing")
-    }
+    assert set(errors) == {f"photos/{n}.json" for n in ("a_truncated", "b_nophoto", "image_1")}
+    assert sorted(summary.failures) == sorted(errors.items())
     assert "a_truncated.json" in errors["photos/a_truncated.json"]
     assert "gone.png" in errors["photos/b_nophoto.json"]
     assert "image_1.png" in errors["photos/image_1.json"]
-    assert "missing.json" in errors["photos/missing.json"]
-    assert "4 train failed" in shown and "gone.png" in shown
+    assert "3 train failed" in shown and "gone.png" in shown
     # once mended, it is done
     write_images(folder, 2)
     assert run(folder / "image_1.json", tmp_path / "s.db", FakeAnnotator()).complete
+
+
+@pytest.mark.parametrize("name", ["missing.json", "missing.png", "missing"])
+def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(folder, tmp_path, name):
+    annotator = FakeAnnotator()
+    with pytest.raises(FileNotFoundError, match=name):
+        run([folder, folder / name], tmp_path / "new" / "s.db", annotator)
+    assert annotator.calls == [] and not (tmp_path / "new").exists()
 
 
 def test_a_bad_mask_fails_its_image_or_is_left_out(folder, tmp_path):
@@ -457,10 +462,34 @@ def test_another_process_takes_other_images(folder, tmp_path):
     with Store(store) as other:
         other.register([("photos/image_1.json", "train")])
         assert other.claim("photos/image_1.json")
-        summary = run(folder, store, FakeAnnotator())
+        summary = run(folder, store, FakeAnnotator(), wait=False)
         assert (summary.done, summary.elsewhere, summary.complete) == (2, 1, False)
+        assert "1 in another process" in str(summary)
     summary = run(folder, store, FakeAnnotator())
     assert (summary.done, summary.already, summary.complete) == (1, 2, True)
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_an_image_of_another_process_is_waited_for(folder, tmp_path, expected, finishes):
+    name = "photos/image_1.json"
+    with Store(tmp_path / "s.db") as other:
+        other.register([(name, "train")])
+        assert other.claim(name)
+        found, annotator = [], FakeAnnotator()
+        waiting = threading.Thread(
+            target=lambda: found.append(run(folder, tmp_path / "s.db", annotator))
+        )
+        waiting.start()
+        waiting.join(timeout=2.0)
+        assert waiting.is_alive() and not found  # the others are done by now
+        if finishes:
+            run(folder / "image_1.json", other, FakeAnnotator())
+    waiting.join(timeout=30)
+    (summary,) = found
+    assert summary.complete and (summary.already, summary.done) == (finishes, 3 - finishes)
+    assert {r.image.file_name for r in annotator.requests} >= {"image_0.png", "image_2.png"}
+    assert finishes != ("image_1.png" in {r.image.file_name for r in annotator.requests})
+    assert contents(tmp_path / "s.db") == expected
 
 
 def test_two_runs_at_once_share_the_work(tmp_path, request):
@@ -566,12 +595,15 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
         assert used["check"]["rounds"] == 1 and used["verify_splits"] == ["test"]
     again = runner.invoke(app, command)
     assert again.exit_code == 0 and "3 were done before" in again.output
+    assert "the store holds 21 regions; 0 calls" in again.output
+    assert "unreadable" not in again.output and "another process" not in again.output
     shown = runner.invoke(app, ["status", store])
     assert shown.exit_code == 0 and "21 unique" in shown.output
     bad = folder / "bad.json"
     bad.write_text("{")
     failed = runner.invoke(app, [*command, "--no-strict"])
     assert failed.exit_code == 1 and "1 unreadable" in failed.output
+    assert failed.stderr.count("failed: ") == 1 and "bad.json" in failed.stderr
     assert "bad.json" in runner.invoke(app, ["status", store]).output
 
 
@@ -594,6 +626,7 @@ def test_commands_with_wrong_options(app, folder, tmp_path, options, said):
     command = ["annotate", str(folder), "-o", str(tmp_path / "s.db"), *options]
     wrong = CliRunner().invoke(app, command)
     assert wrong.exit_code == 2 and said in wrong.output
+    assert "Traceback" not in wrong.output
     missing = CliRunner().invoke(app, ["status", str(tmp_path / "none.db")])
     assert missing.exit_code == 2 and "there is no store" in missing.output
 

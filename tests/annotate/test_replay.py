@@ -54,5 +54,36 @@ def test_texts_are_those_of_the_store(work):
 
 
 def test_an_image_that_is_not_in_the_store_is_an_error(tmp_path):
-    with Store(tmp_path / "s.sqlite") as store, pytest.raises(StoreError, match=r"coins\.json"):
+    with (
+        Store(tmp_path / "s.sqlite") as store,
+        pytest.raises(StoreError, match=r"coins\.json is not in this store"),
+    ):
         AnnotatedImage(PHOTOS / "coins.json", store)
+
+
+class Gone(AttributeAnnotator):
+    """A server that is not there."""
+
+    def answer(self, request):
+        raise ConnectionError("no server")
+
+
+def test_an_image_that_is_not_finished_is_an_error_that_says_why(tmp_path):
+    path = tmp_path / "coins.json"
+    path.write_text((PHOTOS / "coins.json").read_text())
+    with Store(tmp_path / "s.sqlite") as store:
+        annotate_images(path, store, AttributeAnnotator(), progress=False)
+        with pytest.raises(StoreError, match=r"coins\.json failed: .*coins\.png"):
+            AnnotatedImage(path, store)
+        shutil.copy(PHOTOS / "coins.png", tmp_path)
+        annotate_images(path, store, Gone(), progress=False)
+        with pytest.raises(StoreError, match=r"not finished: the latest run stopped: .*no server"):
+            AnnotatedImage(path, store)
+        with Store(store.path) as other:
+            assert other.claim("coins.json")
+            summary = annotate_images(path, store, AttributeAnnotator(), wait=False, progress=False)
+            assert summary.elsewhere == 1
+            with pytest.raises(StoreError, match="another process is working on it"):
+                AnnotatedImage(path, store)
+        annotate_images(path, store, AttributeAnnotator(), progress=False)
+        assert AnnotatedImage(path, store).captions

@@ -62,6 +62,10 @@ def annotate(
     retry_failed: Annotated[
         bool, typer.Option(help="Ask again what failed in an earlier run.")
     ] = True,
+    wait: Annotated[
+        bool,
+        typer.Option(help="Wait for images that another process has; --no-wait leaves them."),
+    ] = True,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
     """Caption every region of the images uniquely; goes on where an earlier run stopped."""
@@ -86,13 +90,18 @@ def annotate(
             verifier=verifier,
             features=_features(dino, device),
             in_flight=in_flight,
+            wait=wait,
             progress=progress,
         )
     except (ValueError, OSError, StoreError, ImportError, AnnotatorUnavailableError) as error:
         raise _stop(error) from None
     typer.echo(f"{summary}\nstore: {out}")
+    for image, reason in summary.failures:
+        # the reason of a file that cannot be read names it already
+        named = Path(image).name in reason
+        typer.echo(f"failed: {reason if named else f'{image}: {reason}'}", err=True)
     if not summary.complete:
-        typer.echo(f"why: ureca status {out}; run the same command again to go on", err=True)
+        typer.echo(f"more: ureca status {out}; run the same command again to go on", err=True)
         raise typer.Exit(1)
 
 

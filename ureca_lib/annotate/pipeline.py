@@ -29,6 +29,7 @@ def annotate_images(
     verifier: Annotator | None = None,
     features: RegionFeatures | None = None,
     in_flight: int | None = None,
+    wait: bool = True,
     progress: bool = True,
 ) -> Summary:
     """Caption every region of the images; what the store holds already is not asked again.
@@ -47,6 +48,8 @@ def annotate_images(
         verifier: asked in stage 5; None asks the split's annotator.
         features: that look-alikes are found by; None takes `ColorTextureFeatures`.
         in_flight: most calls of an annotator at a time, if less than it takes.
+        wait: at the end, for images that another process has: they are taken over if it ends
+            without finishing them. False leaves them to it.
         progress: show a bar.
 
     Returns:
@@ -54,6 +57,7 @@ def annotate_images(
 
     Raises:
         ValueError: a split without an annotator, in_flight below 1, or image names that clash.
+        FileNotFoundError: a path that was given does not exist; nothing is written.
         StoreError: the store cannot be used.
         KeyboardInterrupt: after the calls in flight have been kept.
     """
@@ -61,9 +65,10 @@ def annotate_images(
         raise ValueError(f"in_flight is at least 1, not {in_flight}")
     settings, features = settings or PipelineSettings(), features or ColorTextureFeatures()
     rule = splits or SplitRule()
+    # before the store is made: a wrong path leaves nothing behind
+    sources = find_sources(images, store.path if isinstance(store, Store) else Path(store))
     with nullcontext(store) if isinstance(store, Store) else Store(store) as opened:
-        sources = find_sources(images, opened.path)
         of_image = {source.name: rule.split_of(source.name) for source in sources}
         lanes = lanes_of_splits(set(of_image.values()), annotator, verifier, in_flight)
         with tqdm(total=len(sources), unit="image", disable=not progress) as bar:
-            return Run(opened, settings, features, of_image, lanes, bar).go(sources)
+            return Run(opened, settings, features, of_image, lanes, bar, wait).go(sources)

@@ -11,6 +11,7 @@ from ureca_lib.annotate.prompts import Prompt, fill_prompt
 from ureca_lib.annotate.protocol import Context, Stage
 from ureca_lib.annotate.records import Answer, FinalCaption, Step
 from ureca_lib.annotate.settings import PipelineSettings
+from ureca_lib.annotate.sources import name_of
 from ureca_lib.annotate.stages import ImagePlan
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.annotate.views import ImageViews, stage_views
@@ -27,7 +28,8 @@ class AnnotatedImage:
         settings: of the run.
 
     Raises:
-        StoreError: the store has not finished this image.
+        StoreError: the store has not finished this image, and why: it is not in it, failed, is
+            another process's, or the run was stopped.
     """
 
     def __init__(
@@ -35,10 +37,7 @@ class AnnotatedImage:
     ):
         settings = settings or PipelineSettings()
         wanted = Path(json_path).resolve()
-        rows = [row for row in store.images() if row.path and Path(row.path).resolve() == wanted]
-        if not rows or rows[0].status not in ("done", "partial"):
-            raise StoreError(f"{store.path}: {json_path} is not finished in this store")
-        name = rows[0].image
+        name = _find(wanted, store)
         self.image: RegionImage = load_sa1b(wanted, strict=settings.strict)
         self.tree = settings.tree.build(self.image.regions)
         self.answers: dict[Step, Answer] = store.answers(name)
@@ -79,3 +78,29 @@ class AnnotatedImage:
         """The pictures that were shown."""
         context = self.context(stage, region_id)
         return stage_views(stage, self.image_views, self.tree, region_id, context)
+
+
+def _find(wanted: Path, store: Store) -> str:
+    """The name of a finished image.
+
+    Raises:
+        StoreError: why there is none.
+    """
+    rows = store.images()
+    name = name_of(wanted, store.path)
+    # one that was never finished has no path yet, and a store may have been moved
+    found = [row for row in rows if row.image == name]
+    found = found or [row for row in rows if row.path and Path(row.path).resolve() == wanted]
+    if not found:
+        raise StoreError(f"{store.path}: {wanted} is not in this store")
+    row = found[0]
+    if row.status in ("done", "partial"):
+        return row.image
+    start = f"{store.path}: {wanted}"
+    if store.is_held(row.image):
+        raise StoreError(f"{start} is not finished: another process is working on it")
+    if row.status == "failed":
+        raise StoreError(f"{start} failed: {row.error}")
+    stopped = store.rows("SELECT stopped FROM runs ORDER BY id DESC LIMIT 1")
+    why = f": the latest run stopped: {stopped[0][0]}" if stopped and stopped[0][0] else ""
+    raise StoreError(f"{start} is not finished{why}")

@@ -28,11 +28,12 @@ from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import Source
 from ureca_lib.annotate.store import Store, StoreError
-from ureca_lib.annotate.summary import Summary
+from ureca_lib.annotate.summary import MOST_FAILURES, Summary, counted
 from ureca_lib.regions import RegionError
 
 VERSION = 1  # of what the pipeline does with the same settings
 _OPENERS = 2  # threads that load images
+_POLL = 0.2  # seconds between two looks at images that another process has
 _NOTE = 2.0  # seconds between two notes of how far a run has come
 
 
@@ -46,6 +47,7 @@ class Run:
         splits: for each image's name its split.
         lanes: for each split its annotators.
         bar: shows the images that are finished.
+        wait: for images that another process has, as long as it lives.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class Run:
         splits: Mapping[str, str],
         lanes: Mapping[str, Pair],
         bar: tqdm,
+        wait: bool,
     ):
         self.store, self.settings, self.features = store, settings, features
-        self.splits, self.pairs, self.bar = splits, lanes, bar
+        self.splits, self.pairs, self.bar, self._wait = splits, lanes, bar, wait
         self.lanes = list(dict.fromkeys(lane for pair in lanes.values() for lane in pair))
         most = max((lane.calls for lane in self.lanes), default=1)
         self.summary, self._most_open = Summary(images=len(splits)), settings.open_images or most
@@ -75,6 +78,7 @@ class Run:
         self._loader = ThreadPoolExecutor(_OPENERS, "open")
         try:
             self._work()
+            ((self.summary.stored,),) = self.store.rows("SELECT count(*) FROM captions")
         except KeyboardInterrupt:
             self.summary.stopped = "interrupted"
             raise
@@ -104,13 +108,29 @@ class Run:
                 self._hand_out()
                 self._open_more()
             if not self._opening and not any(lane.busy for lane in self.lanes):
-                return
+                if not self._look_again():
+                    return
+                continue
             what, future = self._events.get()
             if isinstance(what, Source):
                 self._opened(what, future)
             else:
                 self._answered(*what, future)
             self._note()
+
+    def _look_again(self) -> bool:
+        """Put images that another process had back into the queue; False where none is left.
+
+        Once at least, for it may have ended before it came to them. Nothing is held here
+        meanwhile, so that no two processes wait for each other.
+        """
+        if self.summary.stopped or not self._held or (self._again and not self._wait):
+            return False
+        if self._wait:
+            self._note()
+            time.sleep(_POLL)
+        self._queue, self._held, self._again = iter(self._held), [], True
+        return True
 
     def _hand_out(self) -> None:
         for lane in self.lanes:
@@ -155,16 +175,12 @@ class Run:
             same = row.inputs is not None and row.inputs == self._inputs(source, row.photo)
             failed = row.status in ("partial", "failed")
             if same and (row.status == "done" or (failed and not self.settings.retry_failed)):
-                self._count(row.status if failed else "already")
+                self._count(source.name, row.status if failed else "already", row.error)
             elif self.store.claim(source.name):
                 self._claimed.add(source.name)
                 return source
             else:
                 self._held.append(source)
-        if self._held and not self._open and not self._opening and not self._again:
-            # once more: the other process may have ended before it came to them
-            self._queue, self._held, self._again = iter(self._held), [], True
-            return self._next_source()
         return None
 
     def _inputs(self, source: Source, photo: str | None) -> str | None:
@@ -223,7 +239,8 @@ class Run:
     def _finish(self, work: OpenImage) -> None:
         image, name = work.image, work.source.name
         answers, captions = work.plan.answers.values(), final_captions(work.plan)
-        failed = sum(answer.status == "failed" for answer in answers)
+        errors = [answer.error for answer in answers if answer.status == "failed"]
+        failed = f"{counted(len(errors), 'answer')} failed: {min(errors)}" if errors else None
         status = "partial" if failed else "done"
         photo = str(image.photo) if image.photo else None
         self.store.finish(
@@ -231,7 +248,7 @@ class Run:
                 name,
                 self.splits[name],
                 status,
-                f"{failed} answers failed" if failed else None,
+                failed,
                 None if work.source.path is None else str(work.source.path),
                 photo,
                 image.width,
@@ -243,7 +260,7 @@ class Run:
             captions,
         )
         self.summary.states.update(caption.state for caption in captions)
-        self._end(name, status)
+        self._end(name, status, failed)
 
     def _fail(self, source: Source, error: Exception) -> None:
         """Record why an image could not be worked on; the others go on."""
@@ -258,15 +275,17 @@ class Run:
         self.store.finish(
             ImageRow(source.name, split, "failed", reason, path, None, *size, (), inputs)
         )
-        self._end(source.name, "failed")
+        self._end(source.name, "failed", reason)
 
-    def _end(self, name: str, status: str) -> None:
+    def _end(self, name: str, status: str, reason: str | None) -> None:
         self._open.pop(name, None)
         self._claimed.discard(name)
-        self._count(status)
+        self._count(name, status, reason)
 
-    def _count(self, status: str) -> None:
+    def _count(self, name: str, status: str, reason: str | None) -> None:
         setattr(self.summary, status, getattr(self.summary, status) + 1)
+        if status in ("partial", "failed") and len(self.summary.failures) < MOST_FAILURES:
+            self.summary.failures.append((name, reason or "no reason is known"))
         self.bar.update()
 
     def _note(self, last: bool = False) -> None:
@@ -275,6 +294,8 @@ class Run:
         if not last and now - self._noted < _NOTE:
             return
         self._noted, summary = now, self.summary
+        waits = bool(self._held) and not self._open and not last
+        self.bar.set_description("waiting for another process" if waits else None, refresh=False)
         self.bar.set_postfix(calls=summary.calls, kept=summary.reused)
         finished = summary.done + summary.partial
         self.store.update_run(self._number, finished, summary.calls, summary.stopped)

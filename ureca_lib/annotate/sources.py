@@ -93,6 +93,7 @@ def find_sources(images: Iterable[SourceLike] | SourceLike, store: Path) -> list
     Raises:
         ValueError: a folder without annotation files, or two images in memory with one name, or
             one with none.
+        FileNotFoundError: a path that does not exist.
     """
     if isinstance(images, (str, Path, RegionImage)):
         images = [images]
@@ -105,9 +106,14 @@ def find_sources(images: Iterable[SourceLike] | SourceLike, store: Path) -> list
             found[source.name] = source
         else:
             for path, photo in _files(Path(image)):
-                name = Path(os.path.relpath(path.resolve(), store.resolve().parent)).as_posix()
+                name = name_of(path, store)
                 found.setdefault(name, Source(name, path, partial(_load, path, photo)))
     return list(found.values())
+
+
+def name_of(path: Path, store: Path) -> str:
+    """What an annotation file is called in a store: its path from the store's folder."""
+    return Path(os.path.relpath(path.resolve(), store.resolve().parent)).as_posix()
 
 
 def _in_memory(image: RegionImage) -> Source:
@@ -119,6 +125,8 @@ def _in_memory(image: RegionImage) -> Source:
 
 def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
     """Annotation files, and the photo where one was named."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file or folder")
     if path.is_dir():
         files = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
         if not files:

@@ -206,6 +206,12 @@ class Store:
             )
             return True
 
+    def is_held(self, image: str) -> bool:
+        """Whether another process, which lives, works on an image."""
+        own = None if self._lease is None else self._lease.worker
+        found = self.rows("SELECT worker FROM images WHERE image=?", image)
+        return any(w not in (None, own) and is_alive(self.path, w) for (w,) in found)
+
     def release(self, image: str) -> None:
         """Give an image back unfinished."""
         with self._write() as connection:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from ureca_lib.annotate.records import STATES
 
+MOST_FAILURES = 5  # of which a summary says where and why
+
 
 @dataclass
 class Summary:
@@ -21,6 +23,8 @@ class Summary:
     calls: int = 0  # of an annotator
     reused: int = 0  # answers taken from the store
     states: Counter[str] = field(default_factory=Counter)  # of the regions finished by this run
+    stored: int = 0  # regions of finished images that the store holds at the end
+    failures: list[tuple[str, str]] = field(default_factory=list)  # the first: image, why
     stopped: str | None = None  # why the run ended early
     seconds: float = 0.0
 
@@ -30,11 +34,29 @@ class Summary:
         return self.stopped is None and self.images == self.already + self.done
 
     def __str__(self) -> str:
-        states = ", ".join(f"{self.states[state]} {state}" for state in STATES)
-        text = (
-            f"{self.images} images: {self.done} done, {self.already} were done before, "
-            f"{self.partial} with failed answers, {self.failed} unreadable, "
-            f"{self.elsewhere} in another process; regions: {states}; "
-            f"{self.calls} calls, {self.reused} answers kept, {self.seconds:.1f} s"
+        images = _counts(
+            (self.done, "done"),
+            (self.already, "were done before"),
+            (self.partial, "with failed answers"),
+            (self.failed, "unreadable"),
+            (self.elsewhere, "in another process"),
         )
-        return text if self.stopped is None else f"{text}; stopped: {self.stopped}"
+        parts = [f"{counted(self.images, 'image')}: {images or 'none finished'}"]
+        if states := _counts(*((self.states[state], state) for state in STATES)):
+            parts.append(f"regions: {states}")
+        elif self.already:
+            parts.append(f"the store holds {counted(self.stored, 'region')}")
+        kept = f", {counted(self.reused, 'answer')} kept" if self.reused else ""
+        parts.append(f"{counted(self.calls, 'call')}{kept}, {self.seconds:.1f} s")
+        if self.stopped is not None:
+            parts.append(f"stopped: {self.stopped}")
+        return "; ".join(parts)
+
+
+def _counts(*counts: tuple[int, str]) -> str:
+    return ", ".join(f"{count} {what}" for count, what in counts if count)
+
+
+def counted(count: int, what: str) -> str:
+    """A number and a noun: 1 image, 2 images."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
