@@ -161,7 +161,7 @@ def tree_figure(regions: RegionImage, tree: MaskTree) -> Figure:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(PAGE_WIDTH, height), layout="constrained", width_ratios=[1, 1.1]
     )
-    draw_regions(left, regions.pixels, regions.regions, labels=True)
+    draw_regions(left, regions.pixels, regions.regions, fill=0.1)
     left.set_anchor("N")
     tree.plot(right)
     return figure
