@@ -100,17 +100,30 @@ class PublishedDataset:
         """How many images have captions and a JSON of masks."""
         return len(self._lines)
 
+    @property
+    def images(self) -> list[tuple[str, str]]:
+        """The names (photo, JSON of masks) of each image, in the order of the iteration."""
+        return list(self._lines)
+
     def __iter__(self) -> Iterator[PublishedImage]:
         self._unused = []
+        for name in self._lines:
+            found = self.read(name)
+            if found is not None:
+                yield found
+
+    def read(self, name: tuple[str, str]) -> PublishedImage | None:
+        """One of `images`; None where `strict=False` leaves out each of its rows.
+
+        Raises:
+            PublishedError: see the class; KeyError: no such image.
+        """
+        places, rows = self._lines[name], []
         with self.path.open("rb") as file:
-            for (image, masks), places in self._lines.items():
-                rows = []
-                for line, offset in zip(places[::2], places[1::2], strict=True):
-                    file.seek(offset)
-                    rows.append((line, _parsed(self.path, line, file.readline())))
-                found = self._image(image, self._files[masks][0], rows)
-                if found is not None:
-                    yield found
+            for line, offset in zip(places[::2], places[1::2], strict=True):
+                file.seek(offset)
+                rows.append((line, _parsed(self.path, line, file.readline())))
+        return self._image(name[0], self._files[name[1]][0], rows)
 
     def _index_lines(self) -> None:
         offset = 0
