@@ -9,8 +9,9 @@ from ureca_lib.figures.regions import (
     level_figure,
     tree_figure,
 )
+from ureca_lib.figures.saving import save_figure
 from ureca_lib.figures.stages import similarity_figure, statistics_figure, views_figure
-from ureca_lib.figures.style import PALETTE, save_figure, wrapped
+from ureca_lib.figures.style import PALETTE, wrapped
 from ureca_lib.figures.trees import containment_figure, granularity_figure, parent_figure
 
 __all__ = [

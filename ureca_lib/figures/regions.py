@@ -10,8 +10,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from scipy import ndimage
 
+from ureca_lib.figures.outlines import deepest_point
 from ureca_lib.figures.style import PAGE_WIDTH, PALETTE, TARGET_COLOUR, wrapped
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import Region, RegionImage
@@ -65,13 +65,6 @@ def _label(
     written.append((row, column, half))
     style = {"color": "white", "fontsize": 6, "path_effects": _HALO}
     ax.text(column, row, text.replace("$", r"\$"), ha="center", va="center", **style)
-
-
-def deepest_point(mask: np.ndarray) -> tuple[int, int]:
-    """(row, column) of the pixel farthest from the mask's edge: always inside it."""
-    distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    row, column = np.unravel_index(int(distance.argmax()), mask.shape)
-    return int(row), int(column)
 
 
 def level_figure(regions: RegionImage, tree: MaskTree, columns: int = 3) -> Figure:

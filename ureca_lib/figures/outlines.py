@@ -1,0 +1,97 @@
+"""Regions on photos: outlines that show on any photo, and the rest of it dimmed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from scipy import ndimage
+
+from ureca_lib.figures.style import TARGET_COLOUR
+from ureca_lib.regions import Region
+
+_DIMMED = 0.55  # of the brightness outside a region
+
+
+def draw_outline(
+    ax: Axes, region: Region, colour: str = TARGET_COLOUR, width: float = 1.4, dashed: bool = False
+) -> None:
+    """A region's edge in a colour, cased in black so that it shows on a photo of that colour.
+
+    Args:
+        ax: in the photo's pixels.
+        region: whose mask is drawn to where its pixels end.
+        colour: of the line.
+        width: of the line in points.
+        dashed: dash it.
+    """
+    x, y, columns, rows = region.pixel_box
+    # a margin closes the outline of a mask that touches the border
+    mask = np.pad(region.mask[y : y + rows, x : x + columns], 1)
+    places = (np.arange(x - 1, x + columns + 1), np.arange(y - 1, y + rows + 1))
+    lines = ax.contour(*places, mask, [0.5], colors=[colour], linewidths=width)
+    if dashed:
+        lines.set_linestyle((0, (2.5, 1.5)))
+    casing = patheffects.withStroke(linewidth=width + 1.0, foreground="black", alpha=0.75)
+    lines.set_path_effects([casing])
+
+
+def draw_photo(ax: Axes, image: np.ndarray, bright: Iterable[Region] | None = None) -> None:
+    """A photo that fills its axes; with regions, all outside them is dimmed.
+
+    Args:
+        ax: whose box has the photo's shape.
+        image: (H, W, 3) uint8.
+        bright: regions that keep their brightness; None keeps all of it.
+    """
+    shown = image
+    if bright is not None:
+        mask = np.zeros(image.shape[:2], bool)
+        for region in bright:
+            mask |= region.mask
+        shown = np.where(mask[..., None], image, (image * _DIMMED).astype(np.uint8))
+    ax.imshow(shown, aspect="auto", interpolation="antialiased")
+    ax.set_xlim(-0.5, image.shape[1] - 0.5)
+    ax.set_ylim(image.shape[0] - 0.5, -0.5)
+    ax.axis("off")
+
+
+def close_up(ax: Axes, region: Region, context: float = 0.6) -> None:
+    """Narrow axes that show a photo to a region and its surroundings, in the axes' own shape.
+
+    Args:
+        ax: shows the whole photo.
+        region: that is to be in the middle, as far as the photo's border lets it.
+        context: margin on each side, as a share of the region's longer side.
+    """
+    height, width = region.size
+    x, y, columns, rows = region.pixel_box
+    box = ax.get_window_extent()
+    shape = box.width / box.height
+    margin = 2 * context * max(columns, rows) + 12
+    wide = max(columns + margin, (rows + margin) * shape)
+    wide = min(wide, width, height * shape)
+    tall = wide / shape
+    left = min(max(x + (columns - wide) / 2, 0), width - wide) - 0.5
+    top = min(max(y + (rows - tall) / 2, 0), height - tall) - 0.5
+    ax.set_xlim(left, left + wide)
+    ax.set_ylim(top + tall, top)
+
+
+def anchor_point(region: Region, without: Iterable[Region] = ()) -> tuple[float, float]:
+    """(x, y) of a pixel well inside a region and, where it can be, in none of the others."""
+    mask = region.mask
+    free = mask.copy()
+    for other in without:
+        free &= ~other.mask
+    row, column = deepest_point(free if free.any() else mask)
+    return float(column), float(row)
+
+
+def deepest_point(mask: np.ndarray) -> tuple[int, int]:
+    """(row, column) of the pixel farthest from the mask's edge: always inside it."""
+    distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(distance.argmax()), mask.shape)
+    return int(row), int(column)
