@@ -9,7 +9,7 @@ from ureca_lib.runs.parameters import (
     notebook_parameters,
 )
 from ureca_lib.runs.record import RunRecord, record_metrics, show_versions
-from ureca_lib.runs.runner import RunFailedError, default_folder, run_notebook
+from ureca_lib.runs.runner import RunFailedError, default_folder, finished_run, run_notebook
 
 __all__ = [
     "NotebookError",
@@ -19,6 +19,7 @@ __all__ = [
     "RunRecord",
     "check_parameters",
     "default_folder",
+    "finished_run",
     "notebook_parameters",
     "record_metrics",
     "run_notebook",

@@ -86,11 +86,9 @@ def run_notebook(
     folder = Path(output_dir).resolve() if output_dir else default_folder(source)
     if "output_dir" in values:
         values["output_dir"] = str(folder)
-    key = run_key(source, values)
-    old = RunRecord.load(folder)
-    target = folder / source.name
-    if not force and old and (old.key, old.status) == (key, "done") and target.is_file():
+    if not force and (old := finished_run(source, values, folder)):
         return replace(old, repeated=True)
+    key, target = run_key(source, values), folder / source.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS_NAME).unlink(missing_ok=True)
     record = RunRecord(source.name, key, _shown(values, folder), "running", target.name)
@@ -119,6 +117,34 @@ def run_notebook(
     if record.status == "failed":
         raise RunFailedError(record, folder)
     return record
+
+
+def finished_run(
+    notebook: str | Path,
+    parameters: Mapping[str, Any],
+    output_dir: str | Path,
+    any_code: bool = False,
+) -> RunRecord | None:
+    """The record of a run that is done and need not be run again; None where there is none.
+
+    Args:
+        notebook: path of the notebook.
+        parameters: all of its parameters, checked.
+        output_dir: the run's folder.
+        any_code: a run with the same parameters counts even if the notebook or the library has
+            been changed since.
+    """
+    source, folder = Path(notebook).resolve(), Path(output_dir).resolve()
+    record = RunRecord.load(folder)
+    if not record or record.status != "done" or not (folder / source.name).is_file():
+        return None
+    if any_code:
+        values = {name: value for name, value in parameters.items() if name != "output_dir"}
+        then = {name: value for name, value in record.parameters.items() if name != "output_dir"}
+        same = (record.notebook, then) == (source.name, values)
+    else:
+        same = record.key == run_key(source, parameters)
+    return record if same else None
 
 
 def default_folder(notebook: Path) -> Path:
