@@ -166,7 +166,7 @@ def test_a_file_that_is_no_store_is_named(tmp_path):
     other.execute("CREATE TABLE songs (title TEXT)")
     other.commit()
     other.close()
-    with pytest.raises(StoreError, match=r"other\.db: not a store of version 1"):
+    with pytest.raises(StoreError, match=r"other\.db: not a store of version 2"):
         Store(tmp_path / "other.db")
 
 

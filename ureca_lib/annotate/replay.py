@@ -37,12 +37,12 @@ class AnnotatedImage:
     ):
         settings = settings or PipelineSettings()
         wanted = Path(json_path).resolve()
-        name = _find(wanted, store)
+        self.name = finished_name(wanted, store)
         self.image: RegionImage = load_sa1b(wanted, strict=settings.strict)
         self.tree = settings.tree.build(self.image.regions)
-        self.answers: dict[Step, Answer] = store.answers(name)
+        self.answers: dict[Step, Answer] = store.answers(self.name)
         self.finals: dict[RegionId, FinalCaption] = {
-            caption.region_id: caption for caption in store.captions(name)
+            caption.region_id: caption for caption in store.captions(self.name)
         }
         alike = {region_id: final.look_alikes for region_id, final in self.finals.items()}
         self._plan = ImagePlan(self.tree, settings.tree.chosen(self.tree), alike)
@@ -80,13 +80,14 @@ class AnnotatedImage:
         return stage_views(stage, self.image_views, self.tree, region_id, context)
 
 
-def _find(wanted: Path, store: Store) -> str:
-    """The name of a finished image.
+def finished_name(json_path: str | Path, store: Store) -> str:
+    """The name by which a store knows a finished image.
 
     Raises:
         StoreError: why there is none.
     """
     rows = store.images()
+    wanted = Path(json_path).resolve()
     name = name_of(wanted, store.path)
     # one that was never finished has no path yet, and a store may have been moved
     found = [row for row in rows if row.image == name]

@@ -7,10 +7,19 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from ureca_lib.annotate.records import Answer, FinalCaption, Step
+from ureca_lib.annotate.reviews import Review
 from ureca_lib.mask_tree import RegionId
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+SCHEMA_VERSION = 2
+# what version 2 has more than version 1; a row is a decision, and none is changed or deleted
+REVIEWS = """
+CREATE TABLE reviews (
+  id INTEGER PRIMARY KEY, image TEXT NOT NULL, region TEXT NOT NULL, decision TEXT NOT NULL,
+  text TEXT NOT NULL, previous TEXT NOT NULL, reviewer TEXT NOT NULL, time REAL NOT NULL,
+  note TEXT NOT NULL);
+CREATE INDEX reviews_by_image ON reviews (image)
+"""
+SCHEMA = f"""
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE runs (
   id INTEGER PRIMARY KEY, started REAL NOT NULL, updated REAL NOT NULL,
@@ -30,9 +39,13 @@ CREATE TABLE captions (
   state TEXT NOT NULL, reason TEXT, stage TEXT, round INTEGER NOT NULL, parent TEXT,
   depth INTEGER NOT NULL, height INTEGER NOT NULL, look_alikes TEXT NOT NULL,
   PRIMARY KEY (image, region)) WITHOUT ROWID;
+{REVIEWS.strip()};
 """
 SAVE_ANSWER = "INSERT OR REPLACE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 SAVE_CAPTION = "INSERT INTO captions VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+_REVIEW = "region, decision, text, previous, reviewer, time, note"
+SAVE_REVIEW = f"INSERT INTO reviews (image, {_REVIEW}) VALUES (?,?,?,?,?,?,?,?)"
+READ_REVIEWS = f"SELECT {_REVIEW} FROM reviews WHERE image=? ORDER BY id"
 READ_IMAGE = (
     "SELECT image, split, status, error, path, photo, width, height, left_out, inputs FROM images"
 )
@@ -100,3 +113,14 @@ def caption_of(row: tuple[Any, ...]) -> FinalCaption:
     _, region, _, text, state, reason, stage, number, parent, depth, height, alike = row
     place = (region_of(parent), depth, height, tuple(json.loads(alike)))
     return FinalCaption(region_of(region), text, state, reason, stage, number, *place)
+
+
+def review_row(image: str, review: Review) -> tuple[Any, ...]:
+    """The values of `SAVE_REVIEW`."""
+    region_id, *values = astuple(review)
+    return (image, region_key(region_id), *values)
+
+
+def review_of(row: tuple[Any, ...]) -> Review:
+    """A review from the columns of `READ_REVIEWS`."""
+    return Review(region_of(row[0]), *row[1:])

@@ -17,16 +17,20 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 from ureca_lib.annotate.leases import Lease, is_alive
 from ureca_lib.annotate.records import Answer, FinalCaption, Step
+from ureca_lib.annotate.reviews import Review
 from ureca_lib.annotate.schema import (
     READ_IMAGE,
+    READ_REVIEWS,
+    REVIEWS,
     SAVE_ANSWER,
     SAVE_CAPTION,
+    SAVE_REVIEW,
     SCHEMA,
     SCHEMA_VERSION,
     ImageRow,
@@ -36,6 +40,8 @@ from ureca_lib.annotate.schema import (
     caption_row,
     image_row,
     region_key,
+    review_of,
+    review_row,
 )
 
 _BUSY = 60.0  # seconds to wait for another process's write
@@ -80,8 +86,9 @@ class Store:
         with self._write():
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version == 0 and tables == 0:
-                for statement in SCHEMA.split(";\n"):
+            missing = SCHEMA if version == 0 and tables == 0 else REVIEWS if version == 1 else ""
+            if missing:
+                for statement in missing.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
@@ -271,3 +278,24 @@ class Store:
         """Where each region of an image ended, in file order; empty until the image is finished."""
         query = "SELECT * FROM captions WHERE image=? ORDER BY place"
         return [caption_of(row) for row in self.rows(query, image)]
+
+    def add_review(self, image: str, review: Review) -> Review:
+        """Commit what a person decided about a caption; earlier decisions stay.
+
+        Returns:
+            The review with its time.
+
+        Raises:
+            KeyError: the store has no such image, or no caption of such a region.
+        """
+        known = {caption.region_id for caption in self.captions(self.image(image).image)}
+        if review.region_id not in known:
+            raise KeyError(f"{self.path}: {image} has no caption of region {review.region_id!r}")
+        review = replace(review, time=review.time or time.time())
+        with self._write() as connection:
+            connection.execute(SAVE_REVIEW, review_row(image, review))
+        return review
+
+    def reviews(self, image: str) -> list[Review]:
+        """Every decision about an image's captions, the oldest first."""
+        return [review_of(row) for row in self.rows(READ_REVIEWS, image)]

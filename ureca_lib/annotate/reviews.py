@@ -1,0 +1,85 @@
+"""What people decide about captions: accepted, rejected or rewritten, with all that came before.
+
+The paper names the missing human check of its captions as a limitation (App. H). A store keeps
+each decision; none is ever overwritten, so several people may review one image, and what the
+pipeline had written stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from ureca_lib.annotate.records import FinalCaption
+from ureca_lib.mask_tree import RegionId
+
+Decision = Literal["accept", "reject", "edit"]
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
+# what a caption's reason says; reviewers' names stay in the store and do not go into a data set
+REASONS: dict[Decision, str] = {
+    "accept": "accepted in review",
+    "reject": "rejected in review",
+    "edit": "edited in review",
+}
+
+
+@dataclass(frozen=True)
+class Review:
+    """One decision of one person about one region's caption.
+
+    Args:
+        region_id: whose caption it is.
+        decision: "accept": it fits this region and no other of the image; "reject": it does not;
+            "edit": it did not, `text` does.
+        text: the caption after the decision; for "accept" and "reject" the one that was judged.
+        previous: the caption that the reviewer saw.
+        reviewer: who.
+        time: seconds since 1970; the store sets it where it is 0.
+        note: why, in the reviewer's words.
+
+    Raises:
+        ValueError: no such decision, nobody's, or an edit without a text.
+    """
+
+    region_id: RegionId
+    decision: Decision
+    text: str
+    previous: str
+    reviewer: str
+    time: float = 0.0
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.decision not in DECISIONS:
+            raise ValueError(f"a decision is {', '.join(DECISIONS)}, not {self.decision!r}")
+        if not self.reviewer.strip():
+            raise ValueError("a review needs the reviewer's name")
+        if not self.text.strip() and self.decision != "reject":
+            raise ValueError(f"region {self.region_id!r}: to {self.decision}, give a caption")
+        if self.decision != "edit" and self.text != self.previous:
+            raise ValueError(f"region {self.region_id!r}: only an edit changes the caption")
+
+
+def reviewed(caption: FinalCaption, reviews: Iterable[Review]) -> FinalCaption:
+    """A region's caption after its reviews.
+
+    The latest decision counts. An acceptance or a rejection is of the text that was judged: where
+    the pipeline has written another one since, it says nothing about that.
+
+    Args:
+        caption: as the pipeline left it.
+        reviews: of any regions, the oldest first; those of other regions are passed over.
+    """
+    for review in reviews:
+        if review.region_id != caption.region_id:
+            continue
+        reason = REASONS[review.decision]
+        if review.decision == "edit":
+            caption = replace(
+                caption, text=review.text, state="unique", reason=reason, stage=None, round=0
+            )
+        elif review.previous == caption.text:
+            state = "unique" if review.decision == "accept" else "dropped"
+            caption = replace(caption, state=state, reason=reason)
+    return caption
