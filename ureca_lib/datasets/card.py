@@ -19,7 +19,7 @@ _STATES = {
     "unique": "told apart from its look-alikes",
     "unresolved": "has a caption, but another region's is too much like it",
     "failed": "no caption, or one that could not be verified",
-    "dropped": "rejected by verification",
+    "dropped": "rejected by verification, or by a person in review",
     "skipped": "not meant to have one: not below a main object, or too small",
 }
 
@@ -158,7 +158,18 @@ def _uniqueness(statistics: DatasetStatistics) -> str:
         f"({percent(total.unique, total.captioned)}) are unique: not in doubt after the last "
         "round, and read like no other caption of their photo.\n\n"
         f"{sum(sets.values()):,} sets of look-alikes; in {statistics.look_alike_sets_resolved:,} "
-        f"each region has a unique caption.\n\n{sizes}\n{names}"
+        f"each region has a unique caption.\n\n{sizes}\n{_reviewed(statistics)}{names}"
+    )
+
+
+def _reviewed(statistics: DatasetStatistics) -> str:
+    counts = statistics.reviewed
+    if not counts:
+        return ""
+    return (
+        f"People reviewed {counts.total():,} captions: {counts['accept']:,} accepted, "
+        f"{counts['edit']:,} rewritten, {counts['reject']:,} rejected; the others are as the "
+        "pipeline left them.\n\n"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ureca_lib.annotate.protocol import STAGES
 from ureca_lib.annotate.records import Answer
+from ureca_lib.annotate.reviews import reviewed
 from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.records import ExportError, ImageRecord, RegionRecord, region_row_id
@@ -21,6 +22,8 @@ def read_store(
     store: Store, keys: Mapping[str, str], images: Mapping[str, RegionImage] | None = None
 ) -> Iterator[ImageRecord]:
     """The finished images of a store, by name; one is in memory at a time.
+
+    Captions are as people's reviews left them.
 
     Args:
         store: where the pipeline kept its captions.
@@ -37,7 +40,8 @@ def read_store(
 
 def _record(store: Store, row: ImageRow, key: str, image: RegionImage | None) -> ImageRecord:
     image = _masks(store, row) if image is None else image
-    captions = store.captions(row.image)
+    reviews = store.reviews(row.image)
+    captions = [reviewed(caption, reviews) for caption in store.captions(row.image)]
     _check_same(row, image, [caption.region_id for caption in captions])
     answers: dict[RegionId, list[Answer]] = defaultdict(list)
     for answer in store.answers(row.image).values():

@@ -9,6 +9,7 @@ from typing import Any
 
 from ureca_lib.annotate.clashes import groups, normalized
 from ureca_lib.annotate.records import Answer
+from ureca_lib.annotate.reviews import REASONS
 from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.datasets.attribute_words import attribute_kinds
 from ureca_lib.datasets.records import ImageRecord, RegionRecord
@@ -70,6 +71,7 @@ class DatasetStatistics:
         failures: by what failed ("image" or the stage) and why.
         examples: of these, where it happened first.
         not_told_apart: the first regions without a unique caption.
+        reviewed: by decision, captions whose last word is a person's.
         short, dense: captioned regions with a short caption, and with several attributes.
         left_out: faulty annotations that were left out.
     """
@@ -87,6 +89,7 @@ class DatasetStatistics:
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str], str] = field(default_factory=dict)
     not_told_apart: list[Listed] = field(default_factory=list)
+    reviewed: Counter[str] = field(default_factory=Counter)
     short: int = 0
     dense: int = 0
     left_out: int = 0
@@ -121,6 +124,7 @@ class DatasetStatistics:
     def _add_region(self, image: ImageRecord, record: RegionRecord, unique: bool) -> None:
         caption = record.caption
         self.regions[image.split, caption.state] += 1
+        self.reviewed.update(d for d, reason in REASONS.items() if caption.reason == reason)
         words = len(caption.text.split())
         share = record.region.area / (image.width * image.height)
         place = sum(share >= bound for bound in AREA_BOUNDS)
