@@ -1,0 +1,1 @@
+"""Measuring captions: metrics, uniqueness, baselines and the tables that show them."""

@@ -1,0 +1,199 @@
+"""Listeners: who says how well each caption fits each region of an image.
+
+A listener that is the model under test is generous to it, as both share their errors; name the
+listener with every figure, and compare systems by the same one. On procedural scenes the grammar
+itself listens, and is exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ureca_lib.annotate.color_texture import ColorTextureFeatures
+from ureca_lib.annotate.look_alikes import LookAlikeSettings, RegionFeatures, find_look_alikes
+from ureca_lib.datasets.captioned import CaptionedImage
+from ureca_lib.mask_tree import RegionId
+from ureca_lib.scenes import resolve
+
+LookAlikes = Mapping[RegionId, Sequence[RegionId]]
+_SAMPLED = 1 << 20  # bytes at either end of a weight file that tell it from another
+
+
+class ListenerError(ValueError):
+    """A listener that cannot hear this image, or that is not there."""
+
+
+class Captioner(Protocol):
+    """Anything that scores captions, such as `RegionCaptioner`."""
+
+    def score(self, image: Any, regions: Sequence[Any], captions: Sequence[str]) -> Any:
+        """(R, C) log p(caption | image, region)."""
+        ...
+
+
+class Listener(Protocol):
+    """Scores captions of an image that comes with its regions."""
+
+    name: str  # as it goes into records
+
+    def score(self, image: CaptionedImage, captions: Sequence[str]) -> np.ndarray:
+        """(R, C) log p(caption | image, region), -inf where a region is ruled out."""
+        ...
+
+    def refusal(self, caption: str) -> str | None:
+        """Why the listener cannot take a caption, None where it can."""
+        ...
+
+
+class ExactListener:
+    """The grammar of procedural scenes: a caption fits a set of regions, evenly, or none.
+
+    p(region | caption) is 1 / N for the N regions that the caption is true of. What it does not
+    parse, or what is true of no region, fits nothing.
+    """
+
+    name = "exact"
+
+    def score(self, image: CaptionedImage, captions: Sequence[str]) -> np.ndarray:
+        """See `Listener`.
+
+        Raises:
+            ListenerError: the image is no procedural scene.
+        """
+        if image.scene is None:
+            raise ListenerError(
+                f"{image.image_id} is no procedural scene: the exact listener does not know it"
+            )
+        rows = {region.id: row for row, region in enumerate(image.regions)}
+        scores = np.full((len(rows), len(captions)), -np.inf)
+        for column, caption in enumerate(captions):
+            fitting = resolve(caption, image.scene)
+            for region_id in fitting:
+                scores[rows[region_id], column] = -np.log(len(fitting))
+        return scores
+
+    def refusal(self, caption: str) -> None:
+        """It takes every text."""
+
+
+class ModelListener:
+    """A captioner as a listener.
+
+    Args:
+        captioner: has `.score(image, regions, captions)`.
+        name: as it goes into records.
+    """
+
+    def __init__(self, captioner: Captioner, name: str):
+        self.captioner, self.name = captioner, name
+
+    def score(self, image: CaptionedImage, captions: Sequence[str]) -> np.ndarray:
+        """See `Listener`."""
+        scores = self.captioner.score(image.pixels, image.regions, list(captions))
+        return np.asarray(scores, np.float64)
+
+    def refusal(self, caption: str) -> str | None:
+        """A special token in a caption, which a `RegionCaptioner` does not take for text."""
+        processor = getattr(self.captioner, "processor", None)
+        if processor is None:
+            return None
+        try:
+            processor.conversation.answer_ids(caption)
+        except ValueError as error:
+            return str(error)
+        return None
+
+
+def make_listener(spec: str, device: str = "cpu") -> Listener:
+    """The listener that a text names.
+
+    Args:
+        spec: "exact", or the folder of a checkpoint for `RegionCaptioner`.
+        device: where the model runs.
+
+    Raises:
+        ListenerError: there is no such folder. CheckpointError: it holds no such checkpoint.
+    """
+    if spec == ExactListener.name:
+        return ExactListener()
+    from ureca_lib.captioner import RegionCaptioner
+
+    name = listener_name(spec)
+    captioner = RegionCaptioner.from_pretrained(spec, device)
+    return ModelListener(_Quiet(captioner), name)
+
+
+def listener_name(spec: str) -> str:
+    """How records name the listener of `make_listener`: exact, or folder and weights.
+
+    Raises:
+        ListenerError: there is no such folder, or no weights in it.
+    """
+    if spec == ExactListener.name:
+        return spec
+    folder = Path(spec)
+    if not folder.is_dir():
+        raise ListenerError(f"{spec}: a listener is 'exact' or the folder of a checkpoint")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ListenerError(f"{spec}: there are no weights (.safetensors)")
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLED))
+            file.seek(max(0, size - _SAMPLED))
+            digest.update(file.read())
+    return f"{folder.resolve().name}-{digest.hexdigest()[:12]}"
+
+
+class _Quiet:
+    """A `RegionCaptioner` without a bar for each image."""
+
+    def __init__(self, captioner: Any):
+        self.captioner, self.processor = captioner, captioner.processor
+
+    def score(self, image: Any, regions: Sequence[Any], captions: Sequence[str]) -> Any:
+        return self.captioner.score(image, regions, captions, progress=False)
+
+
+def same_kind(image: CaptionedImage) -> dict[RegionId, list[RegionId]]:
+    """Look-alikes by name: the other regions that are called the same. Needs no photo."""
+    return {
+        region.id: [
+            other.id
+            for other in image.regions
+            if other.id != region.id and other.name is not None and other.name == region.name
+        ]
+        for region in image.regions
+    }
+
+
+def look_alikes(
+    image: CaptionedImage,
+    features: RegionFeatures | None = None,
+    settings: LookAlikeSettings | None = None,
+) -> dict[RegionId, list[RegionId]]:
+    """Look-alikes of each region: in a scene those of its kind, else as stage 4 finds them.
+
+    Args:
+        image: a scene, or a photo with regions.
+        features: of the regions of a photo; None is `ColorTextureFeatures`, which needs no model.
+        settings: of stage 4; None is the default.
+
+    Raises:
+        RegionError: the photo is needed and cannot be read.
+    """
+    if image.scene is not None:
+        return same_kind(image)
+    features, settings = features or ColorTextureFeatures(), settings or LookAlikeSettings()
+    ids = [region.id for region in image.regions]
+    threshold = features.threshold if settings.threshold is None else settings.threshold
+    found = features(image.image, ids)
+    return find_look_alikes(found, image.tree, settings, threshold)

@@ -1,0 +1,159 @@
+"""Let a listener hear all captions of a predictions file, image by image, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ureca_lib.annotate.clashes import normalized
+from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
+from ureca_lib.evaluate.heard import (
+    Heard,
+    HeardError,
+    HeardRegion,
+    append_heard,
+    drop_cut_line,
+    read_heard,
+)
+from ureca_lib.evaluate.listeners import Listener, LookAlikes, look_alikes
+from ureca_lib.evaluate.retrieval import check_scores
+from ureca_lib.mask_tree import RegionId
+
+Spoken = Mapping[str, Mapping[str, str]]  # image id -> region id, as a text -> caption
+_NAMED = 3  # ids in an error
+
+
+def hear(
+    image: CaptionedImage,
+    captions: Mapping[RegionId, str],
+    listener: Listener,
+    system: str = "",
+    alike: LookAlikes | None = None,
+) -> Heard:
+    """Let a listener hear the captions of an image.
+
+    Captions without a word are not put to it: they name nothing. A caption that the listener
+    refuses names nothing either, and the reason is kept.
+
+    Args:
+        image: with all the regions that a caption might be about.
+        captions: of some or all regions, by id.
+        listener: gives log-likelihoods.
+        system: who said them.
+        alike: look-alikes of each region; None finds them (`look_alikes`).
+
+    Raises:
+        ValueError: a caption of a region that is not there, or scores of another shape.
+    """
+    ids = {region.id for region in image.regions}
+    if unknown := [region_id for region_id in captions if region_id not in ids]:
+        raise ValueError(f"{image.image_id} has no region {unknown[0]!r}")
+    texts = tuple(dict.fromkeys(captions.values()))
+    alike = look_alikes(image) if alike is None else alike
+    levels = image.levels
+    regions = tuple(
+        HeardRegion(r.id, r.area, levels[r.id], tuple(alike.get(r.id, ()))) for r in image.regions
+    )
+    scores, refused = _scores(image, texts, listener)
+    said = {region_id: texts.index(text) for region_id, text in captions.items()}
+    return Heard(
+        image.image_id, listener.name, system, image.size, regions, texts, said, scores, refused
+    )
+
+
+def _scores(
+    image: CaptionedImage, texts: Sequence[str], listener: Listener
+) -> tuple[np.ndarray, dict[int, str]]:
+    """(R, C) scores, and the columns that the listener refused, with its reasons."""
+    refused, asked = {}, []
+    for place, text in enumerate(texts):
+        if not normalized(text):
+            continue
+        reason = listener.refusal(text)
+        if reason is None:
+            asked.append(place)
+        else:
+            refused[place] = reason
+    scores = np.full((len(image.regions), len(texts)), -np.inf)
+    if asked:
+        found = check_scores(
+            listener.score(image, [texts[place] for place in asked]), image.image_id
+        )
+        if found.shape != (len(image.regions), len(asked)):
+            wanted = len(image.regions), len(asked)
+            raise ValueError(f"{listener.name} gave scores of shape {found.shape}, not {wanted}")
+        scores[:, asked] = found  # (R, asked) -> columns of (R, C)
+    return scores, refused
+
+
+def hear_all(
+    data: CaptionedImages,
+    spoken: Spoken,
+    listener: Callable[[], Listener],
+    listener_name: str,
+    path: str | Path,
+    system: str = "",
+    progress: bool = True,
+) -> list[Heard]:
+    """Hear every image that has captions, going on where an earlier run stopped.
+
+    Args:
+        data: the images; those without captions are left out.
+        spoken: the captions.
+        listener: makes the listener, which is only done where something is left to hear.
+        listener_name: under which it is recorded.
+        path: JSONL that is appended to.
+        system: who said the captions.
+        progress: show a bar.
+
+    Returns:
+        One an image, in the order of the data.
+
+    Raises:
+        HeardError: the file holds other captions, or another listener's scores. ValueError: an
+            image or a region that the data does not have, naming it.
+    """
+    if missing := [image_id for image_id in spoken if image_id not in set(data.ids)]:
+        named = ", ".join(missing[:_NAMED])
+        raise ValueError(f"{data.name} does not have {len(missing)} images with captions: {named}")
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    drop_cut_line(target)
+    done = {heard.image_id: heard for heard in read_heard(target)} if target.is_file() else {}
+    for heard in done.values():
+        _check_same(target, heard, spoken, listener_name)
+    places = [place for place, image_id in enumerate(data.ids) if image_id in spoken]
+    left = [place for place in places if data.ids[place] not in done]
+    hearing = listener() if left else None
+    with tqdm(total=len(places), initial=len(places) - len(left), disable=not progress) as bar:
+        for place in left:
+            image = data[place]
+            heard = hear(image, _own(image, spoken[image.image_id]), hearing, system)
+            append_heard(target, heard)
+            done[heard.image_id] = heard
+            bar.update()
+    return [done[data.ids[place]] for place in places]
+
+
+def _own(image: CaptionedImage, captions: Mapping[str, str]) -> dict[RegionId, str]:
+    """Captions by the regions' own ids, in the order of the regions."""
+    ids = {str(region.id): region.id for region in image.regions}
+    if unknown := [name for name in captions if name not in ids]:
+        raise ValueError(f"{image.image_id} has no region {unknown[0]!r}, but there is a caption")
+    return {ids[name]: captions[name] for name in ids if name in captions}
+
+
+def _check_same(path: Path, heard: Heard, spoken: Spoken, listener_name: str) -> None:
+    told = {str(region_id): text for region_id, text in heard.texts.items()}
+    if heard.listener != listener_name:
+        raise HeardError(
+            f"{path}: {heard.image_id} was heard by {heard.listener}, not {listener_name}; "
+            "name another file"
+        )
+    if told != dict(spoken.get(heard.image_id, {})):
+        raise HeardError(
+            f"{path}: {heard.image_id} has other captions than the predictions; name another file"
+        )
