@@ -62,11 +62,13 @@ class Conversation:
         tokenizer: has every special token; see `add_visual_tokens`.
         mask_position: "before_image" or "after_image", for questions that do not say it.
         system_message: opens the conversation; empty for none.
+        with_mask: false for a model without masks: the user's turn holds an image only.
     """
 
     tokenizer: PreTrainedTokenizerBase
     mask_position: str = "before_image"
     system_message: str = ""
+    with_mask: bool = True
 
     def prompt(self, question: str = QUESTION) -> str:
         """The text up to where the answer begins, each placeholder standing once.
@@ -75,15 +77,20 @@ class Conversation:
         put before it, in the order that `mask_position` says.
 
         Raises:
-            ValueError: a mark stands twice, or the question holds a special token.
+            ValueError: a mark stands twice, or where it has no place, or the question holds a
+                special token.
         """
         order = MARKS if self.mask_position == "after_image" else MARKS[::-1]
+        if not self.with_mask:
+            order = ("<image>",)
         placed = [mark for mark in order if mark in question]
         lead = "".join(f"{mark}\n" for mark in order if mark not in placed)
         pieces = re.split("(<image>|<mask>)", lead + question)
         for mark in MARKS:
             if pieces.count(mark) > 1:
                 raise ValueError(f"a question has one {mark}, got {pieces.count(mark)}")
+        if not self.with_mask and "<mask>" in pieces:
+            raise ValueError("this conversation has no mask, its question has <mask>")
         self._check_plain("question", "".join(p for p in pieces if p not in MARKS))
         body = "".join(_VISUALS.get(piece, piece) for piece in pieces)
         system = self.system_message and self._turn("system", self.system_message)

@@ -1,0 +1,34 @@
+"""A region given as a box in text: what an MLLM without masks can be told about it."""
+
+from __future__ import annotations
+
+from ureca_lib.conversation import QUESTION
+from ureca_lib.regions import Region
+
+BOX_BINS = 128  # of each side of the image; a bin of a 560-pixel canvas is 4.4 pixels wide
+BOX_MARKS = ("<box>", "</box>")
+NUMBERS = tuple(str(number) for number in range(BOX_BINS))
+SCENE_QUESTION = "Describe the image."
+
+
+def box_text(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:
+    """A box as words, such as "<box> 12 40 17 55 </box>": left, top, right, bottom.
+
+    Args:
+        box: (x, y, w, h) in pixels, w and h the numbers of columns and rows.
+        size: (H, W) of the image.
+
+    Returns:
+        Each side in `BOX_BINS` parts of the image's width or height: the part that holds the
+        first pixel's centre, and the part that holds the last one's.
+    """
+    x, y, w, h = box
+    height, width = size
+    ends = ((x, width), (y, height), (x + w - 1, width), (y + h - 1, height))
+    parts = [min(BOX_BINS - 1, int((at + 0.5) * BOX_BINS / side)) for at, side in ends]
+    return " ".join((BOX_MARKS[0], *map(str, parts), BOX_MARKS[1]))
+
+
+def box_question(region: Region, question: str = QUESTION) -> str:
+    """A question about a region whose box stands in it, after the image."""
+    return f"<image>\n{box_text(region.pixel_box, region.size)}\n{question}"
