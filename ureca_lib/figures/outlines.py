@@ -13,6 +13,7 @@ from ureca_lib.figures.style import TARGET_COLOUR
 from ureca_lib.regions import Region
 
 _DIMMED = 0.55  # of the brightness outside a region
+_CASING = 1.0  # points that the casing adds to a line
 
 
 def draw_outline(
@@ -20,9 +21,12 @@ def draw_outline(
 ) -> None:
     """A region's edge in a colour, cased in black so that it shows on a photo of that colour.
 
+    The line runs inside the region, so that neighbours' lines lie side by side; round a region too
+    thin for that it runs on the edge, and is thinner.
+
     Args:
-        ax: in the photo's pixels.
-        region: whose mask is drawn to where its pixels end.
+        ax: in the photo's pixels, with its limits set.
+        region: whose mask is drawn.
         colour: of the line.
         width: of the line in points.
         dashed: dash it.
@@ -30,12 +34,23 @@ def draw_outline(
     x, y, columns, rows = region.pixel_box
     # a margin closes the outline of a mask that touches the border
     mask = np.pad(region.mask[y : y + rows, x : x + columns], 1)
+    depth = ndimage.distance_transform_edt(mask) - 0.5
+    inset = (width / 2 + _CASING / 2) / _points_a_pixel(ax)
+    level = inset
+    if depth.max() < 4 * inset:
+        level, width = 0.0, min(width, 0.8)
     places = (np.arange(x - 1, x + columns + 1), np.arange(y - 1, y + rows + 1))
-    lines = ax.contour(*places, mask, [0.5], colors=[colour], linewidths=width)
+    lines = ax.contour(*places, depth, [level], colors=[colour], linewidths=width)
     if dashed:
         lines.set_linestyle((0, (2.5, 1.5)))
-    casing = patheffects.withStroke(linewidth=width + 1.0, foreground="black", alpha=0.75)
+    casing = patheffects.withStroke(linewidth=width + _CASING, foreground="black", alpha=0.75)
     lines.set_path_effects([casing])
+
+
+def _points_a_pixel(ax: Axes) -> float:
+    """How many points of print a pixel of the photo takes."""
+    left, right = ax.get_xlim()
+    return ax.get_window_extent().width / ax.figure.dpi * 72 / abs(right - left)
 
 
 def draw_photo(ax: Axes, image: np.ndarray, bright: Iterable[Region] | None = None) -> None:

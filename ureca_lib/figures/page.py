@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from matplotlib import pyplot as plt
@@ -102,9 +102,11 @@ class Page:
         bold = style.get("fontweight") == "bold"
         lines = broken(text, width, size, bold, most)
         x = left + width * {"left": 0, "center": 0.5, "right": 1}[align]
-        options = {"color": INK, "fontsize": size, "linespacing": _SPACING, "va": "top"} | style
-        options |= {"ha": align, "multialignment": align, "parse_math": False, "zorder": 9}
-        self.draw(lambda ax: ax.text(x, top, "\n".join(lines), **options))
+        options = {"color": INK, "fontsize": size} | style
+        options |= {"ha": align, "va": "baseline", "parse_math": False, "zorder": 9}
+        # line by line: matplotlib rounds the places of a text's lines to pixels
+        for number, line in enumerate(lines):
+            self.draw(partial(_write, x, top + baseline(number, size), line, options))
         box = Box(left, top, width, lines_height(len(lines), size))
         self._reach(box.bottom)
         return box
@@ -171,14 +173,24 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
 
 
 def lines_height(count: int, size: float) -> float:
-    """Inches that `count` lines take."""
-    line = _extent("lp", False)[1] * size * POINT
-    return line * (1 + (count - 1) * _SPACING)
+    """Inches that `count` lines take, from the first one's top to the last one's descenders."""
+    _, _, descent = _extent("lp", False)
+    return baseline(count - 1, size) + descent * size * POINT
+
+
+def baseline(number: int, size: float) -> float:
+    """Inches from the top of a text to what its line `number`, counted from 0, stands on."""
+    _, height, descent = _extent("lp", False)
+    return (height - descent + number * height * _SPACING) * size * POINT
+
+
+def _write(x: float, y: float, line: str, options: dict[str, Any], ax: Axes) -> None:
+    ax.text(x, y, line, **options)
 
 
 @cache
-def _extent(text: str, bold: bool) -> tuple[float, float]:
-    """Width and height at one point, in points."""
+def _extent(text: str, bold: bool) -> tuple[float, float, float]:
+    """Width, height and descent at one point, in points."""
     font = FontProperties(size=100, weight="bold" if bold else "normal")
-    width, height, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
-    return width / 100, height / 100
+    sizes = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return tuple(size / 100 for size in sizes)

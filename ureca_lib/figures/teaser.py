@@ -170,6 +170,7 @@ def _draw_card(page: Page, card: _Card, left: float, top: float, photo: Box, sca
     def draw(ax: Axes) -> None:
         ax.add_patch(Rectangle((stripe, top), _STRIPE, card.height, color=card.colour, lw=0))
         style = {"color": card.colour, "linewidth": 1.1, "path_effects": casing}
+        style["solid_capstyle"] = "butt"
         ax.plot([edge, x], [top + card.height / 2, y], **style)
         ax.plot(x, y, "o", ms=4.5, mec="white", mew=0.8, color=card.colour)
 

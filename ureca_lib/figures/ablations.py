@@ -1,0 +1,106 @@
+"""Figures of sweeps: measured values by setting, with every seed and the spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ureca_lib.figures.style import PAGE_WIDTH, PALETTE, wrapped
+
+if TYPE_CHECKING:
+    from ureca_lib.runs.summary import Measure, SettingSummary, SweepSummary
+
+_PANELS = 4
+
+
+def sweep_figure(summary: SweepSummary, names: Sequence[str] | None = None) -> Figure:
+    """One panel a measured value: the mean of each setting, its spread, and each seed.
+
+    Settings are on an axis of numbers where they differ in one numeric parameter only, else side
+    by side.
+
+    Args:
+        summary: of a sweep.
+        names: of the values; if None, the first four of the summary's report that were measured.
+
+    Raises:
+        ValueError: none of the values was measured.
+    """
+    measured = [name for name in names or summary.report if _measures(summary, name)]
+    if not measured:
+        raise ValueError(f"sweep {summary.name}: none of its values was measured")
+    measured = measured if names else measured[:_PANELS]
+    axis = _numeric_axis(summary.settings)
+    labels = [setting.label for setting in summary.settings]
+    height = 2.4 if axis else 2.2 + 0.028 * max(map(len, labels))
+    figure, axes = plt.subplots(
+        1,
+        len(measured),
+        figsize=(max(PAGE_WIDTH * len(measured) / _PANELS, 3.3), height),
+        squeeze=False,
+        layout="constrained",
+    )
+    for number, (ax, name) in enumerate(zip(axes[0], measured, strict=True)):
+        found = [setting.measures.get(name) for setting in summary.settings]
+        places = axis[1] if axis else list(range(len(labels)))
+        _draw(ax, places, found, PALETTE[number % len(PALETTE)], joined=axis is not None)
+        _label_places(ax, axis[0] if axis else None, places, labels)
+        ax.set_title(wrapped(name, 28), fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.grid(axis="y", linewidth=0.4, alpha=0.5)
+    figure.suptitle(wrapped(summary.title, 90), fontsize=9)
+    return figure
+
+
+def _draw(
+    ax: Axes, places: Sequence[float], found: Sequence[Measure | None], colour: str, joined: bool
+) -> None:
+    there = [(place, item) for place, item in zip(places, found, strict=True) if item]
+    ax.errorbar(
+        [place for place, _ in there],
+        [item.mean for _, item in there],
+        yerr=[item.spread or 0.0 for _, item in there],
+        fmt="o-" if joined else "o",
+        color=colour,
+        markersize=4,
+        linewidth=1,
+        capsize=3,
+    )
+    for place, item in there:
+        seeds = list(item.values.values())
+        ax.scatter([place] * len(seeds), seeds, s=8, color="0.3", alpha=0.5, linewidths=0, zorder=3)
+
+
+def _label_places(
+    ax: Axes, parameter: str | None, places: Sequence[float], labels: Sequence[str]
+) -> None:
+    if parameter is None:
+        texts = [wrapped(label, 24) for label in labels]
+        ax.set_xticks(places, texts, rotation=40, ha="right", rotation_mode="anchor")
+        ax.set_xlim(-0.5, len(places) - 0.5)
+        return
+    if min(places) > 0 and max(places) / min(places) >= 4:
+        ax.set_xscale("log", base=2)
+    ax.set_xticks(places, [f"{place:g}" for place in places])
+    ax.minorticks_off()
+    ax.set_xlabel(wrapped(parameter, 28), fontsize=8)
+
+
+def _numeric_axis(settings: Sequence[SettingSummary]) -> tuple[str, list[float]] | None:
+    """The one parameter that all settings set to numbers, and its values."""
+    names = {tuple(setting.parameters) for setting in settings}
+    if len(settings) < 2 or len(names) != 1 or len(name := names.pop()) != 1:
+        return None
+    values = [setting.parameters[name[0]] for setting in settings]
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        return None
+    return name[0], [float(value) for value in values] if np.isfinite(values).all() else None
+
+
+def _measures(summary: SweepSummary, name: str) -> bool:
+    return any(name in setting.measures for setting in summary.settings)
