@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from ureca_lib.annotate import commands as annotate_commands
 from ureca_lib.datasets import commands as dataset_commands
+from ureca_lib.evaluate import uniqueness_command
 
 if TYPE_CHECKING:
     from ureca_lib.regions import RegionImage
@@ -190,6 +191,7 @@ def caption(
 app.command()(annotate_commands.annotate)
 app.command()(annotate_commands.status)
 app.command()(dataset_commands.export)
+app.command()(uniqueness_command.uniqueness)
 
 
 @app.command()
