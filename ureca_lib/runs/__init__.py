@@ -1,15 +1,49 @@
 """Headless runs of notebooks: parameters checked, a record written, done runs not repeated."""
 
-from ureca_lib.runs.index import write_index
-from ureca_lib.runs.parameters import (
-    NotebookError,
-    Parameter,
-    ParameterError,
-    check_parameters,
-    notebook_parameters,
-)
-from ureca_lib.runs.record import RunRecord, record_metrics, show_versions
-from ureca_lib.runs.runner import RunFailedError, default_folder, finished_run, run_notebook
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ureca_lib.runs.grid import SweepError, load_sweep
+    from ureca_lib.runs.index import write_index
+    from ureca_lib.runs.parameters import (
+        NotebookError,
+        Parameter,
+        ParameterError,
+        check_parameters,
+        notebook_parameters,
+    )
+    from ureca_lib.runs.record import RunRecord, record_metrics, show_versions
+    from ureca_lib.runs.runner import (
+        RunFailedError,
+        default_folder,
+        finished_run,
+        run_notebook,
+    )
+    from ureca_lib.runs.summary import SweepSummary, read_summary, summarize_sweep
+    from ureca_lib.runs.sweep import run_sweep
+    from ureca_lib.runs.sweep_tables import write_summary
+
+# loaded when asked for: papermill and nbconvert take seconds, which every notebook and command
+# that only wants the record's part would wait for
+_MODULES = {
+    "grid": ("SweepError", "load_sweep"),
+    "index": ("write_index",),
+    "parameters": (
+        "NotebookError",
+        "Parameter",
+        "ParameterError",
+        "check_parameters",
+        "notebook_parameters",
+    ),
+    "record": ("RunRecord", "record_metrics", "show_versions"),
+    "runner": ("RunFailedError", "default_folder", "finished_run", "run_notebook"),
+    "summary": ("SweepSummary", "read_summary", "summarize_sweep"),
+    "sweep": ("run_sweep",),
+    "sweep_tables": ("write_summary",),
+}
 
 __all__ = [
     "NotebookError",
@@ -17,12 +51,26 @@ __all__ = [
     "ParameterError",
     "RunFailedError",
     "RunRecord",
+    "SweepError",
+    "SweepSummary",
     "check_parameters",
     "default_folder",
     "finished_run",
+    "load_sweep",
     "notebook_parameters",
+    "read_summary",
     "record_metrics",
     "run_notebook",
+    "run_sweep",
     "show_versions",
+    "summarize_sweep",
     "write_index",
+    "write_summary",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"ureca_lib.runs.{module}"), name)
+    raise AttributeError(f"module 'ureca_lib.runs' has no attribute {name!r}")
