@@ -1,0 +1,109 @@
+"""Sweep files: what they expand to, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from lesson_notebook import write_lesson, write_sweep
+
+from ureca_lib.runs.grid import SweepError, load_sweep
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_lesson(tmp_path)
+    return tmp_path
+
+
+def settings_of(sweep):
+    return [{**run.varied, "seed": run.seed} for run in sweep.runs]
+
+
+def test_a_grid_is_the_product_of_its_values_and_the_seeds(folder):
+    grid = {"factor": [1, 2, 3], "sizes": [[1], [1, 2]], "options": [{}, {"a": 1}]}
+    sweep = load_sweep(write_sweep(folder, grid=grid, seeds=[7, 8]))
+    expected = [
+        {"factor": factor, "sizes": sizes, "options": options, "seed": seed}
+        for factor, sizes, options, seed in itertools.product(*grid.values(), [7, 8])
+    ]
+    assert settings_of(sweep) == expected
+    assert len({run.name for run in sweep.runs}) == len(expected) == 24
+    assert sweep.runs[2].label == 'factor 1, sizes [1], options {"a": 1}'
+
+
+def test_a_list_keeps_its_labels_and_fixed_values_and_defaults_join(folder):
+    entries = [{"label": "plain"}, {"label": "fast", "parameters": {"rate": 1}}]
+    sweep = load_sweep(write_sweep(folder, parameters={"factor": 5}, list=entries, seeds=[1]))
+    plain, fast = sweep.runs
+    assert (plain.label, fast.label) == ("plain", "fast")
+    assert plain.parameters == {"factor": 5, "rate": 0.1, "sizes": [1], "options": {}, "seed": 1}
+    assert fast.parameters["rate"] == 1.0 and isinstance(fast.parameters["rate"], float)
+    assert fast.varied == {"rate": 1}
+
+
+def test_yaml_numbers_without_a_dot_are_floats(folder):
+    path = folder / "trial.yaml"
+    path.write_text("notebook: lesson.ipynb\ngrid:\n  rate: [3e-4, 1e-2]\n")
+    assert [run.parameters["rate"] for run in load_sweep(path).runs] == [3e-4, 1e-2]
+
+
+def test_without_grid_and_list_only_seeds_differ(folder):
+    sweep = load_sweep(write_sweep(folder, seeds=[3, 1]))
+    assert [(run.label, run.seed) for run in sweep.runs] == [("defaults", 3), ("defaults", 1)]
+
+
+def test_the_same_run_has_the_same_folder_in_every_sweep(folder):
+    by_grid = load_sweep(write_sweep(folder, grid={"factor": [4]}, seeds=[0, 1]))
+    other = folder / "other.yaml"
+    other.write_text("notebook: lesson.ipynb\nparameters: {factor: 4, rate: 0.1}\nseeds: [1]\n")
+    assert load_sweep(other).runs[0].name == by_grid.runs[1].name != by_grid.runs[0].name
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"grid": {"fctor": [1]}}, r"setting 'fctor 1': .*no parameter 'fctor'; it has: factor"),
+        ({"grid": {"factor": ["two"]}}, r"setting 'factor two': parameter factor: 'two' is not"),
+        ({"grid": {"factor": [1.5]}}, r"parameter factor: 1.5 is not of type int"),
+        ({"grid": {"sizes": [3]}}, r"parameter sizes: 3 is not of type list\[int\]"),
+        ({"grid": {"options": [{"a": "b"}]}}, r"parameter options: .* is not of type dict"),
+        ({"grid": {"rate": ["fast"]}}, r"parameter rate: 'fast' is not of type float"),
+        ({"grid": {"factor": []}}, r"grid.factor has no values"),
+        ({"grid": {"factor": 3}}, r"grid.factor: .*list"),
+        ({"grid": {"factor": [1, 1]}}, r"'factor 1' with seed 0 is the same run as 'factor 1'"),
+        ({"seeds": []}, r"seeds: .*at least 1"),
+        ({"seeds": [0, 0]}, r"with seed 0 is the same run"),
+        ({"seeds": 3}, r"seeds: .*list"),
+        ({"parameters": {"seed": 1}}, r"seeds are listed under 'seeds'"),
+        ({"grid": {"output_dir": ["x"]}}, r"output_dir is each run's own folder"),
+        ({"parameters": {"factor": 1}, "grid": {"factor": [2]}}, r"'factor' is fixed under"),
+        ({"grid": {"factor": [1]}, "list": [{"label": "a"}]}, r"a grid or a list, not both"),
+        ({"list": [{"parameters": {}}]}, r"list.0.label: Field required"),
+        (
+            {"list": [{"label": "a"}, {"label": "a", "parameters": {"factor": 3}}]},
+            r"two settings are called 'a'",
+        ),
+        ({"list": [{"label": "a"}, {"label": "b"}]}, r"'b' with seed 0 is the same run as 'a'"),
+        ({"gird": {}}, r"gird: Extra inputs"),
+        ({"notebook": "none.ipynb"}, r"none\.ipynb: there is no such notebook"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_file(folder, fields, reason):
+    with pytest.raises(SweepError, match=rf"trial\.yaml: .*{reason}"):
+        load_sweep(write_sweep(folder, **fields))
+
+
+def test_keys_that_are_there_twice_and_broken_files_are_refused(folder):
+    path = folder / "trial.yaml"
+    path.write_text("notebook: lesson.ipynb\ngrid:\n  factor: [1]\n  factor: [2]\n")
+    with pytest.raises(SweepError, match=r"trial\.yaml: 'factor' is there twice .* line 3"):
+        load_sweep(path)
+    path.write_text("notebook: [")
+    with pytest.raises(SweepError, match=r"trial\.yaml: .*line 1"):
+        load_sweep(path)
+    path.write_text("- a list")
+    with pytest.raises(SweepError, match=r"trial\.yaml: holds no"):
+        load_sweep(path)
+    with pytest.raises(SweepError, match=r"none\.yaml: cannot read it"):
+        load_sweep(folder / "none.yaml")
