@@ -79,9 +79,8 @@ def _scores(
             refused[place] = reason
     scores = np.full((len(image.regions), len(texts)), -np.inf)
     if asked:
-        found = check_scores(
-            listener.score(image, [texts[place] for place in asked]), image.image_id
-        )
+        given = listener.score(image, [texts[place] for place in asked])
+        found = check_scores(given, f"{image.image_id}: scores")
         if found.shape != (len(image.regions), len(asked)):
             wanted = len(image.regions), len(asked)
             raise ValueError(f"{listener.name} gave scores of shape {found.shape}, not {wanted}")
@@ -90,7 +89,7 @@ def _scores(
 
 
 def hear_all(
-    data: CaptionedImages,
+    data: Callable[[], CaptionedImages],
     spoken: Spoken,
     listener: Callable[[], Listener],
     listener_name: str,
@@ -101,41 +100,44 @@ def hear_all(
     """Hear every image that has captions, going on where an earlier run stopped.
 
     Args:
-        data: the images; those without captions are left out.
+        data: opens the images. It and the listener are only called where an image is left to
+            hear, so that what was heard before is measured from the file alone.
         spoken: the captions.
-        listener: makes the listener, which is only done where something is left to hear.
+        listener: makes the listener.
         listener_name: under which it is recorded.
         path: JSONL that is appended to.
         system: who said the captions.
         progress: show a bar.
 
     Returns:
-        One an image, in the order of the data.
+        One an image, in the order of the captions.
 
     Raises:
         HeardError: the file holds other captions, or another listener's scores. ValueError: an
             image or a region that the data does not have, naming it.
     """
-    if missing := [image_id for image_id in spoken if image_id not in set(data.ids)]:
-        named = ", ".join(missing[:_NAMED])
-        raise ValueError(f"{data.name} does not have {len(missing)} images with captions: {named}")
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     drop_cut_line(target)
     done = {heard.image_id: heard for heard in read_heard(target)} if target.is_file() else {}
     for heard in done.values():
         _check_same(target, heard, spoken, listener_name)
-    places = [place for place, image_id in enumerate(data.ids) if image_id in spoken]
-    left = [place for place in places if data.ids[place] not in done]
-    hearing = listener() if left else None
-    with tqdm(total=len(places), initial=len(places) - len(left), disable=not progress) as bar:
-        for place in left:
-            image = data[place]
-            heard = hear(image, _own(image, spoken[image.image_id]), hearing, system)
+    left = [image_id for image_id in spoken if image_id not in done]
+    if left:
+        images, hearing = data(), listener()
+        places = {image_id: place for place, image_id in enumerate(images.ids)}
+        if missing := [image_id for image_id in left if image_id not in places]:
+            named = ", ".join(missing[:_NAMED])
+            raise ValueError(
+                f"{images.name} does not have {len(missing)} of the images with captions: {named}"
+            )
+        bar = tqdm(left, total=len(spoken), initial=len(done), unit="image", disable=not progress)
+        for image_id in bar:
+            image = images[places[image_id]]
+            heard = hear(image, _own(image, spoken[image_id]), hearing, system)
             append_heard(target, heard)
-            done[heard.image_id] = heard
-            bar.update()
-    return [done[data.ids[place]] for place in places]
+            done[image_id] = heard
+    return [done[image_id] for image_id in spoken]
 
 
 def _own(image: CaptionedImage, captions: Mapping[str, str]) -> dict[RegionId, str]:

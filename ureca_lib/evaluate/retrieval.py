@@ -85,18 +85,8 @@ def calibrated(scores: np.ndarray, calibrate: Calibration = "none") -> np.ndarra
     most = np.where(np.isneginf(most), 0, most)
     total = np.exp(array - most).sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore"):
-        return np.where(np.isneginf(array), -np.inf, array - most - np.log(total))
-
-
-def belief(scores: np.ndarray, calibrate: Calibration = "none") -> np.ndarray:
-    """(R, C) p(region | caption); a column of zeros where the listener rules out every region."""
-    array = calibrated(scores, calibrate)
-    if not array.size:
-        return array
-    most = array.max(axis=0)
-    weights = np.exp(array - np.where(np.isneginf(most), 0, most))
-    total = weights.sum(axis=0)
-    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+        own = np.log(total)
+    return array - np.where(total > 0, most + own, 0)  # a row that is ruled out stays so
 
 
 def retrieve(

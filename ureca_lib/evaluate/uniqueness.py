@@ -34,9 +34,9 @@ RETRIEVAL = ("recall_at_1", "mrr")
 LOOK_ALIKE = ("look_alike_recall_at_1", "look_alike_mrr")
 COLLISION = ("collision_equal", "collision_near")
 LABELS = {
-    "recall_at_1": "R@1",
+    "recall_at_1": "Recall at 1",
     "mrr": "MRR",
-    "look_alike_recall_at_1": "R@1 among look-alikes",
+    "look_alike_recall_at_1": "Recall at 1 among look-alikes",
     "look_alike_mrr": "MRR among look-alikes",
     "collision_equal": "Equal captions",
     "collision_near": "Nearly equal captions",

@@ -102,7 +102,7 @@ def score_uniqueness(
         spoken.setdefault(row.image_id, {})[str(row.region_id)] = row.caption
     name = listener_name(listener)
     kept = Path(heard) if heard else path.with_suffix(f".heard.{name}.jsonl")
-    source = data or _data_of(meta, path)
+    source = data or meta.get("data")
     images = _hear(source, masks, spoken, listener, name, kept, systems[0], device, progress)
     found = measure_uniqueness(images, settings)
     record = found.as_record() | {
@@ -115,14 +115,8 @@ def score_uniqueness(
     return found, record
 
 
-def _data_of(meta: dict[str, Any], path: Path) -> str:
-    if not isinstance(meta.get("data"), str):
-        raise ValueError(f"{path}: its record does not say of which images; give --data")
-    return meta["data"]
-
-
 def _hear(
-    data: str,
+    data: str | None,
     masks: str | Path | None,
     spoken: dict[str, dict[str, str]],
     listener: str,
@@ -132,18 +126,17 @@ def _hear(
     device: str,
     progress: bool,
 ) -> list[Heard]:
-    from ureca_lib.datasets.captioned import open_captioned
+    from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
     from ureca_lib.evaluate.listeners import make_listener
     from ureca_lib.evaluate.listening import hear_all
 
+    def images() -> CaptionedImages:
+        if not isinstance(data, str):
+            raise ValueError("the predictions' record does not say of which images; give --data")
+        return open_captioned(data, masks=masks)
+
     return hear_all(
-        open_captioned(data, masks=masks),
-        spoken,
-        lambda: make_listener(listener, device),
-        name,
-        kept,
-        system,
-        progress,
+        images, spoken, lambda: make_listener(listener, device), name, kept, system, progress
     )
 
 
@@ -171,7 +164,7 @@ def uniqueness_text(found: Uniqueness) -> str:
         f"{found.system}, heard by {found.listener}; percent, with 95% intervals over images",
         "",
         table(head, shown, right=range(1, len(head))),
-        f"a guess has R@1 {shares[0]}, among look-alikes {shares[1]}",
+        f"a guess has a recall of {shares[0]}, among look-alikes {shares[1]}",
     ]
     if found.unscorable:
         lines.append(f"{found.unscorable} captions were refused by the listener")
