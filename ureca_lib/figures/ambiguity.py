@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from functools import partial
 
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -14,12 +13,13 @@ from ureca_lib.figures.outlines import anchor_point, draw_outline, draw_photo
 from ureca_lib.figures.page import Box, Page, broken, lines_height
 from ureca_lib.figures.style import FAINT, PAGE_WIDTH, RIGHT_COLOUR, WRONG_COLOUR
 from ureca_lib.mask_tree import RegionId
-from ureca_lib.regions import RegionImage
+from ureca_lib.regions import Region, RegionImage
 
 _GAP, _PAD = 0.2, 0.07  # inches, between the panels and inside a caption's frame
 _LEAD = 0.26  # inches between caption and photo
 _BODY, _SMALL = 8.0, 6.5  # points
 _TALLEST = 3.2  # inches of a photo
+_MOST_ARROWS = 8
 
 
 def ambiguity_figure(
@@ -30,7 +30,8 @@ def ambiguity_figure(
 ) -> Figure:
     """The same region under two captions, each with arrows to all regions that it fits.
 
-    A full green arrow leads to the region that is meant, dashed red ones to the others.
+    A full green arrow leads to the region that is meant, dashed red ones to the others; where there
+    are too many of those, they are outlined only.
 
     Args:
         regions: with the photo.
@@ -59,13 +60,38 @@ def ambiguity_figure(
         _caption(page, text, frame, len(fitting) == 1)
         ordered = sorted(fitting, key=lambda one: one == target)  # the target last, on top
         page.picture(photo, partial(_draw, regions, target, ordered))
-        for region_id in ordered:
+        for region_id in ordered if len(ordered) <= _MOST_ARROWS else [target]:
             page.draw(_arrow(regions, region_id, region_id == target, frame, photo))
         count = len(fitting)
         told = "fits 1 region of the image" if count == 1 else f"fits {count} regions of the image"
         style = {"align": "center", "color": FAINT}
         page.text(left, photo.bottom + 0.05, told, width, _SMALL, **style)
     return page.figure()
+
+
+def shared_name(regions: RegionImage, most: int = _MOST_ARROWS) -> list[RegionId]:
+    """Regions of an image that share one name: those that a caption of that name alone fits.
+
+    Args:
+        regions: with names.
+        most: how many may share it.
+
+    Returns:
+        Of the names that 2 to `most` regions share, the ids of the one whose regions are largest,
+        largest first.
+
+    Raises:
+        ValueError: no name is shared so.
+    """
+    named: dict[str, list[Region]] = {}
+    for region in regions:
+        if region.name:
+            named.setdefault(region.name, []).append(region)
+    shared = [group for group in named.values() if 2 <= len(group) <= most]
+    if not shared:
+        raise ValueError(f"no name of {regions.file_name or 'the image'} is shared by regions")
+    group = max(shared, key=lambda group: min(region.area for region in group))
+    return [region.id for region in sorted(group, key=lambda region: -region.area)]
 
 
 def _caption(page: Page, text: str, frame: Box, right: bool) -> None:
@@ -101,12 +127,15 @@ def _arrow(
         "mutation_scale": 9,
         "linewidth": 1.5,
         "color": RIGHT_COLOUR if right else WRONG_COLOUR,
-        "linestyle": "-" if right else (0, (3, 1.5)),
-        "path_effects": [patheffects.withStroke(linewidth=2.8, foreground="white", alpha=0.9)],
         "zorder": 4 if right else 3,
+        "shrinkA": 0,
+        "shrinkB": 0,
     }
+    casing = style | {"color": "white", "linewidth": 3.2}
 
     def draw(ax: Axes) -> None:
-        ax.add_patch(FancyArrowPatch(start, stop, shrinkA=0, shrinkB=0, **style))
+        ax.add_patch(FancyArrowPatch(start, stop, **casing))
+        dashes = "-" if right else (0, (3, 1.5))
+        ax.add_patch(FancyArrowPatch(start, stop, linestyle=dashes, **style))
 
     return draw

@@ -31,20 +31,33 @@ def draw_outline(
         width: of the line in points.
         dashed: dash it.
     """
-    x, y, columns, rows = region.pixel_box
-    # a margin closes the outline of a mask that touches the border
-    mask = np.pad(region.mask[y : y + rows, x : x + columns], 1)
+    places, mask = _with_margin(region)
     depth = ndimage.distance_transform_edt(mask) - 0.5
     inset = (width / 2 + _CASING / 2) / _points_a_pixel(ax)
     level = inset
     if depth.max() < 4 * inset:
         level, width = 0.0, min(width, 0.8)
-    places = (np.arange(x - 1, x + columns + 1), np.arange(y - 1, y + rows + 1))
     lines = ax.contour(*places, depth, [level], colors=[colour], linewidths=width)
     if dashed:
         lines.set_linestyle((0, (2.5, 1.5)))
     casing = patheffects.withStroke(linewidth=width + _CASING, foreground="black", alpha=0.75)
     lines.set_path_effects([casing])
+
+
+def draw_edge(ax: Axes, region: Region, colour: str, width: float) -> None:
+    """A bare line where a region's pixels end; see `draw_outline` for the arguments."""
+    places, mask = _with_margin(region)
+    ax.contour(*places, mask, [0.5], colors=[colour], linewidths=width)
+
+
+def _with_margin(region: Region) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """x and y of a region's box and one pixel around it, and its mask there.
+
+    The margin closes the outline of a mask that touches the border.
+    """
+    x, y, columns, rows = region.pixel_box
+    mask = np.pad(region.mask[y : y + rows, x : x + columns], 1)
+    return (np.arange(x - 1, x + columns + 1), np.arange(y - 1, y + rows + 1)), mask
 
 
 def _points_a_pixel(ax: Axes) -> float:

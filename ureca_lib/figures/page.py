@@ -57,6 +57,7 @@ class Page:
     width: float = PAGE_WIDTH
     margin: float = 0.04
     _pictures: list[tuple[Box, Callable[[Axes], Any], float]] = field(default_factory=list)
+    _charts: list[tuple[Box, Callable[[Axes], Any]]] = field(default_factory=list)
     _drawn: list[tuple[Callable[[Axes], Any], bool]] = field(default_factory=list)
     _bottom: float = 0.0
 
@@ -64,6 +65,12 @@ class Page:
         """Axes at a box, without ticks, that `draw` fills when the figure is made."""
         self._pictures.append((box, draw, order))
         self._reach(box.bottom)
+        return box
+
+    def chart(self, box: Box, draw: Callable[[Axes], Any], bottom: float) -> Box:
+        """Axes of a chart at a box, with its labels down to `bottom`."""
+        self._charts.append((box, draw))
+        self._reach(bottom)
         return box
 
     def draw(self, draw: Callable[[Axes], Any], above: bool = True, bottom: float = 0) -> None:
@@ -117,15 +124,20 @@ class Page:
         figure = plt.figure(figsize=(self.width, height))
         below, above = (self._canvas(figure, height, order) for order in (0, 5))
         for box, draw, order in self._pictures:
-            place = (box.left, height - box.bottom, box.width, box.height)
-            scaled = [p / s for p, s in zip(place, (self.width, height) * 2, strict=True)]
-            ax = figure.add_axes(scaled, zorder=order)
+            ax = self._axes(figure, height, box, order)
             ax.set_xticks([])
             ax.set_yticks([])
             draw(ax)
+        for box, draw in self._charts:
+            draw(self._axes(figure, height, box, 1))
         for draw, on_top in self._drawn:
             draw(above if on_top else below)
         return figure
+
+    def _axes(self, figure: Figure, height: float, box: Box, order: float) -> Axes:
+        place = (box.left, height - box.bottom, box.width, box.height)
+        shares = [p / s for p, s in zip(place, (self.width, height) * 2, strict=True)]
+        return figure.add_axes(shares, zorder=order)
 
     def _canvas(self, figure: Figure, height: float, order: float) -> Axes:
         canvas = figure.add_axes((0, 0, 1, 1), zorder=order)
