@@ -1,0 +1,1 @@
+"""Training: the tiny base, and the two stages (App. A) from a base to a captioner."""

@@ -1,0 +1,284 @@
+"""A training stage from its settings to a model that captions: what the command, the notebook and
+the sweeps call.
+
+    settings.json      all settings, as resolved
+    log.jsonl          losses, rates, evaluations
+    checkpoint-N/      what a killed run goes on from
+    best.json          which step was best in evaluation, and its weights beside it
+    trained.safetensors, adapter/   what was learnt; in stage 2 for peft too
+    model/             the whole model with it, for `RegionCaptioner.from_pretrained`
+    result.json        how it ended; written last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import warnings
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from peft import PeftModel
+from transformers import set_seed
+
+from ureca_lib.processor import UrecaProcessor
+from ureca_lib.runs.record import package_versions, write_json
+from ureca_lib.train.checkpointing import (
+    TRAINED,
+    TrainingError,
+    drop_partial,
+    latest_whole,
+    load_trained,
+    save_trained,
+)
+from ureca_lib.train.collator import RegionCollator
+from ureca_lib.train.data import open_data
+from ureca_lib.train.evaluation import HeldOut
+from ureca_lib.train.features import GIB, FeatureCache, vision_fingerprint
+from ureca_lib.train.images import TrainingImages
+from ureca_lib.train.merge import export_model
+from ureca_lib.train.samples import GroupDataset
+from ureca_lib.train.settings import TrainSettings
+from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
+from ureca_lib.train.trainer import RegionTrainer, read_best, read_log, training_arguments
+
+SETTINGS, RESULT, MODEL = "settings.json", "result.json", "model"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a stage ended.
+
+    Attributes:
+        folder: the run's.
+        model: folder of the whole trained model; None where it was not exported.
+        steps, epochs, samples: done in all; a sample is a region.
+        seconds: of this process, reading the data included.
+        trained_parameters: numbers that learnt.
+        final: the last evaluation, by name; empty where nothing was evaluated.
+        best: step, metric and value of the best evaluation, or None.
+        kept_step: the step whose weights the run ends with.
+        versions: of Python and packages.
+    """
+
+    folder: str
+    model: str | None
+    steps: int
+    epochs: float
+    samples: int
+    seconds: float
+    trained_parameters: int
+    final: dict[str, float]
+    best: dict[str, Any] | None
+    kept_step: int
+    versions: dict[str, str] = field(default_factory=package_versions)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Losses, rates and evaluations by step."""
+        return read_log(self.folder)
+
+
+def train_stage(
+    settings: TrainSettings,
+    out: str | Path,
+    device: str = "cpu",
+    resume: bool = True,
+    progress: bool = True,
+) -> TrainingResult:
+    """Run a stage, or go on with one that was stopped; one that has ended is not run again.
+
+    On a CPU, with as many threads, a run that was killed and resumed ends with the same weights,
+    bit for bit, as one that was not.
+
+    Args:
+        settings: of the stage.
+        out: the run's folder.
+        device: "cpu", or "cuda": each process of `accelerate launch` takes its own.
+        resume: false refuses a folder that holds a run.
+        progress: show bars.
+
+    Raises:
+        TrainingError: the folder holds a run of other settings, is in use, or cannot be resumed.
+        SettingsError, CheckpointError, CaptionedError, FileNotFoundError, RegionError: settings,
+            model or data at fault, before anything is learnt.
+    """
+    started, folder = time.perf_counter(), Path(out)
+    main, processes = _rank() == 0, int(os.environ.get("WORLD_SIZE", 1))
+    settings.accumulation(processes)  # before anything is read
+    with ExitStack() as stack:
+        if main:
+            stack.enter_context(_claimed(folder, settings, resume))
+        if (done := read_result(folder)) is not None:
+            return done
+        set_seed(settings.seed)
+        model, processor = load_start(settings)
+        learner = StageModel(freeze_for_stage(model, settings))
+        trainer, images = _trainer(settings, folder, learner, processor, device, progress)
+        last = latest_whole(folder)
+        trainer.accelerator.wait_for_everyone()
+        if main:
+            drop_partial(folder)
+        with warnings.catch_warnings():
+            # trainer warns of a rate scheduler that it steps itself, and of its own tokens
+            warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim")
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        trainer.accelerator.wait_for_everyone()
+        result = _result(settings, folder, trainer, images)
+        if not main:
+            return result
+        kept, exported = _finish(settings, folder, learner, result.steps), None
+        if settings.export:
+            # written whole by a process that was killed before it could say so
+            shutil.rmtree(folder / MODEL, ignore_errors=True)
+            exported = export_model(learner.model, processor, folder / MODEL)
+        result = replace(
+            result,
+            kept_step=kept,
+            model=None if exported is None else str(exported),
+            seconds=round(time.perf_counter() - started, 2),
+        )
+        write_json(folder / RESULT, asdict(result))
+        return result
+
+
+def _trainer(
+    settings: TrainSettings,
+    folder: Path,
+    learner: StageModel,
+    processor: UrecaProcessor,
+    device: str,
+    progress: bool,
+) -> tuple[RegionTrainer, TrainingImages]:
+    """Data, arguments and the loop of a run."""
+    shown = progress and _rank() == 0
+    learnt, held_out = open_data(settings)
+    most = processor.max_tiles_train
+    if (settings.cache or settings.memory_gib) and not settings.resize_share:
+        learner.cache = _cache(settings)
+    print_of = "" if learner.cache is None else vision_fingerprint(learner.base, processor, most)
+    memory = int(settings.memory_gib * GIB)
+    images = TrainingImages(learnt, processor, most, learner.cache, print_of, memory // 2)
+    _read_images(images, learner, device, shown)
+    grouped = settings.regions_per_image > 1 and processor.mask_position == "after_image"
+    collator = RegionCollator(processor, grouped)
+    dataset = GroupDataset(images, settings, 0)
+    steps = total_steps(settings, len(dataset.order))
+    dataset.length = steps * settings.batch_size
+    watched = None
+    if len(held_out):
+        watched = HeldOut(held_out, processor, settings, collator, most)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    args = training_arguments(settings, folder, steps, device, processes, shown)
+    args._n_gpu = min(args.n_gpu, 1)  # several GPUs are several processes, not torch's DataParallel
+    options = {"model": learner, "args": args, "train_dataset": dataset, "data_collator": collator}
+    if watched is not None:
+        options["eval_dataset"] = watched.groups
+    return RegionTrainer(settings, watched, len(dataset.order), **options), images
+
+
+def _cache(settings: TrainSettings) -> FeatureCache:
+    memory = int(settings.memory_gib * GIB)
+    return FeatureCache(settings.cache, int(settings.cache_gib * GIB), memory - memory // 2)
+
+
+def _read_images(images: TrainingImages, learner: StageModel, device: str, progress: bool) -> None:
+    """Read every image; encode those whose features will be kept while their pixels are here."""
+    learner.eval().to(device)
+    size = None
+    for record, image in images.read(progress):
+        if record.key is None or not record.regions:
+            continue
+        if size is not None and not images.cache.has_room(size):
+            continue
+        if images.cache.get(record.key) is None:
+            pixels = images.processor.image_tiles(image.pixels, images.max_tiles).to(device)
+            features = learner.encode_image(pixels)
+            images.cache.put(record.key, features)
+            size = features.numel() * features.element_size()
+
+
+def total_steps(settings: TrainSettings, groups: int) -> int:
+    """Optimizer steps of a run whose epoch has so many groups."""
+    if settings.steps is not None:
+        return settings.steps
+    return max(1, -int(-groups * settings.epochs // settings.batch_size))
+
+
+def read_result(folder: str | Path) -> TrainingResult | None:
+    """How a run ended, or None where it has not."""
+    path = Path(folder) / RESULT
+    if not path.is_file():
+        return None
+    try:
+        return TrainingResult(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"{path}: not the result of a run ({error})") from None
+
+
+def _claimed(folder: Path, settings: TrainSettings, resume: bool) -> FileLock:
+    """The folder's lock, held, once it is made sure that the folder is this run's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(f"{folder}: another process is training here") from None
+    path, told = folder / SETTINGS, json.loads(json.dumps(settings.to_dict()))
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        differing = sorted(k for k in {*there, *told} if there.get(k) != told.get(k))
+        if differing or not resume:
+            what = f"other settings ({', '.join(differing)})" if differing else "these settings"
+            lock.release()
+            raise TrainingError(f"{folder} holds a run of {what}: name another folder")
+    elif any(path.name != ".lock" for path in folder.iterdir()):
+        lock.release()
+        raise TrainingError(f"{folder} holds something else: name another folder")
+    else:
+        write_json(path, told)
+    return lock
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def _finish(settings: TrainSettings, folder: Path, learner: StageModel, steps: int) -> int:
+    """Put the weights that the run ends with into the model and into its folder."""
+    best, kept = read_best(folder), steps
+    if best is not None and settings.keep == "best":
+        load_trained(learner.trained(), folder / best["file"])
+        kept = best["step"]
+    save_trained(learner.trained(), folder / TRAINED)
+    if isinstance(learner.model, PeftModel):
+        learner.model.save_pretrained(folder / "adapter")
+    return kept
+
+
+def _result(
+    settings: TrainSettings, folder: Path, trainer: RegionTrainer, images: TrainingImages
+) -> TrainingResult:
+    """How the learning ended, before anything is written."""
+    steps = trainer.state.global_step
+    evaluations = [row for row in read_log(folder) if "eval_loss" in row]
+    last = evaluations[-1] if evaluations else {}
+    order, groups = trainer.train_dataset.order, steps * settings.batch_size
+    learner = trainer.accelerator.unwrap_model(trainer.model)
+    return TrainingResult(
+        folder=str(folder),
+        model=None,
+        steps=steps,
+        epochs=round(groups / len(order), 4),
+        samples=round(groups * sum(images.counts()) / len(order)),
+        seconds=0.0,
+        trained_parameters=sum(p.numel() for p in learner.trained().values()),
+        final={k.removeprefix("eval_"): v for k, v in last.items() if k.startswith("eval_")},
+        best=read_best(folder),
+        kept_step=steps,
+    )

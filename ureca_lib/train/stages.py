@@ -1,0 +1,241 @@
+"""What a stage starts from, what learns in it, and its loss.
+
+Stage 1 trains the mask encoder, its projection included, and nothing else; stage 2 trains LoRA
+adapters on the language model with the mask encoder frozen (App. A). The vision tower and its
+projector are frozen in both, so image features are computed without gradients, or come from a
+cache.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from torch.nn import functional
+from transformers import InternVLConfig
+
+from ureca_lib.checkpoints import CheckpointError
+from ureca_lib.checkpoints.internvl import from_internvl_hf
+from ureca_lib.checkpoints.tensor_files import read_json
+from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.configuration import UrecaConfig
+from ureca_lib.conversation import IGNORED
+from ureca_lib.costs import LORA_LAYERS
+from ureca_lib.model import UrecaForConditionalGeneration
+from ureca_lib.processor import UrecaProcessor
+from ureca_lib.train.features import FeatureCache
+from ureca_lib.train.grouped import GroupedBatch, grouped_forward
+from ureca_lib.train.settings import SettingsError, TrainSettings
+
+LORA_TARGETS = rf".*language_model.*\.({'|'.join(LORA_LAYERS)})"
+_GROUPED = ("image_ids", "image_attention", "region_ids", "region_attention", "labels", "image_of")
+
+
+def load_start(settings: TrainSettings) -> tuple[UrecaForConditionalGeneration, UrecaProcessor]:
+    """The model that a stage starts from, configured as its settings say, and its processor.
+
+    `settings.model` is a checkpoint of ours, such as stage 1 leaves for stage 2, or for stage 1 an
+    InternVL `-hf` checkpoint. In stage 1 the mask encoder's weights are newly drawn from the seed,
+    unless `fresh_mask_encoder` is false.
+
+    Raises:
+        CheckpointError: no such folder, another layout, no tokenizer, or no safetensors.
+        SettingsError: no model is named, or stage 2 would start without a trained mask encoder,
+            or with one of other shapes.
+    """
+    if settings.model is None:
+        raise SettingsError("settings: model: name the folder of the model to start from")
+    folder = Path(settings.model).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(folder, "not a folder" if folder.exists() else "no such folder")
+    raw = read_json(folder / "config.json")
+    if (tokenizer := load_tokenizer(folder)) is None:
+        raise CheckpointError(folder, "no tokenizer: copy the base's tokenizer files into it")
+    dtype = getattr(torch, settings.precision)
+    if raw.get("model_type") == InternVLConfig.model_type:
+        if settings.stage == 2:
+            raise SettingsError(
+                f"{folder} has no mask encoder: stage 2 starts from what stage 1 left"
+            )
+        named = settings.model_settings
+        model = from_internvl_hf(folder, dtype=dtype, seed=settings.seed, **named)
+    elif raw.get("model_type") == UrecaConfig.model_type:
+        model = _ours(folder, settings, dtype)
+    else:
+        raise CheckpointError(folder, "not a checkpoint of ours: run ureca convert on it first")
+    model.set_attn_implementation(settings.attention)
+    return model, UrecaProcessor.from_config(model.config, tokenizer)
+
+
+def _ours(
+    folder: Path, settings: TrainSettings, dtype: torch.dtype
+) -> UrecaForConditionalGeneration:
+    stored = UrecaConfig.from_pretrained(folder)
+    config = settings.configure(stored)
+    shapes = ("num_mask_tokens", "mask_projector")
+    other = [name for name in shapes if getattr(config, name) != getattr(stored, name)]
+    fresh = settings.stage == 1 and settings.fresh_mask_encoder
+    if other and not fresh:
+        raise SettingsError(f"{folder}: its mask encoder has another {' and '.join(other)}")
+    model = UrecaForConditionalGeneration.from_pretrained(
+        folder, config=config, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=fresh
+    )
+    if fresh:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            model.model.mask_encoder.reset_parameters()
+    return model
+
+
+def freeze_for_stage(
+    model: UrecaForConditionalGeneration, settings: TrainSettings
+) -> UrecaForConditionalGeneration | PeftModel:
+    """Freeze all but what the stage learns, which is made float32 whatever the rest is.
+
+    Returns:
+        Stage 1: the model itself; stage 2: the same with adapters in it, inside peft's wrapper.
+    """
+    model.requires_grad_(False)
+    if settings.gradient_checkpointing:
+        # the reentrant kind drops gradients where the inputs need none
+        options = {"use_reentrant": False}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    if settings.stage == 1:
+        model.model.mask_encoder.float().requires_grad_(True)
+        return model
+    lora = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=LORA_TARGETS,
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return get_peft_model(model, lora)
+
+
+class StageModel(nn.Module):
+    """A model that returns the loss of a batch of `RegionCollator`.
+
+    Args:
+        model: of `freeze_for_stage`.
+        cache: where the features of images that came as pixels are put; None keeps none.
+    """
+
+    accepts_loss_kwargs = True  # read by transformers' Trainer: the loss is divided here
+
+    def __init__(
+        self,
+        model: UrecaForConditionalGeneration | PeftModel,
+        cache: FeatureCache | None = None,
+    ):
+        super().__init__()
+        self.model, self.cache = model, cache
+
+    @property
+    def config(self) -> UrecaConfig:
+        return self.base.config
+
+    @property
+    def base(self) -> UrecaForConditionalGeneration:
+        """The model, without peft's wrapper; adapters are in its layers."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    def train(self, mode: bool = True) -> StageModel:
+        """As `nn.Module.train`, but the frozen vision tower has no dropout."""
+        super().train(mode)
+        self.base.model.vision_tower.eval()
+        return self
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that learn, by their names in `model`."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def forward(
+        self,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **batch: Any,
+    ) -> dict[str, torch.Tensor]:
+        """The summed loss of the answers' tokens, over their number.
+
+        Args:
+            labels: (R, L).
+            num_items_in_batch: answer tokens of the whole step, over all devices and accumulated
+                batches; by default this batch's own.
+            batch: see `RegionCollator`.
+
+        Returns:
+            `loss`, a number.
+        """
+        features = self.image_features(batch)
+        if "image_ids" in batch:
+            named = {name: batch[name] for name in _GROUPED if name in batch}
+            named |= {"labels": labels, "mask_values": batch["mask_values"]}
+            grouped = GroupedBatch(**named, image_features=torch.cat(features))
+            return {"loss": grouped_forward(self.base, grouped, num_items_in_batch).loss}
+        rows = torch.cat([features[image] for image in batch["image_of"].tolist()])
+        hidden = self.base.model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            image_features=rows,
+            mask_values=batch["mask_values"],
+            use_cache=False,
+        ).last_hidden_state
+        return {"loss": answer_loss(self.base.lm_head, hidden, labels, num_items_in_batch)}
+
+    def image_features(self, batch: dict[str, Any]) -> list[torch.Tensor]:
+        """(T, tokens, D) of each image: given ones, and those of pixels, which the cache is told.
+
+        An image is run alone, so that its features do not depend on which others are with it.
+        """
+        counts, given = batch["image_tiles"], batch["has_features"]
+        cached = [count for count, has in zip(counts, given, strict=True) if has]
+        fresh = [count for count, has in zip(counts, given, strict=True) if not has]
+        kept = iter(batch["image_features"].split(cached) if cached else ())
+        pixels = iter(batch["pixel_values"].split(fresh) if fresh else ())
+        keys = iter(batch["image_keys"])
+        features = []
+        for has in given:
+            if has:
+                features.append(next(kept))
+                continue
+            features.append(self.encode_image(next(pixels)))
+            key = next(keys)
+            if key is not None and self.cache is not None:
+                self.cache.put(key, features[-1])
+        return features
+
+    @torch.no_grad()
+    def encode_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The frozen tower and projector: (T, 3, S, S) -> (T, tokens, D)."""
+        pixels = pixel_values.to(self.base.lm_head.weight.dtype)
+        return self.base.get_image_features(pixels, return_dict=True).pooler_output
+
+
+def answer_loss(
+    head: nn.Module,
+    hidden: torch.Tensor,
+    labels: torch.Tensor,
+    tokens: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Cross-entropy of the labelled tokens, summed and divided by `tokens`, default their number.
+
+    The head runs only where there is something to learn, which most tokens of a prompt are not:
+    logits of a large vocabulary are what a step's memory goes into.
+
+    Args:
+        head: (A, D) -> (A, V).
+        hidden: (R, L, D); a position's state tells the next token.
+        labels: (R, L), `IGNORED` where there is nothing to learn.
+    """
+    wanted = labels[:, 1:]
+    where = wanted != IGNORED
+    targets = wanted[where]
+    logits = head(hidden[:, :-1][where]).float()  # (R, L, D) -> (A, D) -> (A, V)
+    loss = functional.cross_entropy(logits, targets, reduction="sum")
+    return loss / (max(1, len(targets)) if tokens is None else tokens)
