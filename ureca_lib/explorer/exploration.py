@@ -234,6 +234,13 @@ class Exploration:
         self.go_to(self.session.region_id)
         return self.session
 
+    def reviews(self) -> list[Review]:
+        """Every decision that the store has about this image, of all reviewers."""
+        if self._review_of is None:
+            return []
+        store, name, _ = self._review_of
+        return store.reviews(name)
+
     def stop_review(self) -> None:
         """Back to looking around."""
         self.session = None
