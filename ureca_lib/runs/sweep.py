@@ -8,6 +8,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import Timeout
+
 from ureca_lib.runs.grid import PlannedRun, Sweep
 from ureca_lib.runs.record import RunRecord, git_commit, machine, package_versions
 from ureca_lib.runs.runner import finished_run
@@ -67,6 +69,7 @@ class _Execution:
         self.elsewhere: dict[str, PlannedRun] = {}  # running in other processes
         self.workers: dict[str, tuple[PlannedRun, Worker]] = {}
         self.result = SweepResult()
+        self.before = {run.name: self._started(run.name) for run in sweep.runs}
         self.progress = SweepProgress(sweep, runs_folder(root), progress)
 
     def run(self) -> SweepResult:
@@ -129,6 +132,10 @@ class _Execution:
         folder = runs_folder(self.root) / run.name
         return bool(finished_run(self.sweep.notebook, run.parameters, folder, self.keep))
 
+    def _started(self, name: str) -> str:
+        record = RunRecord.load(runs_folder(self.root) / name)
+        return record.started if record else ""
+
     def _leave(self, run: PlannedRun) -> None:
         self.elsewhere[run.name] = run
         self.progress.leave(run)
@@ -140,21 +147,31 @@ class _Execution:
             del self.elsewhere[name]
             record = RunRecord.load(runs_folder(self.root) / name)
             error = (record.error or {}) if record else {}
-            if record and record.status == "failed" and error.get("name") != "Interrupted":
+            # a lock may be held for an instant only, by one who looks, as here
+            fresh = self._started(name) != self.before[name]
+            if record and fresh and record.status == "done":
+                self.result.kept.append(name)
+                self.progress.end(run, "done in another process")
+            elif fresh and error and error.get("name") != "Interrupted":
                 self.result.failed.append(name)
                 self.progress.end(run, "failed in another process")
             else:
-                self.waiting.append(run)  # done there, or stopped and now ours
+                self.waiting.append(run)  # stopped there, and now ours
 
     def _note_death(self, run: PlannedRun, status: int, last_words: str) -> None:
         """Where a worker died without a word in the record, put one there."""
         folder = runs_folder(self.root) / run.name
         lock = run_lock(self.root, run.name)
-        with lock:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # another process has begun it anew
+            return
+        try:
             record = RunRecord.load(folder)
-            if record and record.status == "failed" and record.error:
+            fresh = record is not None and record.started != self.before[run.name]
+            if record and fresh and record.status == "failed":  # it says why itself
                 return
-            if record is None or record.status == "done":
+            if record is None or not fresh:
                 record = self._empty_record(run)
             how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
             message = f"{how}: {last_words}" if last_words else how
@@ -162,6 +179,8 @@ class _Execution:
             record.error = {"cell": None, "source": "", "name": "WorkerDied", "message": message}
             folder.mkdir(parents=True, exist_ok=True)
             record.save(folder)
+        finally:
+            lock.release()
 
     def _empty_record(self, run: PlannedRun) -> RunRecord:
         name = self.sweep.notebook.name

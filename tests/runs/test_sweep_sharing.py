@@ -1,0 +1,78 @@
+"""Runs that several sweeps share, that other processes hold, or whose worker dies."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from lesson_notebook import times_run, write_lesson, write_sweep
+from typer.testing import CliRunner
+
+from ureca_lib.cli import app
+from ureca_lib.runs import RunRecord, load_sweep, run_sweep
+from ureca_lib.runs.workers import is_running, run_lock
+
+
+def test_a_changed_notebook_runs_again_unless_it_is_kept(tmp_path):
+    write_lesson(tmp_path)
+    path, root = write_sweep(tmp_path), tmp_path / "out"
+    sweep = load_sweep(path)
+    assert run_sweep(sweep, root, progress=False).done == [sweep.runs[0].name]
+    plan = ["sweep", str(path), "--out", str(root), "--dry-run"]
+    assert "trial: done: defaults" in CliRunner().invoke(app, plan).stdout
+    write_lesson(tmp_path, "1  # nothing is measured any more")
+    assert "trial: to run: defaults" in CliRunner().invoke(app, plan).stdout
+    assert run_sweep(sweep, root, keep=True, progress=False).kept == [sweep.runs[0].name]
+
+
+def test_two_sweeps_at_once_share_the_runs(tmp_path):
+    write_lesson(tmp_path)
+    sweep = load_sweep(write_sweep(tmp_path, grid={"factor": [1, 2]}))
+    results = []
+    threads = [
+        threading.Thread(
+            target=lambda: results.append(
+                run_sweep(sweep, tmp_path / "out", keep=True, progress=False)
+            )
+        )
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names = sorted(run.name for run in sweep.runs)
+    assert times_run(tmp_path / "out") == dict.fromkeys(names, 1)
+    assert sorted(results[0].done + results[1].done) == names
+    assert all(sorted(result.done + result.kept) == names for result in results)
+
+
+def test_a_run_of_another_process_is_waited_for(tmp_path):
+    write_lesson(tmp_path)
+    sweep, root, results = load_sweep(write_sweep(tmp_path)), tmp_path / "out", []
+    name = sweep.runs[0].name
+    lock = run_lock(root, name)
+    lock.acquire()
+    assert is_running(root, name)
+    thread = threading.Thread(target=lambda: results.append(run_sweep(sweep, root, progress=False)))
+    thread.start()
+    time.sleep(0.5)
+    record = RunRecord("lesson.ipynb", "key", {}, "done", "lesson.ipynb", started="just now")
+    (root / "runs" / name).mkdir(parents=True)
+    record.save(root / "runs" / name)
+    assert thread.is_alive()
+    lock.release()
+    thread.join()
+    assert results[0].kept == [name] and not times_run(root)
+
+
+def test_a_worker_that_dies_leaves_a_reason(tmp_path):
+    write_lesson(
+        tmp_path, "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nwhile True: 1"
+    )
+    sweep = load_sweep(write_sweep(tmp_path))
+    result = run_sweep(sweep, tmp_path / "out", progress=False)
+    assert result.failed == [sweep.runs[0].name]
+    record = RunRecord.load(tmp_path / "out" / "runs" / sweep.runs[0].name)
+    assert record.status == "failed"
+    assert (record.error["name"], record.error["message"]) == ("WorkerDied", "killed by signal 9")
