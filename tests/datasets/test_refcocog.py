@@ -1,0 +1,259 @@
+"""RefCOCOg in the refer API's files: the samples, others made here, and faulty ones."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from ureca_lib.datasets.captioned import CaptionedError
+from ureca_lib.datasets.plain_stack import PickleRefusedError
+from ureca_lib.datasets.refcocog import refcocog_captioned
+from ureca_lib.datasets.refer_files import read_references, write_references_json
+from ureca_lib.regions import (
+    AnnotationFormatError,
+    DuplicateIdError,
+    FileMissingError,
+    MissingKeyError,
+    RegionError,
+    WrongTypeError,
+)
+
+
+@pytest.fixture
+def folder(samples):
+    return samples / "refcocog"
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "refcocog")
+    return tmp_path / "refcocog"
+
+
+def raw_refs(folder, partition="umd"):
+    return pickle.loads((folder / f"refs({partition}).p").read_bytes())
+
+
+def change(copy, edit, partition="umd", protocol=2):
+    refs = raw_refs(copy, partition)
+    edit(refs)
+    (copy / f"refs({partition}).p").write_bytes(pickle.dumps(refs, protocol))
+
+
+def change_instances(copy, edit):
+    instances = json.loads((copy / "instances.json").read_text())
+    edit(instances)
+    (copy / "instances.json").write_text(json.dumps(instances))
+
+
+@pytest.mark.parametrize("partition", ["umd", "google"])
+def test_references_equal_what_pickle_reads(folder, partition):
+    found = read_references(folder / f"refs({partition}).p")
+    raw = raw_refs(folder, partition)
+    assert len(found) == len(raw) > 20
+    for mine, theirs in zip(found, raw, strict=True):
+        for key in ("ref_id", "ann_id", "image_id", "category_id", "split"):
+            assert getattr(mine, key) == theirs[key]
+        for one, sentence in zip(mine.expressions, theirs["sentences"], strict=True):
+            assert (one.sent_id, one.sent, one.raw) == tuple(
+                sentence[key] for key in ("sent_id", "sent", "raw")
+            )
+            assert list(one.tokens) == sentence["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("partition", "split"),
+    [("umd", "train"), ("umd", "val"), ("umd", "test"), ("google", "train"), ("google", "val")],
+)
+def test_a_split_has_its_references_all_expressions_and_cocos_masks(folder, partition, split):
+    found = refcocog_captioned(folder, partition, split)
+    wanted = [ref for ref in raw_refs(folder, partition) if ref["split"] == split]
+    instances = json.loads((folder / "instances.json").read_text())
+    annotations = {one["id"]: one for one in instances["annotations"]}
+    names = {one["id"]: one["name"] for one in instances["categories"]}
+    assert found.regions == len(wanted)
+    assert found.ids == list(dict.fromkeys(str(ref["image_id"]) for ref in wanted))
+    by_image = {image.image_id: image for image in found}
+    for ref in wanted:
+        image = by_image[str(ref["image_id"])]
+        region = image.image[ref["ann_id"]]
+        polygons = annotations[ref["ann_id"]]["segmentation"]
+        theirs = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, *image.size)))
+        assert np.array_equal(region.mask, theirs.astype(bool))
+        assert region.name == names[ref["category_id"]]
+        assert image.captions[region.id] == [one["sent"] for one in ref["sentences"]]
+        assert image.pixels.shape[:2] == image.size
+
+
+def test_google_divides_objects_and_umd_images(folder):
+    def ids(partition, split):
+        return set(refcocog_captioned(folder, partition, split).ids)
+
+    assert ids("google", "train") & ids("google", "val")
+    assert not ids("umd", "train") & (ids("umd", "val") | ids("umd", "test"))
+
+
+def test_raw_sentences(folder):
+    image = refcocog_captioned(folder, text="raw")[0]
+    assert image.captions[1001][0] == "A woman in an orange space suit smiling at the camera."
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_every_protocol_and_json(copy, protocol):
+    whole = [image.captions for image in refcocog_captioned(copy)]
+    change(copy, lambda refs: None, protocol=protocol)
+    assert [image.captions for image in refcocog_captioned(copy)] == whole
+    count = write_references_json(copy / "refs(umd).p", copy / "refs(umd).json")
+    assert json.loads((copy / "refs(umd).json").read_text()) == raw_refs(copy)
+    (copy / "refs(umd).p").unlink()
+    assert [image.captions for image in refcocog_captioned(copy)] == whole
+    assert count == len(read_references(copy / "refs(umd).json"))
+
+
+def test_two_references_to_one_object_are_one_region(copy):
+    def again(refs):
+        sentence = {"sent_id": 999, "sent": "the smiling woman", "tokens": [], "raw": "x"}
+        refs.append(refs[0] | {"ref_id": 999, "sent_ids": [999], "sentences": [sentence]})
+
+    regions = refcocog_captioned(copy).regions
+    change(copy, again)
+    found = refcocog_captioned(copy)
+    assert found.regions == regions
+    assert found[0].captions[1001][-1] == "the smiling woman" and len(found[0].captions[1001]) == 3
+
+
+def test_single_and_multi_region_sets_part_the_images(copy):
+    change(copy, lambda refs: refs[1].update(split="x"))
+    change(copy, lambda refs: [r.update(split="x") for r in refs if r["ann_id"] in (2001, 2020)])
+    change(copy, lambda refs: [r.update(split="x") for r in refs if r["ann_id"] in (2030, 2004)])
+    single, multi = (refcocog_captioned(copy, regions=which) for which in ("single", "multi"))
+    assert single.ids == ["2"] and multi.ids == ["1", "3"]
+    assert all(len(image.regions) > 1 for image in multi)
+    assert refcocog_captioned(copy).ids == ["1", "2", "3"]
+    assert refcocog_captioned(copy, limit=2).ids == ["1", "2"]
+
+
+def test_rle_annotations_are_read(copy):
+    image = refcocog_captioned(copy)[0]
+    mask = image.image[1001].mask
+    flat = mask.flatten(order="F").astype(int)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist()
+    counts = np.diff([0, *edges, flat.size]).tolist()
+
+    def crowd(instances):
+        found = next(one for one in instances["annotations"] if one["id"] == 1001)
+        found.update(segmentation={"size": list(mask.shape), "counts": counts}, iscrowd=1)
+
+    change_instances(copy, crowd)
+    assert np.array_equal(refcocog_captioned(copy)[0].image[1001].mask, mask)
+
+
+def test_photos_are_looked_for_and_may_be_missing(copy, samples, tmp_path):
+    image = refcocog_captioned(copy)[0]
+    with pytest.raises(FileMissingError, match=r"astronaut\.png"):
+        _ = image.pixels
+    assert refcocog_captioned(copy, images=samples / "photos")[0].pixels.shape == (512, 512, 3)
+    with pytest.raises(FileMissingError, match="folder of the photos"):
+        refcocog_captioned(copy, images=tmp_path / "none")
+    place = tmp_path / "images" / "mscoco" / "images" / "train2014"
+    place.mkdir(parents=True)
+    shutil.copy(samples / "photos" / "astronaut.png", place)  # the refer API's folders
+    assert refcocog_captioned(copy)[0].pixels.shape == (512, 512, 3)
+
+
+def test_wrong_arguments(folder, tmp_path):
+    with pytest.raises(ValueError, match="umd, google"):
+        refcocog_captioned(folder, "unc")
+    with pytest.raises(ValueError, match="sent, raw"):
+        refcocog_captioned(folder, text="tokens")
+    with pytest.raises(ValueError, match="all, single, multi"):
+        refcocog_captioned(folder, regions="both")
+    with pytest.raises(ValueError, match="at least 1"):
+        refcocog_captioned(folder, limit=0)
+    with pytest.raises(CaptionedError, match=r"no split 'test'; there are val \(\d+\), train"):
+        refcocog_captioned(folder, "google", "test")
+    with pytest.raises(FileMissingError, match="no such folder"):
+        refcocog_captioned(tmp_path / "none")
+    with pytest.raises(FileMissingError, match=r"neither refs\(umd\)\.p nor"):
+        refcocog_captioned(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "kind", "reason"),
+    [
+        (lambda refs: refs.clear(), AnnotationFormatError, "nothing, not a list"),
+        (lambda refs: refs.__setitem__(3, "x"), WrongTypeError, "reference number 3"),
+        (lambda refs: refs[3].pop("ann_id"), MissingKeyError, "ref_id 3: there is no 'ann_id'"),
+        (lambda refs: refs[3].update(ann_id="7"), WrongTypeError, "'ann_id' is str"),
+        (lambda refs: refs[3].update(ref_id=2), DuplicateIdError, "ref_id 2 is there twice"),
+        (lambda refs: refs[3].update(sentences=[]), MissingKeyError, "'sentences' is empty"),
+        (lambda refs: refs[3]["sentences"][0].pop("sent"), MissingKeyError, "no 'sent'"),
+        (lambda refs: refs[3]["sentences"][0].update(sent=" "), MissingKeyError, "is empty"),
+        (lambda refs: refs[3].update(sent_ids=[1, 2]), AnnotationFormatError, "not those of"),
+        (lambda refs: refs[3].update(ann_id=77), AnnotationFormatError, "no annotation 77"),
+        (lambda refs: refs[3].update(image_id=77), AnnotationFormatError, "no image 77"),
+        (lambda refs: refs[3].update(image_id=2), AnnotationFormatError, "do not belong together"),
+        (lambda refs: refs[3].update(category_id=99), AnnotationFormatError, "category_id is 99"),
+    ],
+)
+def test_faulty_references_are_named(copy, edit, kind, reason):
+    change(copy, edit)
+    with pytest.raises(kind, match=reason) as error:
+        refcocog_captioned(copy)
+    assert "refs(umd).p" in str(error.value)
+
+
+def test_faulty_annotations_are_left_out_when_asked(copy):
+    def edit(instances):
+        annotations = {one["id"]: one for one in instances["annotations"]}
+        annotations[1001]["segmentation"] = [[1, 2, 3]]
+        del annotations[1060]["segmentation"]
+        annotations[3021]["segmentation"] = []
+
+    whole = refcocog_captioned(copy).regions
+    change_instances(copy, edit)
+    with pytest.raises(RegionError, match=r"ref_id 1: there is no 'segmentation'"):
+        refcocog_captioned(copy)
+    found = refcocog_captioned(copy, strict=False)
+    assert found.regions == whole - 3 and len(found.left_out) == 3
+    reasons = " ".join(map(str, found.left_out))
+    assert "three (x, y) pairs" in reasons and "no polygon" in reasons and "3021" in reasons
+    assert sum(len(image.regions) for image in found) == found.regions
+
+
+def test_truncated_and_foreign_files(copy):
+    file, instances = copy / "refs(umd).p", copy / "instances.json"
+    good, listed = file.read_bytes(), instances.read_bytes()
+    file.write_bytes(good[: len(good) // 2])
+    with pytest.raises(PickleRefusedError, match=r"refs\(umd\)\.p.*truncated"):
+        refcocog_captioned(copy)
+    file.write_bytes(b"<html>404</html>")
+    with pytest.raises(PickleRefusedError, match="no pickle"):
+        refcocog_captioned(copy)
+    file.write_bytes(pickle.dumps({"refs": []}))
+    with pytest.raises(AnnotationFormatError, match="a dict, not a list"):
+        refcocog_captioned(copy)
+    file.write_bytes(good)
+    instances.write_bytes(listed[:20_000])
+    with pytest.raises(AnnotationFormatError, match=r"instances\.json.*truncated"):
+        refcocog_captioned(copy)
+    instances.write_text(json.dumps([1]))
+    with pytest.raises(AnnotationFormatError, match=r"is it instances\.json"):
+        refcocog_captioned(copy)
+    instances.unlink()
+    with pytest.raises(FileMissingError, match=r"instances\.json"):
+        refcocog_captioned(copy)
+
+
+def test_a_pickle_that_runs_code_does_not(copy, tmp_path):
+    mark = tmp_path / "ran"
+    call = b"cos\nmkdir\n(V" + str(mark).encode() + b"\ntR."
+    (copy / "refs(umd).p").write_bytes(call)
+    with pytest.raises(PickleRefusedError, match=r"os\.mkdir.*nothing of it was run"):
+        refcocog_captioned(copy)
+    assert not mark.exists()
