@@ -22,6 +22,7 @@ from ureca_lib.datasets.records import image_keys
 from ureca_lib.evaluate.predictions import Prediction, prediction_id, split_id
 
 References = dict[str, list[str]]
+MISSING = "missing"  # marks rows that stand for references without a prediction
 _SHOWN = 5  # ids that a message names
 
 
@@ -105,7 +106,7 @@ def with_references(
     ids = {row.id for row in rows}
     missing = [one for one in references if one not in ids]
     found += [
-        Prediction(one, *split_id(one), "", tuple(references[one]), extra={"missing": True})
+        Prediction(one, *split_id(one), "", tuple(references[one]), extra={MISSING: True})
         for one in missing
     ]
     surplus = tuple(row.id for row in found if not row.references)

@@ -6,6 +6,7 @@ for are in `baselines`.
 | name | captions |
 |---|---|
 | `ureca` | a checkpoint's, of all regions of an image together |
+| `blind` | the same, of masks that are all zeros: for a model trained without masks |
 | `attributes` | the embedded annotator's, which needs no model |
 | `oracle` | each region's first reference |
 | `shuffled` | the references of the image dealt out at random |
@@ -75,6 +76,7 @@ class UrecaSystem:
     Args:
         model: folder of the checkpoint. device: where it runs.
         question: what it is asked. max_new_tokens, max_tiles: see `RegionCaptioner.caption`.
+        blind: show it masks of zeros only, as it was trained for the baseline without masks.
 
     Raises:
         CheckpointError: the folder holds no such checkpoint.
@@ -89,11 +91,16 @@ class UrecaSystem:
         question: str | None = None,
         max_new_tokens: int = 256,
         max_tiles: int | None = None,
+        blind: bool = False,
     ):
         from ureca_lib.captioner import RegionCaptioner
+        from ureca_lib.train.evaluation import blind_processor
 
         self._captioner = RegionCaptioner.from_pretrained(model, device)
-        self.model = model_record(model)
+        self.model, self._blind = model_record(model), blind
+        if blind:
+            self.name = "blind"
+            self._captioner.processor = blind_processor(self._captioner.processor)
         self.settings = {
             "question": question or QUESTION,
             "max_new_tokens": max_new_tokens,
@@ -102,8 +109,11 @@ class UrecaSystem:
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Said]:
         """See `System`."""
-        found = self._captioner.caption(image.pixels, regions, **self.settings, progress=False)
-        return [Said(caption.text, caption.score) for caption in found]
+        # without masks all regions are one to the model, which then is asked once
+        asked = regions[:1] if self._blind else regions
+        found = self._captioner.caption(image.pixels, asked, **self.settings, progress=False)
+        said = [Said(caption.text, caption.score) for caption in found]
+        return said * len(regions) if self._blind else said
 
 
 class AttributesSystem:

@@ -1,0 +1,198 @@
+"""All scores of a predictions file, and two files compared, each computed from the files alone."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ureca_lib.evaluate.bootstrap import Comparison, compare_scores
+from ureca_lib.evaluate.exact import ExactReport, measure_exact
+from ureca_lib.evaluate.metrics import METRICS, MetricSettings, score_captions
+from ureca_lib.evaluate.predictions import Prediction, read_meta, read_predictions
+from ureca_lib.evaluate.references import MISSING, Coverage, References, with_references
+from ureca_lib.evaluate.scores import Score
+from ureca_lib.runs.record import package_versions, write_json
+
+QUICK_METRICS = tuple(name for name in METRICS if name != "bertscore")  # need no model
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a predictions file scores.
+
+    Attributes:
+        path: the file. meta: what lies beside it.
+        system: its name.
+        rows: what was scored, by id.
+        coverage: how predictions and references meet.
+        exact: exact match and unique identification, where they apply.
+        metrics: of the captions with references, by key.
+    """
+
+    path: Path
+    meta: Mapping[str, Any]
+    system: str
+    rows: tuple[Prediction, ...] = field(repr=False)
+    coverage: Coverage
+    exact: ExactReport
+    metrics: dict[str, Score]
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """All scores over all captions, by key."""
+        return {**self.exact.overall, **self.metrics}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data that JSON can hold, with what the figures depend on."""
+        return {
+            "predictions": str(self.path),
+            "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "system": self.system,
+            "meta": dict(self.meta),
+            "captions": len(self.rows),
+            "empty": sum(not row.caption.strip() for row in self.rows),
+            "failed": sum(bool(row.error) for row in self.rows),
+            "coverage": self.coverage.to_dict(),
+            "exact": self.exact.to_dict(),
+            "metrics": {name: score.as_record() for name, score in self.metrics.items()},
+            "versions": package_versions(),
+        }
+
+
+def evaluate(
+    path: str | Path,
+    references: References | None = None,
+    metrics: Sequence[str] = QUICK_METRICS,
+    settings: MetricSettings | None = None,
+    only: set[str] | None = None,
+) -> Evaluation:
+    """Score a predictions file.
+
+    Args:
+        path: the file.
+        references: by id; None takes those in the file.
+        metrics: of `METRICS`; none of them for captions without references.
+        settings: of the metrics and of all intervals.
+        only: ids to score; None is all.
+
+    Raises:
+        FileNotFoundError, PredictionError: the file is not there or at fault.
+        ValueError: no such metric, several systems in one file, or nothing to score.
+    """
+    if unknown := sorted(set(metrics) - set(METRICS)):
+        raise ValueError(f"metrics are {', '.join(METRICS)}, not {', '.join(unknown)}")
+    settings = settings or MetricSettings()
+    file, meta = Path(path), read_meta(path)
+    rows, coverage = with_references(read_predictions(file), references)
+    # by id, so that two files of the same regions are compared row by row
+    rows = sorted((r for r in rows if only is None or r.id in only), key=lambda row: row.id)
+    if not rows:
+        raise ValueError(f"{file}: none of its captions is to be scored")
+    system = _system(file, rows, meta)
+    scored = [row for row in rows if row.references]
+    found = _metrics(scored, metrics, settings) if scored and metrics else {}
+    exact = measure_exact(rows, settings.bootstrap)
+    return Evaluation(file, meta, system, tuple(rows), coverage, exact, found)
+
+
+def compare(
+    first: str | Path,
+    second: str | Path,
+    references: References | None = None,
+    metrics: Sequence[str] = QUICK_METRICS,
+    settings: MetricSettings | None = None,
+) -> tuple[Evaluation, Evaluation, dict[str, Comparison]]:
+    """Score two files on the captions that both have, and compare them pair by pair.
+
+    Args:
+        first, second: predictions files; differences are the first minus the second.
+        The rest: see `evaluate`.
+
+    Raises:
+        ValueError: the files share no region, or have other references for one.
+    """
+    sides = [{row.id: row for row in read_predictions(path)} for path in (first, second)]
+    common = sides[0].keys() & sides[1].keys()
+    if not common:
+        raise ValueError(f"{first} and {second} have no region in common")
+    if references is None:
+        for one in sorted(common):
+            if sides[0][one].references != sides[1][one].references:
+                raise ValueError(
+                    f"{first} and {second} have other references for {one}: give --refs"
+                )
+    else:
+        references = {key: texts for key, texts in references.items() if key in common}
+    one, other = (evaluate(path, references, metrics, settings, common) for path in (first, second))
+    bootstrap = (settings or MetricSettings()).bootstrap
+    return one, other, compare_scores(one.scores, other.scores, bootstrap)
+
+
+def write_scores(
+    path: str | Path, evaluation: Evaluation, compared: Mapping[str, Any] | None = None
+) -> None:
+    """Write an evaluation, and a comparison where there is one, as JSON."""
+    more = {} if compared is None else {"comparison": dict(compared)}
+    write_json(Path(path), evaluation.to_dict() | more)
+
+
+def comparison_record(second: Evaluation, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
+    """A comparison as JSON can hold it."""
+    found = {name: asdict(each) | {"apart": each.apart} for name, each in comparisons.items()}
+    return {"with": second.to_dict(), "differences": found}
+
+
+def evaluation_text(evaluation: Evaluation) -> str:
+    """The scores as a person reads them, in percent."""
+    lines = [f"{evaluation.system}: {len(evaluation.rows):,} captions"]
+    lines += [f"  {score}" for score in evaluation.scores.values()]
+    for title, groups in (
+        ("by share of the image", evaluation.exact.by_size),
+        ("by level", evaluation.exact.by_level),
+    ):
+        if len(groups) > 1:
+            lines.append(f"  {title}")
+            lines += [f"    {name}: {_brief(scores)}" for name, scores in groups.items()]
+    return "\n".join(lines)
+
+
+def comparison_text(comparisons: Mapping[str, Comparison]) -> str:
+    """Differences as a person reads them, in percent."""
+    lines = ["difference"]
+    for each in comparisons.values():
+        interval = "" if each.low is None else f" [{100 * each.low:+.2f}, {100 * each.high:+.2f}]"
+        apart = " apart" if each.apart else ""
+        lines.append(f"  {each.label}: {100 * each.difference:+.2f}{interval}{apart}")
+    return "\n".join(lines)
+
+
+def _brief(scores: Mapping[str, Score]) -> str:
+    count = max(score.count for score in scores.values())
+    return f"{', '.join(map(str, scores.values()))} ({count:,})"
+
+
+def _system(path: Path, rows: Sequence[Prediction], meta: Mapping[str, Any]) -> str:
+    named = sorted({row.system for row in rows if row.system})
+    if len(named) > 1:
+        raise ValueError(f"{path}: captions of several systems: {', '.join(named)}")
+    return named[0] if named else str(meta.get("system") or path.stem)
+
+
+def _metrics(
+    rows: Sequence[Prediction], metrics: Sequence[str], settings: MetricSettings
+) -> dict[str, Score]:
+    made = [row for row in rows if not row.extra.get(MISSING)]
+    with warnings.catch_warnings():
+        # the coverage tells of missing and surplus ids already
+        warnings.simplefilter("ignore", UserWarning)
+        return score_captions(
+            {row.id: row.caption for row in made},
+            {row.id: list(row.references) for row in rows},
+            metrics=tuple(metrics),
+            groups={row.id: row.image_id for row in rows},
+            settings=settings,
+        )
