@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from ureca_lib.annotate import commands as annotate_commands
 from ureca_lib.datasets import commands as dataset_commands
+from ureca_lib.evaluate import commands as evaluate_commands
 from ureca_lib.evaluate import uniqueness_command
 from ureca_lib.runs import sweep_commands
 
@@ -192,6 +193,8 @@ def caption(
 app.command()(annotate_commands.annotate)
 app.command()(annotate_commands.status)
 app.command()(dataset_commands.export)
+app.command()(evaluate_commands.predict)
+app.command()(evaluate_commands.evaluate)
 app.command()(uniqueness_command.uniqueness)
 app.command()(sweep_commands.sweep)
 
