@@ -7,7 +7,6 @@ itself listens, and is exact.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +16,11 @@ import numpy as np
 from ureca_lib.annotate.color_texture import ColorTextureFeatures
 from ureca_lib.annotate.look_alikes import LookAlikeSettings, RegionFeatures, find_look_alikes
 from ureca_lib.datasets.captioned import CaptionedImage
+from ureca_lib.evaluate.systems import model_record
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.scenes import resolve
 
 LookAlikes = Mapping[RegionId, Sequence[RegionId]]
-_SAMPLED = 1 << 20  # bytes at either end of a weight file that tell it from another
 
 
 class ListenerError(ValueError):
@@ -139,18 +138,9 @@ def listener_name(spec: str) -> str:
     folder = Path(spec)
     if not folder.is_dir():
         raise ListenerError(f"{spec}: a listener is 'exact' or the folder of a checkpoint")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    if not any(folder.glob("*.safetensors")):
         raise ListenerError(f"{spec}: there are no weights (.safetensors)")
-    digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_SAMPLED))
-            file.seek(max(0, size - _SAMPLED))
-            digest.update(file.read())
-    return f"{folder.resolve().name}-{digest.hexdigest()[:12]}"
+    return f"{folder.resolve().name}-{model_record(folder)['weights']}"
 
 
 class _Quiet:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ureca_lib.annotate.clashes import normalized
@@ -113,11 +114,29 @@ def hear_all(
         One an image, in the order of the captions.
 
     Raises:
-        HeardError: the file holds other captions, or another listener's scores. ValueError: an
-            image or a region that the data does not have, naming it.
+        HeardError: the file holds other captions, or another listener's scores, or another process
+            is writing it. ValueError: an image or a region that the data does not have, naming it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(target.with_name(f".{target.name}.lock"), timeout=0):
+            done = _hear_missing(data, spoken, listener, listener_name, target, system, progress)
+    except Timeout:
+        raise HeardError(f"{target}: another process is writing this file") from None
+    return [done[image_id] for image_id in spoken]
+
+
+def _hear_missing(
+    data: Callable[[], CaptionedImages],
+    spoken: Spoken,
+    listener: Callable[[], Listener],
+    listener_name: str,
+    target: Path,
+    system: str,
+    progress: bool,
+) -> dict[str, Heard]:
+    """Images by id: those of the file, and those heard now."""
     drop_cut_line(target)
     done = {heard.image_id: heard for heard in read_heard(target)} if target.is_file() else {}
     for heard in done.values():
@@ -137,7 +156,7 @@ def hear_all(
             heard = hear(image, _own(image, spoken[image_id]), hearing, system)
             append_heard(target, heard)
             done[image_id] = heard
-    return [done[image_id] for image_id in spoken]
+    return done
 
 
 def _own(image: CaptionedImage, captions: Mapping[str, str]) -> dict[RegionId, str]:
