@@ -131,7 +131,7 @@ def _arrow(
         "shrinkA": 0,
         "shrinkB": 0,
     }
-    casing = style | {"color": "white", "linewidth": 3.2}
+    casing = style | {"color": "white", "linewidth": 3.2, "arrowstyle": "-"}
 
     def draw(ax: Axes) -> None:
         ax.add_patch(FancyArrowPatch(start, stop, **casing))

@@ -12,10 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from ureca_lib.configuration import UrecaConfig
-from ureca_lib.costs import Costs
+from ureca_lib.costs import Costs, model_costs
 from ureca_lib.figures.style import FAINT, PAGE_WIDTH, PALETTE
+from ureca_lib.mask_tree import RegionId
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.occlusion import Kind, prompt_kinds
+from ureca_lib.presets import PRESETS, preset_config
+from ureca_lib.regions import RegionImage
+from ureca_lib.tiling import tile_image, tile_masks
 
 KIND_COLOURS: Mapping[Kind, str] = {
     "text": "#BBBBBB",
@@ -51,6 +55,40 @@ def model_shapes(
         steps = {"pixel_values": pixels, "image_features": image, "mask_values": masks}
         steps |= {"mask_features": model.get_mask_features(masks), "logits": model.lm_head(states)}
     return {name: tuple(step.shape) for name, step in steps.items()}
+
+
+def preset_figure(name: str, regions: RegionImage, region_id: RegionId) -> Figure:
+    """The architecture of a preset with the shapes that a photo and a region of it have there.
+
+    Args:
+        name: of the preset.
+        regions: with the photo.
+        region_id: of the region whose mask is shown.
+
+    Raises:
+        ValueError: no such preset.
+    """
+    config, region = preset_config(name), regions[region_id]
+    image_tiles = tile_image(
+        regions.pixels, config.max_tiles, config.tile_size, thumbnail=config.use_thumbnail
+    )
+    mask_tiles = tile_masks(
+        [region],
+        config.max_tiles if config.mask_dynamic else 1,
+        config.mask_size,
+        thumbnail=config.mask_dynamic and config.mask_thumbnail,
+        overshoot="clip",
+    )[0]
+    photo = (regions.width, regions.height)
+    return architecture_figure(
+        regions.pixels,
+        region.mask,
+        image_tiles.numpy(),
+        mask_tiles.numpy(),
+        model_shapes(config, len(image_tiles), len(mask_tiles)),
+        config.mask_position == "before_image",
+        model_costs(config, PRESETS[name].lora_rank, photo),
+    )
 
 
 def architecture_figure(

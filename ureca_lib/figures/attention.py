@@ -26,8 +26,7 @@ _HEAT = colormaps["inferno"]
 _DASHES = (0, (2, 1))
 # words that say what stands between things, not what things are like
 _SMALL_WORDS = frozenset(
-    ("a", "an", "and", "are", "at", "by", "for", "has", "in", "is", "it", "its", "of", "on", "or")
-    + ("the", "to", "with")
+    ["a", "an", "and", "are", "at", "by", "for", "has", "in", "is", "it", "of", "on", "the", "to"]
 )
 
 

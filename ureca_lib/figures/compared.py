@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
-from ureca_lib.datasets.captioned import CaptionedImage
-from ureca_lib.evaluate.predictions import Prediction, prediction_id
+from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
+from ureca_lib.evaluate.exact import ExactReport
+from ureca_lib.evaluate.predict import predict
+from ureca_lib.evaluate.predictions import (
+    Prediction,
+    prediction_id,
+    read_meta,
+    read_predictions,
+)
+from ureca_lib.evaluate.systems import System
 from ureca_lib.figures.comparison import ComparedRegion
 from ureca_lib.scenes import resolve
 
 REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class SizeValue:
+    """A measured share, 0 to 1, of the regions of one size, with its interval where known."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    count: int
 
 
 def compared_regions(
@@ -63,6 +85,58 @@ def compared_regions(
         fits = None if image.scene is None else _fits(image, region.id, captions)
         rows.append(ComparedRegion(image.pixels, region, captions, fits, note))
     return rows
+
+
+def predictions_of(system: System, images: CaptionedImages) -> list[Prediction]:
+    """A system's captions of some images, for a figure; nothing of them is kept in files.
+
+    Args:
+        system: who captions.
+        images: all of whose regions it captions.
+
+    Raises:
+        UnusableSystemError: as the system does.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "predictions.jsonl"
+        predict(system, images, path, progress=False)
+        return read_predictions(path)
+
+
+def read_systems(paths: Iterable[str | Path]) -> dict[str, list[Prediction]]:
+    """Predictions files by the name of their system, or of the file where two have one name.
+
+    Args:
+        paths: of predictions files.
+
+    Raises:
+        FileNotFoundError: a file that is not there. PredictionError: a row at fault.
+    """
+    files = [Path(path) for path in paths]
+    rows = [read_predictions(path) for path in files]
+    names = [
+        read_meta(path).get("system") or read[0].system or path.stem
+        for path, read in zip(files, rows, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        names = [path.stem for path in files]
+    return dict(zip(names, rows, strict=True))
+
+
+def size_curve(report: ExactReport | Mapping[str, Any], measure: str) -> dict[str, SizeValue]:
+    """A measure by the regions' size, for `dynamic_mask_figure`.
+
+    Args:
+        report: of `measure_exact`, or what its `to_dict` wrote into a record.
+        measure: "exact_match" or "unique".
+
+    Returns:
+        By the size's name, smallest first; sizes at which it was not measured are left out.
+    """
+    told = report if isinstance(report, Mapping) else report.to_dict()
+    found = {size: scores[measure] for size, scores in told["by_size"].items() if measure in scores}
+    wanted = ("value", "low", "high", "count")
+    return {size: SizeValue(**{name: row[name] for name in wanted}) for size, row in found.items()}
 
 
 def _drawn(found: list[tuple], count: int, generator: np.random.Generator) -> list[tuple]:

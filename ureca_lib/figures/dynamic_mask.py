@@ -76,6 +76,20 @@ def dynamic_mask_figure(
     return page.figure()
 
 
+def most_changed(
+    regions: RegionImage, max_tiles: int = MAX_TILES, tile_size: int = 448
+) -> RegionId:
+    """The id of the region whose IoU tiling raises most over one resized mask.
+
+    Args:
+        regions: of one image.
+        max_tiles: as `tile_masks` takes it.
+        tile_size: side of a tile in pixels.
+    """
+    kept = [masks_kept(regions.regions, most, tile_size)[2] for most in (max_tiles, 1)]
+    return regions.regions[int((kept[0] - kept[1]).argmax())].id
+
+
 def _close_ups(
     page: Page, regions: RegionImage, region_id: RegionId, max_tiles: int, tile_size: int
 ) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,9 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ureca_lib.annotate.replay import AnnotatedImage
 from ureca_lib.figures.outlines import close_up, draw_outline, draw_photo
 from ureca_lib.figures.page import Box, Page
 from ureca_lib.figures.style import FAINT, PAGE_WIDTH
+from ureca_lib.figures.teaser import spread_over_levels
 from ureca_lib.regions import Region
 
 _GAP = 0.12  # inches between panels
@@ -64,6 +66,28 @@ def examples_figure(examples: Sequence[Example], columns: int = 4) -> Figure:
             bottoms.append(_panel(page, example, place * (width + _GAP), top, width))
         top = max(bottoms) + _GAP
     return page.figure()
+
+
+def spread_examples(works: Mapping[str, AnnotatedImage], count: int = 8) -> list[Example]:
+    """Examples of several annotated images, as evenly as can be, and of their different levels.
+
+    Args:
+        works: finished images by name.
+        count: of examples, at most.
+
+    Returns:
+        Image by image; each says its image's name, its level and its share of the image.
+    """
+    found: list[Example] = []
+    for number, (name, work) in enumerate(works.items()):
+        texts = {region_id: text for region_id, text in work.captions.items() if text}
+        share = count // len(works) + (number < count % len(works))
+        for region_id in spread_over_levels(work.tree, list(texts), 2 * share)[1::2]:
+            region = work.image[region_id]
+            covered = 100 * region.area / (work.image.width * work.image.height)
+            head = f"{name} · level {work.tree.depth(region_id)} · {covered:.2g}%"
+            found.append(Example(work.image.pixels, region, texts[region_id], head))
+    return found
 
 
 def _panel(page: Page, example: Example, left: float, top: float, width: float) -> float:
