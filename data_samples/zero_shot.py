@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ureca_lib.datasets.plain_pickle import parse_plain_pickle
 from ureca_lib.datasets.visual_genome import MAX_WORDS, densecap_words
 from ureca_lib.regions import Region, load_sa1b
 
@@ -32,7 +33,7 @@ def main() -> int:
         if "--check" not in sys.argv[1:]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        elif not path.is_file() or path.read_bytes() != content:
+        elif not path.is_file() or _plain(path.read_bytes()) != _plain(content):
             stale.append(name)
     print("\n".join(f"differs: {name}" for name in stale) or f"{len(files)} files")
     return 1 if stale else 0
@@ -135,6 +136,11 @@ def _outline(photo: str, region: Region) -> dict[str, Any]:
 def _sentence(raw: str, sent_id: int) -> dict[str, Any]:
     words = re.sub(r"[^a-z0-9' ]", "", raw.lower()).split()
     return {"tokens": words, "raw": raw, "sent_id": sent_id, "sent": " ".join(words)}
+
+
+def _plain(content: bytes) -> Any:
+    """What a file holds: versions of Python differ in which texts of a pickle they write twice."""
+    return content if content[:1] in b"[{" else parse_plain_pickle(content)
 
 
 def _json(value: Any) -> bytes:

@@ -10,6 +10,8 @@ What training, prediction and evaluation read. `open_captioned` takes one text:
 | `train.jsonl`, a folder of `ureca export` | the published layout; masks beside it, or in `masks` |
 | `train.jsonl@sa1b/` | the same, with the folder of the masks (SA-1B's JSON files and photos) |
 | an SA-1B JSON file, a photo beside one, a folder of them | regions without captions |
+| `refcocog:umd:val:FOLDER` | a split of RefCOCOg; `@PHOTOS` behind it where they lie elsewhere |
+| `visual_genome:test:FOLDER` | a split of Visual Genome; see `ureca_lib.datasets.zero_shot` |
 """
 
 from __future__ import annotations
@@ -151,7 +153,8 @@ def open_captioned(
         data: a text or a path.
         limit: only the first so many images.
         style: of the scenes' captions: "phrase", "minimal" or "sentence".
-        masks: folder of a JSONL's masks and photos; by default the JSONL's own.
+        masks: folder of a JSONL's masks and photos, by default the JSONL's own; of RefCOCOg and
+            Visual Genome that of the photos.
         strict: False leaves out faulty masks, and of a JSONL faulty rows (it is then read
             through once before this returns).
         spec: what generated scenes are made of; None is the frozen specification.
@@ -171,6 +174,10 @@ def open_captioned(
     text = str(data)
     if text.startswith("scenes:"):
         found = _generated(text, style, spec or SceneSpecification())
+    elif text.startswith(("refcocog:", "visual_genome:")):
+        from ureca_lib.datasets.zero_shot import open_zero_shot  # which is made of this module
+
+        found = open_zero_shot(text, masks, limit, strict)
     else:
         path, _, folder = text.rpartition("@") if ".jsonl@" in text else (text, "", masks)
         found = _stored(Path(path), style, folder, strict)

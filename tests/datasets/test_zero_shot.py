@@ -1,0 +1,130 @@
+"""The benchmarks of Table 6: texts that open them, the protocol, the committed samples."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ureca_lib.datasets.captioned import CaptionedError, open_captioned
+from ureca_lib.datasets.refcocog import refcocog_captioned
+from ureca_lib.datasets.visual_genome import visual_genome_captioned
+from ureca_lib.datasets.zero_shot import (
+    PROTOCOL,
+    each_expression,
+    open_zero_shot,
+    protocol_markdown,
+)
+from ureca_lib.evaluate.metrics import score_captions
+from ureca_lib.regions import load_sa1b
+
+
+def contents(found):
+    return [(image.image_id, image.captions, image.regions) for image in found]
+
+
+def test_texts_open_what_the_functions_open(samples):
+    refcocog, genome = samples / "refcocog", samples / "visual_genome"
+    pairs = [
+        (f"refcocog:umd:val:{refcocog}", refcocog_captioned(refcocog)),
+        (f"refcocog:google:train:{refcocog}", refcocog_captioned(refcocog, "google", "train")),
+        (f"refcocog:umd:val/multi:{refcocog}", refcocog_captioned(refcocog, regions="multi")),
+        (f"visual_genome:test:{genome}", visual_genome_captioned(genome)),
+        (f"visual_genome:val:{genome}", visual_genome_captioned(genome, "val")),
+        (f"visual_genome:test:{genome}/annotations/test.json", visual_genome_captioned(genome)),
+    ]
+    for text, wanted in pairs:
+        for found in (open_zero_shot(text), open_captioned(text)):
+            assert contents(found) == contents(wanted) and len(found)
+            assert found[0].pixels.shape[:2] == found[0].size
+        assert open_captioned(text, limit=1).ids == wanted.ids[:1]
+
+
+def test_photos_may_be_named_in_the_text_or_apart(samples, tmp_path):
+    folder = tmp_path / "with:colon"
+    folder.mkdir()
+    for file in (samples / "refcocog").iterdir():
+        (folder / file.name).symlink_to(file)
+    text = f"refcocog:umd:val:{folder}"
+    assert open_captioned(text)[0].image.photo is None
+    photos = samples / "photos"
+    assert open_captioned(f"{text}@{photos}")[0].pixels.shape == (512, 512, 3)
+    assert open_captioned(text, masks=photos)[0].pixels.shape == (512, 512, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["refcocog:umd", "refcocog:umd:val", "visual_genome:test", "coco:val:x", "refcocog", ""],
+)
+def test_other_texts_are_refused(text):
+    with pytest.raises(CaptionedError, match="is opened as refcocog:"):
+        open_zero_shot(text)
+
+
+def test_other_region_sets_are_refused(samples):
+    with pytest.raises(CaptionedError, match="single or multi"):
+        open_zero_shot(f"refcocog:umd:val/many:{samples}")
+
+
+ids = st.sampled_from("abcd")
+texts = st.lists(st.sampled_from(["a red cup", "the cup", "cup on a table", "x"]), max_size=3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    references=st.dictionaries(st.sampled_from("abcd"), texts),
+    said=st.sets(st.sampled_from("abcd")),
+)
+def test_each_expression_counts_once(references, said):
+    captions, singles = each_expression(dict.fromkeys(said, "a cup"), references)
+    assert sorted(text for [text] in singles.values()) == sorted(
+        text for listed in references.values() for text in listed
+    )
+    assert set(captions) == {key for key in singles if key.split("#")[0] in said}
+    assert set(captions.values()) <= {"a cup"}
+
+
+def test_each_expression_alone_scores_no_more_than_the_best():
+    references = {"a": ["a red cup", "something else"], "b": ["the saucer", "a round plate"]}
+    captions = {"a": "a red cup", "b": "the plate"}
+    best = score_captions(captions, references, ("rouge_l",))["rouge_l"].captions.mean()
+    alone = score_captions(*each_expression(captions, references), ("rouge_l",))["rouge_l"]
+    assert len(alone.captions) == 4
+    assert alone.captions.mean() < best
+
+
+def test_the_protocol_is_a_table_in_which_every_choice_has_a_source():
+    lines = protocol_markdown().splitlines()
+    assert len(lines) == len(PROTOCOL) + 2
+    assert {line.count("|") for line in lines} == {4}
+    assert all(choice and source for _, choice, source in PROTOCOL)
+
+
+def test_the_samples_are_what_their_source_gives(root):
+    script = root / "data_samples" / "zero_shot.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_samples_say_whose_they_are(samples):
+    for name in ("refcocog", "visual_genome"):
+        assert "**These are not" in (samples / name / "README.md").read_text()
+    about = json.loads((samples / "zero_shot.json").read_text())["about"]
+    assert "none of it is from" in about
+
+
+def test_sentences_of_an_image_differ_and_their_outlines_are_those_of_the_photos(samples):
+    for split in ("train", "val", "test"):
+        for image in refcocog_captioned(samples / "refcocog", split=split):
+            texts = [text for listed in image.captions.values() for text in listed]
+            assert len(set(texts)) == len(texts)
+            drawn = load_sa1b((samples / "photos" / image.image.file_name).with_suffix(".json"))
+            for region in image.regions:
+                mask = drawn[region.id % 1000].mask
+                both = (region.mask & mask).sum() / (region.mask | mask).sum()
+                # an outline has no holes, and is not cut by what lies before it
+                assert both > 0.4 and region.name == drawn[region.id % 1000].name
