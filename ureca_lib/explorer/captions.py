@@ -18,6 +18,7 @@ from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import Region, RegionImage
 
 NEARLY_THE_SAME = 0.8  # share of words and pairs of words
+_NOTABLE = 0.02  # probability from which on a region that does not look alike is named
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Judgement:
 
     Args:
         probability: with which the listener picks the region itself; None without a listener.
-        rivals: the most likely first, without a listener the most similar.
+        rivals: those with the same caption or the look, and whom the listener may pick; the most
+            likely first, without a listener the most similar.
     """
 
     probability: float | None
@@ -159,10 +161,10 @@ class CaptionBook:
             if self.has_listener and text:
                 chances = dict(zip(ids, self.listen(text, tree.regions).tolist(), strict=True))
                 own = chances[region_id]
-                ranked = sorted({*ranked, *ids} - {region_id}, key=lambda one: -chances[one])
-                # the likeliest whatever they look like, and all the look-alikes there is room for
-                first = ranked[: most // 2]
-                ranked = [*first, *(one for one in ranked if one in alike and one not in first)]
+                others = {one for one in ids if chances[one] >= min(own, _NOTABLE)}
+                # the same caption is what a reader has to know first
+                order = {one: (clashes.get(one) != "same", -chances[one]) for one in ids}
+                ranked = sorted({*ranked, *others} - {region_id}, key=order.__getitem__)
             found = [
                 Rival(one, one in alike, chances.get(one), clashes.get(one, ""))
                 for one in ranked[:most]

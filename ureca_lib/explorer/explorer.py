@@ -141,14 +141,15 @@ class RegionExplorer(Exploration):
             self.judge(chosen)
         return explorer_figure(self, chosen)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget where there is a front end, and a picture for pages without one."""
         text = f"RegionExplorer of {len(self.tree)} regions"
         if not has_front_end():
-            return {"text/plain": text, "image/png": figure_png(self.figure())}
+            return {"text/plain": text, "image/png": figure_png(self.figure())}, {}
         # the picture is what an HTML export of the notebook shows
         picture = figure_png(explorer_figure(self))
-        return {**self.widget._repr_mimebundle_(), "text/plain": text, "image/png": picture}
+        data, metadata = self.widget._repr_mimebundle_(**options)
+        return {**data, "text/plain": text, "image/png": picture}, metadata
 
 
 def has_front_end() -> bool:

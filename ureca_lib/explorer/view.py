@@ -61,10 +61,9 @@ def verdict(entry: Entry | None, judgement: Judgement | None) -> dict[str, str]:
     chance = judgement.probability
     if chance is not None:
         better = [r for r in judgement.rivals if (r.probability or 0.0) >= chance]
-        said = f"the listener picks this region with {100 * chance:.0f}%"
         if better:
-            return {"kind": "bad", "text": f"Not unique: {said}, and another one rather"}
-        return {"kind": "good", "text": f"Unique: {said}, before all others"}
+            return {"kind": "bad", "text": "Not unique: a listener rather picks another region"}
+        return {"kind": "good", "text": f"Unique: a listener picks it with {100 * chance:.0f}%"}
     if entry.unique is False:
         return {"kind": "bad", "text": "Not unique, says its writer"}
     if any(rival.clash for rival in judgement.rivals):
@@ -92,9 +91,15 @@ def _rival(rival: Rival, places: dict[RegionId, int], state: Exploration) -> dic
         "label": state.cursor.label(rival.region_id),
         "caption": entry.text if entry else "",
         "probability": rival.probability,
-        "alike": rival.alike,
+        "relation": _relation(rival.region_id, state),
         "clash": rival.clash,
     }
+
+
+def _relation(other: RegionId, state: Exploration) -> str:
+    if other in state.tree.ancestors(state.region_id):
+        return "it is part of this"
+    return "its part" if state.region_id in state.tree.ancestors(other) else ""
 
 
 def _review(session: ReviewSession, cursor: TreeCursor) -> dict[str, Any]:

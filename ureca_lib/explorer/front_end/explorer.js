@@ -57,7 +57,7 @@ class Picture {
 
   // outlines come largest first, so the smallest region under the pointer is on top
   outline() {
-    this.paths = model_paths(this.model);
+    this.paths = modelPaths(this.model);
     this.regions.replaceChildren(...this.paths);
   }
 
@@ -158,22 +158,30 @@ class Picture {
       const d = `M0 0H${width}V${height}H0Z${own}`;
       marks.push(svg("path", { d, class: "ue-dim" }));
     }
-    for (const crumb of view.crumbs.slice(1, -1)) line(crumb.place, "ue-whole");
+    for (const crumb of view.crumbs.slice(1, -1).slice(-1)) line(crumb.place, "ue-whole");
     for (const rival of view.rivals) line(rival.place, "ue-rival");
     if (view.selected !== null) line(view.selected, "ue-target");
-    view.rivals.forEach((rival, index) => marks.push(this.badge(rival.place, index + 1)));
+    const taken = [];
+    view.rivals.forEach((rival, index) => marks.push(this.badge(rival.place, index + 1, taken)));
     this.marks.replaceChildren(...marks);
     if (this.zoomed) this.zoom(view.selected);
   }
 
-  // a rival's number, at the top of it, as large at any zoom
-  badge(place, number) {
-    const box = this.paths[place].getBBox();
+  // a rival's number on its outline, where no other one is; as large at any zoom
+  badge(place, number, taken) {
     const unit = (this.scale * this.size.width) / (this.root.clientWidth || 640);
     const radius = 9 * unit;
+    const path = this.paths[place];
+    const length = path.getTotalLength();
     const inside = (value, most) => Math.min(Math.max(value, radius), most - radius);
-    const x = inside(box.x + box.width / 2, this.size.width);
-    const y = inside(box.y, this.size.height);
+    const candidates = [...Array(12).keys()].map((step) => {
+      const point = path.getPointAtLength((step * length) / 12);
+      return [inside(point.x, this.size.width), inside(point.y, this.size.height)];
+    });
+    const room = ([x, y]) => Math.min(...taken.map(([u, v]) => Math.hypot(u - x, v - y)), 1e9);
+    const free = candidates.find((point) => room(point) > 2.1 * radius);
+    const [x, y] = free || candidates.sort((a, b) => room(b) - room(a))[0];
+    taken.push([x, y]);
     const group = svg("g", { class: "ue-badge", transform: `translate(${x} ${y})` });
     const label = svg("text", { "font-size": 11 * unit, dy: "0.36em" });
     label.textContent = number;
@@ -182,7 +190,7 @@ class Picture {
   }
 }
 
-function model_paths(model) {
+function modelPaths(model) {
   return model.get("outlines").map((d) => svg("path", { d, class: "ue-region" }));
 }
 
@@ -306,7 +314,7 @@ class Panel {
     if (view.rivals.length) rows.push(html("div", "ue-head", "May be mistaken for"));
     if (view.own !== null) rows.push(this.row(view.title, "", view.own, "", "ue-own", null));
     view.rivals.forEach((rival, index) => {
-      const hint = rival.clash ? `${rival.clash} caption` : rival.alike ? "" : "does not look alike";
+      const hint = rival.clash ? `${rival.clash} caption` : rival.relation;
       const name = rival.clash ? "ue-clash" : "";
       rows.push(this.row(rival.label, rival.caption, rival.probability, hint, name, index, rival));
     });
@@ -324,12 +332,12 @@ class Panel {
     if (caption) middle.append(html("span", "ue-said", caption));
     row.append(middle);
     if (probability !== null) {
-      const chance = html("span", "ue-chance", `${(100 * probability).toFixed(0)}%`);
+      const chance = html("span", "ue-chance");
       chance.title = "probability that a listener picks this region for the caption";
       const bar = html("span", "ue-bar");
       bar.append(html("span"));
       bar.firstChild.style.width = `${100 * probability}%`;
-      chance.prepend(bar);
+      chance.append(bar, html("span", "ue-percent", `${(100 * probability).toFixed(0)}%`));
       row.append(chance);
     }
     return row;
