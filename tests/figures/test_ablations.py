@@ -1,0 +1,69 @@
+"""Figures of sweeps show each mean at its place, with its spread."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from ureca_lib.figures.ablations import sweep_figure
+from ureca_lib.runs.summary import SettingSummary, SweepSummary, measure
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def summary(settings, report=("exact",)):
+    return SweepSummary(
+        "trial", "A trial", "lesson.ipynb", [0, 1], {}, list(report), settings, [], [], [], 1
+    )
+
+
+def setting(label, parameters, **values):
+    measures = {name: measure(dict(enumerate(found))) for name, found in values.items()}
+    return SettingSummary(label, parameters, 2, measures)
+
+
+def bars(ax):
+    """Means and spreads as they are drawn: x, y, half the length of the bar."""
+    line, _, (segments,) = ax.containers[0]
+    half = [(end[1] - begin[1]) / 2 for begin, end in segments.get_segments()]
+    return list(line.get_xdata()), list(line.get_ydata()), half
+
+
+def test_one_numeric_parameter_is_the_axis():
+    settings = [
+        setting("4", {"num_mask_tokens": 4}, exact=[0.1, 0.3]),
+        setting("32", {"num_mask_tokens": 32}, exact=[0.5, 0.5]),
+        setting("8", {"num_mask_tokens": 8}),
+    ]
+    (ax,) = sweep_figure(summary(settings)).axes
+    places, means, half = bars(ax)
+    assert places == [4, 32] and means == pytest.approx([0.2, 0.5])
+    assert half == pytest.approx([np.std([0.1, 0.3], ddof=1), 0])
+    assert ax.get_xlabel() == "num_mask_tokens" and ax.get_xscale() == "log"
+    seeds = np.concatenate([found.get_offsets() for found in ax.collections[1:]])
+    assert sorted(map(tuple, seeds)) == [(4, 0.1), (4, 0.3), (32, 0.5), (32, 0.5)]
+
+
+@pytest.mark.parametrize(
+    "parameters", [[{"mask": "none"}, {"mask": "single"}], [{}, {"a": 1}], [{"a": True}, {"a": 2}]]
+)
+def test_other_settings_stand_side_by_side(parameters):
+    settings = [
+        setting(f"setting ${number}", item, exact=[number, number], size=[1, 2])
+        for number, item in enumerate(parameters)
+    ]
+    figure = sweep_figure(summary(settings, ["exact", "size", "lost"]))
+    assert [ax.get_title() for ax in figure.axes] == ["exact", "size"]
+    assert bars(figure.axes[0])[0] == [0, 1]
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == [r"setting \$0", r"setting \$1"]
+
+
+def test_nothing_measured_is_an_error():
+    with pytest.raises(ValueError, match="trial: none of its values was measured"):
+        sweep_figure(summary([setting("a", {})]))
