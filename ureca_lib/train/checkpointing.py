@@ -9,18 +9,18 @@ writes and reads by `torch.load(weights_only=True)`: numbers and tensors, no cod
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-
-from ureca_lib.runs.record import write_json
 
 TRAINED = "trained.safetensors"
 WHOLE = "whole.json"
@@ -56,6 +56,13 @@ def load_trained(parameters: dict[str, nn.Parameter], path: Path) -> None:
                 shapes = f"{tuple(stored[name].shape)} instead of {tuple(parameter.shape)}"
                 raise TrainingError(f"{path}: {name} is {shapes}")
             parameter.copy_(stored[name])
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a stop in between leaves the old file."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def seal(checkpoint: Path) -> None:

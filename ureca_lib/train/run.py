@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import time
 import warnings
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,6 @@ from peft import PeftModel
 from transformers import set_seed
 
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.runs.record import package_versions, write_json
 from ureca_lib.train.checkpointing import (
     TRAINED,
     TrainingError,
@@ -35,6 +36,7 @@ from ureca_lib.train.checkpointing import (
     latest_whole,
     load_trained,
     save_trained,
+    write_json,
 )
 from ureca_lib.train.collator import RegionCollator
 from ureca_lib.train.data import open_data
@@ -42,12 +44,18 @@ from ureca_lib.train.evaluation import HeldOut
 from ureca_lib.train.features import GIB, FeatureCache, vision_fingerprint
 from ureca_lib.train.images import TrainingImages
 from ureca_lib.train.merge import export_model
-from ureca_lib.train.samples import GroupDataset
+from ureca_lib.train.samples import GroupDataset, total_steps
 from ureca_lib.train.settings import TrainSettings
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 from ureca_lib.train.trainer import RegionTrainer, read_best, read_log, training_arguments
 
+PACKAGES = ("ureca-lib", "torch", "transformers", "accelerate", "peft", "numpy")
 SETTINGS, RESULT, MODEL = "settings.json", "result.json", "model"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run ends with."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class TrainingResult:
     final: dict[str, float]
     best: dict[str, Any] | None
     kept_step: int
-    versions: dict[str, str] = field(default_factory=package_versions)
+    versions: dict[str, str] = field(default_factory=versions)
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -201,13 +209,6 @@ def _read_images(images: TrainingImages, learner: StageModel, device: str, progr
             features = learner.encode_image(pixels)
             images.cache.put(record.key, features)
             size = features.numel() * features.element_size()
-
-
-def total_steps(settings: TrainSettings, groups: int) -> int:
-    """Optimizer steps of a run whose epoch has so many groups."""
-    if settings.steps is not None:
-        return settings.steps
-    return max(1, -int(-groups * settings.epochs // settings.batch_size))
 
 
 def read_result(folder: str | Path) -> TrainingResult | None:

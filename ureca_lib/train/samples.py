@@ -72,6 +72,13 @@ class GroupOrder:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self))
 
 
+def total_steps(settings: TrainSettings, groups: int) -> int:
+    """Optimizer steps of a run whose epoch has so many groups."""
+    if settings.steps is not None:
+        return settings.steps
+    return max(1, -int(-groups * settings.epochs // settings.batch_size))
+
+
 class GroupDataset(Dataset):
     """The groups of a whole run.
 

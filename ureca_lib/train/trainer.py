@@ -17,7 +17,6 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_tensorboard_available
 
-from ureca_lib.runs.record import write_json
 from ureca_lib.train.checkpointing import (
     TRAINED,
     TrainingError,
@@ -27,6 +26,7 @@ from ureca_lib.train.checkpointing import (
     save_random_states,
     save_trained,
     seal,
+    write_json,
 )
 from ureca_lib.train.evaluation import HeldOut, measured
 from ureca_lib.train.settings import TrainSettings
