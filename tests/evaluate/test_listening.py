@@ -13,6 +13,7 @@ from ureca_lib.evaluate.listeners import (
     ExactListener,
     ListenerError,
     ModelListener,
+    listener_name,
     look_alikes,
     make_listener,
 )
@@ -143,6 +144,21 @@ def test_a_model_listens_and_a_caption_with_a_special_token_is_kept_with_its_rea
     assert heard.scores[:, 0] == pytest.approx(expected[:, 0].numpy(), abs=1e-4)
     assert np.isneginf(heard.scores[:, 1:]).all()
     assert list(heard.unscorable) == [1] and "<mask>" in heard.unscorable[1]
+
+
+def test_a_checkpoint_on_disk_listens_under_a_name_that_changes_with_its_weights(
+    captioner, tmp_path
+):
+    folder = tmp_path / "tiny"
+    captioner.model.save_pretrained(folder)
+    captioner.processor.save_pretrained(folder)
+    listener, image = make_listener(str(folder)), small()
+    heard = hear(image, {1: "a red car", 3: "a car"}, listener, alike={})
+    direct = hear(image, {1: "a red car", 3: "a car"}, ModelListener(captioner, "x"), alike={})
+    assert heard.scores == pytest.approx(direct.scores, abs=1e-3)
+    assert heard.listener == listener_name(str(folder)) and heard.listener.startswith("tiny-")
+    tiny_model(seed=1).save_pretrained(folder)
+    assert listener_name(str(folder)) != heard.listener
 
 
 class Fixed:
