@@ -14,7 +14,7 @@ from ureca_lib.annotate import commands as annotate_commands
 from ureca_lib.datasets import commands as dataset_commands
 from ureca_lib.evaluate import commands as evaluate_commands
 from ureca_lib.evaluate import table_command, uniqueness_command
-from ureca_lib.runs import sweep_commands
+from ureca_lib.runs import reference_commands, sweep_commands
 from ureca_lib.train import commands as train_commands
 
 if TYPE_CHECKING:
@@ -199,6 +199,7 @@ app.command()(evaluate_commands.evaluate)
 app.command()(uniqueness_command.uniqueness)
 app.command()(table_command.table)
 app.command()(sweep_commands.sweep)
+app.command()(reference_commands.reference)
 app.command()(train_commands.train)
 app.command()(train_commands.merge)
 
