@@ -8,6 +8,7 @@ from ureca_lib.figures.ambiguity import ambiguity_figure, shared_name
 from ureca_lib.figures.comparison import ComparedRegion, comparison_figure
 from ureca_lib.figures.examples import Example, examples_figure, spread_examples
 from ureca_lib.figures.legible import Legibility, legibility
+from ureca_lib.figures.mask_tree import mask_tree_figure
 from ureca_lib.figures.outlines import deepest_point, draw_outline
 from ureca_lib.figures.overview import overview_figure
 from ureca_lib.figures.pipeline_example import pipeline_figure, telling_region
@@ -41,6 +42,7 @@ __all__ = [
     "granularity_figure",
     "legibility",
     "level_figure",
+    "mask_tree_figure",
     "overview_figure",
     "parent_figure",
     "pipeline_figure",

@@ -132,6 +132,7 @@ def _arrow(
         "shrinkB": 0,
     }
     casing = style | {"color": "white", "linewidth": 3.2, "arrowstyle": "-"}
+    casing |= {"shrinkB": 7, "capstyle": "butt"}
 
     def draw(ax: Axes) -> None:
         ax.add_patch(FancyArrowPatch(start, stop, **casing))

@@ -21,7 +21,8 @@ from ureca_lib.evaluate.predictions import (
 )
 from ureca_lib.evaluate.systems import System
 from ureca_lib.figures.comparison import ComparedRegion
-from ureca_lib.scenes import resolve
+from ureca_lib.scenes.parsing import GrammarError, parse
+from ureca_lib.scenes.phrases import fits
 
 REFERENCE = "reference"
 
@@ -82,8 +83,8 @@ def compared_regions(
         if told:
             captions = {REFERENCE: image.captions[region.id][0]} | captions
         note = f"level {image.levels[region.id]} · {100 * share:.2g}%"
-        fits = None if image.scene is None else _fits(image, region.id, captions)
-        rows.append(ComparedRegion(image.pixels, region, captions, fits, note))
+        counted = None if image.scene is None else _fits(image, region.id, captions)
+        rows.append(ComparedRegion(image.pixels, region, captions, counted, note))
     return rows
 
 
@@ -154,6 +155,12 @@ def _drawn(found: list[tuple], count: int, generator: np.random.Generator) -> li
 
 def _fits(
     image: CaptionedImage, region_id: int | str, captions: Mapping[str, str]
-) -> dict[str, tuple[int, bool]]:
-    fitting = {name: resolve(text, image.scene) for name, text in captions.items()}
-    return {name: (len(ids), region_id in ids) for name, ids in fitting.items()}
+) -> dict[str, tuple[int, bool] | None]:
+    found: dict[str, tuple[int, bool] | None] = {}
+    for name, text in captions.items():
+        try:
+            ids = fits(parse(text), image.scene.description)
+            found[name] = len(ids), region_id in ids
+        except GrammarError:
+            found[name] = None
+    return found

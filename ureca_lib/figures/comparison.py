@@ -32,14 +32,15 @@ class ComparedRegion:
         region: of the image.
         captions: text by the system's name; a system without one is shown with a dash.
         fits: by the system's name, how many regions of the image its caption fits and whether
-            this one is among them, where that is known. Drawn as a mark under the caption.
+            this one is among them, where that is known; None for a caption that whoever counts
+            cannot read. Drawn as a mark under the caption.
         note: a line under the picture, such as its size.
     """
 
     image: np.ndarray
     region: Region
     captions: Mapping[str, str]
-    fits: Mapping[str, tuple[int, bool]] | None = None
+    fits: Mapping[str, tuple[int, bool] | None] | None = None
     note: str = ""
 
 
@@ -119,17 +120,17 @@ def _block_height(lines: Sequence[str], row: ComparedRegion, name: str) -> float
     return lines_height(len(lines), _BODY) + (0.04 + lines_height(1, _SMALL) if marked else 0)
 
 
-def _mark(page: Page, fits: tuple[int, bool], left: float, top: float, room: float) -> None:
+def _mark(page: Page, fits: tuple[int, bool] | None, left: float, top: float, room: float) -> None:
     """Whether a caption is unique: a sign of its own shape and colour, and words."""
+    if fits is None:
+        page.text(left, top, "not in the scenes' words", room, _SMALL, most=1, color=FAINT)
+        return
     count, among = fits
-    right = count == 1 and among
-    if right:
-        told = "fits this region only"
-    elif among:
-        told = f"fits {count} regions"
+    if among:
+        told = "fits this region only" if count == 1 else f"fits {count} regions"
     else:
         told = "fits no region" if count == 0 else "fits another region"
-    page.draw(_sign(left, top, right))
+    page.draw(_sign(left, top, count == 1 and among))
     page.text(left + 0.13, top, told, room - 0.13, _SMALL, most=1, color=FAINT)
 
 
@@ -151,7 +152,7 @@ def _sign(left: float, top: float, right: bool) -> Callable[[Axes], None]:
 
 def _draw_region(row: ComparedRegion, ax: Axes) -> None:
     draw_photo(ax, row.image, [row.region])
-    close_up(ax, row.region, context=0.9)
+    close_up(ax, row.region, context=0.9, least=0.25)
     draw_outline(ax, row.region)
 
 

@@ -144,7 +144,8 @@ def _draw_curves(
     labels = [f"{_short(size)}\n({counts[size]})" for size in sizes]
     ax.set_xticks(range(len(sizes)), labels, fontsize=6)
     ax.set_xlim(-0.5, len(sizes) - 0.5)
-    ax.set_ylim(bottom=0)
+    # shares end at 100, and where all is nothing, nothing is magnified
+    ax.set_ylim(0, min(max(5, ax.get_ylim()[1]), 104))
     ax.set_xlabel("share of the image, % (regions)", fontsize=7, color=INK)
     ax.set_ylabel(what, fontsize=7, color=INK)
     ax.tick_params(labelsize=6, length=2.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -66,9 +67,22 @@ def _shows(text: Text) -> bool:
     if not text.get_text().strip() or not text.get_visible():
         return False
     axes = text.axes
+    if axes is not None and text in _beyond(axes):
+        return False
     on_axis = axes is None or axes.axison or text in axes.texts
     titles = () if axes is None else (axes.title, axes._left_title, axes._right_title)
     return on_axis or text in titles
+
+
+def _beyond(axes: Axes) -> list[Text]:
+    """Labels of ticks outside what the axes show: they are there, and not drawn."""
+    found = []
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+            if not low <= tick.get_loc() <= high:
+                found += [tick.label1, tick.label2]
+    return found
 
 
 def _inside(box: Bbox, page: Bbox) -> bool:

@@ -86,13 +86,14 @@ def draw_photo(ax: Axes, image: np.ndarray, bright: Iterable[Region] | None = No
     ax.axis("off")
 
 
-def close_up(ax: Axes, region: Region, context: float = 0.6) -> None:
+def close_up(ax: Axes, region: Region, context: float = 0.6, least: float = 0) -> None:
     """Narrow axes that show a photo to a region and its surroundings, in the axes' own shape.
 
     Args:
         ax: shows the whole photo.
         region: that is to be in the middle, as far as the photo's border lets it.
         context: margin on each side, as a share of the region's longer side.
+        least: of the photo's longer side, the share that is shown even of a tiny region.
     """
     height, width = region.size
     x, y, columns, rows = region.pixel_box
@@ -100,7 +101,7 @@ def close_up(ax: Axes, region: Region, context: float = 0.6) -> None:
     shape = box.width / box.height
     margin = 2 * context * max(columns, rows) + 12
     wide = max(columns + margin, (rows + margin) * shape)
-    wide = min(wide, width, height * shape)
+    wide = min(max(wide, least * max(height, width)), width, height * shape)
     tall = wide / shape
     left = min(max(x + (columns - wide) / 2, 0), width - wide) - 0.5
     top = min(max(y + (rows - tall) / 2, 0), height - tall) - 0.5

@@ -21,6 +21,7 @@ from ureca_lib.figures.style import INK, PAGE_WIDTH
 
 POINT = 1 / 72  # inches
 _SPACING = 1.25  # of lines, as a multiple of their height
+_SCREEN = 1.025
 _ELLIPSIS = "…"
 
 
@@ -180,8 +181,8 @@ def broken(
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Inches that a line takes."""
-    return _extent(text, bold)[0] * size * POINT
+    """Inches that a line takes; a little more on screens, which fit letters to their pixels."""
+    return _extent(text, bold)[0] * size * POINT * _SCREEN
 
 
 def lines_height(count: int, size: float) -> float:

@@ -20,12 +20,7 @@ _HALO = [patheffects.withStroke(linewidth=2, foreground="black")]
 
 
 def draw_regions(
-    ax: Axes,
-    image: np.ndarray,
-    regions: Iterable[Region],
-    labels: bool = True,
-    fill: float = 0.35,
-    colours: Mapping[RegionId, str] | None = None,
+    ax: Axes, image: np.ndarray, regions: Iterable[Region], labels: bool = True, fill: float = 0.35
 ) -> None:
     """Draw regions, each in a colour of its own, with its name inside.
 
@@ -35,15 +30,13 @@ def draw_regions(
         regions: of the image; smaller ones are drawn over larger ones.
         labels: write the names (or ids) at a point well inside each region.
         fill: opacity of the colour, 0 to 1.
-        colours: by region id; by default each has one of its own, as far as there are any.
     """
     height, width = image.shape[:2]
     ax.imshow(image)
     ax.axis("off")
     written: list[tuple[float, float, float]] = []  # row, column, half width of each label
     for number, region in enumerate(sorted(regions, key=lambda region: -region.area)):
-        mask, own = region.mask, PALETTE[number % len(PALETTE)]
-        colour = own if colours is None else colours[region.id]
+        mask, colour = region.mask, PALETTE[number % len(PALETTE)]
         layer = np.zeros((*mask.shape, 4))
         layer[mask] = (*to_rgb(colour), fill)
         ax.imshow(layer)
@@ -156,13 +149,12 @@ def draw_target(ax: Axes, image: np.ndarray, region: Region, context: float = 0.
 
 
 def tree_figure(regions: RegionImage, tree: MaskTree) -> Figure:
-    """The regions on the photo beside their tree; a level has the same colour in both."""
+    """The regions on the photo beside their tree."""
     height = max(3.0, 0.17 * (len(tree) + 1))
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(PAGE_WIDTH, height), layout="constrained", width_ratios=[1, 1.1]
     )
-    levels = {region.id: PALETTE[(tree.depth(region.id) - 1) % 6] for region in tree.regions}
-    draw_regions(left, regions.pixels, regions.regions, fill=0.1, colours=levels)
+    draw_regions(left, regions.pixels, regions.regions, fill=0.1)
     left.set_anchor("N")
     tree.plot(right)
     return figure
