@@ -273,6 +273,7 @@ class Panel {
       if (nodes.length) nodes.push(html("span", "ue-arrow", "›"));
       nodes.push(button(label, "go there", () => this.model.send({ kind: "go", place })));
     }
+    nodes.at(-1).setAttribute("aria-current", "true");
     this.crumbs.replaceChildren(...nodes);
     if (view.drawn) {
       const remove = () => this.model.send({ kind: "remove" });

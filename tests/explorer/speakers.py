@@ -1,0 +1,64 @@
+"""Captioners of known behaviour, and a drawn image to explore."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from annotate.drawn import BLUE, GREEN, RED, image_of, rectangle
+
+from ureca_lib.regions import RegionImage
+
+SIZE = (60, 80)
+
+
+def nested_image() -> RegionImage:
+    """Two like boxes side by side, 1 and 2; in 1 the lid 3, in it the knob 4; 5 holds 1."""
+    masks = [
+        rectangle(SIZE, 10, 10, 20, 20),
+        rectangle(SIZE, 50, 10, 20, 20),
+        rectangle(SIZE, 12, 12, 14, 8),
+        rectangle(SIZE, 15, 14, 4, 4),
+        rectangle(SIZE, 6, 6, 28, 40),
+    ]
+    colors = [RED, RED, GREEN, BLUE, (200, 200, 200)]
+    return image_of(masks, ["box", "box", "lid", "knob", "tray"], colors)
+
+
+@dataclass
+class Said:
+    """A caption of a model."""
+
+    region_id: int | str
+    text: str
+    score: float = -0.5
+
+
+class Speaker:
+    """Says what it is told to, or "thing ID"; keeps what it was asked."""
+
+    def __init__(self, texts: dict | None = None):
+        self.texts, self.asked = texts or {}, []
+        self.threads: set[str] = set()
+
+    def caption(self, image, regions):
+        assert image.shape == (*SIZE, 3)
+        self.asked.append([region.id for region in regions])
+        self.threads.add(threading.current_thread().name)
+        return [Said(one.id, self.texts.get(one.id, f"thing {one.id}")) for one in regions]
+
+
+class Listener(Speaker):
+    """Also scores: a caption fits the regions that are named in it, `sharpness` better."""
+
+    def __init__(self, texts: dict | None = None, sharpness: float = 2.0):
+        super().__init__(texts)
+        self.sharpness, self.scored = sharpness, []
+
+    def score(self, image, regions, captions, progress=True):
+        assert progress is False  # a bar has no place in the interface
+        self.scored.append(list(captions))
+        words = [set(caption.split()) for caption in captions]
+        fits = [[str(region.id) in said for said in words] for region in regions]
+        return self.sharpness * np.array(fits, np.float32) - 100
