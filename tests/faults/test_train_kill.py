@@ -1,0 +1,80 @@
+"""Training that is killed and resumed ends, bit for bit, as training that was left alone."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_runs import small, train_as_told, write_base
+
+from ureca_lib.train.trainer import read_log
+
+# children are forked off a process that has imported everything, and nothing else
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["ureca_lib.train.run"])
+CHANCE = random.Random(8)
+
+
+def start(settings: Path, out: Path) -> BaseProcess:
+    child = CONTEXT.Process(target=train_as_told, args=(str(settings), str(out), {}))
+    child.start()
+    return child
+
+
+def finish(child: BaseProcess) -> None:
+    child.join(300)
+    assert child.exitcode == 0
+
+
+def kill_after(child: BaseProcess, out: Path, steps: int, delay: float) -> bool:
+    """Kill once the log has a step, and a little later, so in the midst of something."""
+    while child.is_alive() and not any(row["step"] >= steps for row in read_log(out)):
+        time.sleep(0.002)
+    time.sleep(delay)
+    killed = child.is_alive()
+    child.kill()
+    child.join(60)
+    return killed
+
+
+def losses(out: Path) -> list[tuple]:
+    return [(row["step"], row.get("loss"), row.get("eval_loss")) for row in read_log(out)]
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        (1, {"steps": 12, "save_every": 2}),
+        # dropout, resizing and accumulation draw and count on the way
+        (
+            2,
+            {"steps": 12, "regions_per_image": 1, "micro_batch": 1, "lora_dropout": 0.3}
+            | {"resize_share": 0.5, "save_every": 3, "keep": "last"},
+        ),
+    ],
+)
+def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path, stage, changes):
+    settings = small(write_base(tmp_path / "base"), stage, **changes)
+    told = tmp_path / "settings.json"
+    told.write_text(json.dumps(settings.to_dict()))
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    finish(start(told, whole))
+    killed = sum(kill_after(start(told, out), out, at, CHANCE.random() * 0.02) for at in (3, 7))
+    assert killed == 2
+    assert not (out / "result.json").exists()
+    finish(start(told, out))
+    one, other = (load_file(folder / "trained.safetensors") for folder in (whole, out))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert losses(out) == losses(whole)
+    last = f"checkpoint-{settings.steps}"
+    states = [torch.load(f / last / "optimizer.pt", weights_only=True) for f in (whole, out)]
+    moments = [state["state"][0]["exp_avg_sq"] for state in states]
+    assert torch.equal(*moments) and moments[0].abs().sum() > 0
