@@ -19,7 +19,12 @@ from ureca_lib.datasets.zero_shot import (
     open_zero_shot,
     protocol_markdown,
 )
-from ureca_lib.evaluate.metrics import score_captions
+from ureca_lib.evaluate.evaluation import evaluate
+from ureca_lib.evaluate.making import SystemOptions, make_system
+from ureca_lib.evaluate.measured_rows import zero_shot_row
+from ureca_lib.evaluate.metrics import MetricSettings, score_captions
+from ureca_lib.evaluate.predict import predict
+from ureca_lib.evaluate.tables import paper_table
 from ureca_lib.regions import load_sa1b
 
 
@@ -95,6 +100,29 @@ def test_each_expression_alone_scores_no_more_than_the_best():
     alone = score_captions(*each_expression(captions, references), ("rouge_l",))["rouge_l"]
     assert len(alone.captions) == 4
     assert alone.captions.mean() < best
+
+
+def test_predictions_on_both_become_a_row_of_table_6(samples, tmp_path):
+    texts = {
+        "refcocog": f"refcocog:umd:val:{samples}/refcocog",
+        "visual_genome": f"visual_genome:test:{samples}/visual_genome",
+    }
+    rows = {}
+    for name in ("oracle", "shuffled"):
+        records = {}
+        for key, text in texts.items():
+            file, data = tmp_path / f"{key}_{name}.jsonl", open_captioned(text)
+            summary = predict(make_system(SystemOptions(name)), data, file, progress=False)
+            assert summary.complete and summary.predictions == data.regions
+            wanted = MetricSettings(download=False)
+            records[key] = evaluate(file, None, ("meteor",), wanted).to_dict()
+        rows[name] = zero_shot_row(records)
+    table = paper_table(6).with_rows(list(rows.values()))
+    for key, text in texts.items():
+        oracle, shuffled = (rows[name].cells[key].value for name in ("oracle", "shuffled"))
+        assert shuffled < 60 < 95 < oracle <= 100
+        assert text in table.rows[-1].data
+    assert [row.origin for row in table.rows[-3:]] == ["quoted", "measured", "measured"]
 
 
 def test_the_protocol_is_a_table_in_which_every_choice_has_a_source():

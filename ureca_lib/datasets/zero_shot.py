@@ -47,7 +47,7 @@ PROTOCOL: tuple[Choice, ...] = (
     Choice(
         "METEOR's implementation",
         "nltk's by default, Java METEOR 1.5 after COCO's tokenizer with `meteor='java'`",
-        "the paper does not say; GLaMM's evaluation code, as others', runs pycocoevalcap (Java)",
+        "the paper does not say; GLaMM's and All-Seeing's evaluation run pycocoevalcap (Java)",
     ),
     Choice(
         "zero-shot",
