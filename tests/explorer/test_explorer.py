@@ -1,0 +1,201 @@
+"""The widget's side: what is sent, in which order, and that texts stay texts."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from explorer.speakers import SIZE, Listener, Said, Speaker, nested_image
+
+from ureca_lib.explorer import RegionExplorer
+from ureca_lib.explorer import explorer as explorer_module
+from ureca_lib.explorer.background import LatestOnly
+
+FRONT_END = Path(explorer_module.__file__).parent / "front_end"
+NASTY = '<img src=x onerror="alert(1)"> $x_1$ & "quoted"'
+
+
+def explorer_of(captioner=None, **options) -> RegionExplorer:
+    image = nested_image()
+    return RegionExplorer(image.pixels, image.regions, captioner or Listener(), **options)
+
+
+@pytest.fixture
+def explorer():
+    made = explorer_of()
+    yield made
+    made.close()
+
+
+def view_after(explorer, **message):
+    explorer.handle(message)
+    explorer.wait(30)
+    return explorer.widget.view
+
+
+def test_the_first_view_is_the_image(explorer):
+    view = explorer.widget.view
+    assert view["selected"] is None and view["title"] == "image"
+    assert view["facts"] == "5 regions on 4 levels"
+    assert [crumb["label"] for crumb in view["crumbs"]] == ["image"]
+    assert explorer.widget.size == list(SIZE) and len(explorer.widget.outlines) == 5
+    assert bytes(explorer.widget.photo)[:2] == b"\xff\xd8"
+
+
+def test_a_click_shows_caption_score_path_and_rivals(explorer):
+    assert explorer.widget.view["caption"] is None
+    view = view_after(explorer, kind="click", x=28, y=28)
+    assert explorer.region_id == 1
+    assert view["caption"] == "thing 1" and view["score"] == "-0.50"
+    assert [crumb["label"] for crumb in view["crumbs"]] == ["image", "tray [5]", "box [1]"]
+    assert view["verdict"]["kind"] == "good" and view["own"] > view["rivals"][0]["probability"]
+    assert {"box [2]"} <= {rival["label"] for rival in view["rivals"]}
+    assert view["busy"] is False and view["note"] == ""
+
+
+def test_outlines_come_largest_first_and_are_what_places_mean(explorer):
+    view = view_after(explorer, kind="click", x=16, y=15)
+    assert explorer.order == [5, 1, 2, 3, 4]
+    assert view["selected"] == 4
+    assert view_after(explorer, kind="go", place=0)["title"] == "tray [5]"
+    assert view_after(explorer, kind="go", place=None)["title"] == "image"
+
+
+def test_keys_step_and_a_drawing_changes_the_outlines(explorer):
+    view_after(explorer, kind="click", x=16, y=15)
+    assert view_after(explorer, kind="step", to="up")["title"] == "lid [3]"
+    view = view_after(explorer, kind="draw", points=[[14, 13], [24, 19]])
+    assert view["drawn"] and view["title"] == "[drawn 1]" and len(explorer.widget.outlines) == 6
+    assert view["caption"] == "thing drawn 1"
+    assert view_after(explorer, kind="remove")["selected"] is None
+    assert len(explorer.widget.outlines) == 5
+
+
+def test_captioning_waits_for_nobody_and_nobody_for_it():
+    free = threading.Event()
+
+    class Slow(Speaker):
+        def caption(self, image, regions):
+            assert free.wait(20)
+            return super().caption(image, regions)
+
+    explorer = explorer_of(Slow())
+    assert explorer.widget.view["title"] == "image"
+    explorer.handle({"kind": "click", "x": 28, "y": 28})
+    view = explorer.widget.view
+    assert view["title"] == "box [1]" and view["caption"] is None and view["busy"]
+    free.set()
+    explorer.wait(20)
+    assert explorer.widget.view["caption"] == "thing 1" and not explorer.widget.view["busy"]
+    assert threading.current_thread().name not in explorer.book._captioner.threads
+    explorer.close()
+
+
+def test_a_click_that_was_overtaken_is_not_listened_to():
+    listener = Listener()
+    explorer = explorer_of(listener)
+    explorer.book.fill(explorer.tree)
+    assert explorer.widget.view["title"] == "image"
+    gate = threading.Event()
+    explorer._background.submit(lambda wanted: gate.wait(20))
+    for x, y in ((28, 28), (16, 15), (60, 20)):
+        explorer.handle({"kind": "click", "x": x, "y": y})
+    gate.set()
+    explorer.wait(20)
+    assert listener.scored == [["thing 2"]]
+    assert explorer.widget.view["title"] == "box [2]" and not explorer.widget.view["busy"]
+    explorer.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"kind": "draw", "points": [[5, 5], [5.1, 30]]}, "no pixels"),
+        ({"kind": "review", "on": True}, "needs a store"),
+        ({"kind": "step", "to": "nowhere"}, "not 'nowhere'"),
+        ({"kind": "go", "place": 99}, "out of range"),
+        ({"kind": "dance"}, "'dance'"),
+        ({"kind": "decide", "decision": "accept"}, "no review goes on"),
+        ({}, "kind"),
+        ({"kind": "click", "x": None, "y": 2}, "NoneType"),
+    ],
+)
+def test_what_goes_wrong_is_said_and_the_interface_lives_on(explorer, message, said):
+    assert explorer.widget.view["error"] is False
+    explorer.handle(message)
+    assert explorer.widget.view["error"] and said in explorer.widget.view["note"]
+    assert view_after(explorer, kind="click", x=28, y=28)["caption"] == "thing 1"
+
+
+def test_a_captioner_that_fails_is_quoted_and_asked_again():
+    class Moody(Speaker):
+        def caption(self, image, regions):
+            self.asked.append(len(regions))
+            if len(self.asked) == 1:
+                raise MemoryError("no room for 5 regions")
+            return [Said(region.id, "fine") for region in regions]
+
+    explorer = explorer_of(Moody())
+    assert explorer.widget.view["error"] is False
+    view = view_after(explorer, kind="click", x=28, y=28)
+    assert view["error"] and view["note"] == "MemoryError: no room for 5 regions"
+    assert view_after(explorer, kind="click", x=28, y=28)["caption"] == "fine"
+    explorer.close()
+
+
+def test_texts_are_never_html():
+    source = (FRONT_END / "explorer.js").read_text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", source)
+    explorer = explorer_of(Speaker({1: NASTY}))
+    assert explorer.widget.view["title"] == "image"
+    assert view_after(explorer, kind="click", x=28, y=28)["caption"] == NASTY
+    explorer.close()
+
+
+def test_without_a_front_end_a_picture_is_shown_and_no_widget_is_made():
+    explorer = explorer_of(Speaker({1: NASTY}))
+    explorer.go_to(1)
+    data, metadata = explorer._repr_mimebundle_()
+    assert set(data) == {"text/plain", "image/png"} and metadata == {}
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert explorer._widget is None
+
+
+def test_with_a_front_end_the_widget_is_shown_and_a_picture_for_exports(monkeypatch):
+    monkeypatch.setattr(explorer_module, "has_front_end", lambda: True)
+    explorer = explorer_of()
+    data, _ = explorer._repr_mimebundle_()
+    model = data["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert model == explorer.widget.model_id
+    assert data["image/png"].startswith(b"\x89PNG")
+    explorer.close()
+
+
+class Shell:
+    kernel = object()
+
+    def __init__(self, metadata):
+        self.metadata = metadata
+
+    def get_parent(self):
+        return {"metadata": self.metadata}
+
+
+@pytest.mark.parametrize(("metadata", "live"), [({"cellId": "a"}, True), ({}, False)])
+def test_a_front_end_is_known_by_the_cell_it_names(monkeypatch, metadata, live):
+    assert explorer_module.has_front_end() is False  # outside a kernel
+    monkeypatch.setattr(explorer_module, "get_ipython", lambda: Shell(metadata))
+    assert explorer_module.has_front_end() is live
+
+
+def test_the_latest_wish_is_run_last_and_those_between_not_at_all():
+    background, gate, done = LatestOnly(), threading.Event(), []
+    background.submit(lambda wanted: (gate.wait(20), done.append(("first", wanted()))))
+    for name in ("second", "third"):
+        background.submit(lambda wanted, name=name: done.append((name, wanted())))
+    gate.set()
+    background.wait(20)
+    assert done == [("first", False), ("third", True)]
+    background.close()
