@@ -270,7 +270,7 @@ def test_latex_sets_a_rule_between_printed_and_measured_rows():
 
 def test_notes_say_what_computed_measured_figures_and_that_other_data_do_not_compare():
     text = markdown(table_with(3, [record()]))
-    assert "ours: ROUGE-L, own 1, ptb tokens; METEOR without synonyms, own" in text
+    assert "ours: ROUGE-L by own 1, ptb tokens; METEOR without synonyms by own;" in text
     assert "sha256 ffffffffffff" in text and "made by ureca predict 'a b'" in text
     assert "Rows of different data do not compare." in text
     assert "Rows of different data" not in markdown(paper_table(3))

@@ -147,7 +147,11 @@ def _letter(number: int) -> str:
 def _provenance(row: Row, content: Table) -> str:
     """What computed a measured row, from which predictions, made by which command."""
     sources = [row.cells[key].source for key in content.columns]
-    backends = dict.fromkeys(str(source) for source in sources if source.backend)
+    labels: dict[str, list[str]] = {}
+    for source in sources:
+        if source.computed_by:
+            labels.setdefault(source.computed_by, []).append(source.label)
+    backends = [f"{', '.join(names)} by {backend}" for backend, names in labels.items()]
     files = dict.fromkeys(
         source.place + (f" (sha256 {source.sha256[:12]})" if source.sha256 else "")
         for source in sources

@@ -50,10 +50,10 @@ class Source:
     command: str | None = None
     sha256: str | None = None
 
-    def __str__(self) -> str:
-        if self.origin == "quoted":
-            return self.place
-        parts = [self.label, f"{self.backend} {self.version}".strip(), self.model]
+    @property
+    def computed_by(self) -> str:
+        """Backend, version, model and tokenizer as a person reads them; empty where quoted."""
+        parts = [f"{self.backend} {self.version}".strip(), self.model]
         parts += [self.tokenizer and f"{self.tokenizer} tokens"]
         return ", ".join(part for part in parts if part)
 

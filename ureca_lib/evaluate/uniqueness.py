@@ -174,7 +174,7 @@ def _rows(
     chance = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
     listening = {
         "backend": "self-retrieval",
-        "model": images[0].listener,
+        "model": f"listener {images[0].listener}",
         "settings": {"calibrate": settings.calibrate},
     }
     words = {"backend": "collision", "settings": {"near": settings.near}}
