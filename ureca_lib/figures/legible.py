@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from ureca_lib.figures.style import PAGE_WIDTH, SMALLEST
 
+_FINE = 300  # dots an inch to measure at: letters are fitted to them
 _TOUCH = 0.5  # points by which two texts may overlap: the boxes are a little larger than letters
 
 
@@ -44,9 +44,20 @@ def legibility(figure: Figure) -> Legibility:
     Args:
         figure: of any kind; only text that is visible counts.
     """
+    dpi = figure.dpi
+    figure.set_dpi(_FINE)
+    try:
+        return _measured(figure)
+    finally:
+        figure.set_dpi(dpi)
+
+
+def _measured(figure: Figure) -> Legibility:
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
-    texts = [text for text in figure.findobj(Text) if _shows(text)]
+    hidden = _not_drawn(figure)
+    found = (text for text in figure.findobj(Text) if text not in hidden)
+    texts = [text for text in found if text.get_visible() and text.get_text().strip()]
     boxes = [text.get_window_extent(renderer) for text in texts]
     point = figure.dpi / 72
     page = figure.bbox.padded(_TOUCH * point)
@@ -63,25 +74,18 @@ def legibility(figure: Figure) -> Legibility:
     return Legibility(smallest, tuple(cut), tuple(pairs), figure.get_figwidth())
 
 
-def _shows(text: Text) -> bool:
-    if not text.get_text().strip() or not text.get_visible():
-        return False
-    axes = text.axes
-    if axes is not None and text in _beyond(axes):
-        return False
-    on_axis = axes is None or axes.axison or text in axes.texts
-    titles = () if axes is None else (axes.title, axes._left_title, axes._right_title)
-    return on_axis or text in titles
-
-
-def _beyond(axes: Axes) -> list[Text]:
-    """Labels of ticks outside what the axes show: they are there, and not drawn."""
-    found = []
-    for axis in (axes.xaxis, axes.yaxis):
-        low, high = sorted(axis.get_view_interval())
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-            if not low <= tick.get_loc() <= high:
-                found += [tick.label1, tick.label2]
+def _not_drawn(figure: Figure) -> set[Text]:
+    """Labels of axes that are off, and of ticks outside what axes show."""
+    found: set[Text] = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if not axes.axison:
+                found.update(axis.findobj(Text))
+                continue
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if not low <= tick.get_loc() <= high:
+                    found.update((tick.label1, tick.label2))
     return found
 
 
