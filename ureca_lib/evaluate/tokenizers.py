@@ -15,7 +15,7 @@ _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", 
 _ABBREVIATION = (
     r"(?:[a-z]|(?:[a-z]\.)+[a-z]|mr|mrs|ms|dr|st|mt|jr|sr|vs|etc|inc|ltd|co|corp|ave|approx)"
 )
-_STOP = re.compile(r"(\S*[^\s.])\.(?=[\"'”’)\]]*\s)")  # a full stop within the text
+_STOP = re.compile(r"(?<!\S)(\S*[^\s.])\.(?=[\"'”’)\]]*\s)")  # a full stop within the text
 _LAST = re.compile(rf"(?<!\S){_ABBREVIATION}\.$", re.IGNORECASE)
 _OPENING = re.compile(r"(?<![^\s(\[])'(?!t(?:is|was)\b|\d0s)(?=\w)", re.IGNORECASE)
 _SIGNS = str.maketrans(
