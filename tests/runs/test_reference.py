@@ -1,0 +1,189 @@
+"""The reference run: planned from the notebooks, compared with them, published small."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import nbformat
+import numpy as np
+import pytest
+from lesson_notebook import write_lesson
+from PIL import Image
+
+from ureca_lib.runs import RunRecord
+from ureca_lib.runs.publish import LEVELS, Coarseness, TooLargeError, publish_runs, shrink_png
+from ureca_lib.runs.reference import ReferenceFileError, compare_reference, load_reference
+from ureca_lib.runs.reference_page import reference_page
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Two notebooks and a reference file that sets one parameter of the second."""
+    (tmp_path / "notebooks").mkdir()
+    for name in ("00_first", "01_second"):
+        write_lesson(tmp_path / "notebooks").rename(tmp_path / "notebooks" / f"{name}.ipynb")
+    (tmp_path / "reference.yaml").write_text("notebooks:\n  01_second: {factor: 7, rate: 3e-4}\n")
+    return tmp_path
+
+
+def planned(project):
+    return load_reference(project / "reference.yaml", project / "notebooks")
+
+
+def picture(side, alpha=False, seed=0):
+    channels = 4 if alpha else 3
+    noise = np.random.default_rng(seed).integers(0, 256, (side, side, channels), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def executed(folder, name, parameters=None, status="done", side=64):
+    """What a run of a notebook leaves: record, notebook with a picture, figures, other files."""
+    place = folder / name
+    (place / "weights").mkdir(parents=True)
+    record = RunRecord(f"{name}.ipynb", "key", dict(parameters or {}), status, f"{name}.ipynb", 60)
+    record.parameters["output_dir"] = "."
+    record.metrics = {"exact": 0.25, "by_size": {"small": 0.125}, "at": str(place)}
+    record.save(place)
+    data = {"image/png": base64.b64encode(picture(64)).decode()}
+    outputs = [
+        nbformat.v4.new_output("display_data", data=data),
+        nbformat.v4.new_output("stream", name="stdout", text=f"wrote {place}/a figure.png"),
+    ]
+    cell = nbformat.v4.new_code_cell("1", outputs=outputs)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), place / f"{name}.ipynb")
+    (place / "a figure.png").write_bytes(picture(side, seed=1))
+    (place / "a figure.pdf").write_bytes(b"%PDF")
+    (place / "weights" / "model.safetensors").write_bytes(b"0" * 1000)
+    (place / "table.md").write_text(f"| made in {place} |")
+    (place / "large.csv").write_text("1," * 150_000)
+
+
+def size(data):
+    return Image.open(io.BytesIO(data)).size
+
+
+def test_every_notebook_is_planned_with_its_settings(project):
+    first, second = planned(project)
+    assert (first.name, second.name) == ("00_first", "01_second")
+    assert first.parameters["factor"] == 2
+    assert (second.parameters["factor"], second.parameters["rate"]) == (7, 3e-4)
+    assert "output_dir" not in second.parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("notebooks: {02_third: {}}", "there is no notebook '02_third'"),
+        ("notebooks: {01_second: {fctor: 1}}", "01_second: the notebook has no parameter 'fctor'"),
+        ("notebooks: {01_second: {factor: x}}", "01_second: parameter factor: 'x' is not"),
+        ("notebooks: {01_second: {output_dir: x}}", "output_dir is the run's own folder"),
+        ("notebooks: {01_second: 3}", "notebooks.01_second: Input should be a valid dict"),
+        ("books: {}", "notebooks: Field required"),
+        ("notebooks: [", "expected the node content"),
+    ],
+)
+def test_what_does_not_go_with_the_notebooks_is_named(project, text, reason):
+    (project / "reference.yaml").write_text(text)
+    with pytest.raises(ReferenceFileError, match=rf"reference\.yaml: .*{reason}"):
+        planned(project)
+
+
+def test_each_difference_from_the_notebooks_is_told(project):
+    runs, folder = planned(project), project / "reference"
+    for run in runs:
+        executed(folder, run.name, run.parameters)
+    assert compare_reference(runs, folder) == []
+    (project / "reference.yaml").write_text("notebooks: {01_second: {factor: 8, rate: 3e-4}}\n")
+    assert compare_reference(planned(project), folder) == ["01_second: factor was 7, and now is 8"]
+    executed(folder, "09_gone")
+    record = RunRecord.load(folder / "00_first")
+    record.status = "failed"
+    del record.parameters["rate"]
+    record.save(folder / "00_first")
+    (folder / "01_second" / "run.json").unlink()
+    assert compare_reference(runs, folder) == [
+        "00_first: its run is 'failed'",
+        "00_first: rate was 'missing', and now is 0.1",
+        "01_second: no record",
+        "09_gone: a record of no notebook",
+    ]
+
+
+def test_what_is_published_is_small_and_names_no_place_of_this_machine(project):
+    work = project / "work"
+    for name in ("00_first", "01_second"):
+        executed(work, name)
+    target = project / "reference"
+    (target / "old").mkdir(parents=True)
+    megabytes, level = publish_runs(work, target, ["00_first", "01_second"], project, limit_mb=1)
+    names = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    kept = {"a figure.png", "run.json", "table.md"}
+    runs = {
+        f"{run}/{name}" for run in ("00_first", "01_second") for name in (*kept, f"{run}.ipynb")
+    }
+    assert names == runs | {"README.md"}
+    assert level == LEVELS[0]
+    assert megabytes == pytest.approx(
+        sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 1e6
+    )
+    for path in target.rglob("*"):
+        if path.suffix in (".md", ".json", ".ipynb"):
+            assert str(project) not in path.read_text()
+    assert (target / "00_first" / "table.md").read_text() == "| made in work/00_first |"
+    assert RunRecord.load(target / "00_first").metrics["at"] == "work/00_first"
+    (cell,) = nbformat.read(target / "00_first" / "00_first.ipynb", as_version=4).cells
+    assert size(base64.b64decode(cell.outputs[0].data["image/png"])) == (64, 64)
+
+
+def test_figures_get_coarser_until_all_fits(project):
+    work, target = project / "work", project / "reference"
+    executed(work, "00_first", side=950)
+    megabytes, level = publish_runs(work, target, ["00_first"], project, limit_mb=0.8)
+    assert megabytes <= 0.8 and level in LEVELS[3:]
+    assert size((target / "00_first" / "a figure.png").read_bytes())[0] == level.longest_side
+    before = sorted(target.rglob("*"))
+    with pytest.raises(TooLargeError, match=r"more than 0\.01; largest: 00_first/"):
+        publish_runs(work, target, ["00_first"], project, limit_mb=0.01)
+    assert sorted(target.rglob("*")) == before
+    assert not list(project.glob(".reference*"))
+
+
+def test_a_png_is_reduced_to_its_bounds_and_never_grows():
+    small = shrink_png(picture(300), Coarseness(100, 16))
+    image = Image.open(io.BytesIO(small))
+    assert image.size == (100, 100) and len(image.getcolors()) <= 16
+    clear = Image.open(io.BytesIO(shrink_png(picture(50, alpha=True), Coarseness(100, 64))))
+    assert "A" in clear.convert("RGBA").getbands() and clear.info.get("transparency") is not None
+    plain = picture(20)
+    assert len(shrink_png(plain, Coarseness(100, None))) <= len(plain)
+
+
+def test_the_page_shows_records_figures_and_links(project):
+    executed(project / "work", "00_first", {"text": "<b>"})
+    page = reference_page(project / "work", ["00_first"])
+    assert "![a figure](00_first/a%20figure.png)" in page
+    assert "[the executed notebook](00_first/00_first.ipynb)" in page
+    assert "| exact | 0.25 |" in page and "| by\\_size.small | 0.125 |" in page
+    assert "1.0 minutes" in page and "<b>" not in page
+    with pytest.raises(FileNotFoundError, match=r"01_second/run\.json: there is no record"):
+        reference_page(project / "work", ["01_second"])
+
+
+def test_the_committed_reference_goes_with_the_notebooks(root):
+    folder = root / "papermill_runs" / "reference"
+    if not folder.is_dir():
+        pytest.skip("no reference run is committed: 'make reproduce' writes it")
+    runs = load_reference(root / "papermill_runs" / "reference.yaml", root / "notebooks")
+    assert compare_reference(runs, folder) == []
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 12_000_000
+
+
+def test_the_reference_file_goes_with_the_notebooks(root):
+    runs = load_reference(root / "papermill_runs" / "reference.yaml", root / "notebooks")
+    assert [run.notebook for run in runs] == sorted((root / "notebooks").glob("[0-9]*.ipynb"))
+    assert all(json.dumps(dict(run.parameters)) for run in runs)
