@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 TRAINED = "trained.safetensors"
 WHOLE = "whole.json"
@@ -39,7 +38,7 @@ def save_trained(parameters: dict[str, torch.Tensor], path: Path) -> None:
     partial.replace(path)
 
 
-def load_trained(parameters: dict[str, nn.Parameter], path: Path) -> None:
+def load_trained(parameters: dict[str, torch.Tensor], path: Path) -> None:
     """Read what `save_trained` wrote into parameters of the same names.
 
     Raises:

@@ -20,6 +20,7 @@ from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import Region
 from ureca_lib.scenes import resolve
 from ureca_lib.train.collator import RegionCollator
+from ureca_lib.train.features import FeatureCache
 from ureca_lib.train.images import TrainingImages
 from ureca_lib.train.samples import GroupDataset
 from ureca_lib.train.settings import TrainSettings, changed
@@ -37,6 +38,7 @@ class HeldOut:
         settings: of the run.
         collator: of the run.
         max_tiles: of the grid in training, for the loss; captions take as many as at inference.
+        cache, fingerprint: as `TrainingImages` has them.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class HeldOut:
         settings: TrainSettings,
         collator: RegionCollator,
         max_tiles: int,
+        cache: FeatureCache | None = None,
+        fingerprint: str = "",
     ):
         self.images, self.settings, self.collator = list(images), settings, collator
         self.processor = blind_processor(processor) if settings.blind else processor
-        self.known = TrainingImages(self.images, processor, max_tiles, mask_bytes=0)
+        self.known = TrainingImages(self.images, processor, max_tiles, cache, fingerprint)
         for record, _ in self.known.read(progress=False):
             del record.regions[settings.eval_regions :]
         plain = changed(

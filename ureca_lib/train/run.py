@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from peft import PeftModel
 from transformers import set_seed
@@ -43,7 +44,7 @@ from ureca_lib.train.data import open_data
 from ureca_lib.train.evaluation import HeldOut
 from ureca_lib.train.features import GIB, FeatureCache, vision_fingerprint
 from ureca_lib.train.images import TrainingImages
-from ureca_lib.train.merge import export_model
+from ureca_lib.train.merge import export_model, merge_run
 from ureca_lib.train.samples import GroupDataset, total_steps
 from ureca_lib.train.settings import TrainSettings
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
@@ -128,31 +129,40 @@ def train_stage(
         model, processor = load_start(settings)
         learner = StageModel(freeze_for_stage(model, settings))
         trainer, images = _trainer(settings, folder, learner, processor, device, progress)
-        last = latest_whole(folder)
-        trainer.accelerator.wait_for_everyone()
-        if main:
-            drop_partial(folder)
-        with warnings.catch_warnings():
-            # trainer warns of a rate scheduler that it steps itself, and of its own tokens
-            warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim")
-            trainer.train(resume_from_checkpoint=None if last is None else str(last))
-        trainer.accelerator.wait_for_everyone()
-        result = _result(settings, folder, trainer, images)
+        _learn(trainer, folder)
+        result, trained = _result(settings, folder, trainer, images), trainer.trained()
         if not main:
             return result
-        kept, exported = _finish(settings, folder, learner, result.steps), None
+        kept, exported = _finish(settings, folder, trainer, trained), None
         if settings.export:
-            # written whole by a process that was killed before it could say so
-            shutil.rmtree(folder / MODEL, ignore_errors=True)
-            exported = export_model(learner.model, processor, folder / MODEL)
-        result = replace(
-            result,
-            kept_step=kept,
-            model=None if exported is None else str(exported),
-            seconds=round(time.perf_counter() - started, 2),
-        )
+            exported = str(_export(trainer, learner, processor, folder))
+        seconds = round(time.perf_counter() - started, 2)
+        result = replace(result, kept_step=kept, model=exported, seconds=seconds)
         write_json(folder / RESULT, asdict(result))
         return result
+
+
+def _learn(trainer: RegionTrainer, folder: Path) -> None:
+    """Run the loop, from the last checkpoint that is whole."""
+    last = latest_whole(folder)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        drop_partial(folder)
+    with warnings.catch_warnings():
+        # of a rate scheduler that accelerate steps itself
+        warnings.filterwarnings("ignore", category=UserWarning, module="torch.optim")
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    trainer.accelerator.wait_for_everyone()
+
+
+def _export(
+    trainer: RegionTrainer, learner: StageModel, processor: UrecaProcessor, folder: Path
+) -> Path:
+    # what is there was written whole by a process that was killed before it could say so
+    shutil.rmtree(folder / MODEL, ignore_errors=True)
+    if trainer.sharded:  # its modules are of use to all processes together only
+        return merge_run(folder, folder / MODEL)
+    return export_model(learner.model, processor, folder / MODEL)
 
 
 def _trainer(
@@ -180,7 +190,7 @@ def _trainer(
     dataset.length = steps * settings.batch_size
     watched = None
     if len(held_out):
-        watched = HeldOut(held_out, processor, settings, collator, most)
+        watched = HeldOut(held_out, processor, settings, collator, most, learner.cache, print_of)
     processes = int(os.environ.get("WORLD_SIZE", 1))
     args = training_arguments(settings, folder, steps, device, processes, shown)
     args._n_gpu = min(args.n_gpu, 1)  # several GPUs are several processes, not torch's DataParallel
@@ -250,15 +260,18 @@ def _rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def _finish(settings: TrainSettings, folder: Path, learner: StageModel, steps: int) -> int:
-    """Put the weights that the run ends with into the model and into its folder."""
-    best, kept = read_best(folder), steps
+def _finish(
+    settings: TrainSettings, folder: Path, trainer: RegionTrainer, trained: dict[str, torch.Tensor]
+) -> int:
+    """Write the weights that the run ends with, and have them in the model; says of which step."""
+    best, kept = read_best(folder), trainer.state.global_step
     if best is not None and settings.keep == "best":
-        load_trained(learner.trained(), folder / best["file"])
+        load_trained(trained, folder / best["file"])
         kept = best["step"]
-    save_trained(learner.trained(), folder / TRAINED)
-    if isinstance(learner.model, PeftModel):
-        learner.model.save_pretrained(folder / "adapter")
+    save_trained(trained, folder / TRAINED)
+    learner = trainer.accelerator.unwrap_model(trainer.model).model
+    if isinstance(learner, PeftModel) and not trainer.sharded:
+        learner.save_pretrained(folder / "adapter")
     return kept
 
 
@@ -270,7 +283,6 @@ def _result(
     evaluations = [row for row in read_log(folder) if "eval_loss" in row]
     last = evaluations[-1] if evaluations else {}
     order, groups = trainer.train_dataset.order, steps * settings.batch_size
-    learner = trainer.accelerator.unwrap_model(trainer.model)
     return TrainingResult(
         folder=str(folder),
         model=None,
@@ -278,7 +290,7 @@ def _result(
         epochs=round(groups / len(order), 4),
         samples=round(groups * sum(images.counts()) / len(order)),
         seconds=0.0,
-        trained_parameters=sum(p.numel() for p in learner.trained().values()),
+        trained_parameters=trainer.learnt_numbers,
         final={k.removeprefix("eval_"): v for k, v in last.items() if k.startswith("eval_")},
         best=read_best(folder),
         kept_step=steps,

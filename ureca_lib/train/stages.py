@@ -102,7 +102,7 @@ def freeze_for_stage(
     if settings.gradient_checkpointing:
         # the reentrant kind drops gradients where the inputs need none
         options = {"use_reentrant": False}
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
     if settings.stage == 1:
         model.model.mask_encoder.float().requires_grad_(True)
         return model

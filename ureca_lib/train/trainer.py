@@ -104,6 +104,9 @@ class RegionTrainer(Trainer):
                 "eval_every = 0, and evaluate what the run ends with"
             )
         self.sharded = sharded
+        learnt = options["model"].trained()
+        self._names = list(learnt)  # as they are before anything wraps them
+        self.learnt_numbers = sum(parameter.numel() for parameter in learnt.values())
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
         """The dataset is the run in its order."""
@@ -151,11 +154,19 @@ class RegionTrainer(Trainer):
             return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        trained = self.accelerator.unwrap_model(self.model).trained()
-        if state_dict is not None:  # gathered from all devices
-            whole = {name.removeprefix("model."): value for name, value in state_dict.items()}
-            trained = {name: whole[name] for name in trained}
+        trained = self._learnt(state_dict) if state_dict is not None else self.trained()
         save_trained(trained, folder / TRAINED)
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """What learns, by its name in the model; every process calls this where it is sharded."""
+        if self.sharded:
+            return self._learnt(self.accelerator.get_state_dict(self.model_wrapped))
+        return self.accelerator.unwrap_model(self.model).trained()
+
+    def _learnt(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        # a sharded model's whole weights are on the main process only
+        whole = {name.removeprefix("model."): value for name, value in state_dict.items()}
+        return {name: whole[name] for name in self._names if name in whole}
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -1,0 +1,74 @@
+"""Which regions are learnt when: every region once an epoch, whatever happens in between."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from tiny_runs import small
+
+from ureca_lib.regions import Region
+from ureca_lib.train.augment import draw_scale, resize_together
+from ureca_lib.train.samples import GroupOrder, total_steps
+
+COUNTS = [3, 0, 7, 1, 16]
+
+
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_each_epoch_has_every_region_once(size):
+    order = GroupOrder(COUNTS, size, seed=4)
+    every = {(image, place) for image, count in enumerate(COUNTS) for place in range(count)}
+    assert len(order) == sum(-(-count // size) for count in COUNTS)
+    for epoch in range(3):
+        places = range(epoch * len(order), (epoch + 1) * len(order))
+        groups = [order(place) for place in places]
+        seen = Counter((image, region) for image, regions in groups for region in regions)
+        assert set(seen) == every and set(seen.values()) == {1}
+        assert all(1 <= len(regions) <= size for _, regions in groups)
+
+
+def test_the_order_is_drawn_anew_for_each_epoch_and_seed_and_needs_no_memory():
+    order, again = GroupOrder(COUNTS, 2, seed=1), GroupOrder(COUNTS, 2, seed=1)
+    first = [order(place) for place in range(2 * len(order))]
+    assert [again(place) for place in reversed(range(2 * len(order)))] == first[::-1]
+    assert first[: len(order)] != first[len(order) :]
+    other = GroupOrder(COUNTS, 2, seed=2)
+    assert [other(place) for place in range(len(order))] != first[: len(order)]
+
+
+def test_steps_are_epochs_rounded_up_or_what_is_set(tmp_path):
+    settings = small(tmp_path, steps=None, epochs=1.5, batch_size=4)
+    assert total_steps(settings, 10) == 4  # 15 groups
+    assert total_steps(small(tmp_path, steps=3), 10) == 3
+
+
+def test_resizing_draws_between_its_bounds_and_leaves_its_share(tmp_path):
+    settings = small(tmp_path, resize_share=0.4, resize_low=0.5, resize_high=2.0)
+    chance = np.random.default_rng(0)
+    scales = np.array([draw_scale(settings, chance) for _ in range(3000)])
+    changed = scales[scales != 1]
+    assert 0.36 < len(changed) / len(scales) < 0.44
+    assert changed.min() >= 0.5 and changed.max() <= 2.0
+    assert abs(np.log(changed).mean()) < 0.05  # even on a logarithmic scale
+
+
+def test_image_and_masks_are_resized_together():
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    mask = np.zeros((40, 60), bool)
+    mask[10:30, 15:45] = True
+    pixels[mask] = 255
+    photo, (region,) = resize_together(pixels, [Region.from_mask(7, mask, "box")], 1.5)
+    assert photo.shape == (60, 90, 3) and region.size == (60, 90)
+    assert (region.id, region.name) == (7, "box")
+    assert abs(region.area - 2.25 * 600) <= 0.05 * 2.25 * 600
+    assert photo[region.mask].mean() > 245 and photo[~region.mask].mean() < 10
+
+
+def test_where_a_region_would_vanish_nothing_is_resized():
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    mask = np.zeros((40, 60), bool)
+    mask[10, 15] = True
+    region = Region.from_mask(1, mask)
+    photo, (kept,) = resize_together(pixels, [region], 0.1)
+    assert photo is pixels and kept is region

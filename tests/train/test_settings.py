@@ -1,0 +1,123 @@
+"""Settings: their files, overrides, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+
+import pytest
+
+from ureca_lib.presets import PRESETS, preset_config
+from ureca_lib.train.settings import (
+    FOLDER,
+    SettingsError,
+    TrainSettings,
+    checked,
+    load_settings,
+    parse_override,
+    settings_files,
+)
+
+
+def test_there_is_a_file_for_each_preset_and_stage():
+    files = settings_files()
+    assert set(files) == set(FOLDER.glob("*.toml"))
+    assert len(files) == 2 * len(PRESETS)
+
+
+@pytest.mark.parametrize("path", settings_files(), ids=lambda path: path.stem)
+def test_a_file_says_what_it_is_for_and_fits_its_model(path):
+    preset, stage = path.stem.split("_stage")
+    settings = load_settings(preset, int(stage))
+    written = tomllib.loads(path.read_text())
+    assert (written["preset"], written["stage"]) == (preset, int(stage))
+    assert all(getattr(settings, name) == value for name, value in written.items())
+    config = settings.configure(preset_config(preset))
+    assert config.max_tiles_train == 6
+    if stage == "2":
+        assert (settings.lora_rank, settings.alpha) == (
+            PRESETS[preset].lora_rank,
+            PRESETS[preset].lora_alpha,
+        )
+
+
+@pytest.mark.parametrize("preset", ["1b", "2b", "4b", "8b"])
+def test_the_papers_numbers_at_its_sizes(preset):
+    one, two = load_settings(preset, 1), load_settings(preset, 2)
+    assert (one.learning_rate, two.learning_rate) == (2e-4, 4e-5)
+    for settings in (one, two):
+        assert (settings.epochs, settings.batch_size, settings.steps) == (2, 16, None)
+        assert (settings.warmup, settings.weight_decay) == (0.03, 0.01)
+        assert (settings.scheduler, settings.precision) == ("cosine", "bfloat16")
+        assert settings.lora_dropout == 0.05
+        assert settings.accumulation(4)[0] * settings.accumulation(4)[1] * 4 == 16
+
+
+def test_every_setting_says_what_it_is():
+    assert all(each.metadata["help"] for each in dataclasses.fields(TrainSettings))
+
+
+def test_overrides_take_the_place_of_a_file_and_a_file_of_the_presets(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('learning_rate = 1e-3\nsteps = 7\npreset = "8b"\n')
+    overrides = dict(map(parse_override, ["steps=9", "data=some where.jsonl", "masks=none"]))
+    settings = load_settings("8b", 1, overrides, own)
+    assert (settings.learning_rate, settings.steps) == (1e-3, 9)
+    assert (settings.data, settings.masks) == ("some where.jsonl", None)
+    assert settings.weight_decay == 0.01
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a=3", 3),
+        ("a=2e-3", 2e-3),
+        ("a=true", True),
+        ("a=None", None),
+        ("a=x=y", "x=y"),
+        ("a=scenes:train:3", "scenes:train:3"),
+    ],
+)
+def test_values_from_a_command_line(text, value):
+    assert parse_override(text) == ("a", value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rat": 1.0}, "no setting learning_rat"),
+        ({"steps": "many"}, "steps: .*integer"),
+        ({"stage": 3}, "stage: "),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"warmup": 2.0}, "warmup must be from 0 to 1"),
+        ({"preset": "3b"}, "choose from tiny"),
+        ({"resize_share": 0.5, "cache": "x"}, "set one of them"),
+        ({"regions_per_image": 2}, "gradient_checkpointing = false"),
+        ({"resize_low": 2.0}, "resize_low <= resize_high"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(values, message):
+    with pytest.raises(SettingsError, match=message):
+        checked(values, "given")
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    settings = checked({"batch_size": 12, "micro_batch": 4}, "given")
+    assert settings.accumulation(1) == (4, 3)
+    assert settings.accumulation(3) == (4, 1)
+    with pytest.raises(SettingsError, match="not 5 equal shares"):
+        settings.accumulation(5)
+    with pytest.raises(SettingsError, match=r"micro_batch 4 does not divide .* 6 images"):
+        settings.accumulation(2)
+
+
+def test_files_at_fault_are_named(tmp_path):
+    bad = tmp_path / "bad.toml"
+    bad.write_text("steps = = 3")
+    with pytest.raises(SettingsError, match=r"bad\.toml: not TOML"):
+        load_settings("tiny", 1, file=bad)
+    bad.write_text("stage = 2")
+    with pytest.raises(SettingsError, match=r"bad\.toml: is for stage 2, not 1"):
+        load_settings("tiny", 1, file=bad)
+    with pytest.raises(FileNotFoundError, match=r"none\.toml"):
+        load_settings("tiny", 1, file=tmp_path / "none.toml")
