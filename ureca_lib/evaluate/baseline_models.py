@@ -216,19 +216,21 @@ class ServerReader:
         Raises:
             StoppedEarlyError: a spent budget or a server that is gone, with the answers so far.
         """
-        with ThreadPoolExecutor(min(self._annotator.max_in_flight, max(1, len(asks)))) as pool:
-            waiting = [pool.submit(self._answer, ask) for ask in asks]
-        found: list[Said | None] = []
-        cause: Exception | None = None
-        for one in waiting:
-            error = one.exception()
-            if isinstance(error, AnnotatorUnavailableError | BudgetSpentError):
-                cause = cause or error
-                found.append(None)
-            else:
-                found.append(one.result())
-        if cause is not None:
-            raise StoppedEarlyError(found, cause)
+        stopped: list[Exception] = []
+
+        def answer(ask: Ask) -> Said | None:
+            if stopped:
+                return None  # not asked any more
+            try:
+                return self._answer(ask)
+            except (AnnotatorUnavailableError, BudgetSpentError) as error:
+                stopped.append(error)
+                return None
+
+        with ThreadPoolExecutor(self._annotator.max_in_flight) as pool:
+            found = list(pool.map(answer, asks))
+        if stopped:
+            raise StoppedEarlyError(found, stopped[0])
         return found  # type: ignore[return-value]
 
     def _answer(self, ask: Ask) -> Said:

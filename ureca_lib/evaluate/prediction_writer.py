@@ -19,7 +19,7 @@ from ureca_lib.evaluate.predictions import (
     read_meta,
     read_predictions,
 )
-from ureca_lib.runs.record import write_json
+from ureca_lib.regions.writing import replacing
 
 # what two runs into one file must agree on
 _SAME = ("system", "model", "trained_on", "data", "data_settings", "settings", "seed")
@@ -68,7 +68,7 @@ class PredictionWriter:
             if retry_failed and any(row.error for row in rows):
                 rows = [row for row in rows if not row.error]
                 self._rewrite(rows)
-        write_json(meta_path(self.path), read_meta(self.path) | meta)
+        self._write_meta(meta)
         errors = {row.id: row.error for row in rows if row.error}
         return self.path.open("ab"), {row.id for row in rows}, errors
 
@@ -101,10 +101,13 @@ class PredictionWriter:
                 file.write(b"\n")
 
     def _rewrite(self, rows: Iterable[Prediction]) -> None:
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with partial.open("w", encoding="utf-8") as file:
+        with replacing(self.path) as file:
             file.writelines(json_line(row.to_dict()) for row in rows)
-        partial.replace(self.path)
+
+    def _write_meta(self, more: Mapping[str, Any]) -> None:
+        whole = read_meta(self.path) | dict(more)
+        with replacing(meta_path(self.path)) as file:
+            file.write(json.dumps(whole, indent=1) + "\n")
 
     def add(self, rows: Sequence[Prediction]) -> None:
         """Append rows, those of an image together.
@@ -125,7 +128,7 @@ class PredictionWriter:
 
     def note(self, **more: Any) -> None:
         """Add to the record beside the file."""
-        write_json(meta_path(self.path), read_meta(self.path) | more)
+        self._write_meta(more)
 
     def close(self) -> None:
         """Close the file and let other processes have it."""
