@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from ureca_lib.figures.ablations import sweep_figure
+from ureca_lib.figures.ablations import size_effect_figure, sweep_figure
 from ureca_lib.runs.summary import SettingSummary, SweepSummary, measure
 
 
@@ -67,3 +67,23 @@ def test_other_settings_stand_side_by_side(parameters):
 def test_nothing_measured_is_an_error():
     with pytest.raises(ValueError, match="trial: none of its values was measured"):
         sweep_figure(summary([setting("a", {})]))
+
+
+def sized(label, small, large):
+    """A setting with a value by size over two seeds, as a sweep's summary has it."""
+    found = {"by_size.under 0.1%.unique": small, "by_size.over 10%.unique": large}
+    measures = {name: measure(dict(enumerate(values))) for name, values in found.items() if values}
+    return SettingSummary(label, {}, 2, measures)
+
+
+def test_sizes_are_in_order_and_every_setting_has_its_line():
+    settings = [sized("single", [0.1, 0.3], [0.8, 0.8]), sized("dynamic", [0.5, 0.5], None)]
+    (ax,) = size_effect_figure(summary(settings)).axes
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels == ["under 0.1%", "over 10%"]
+    drawn = {item.get_label(): item[0].get_ydata() for item in ax.containers}
+    assert list(drawn) == ["single", "dynamic"]
+    assert drawn["single"] == pytest.approx([0.2, 0.8])
+    assert drawn["dynamic"] == pytest.approx([0.5])
+    with pytest.raises(ValueError, match="no run recorded 'exact' in 'by_size'"):
+        size_effect_figure(summary(settings), "exact")

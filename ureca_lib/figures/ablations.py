@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ureca_lib.runs.summary import Measure, SettingSummary, SweepSummary
 
 _PANELS = 4
+_MARKERS = "osD^vP"  # lines are told apart by shape too
 
 
 def sweep_figure(summary: SweepSummary, names: Sequence[str] | None = None) -> Figure:
@@ -54,6 +55,54 @@ def sweep_figure(summary: SweepSummary, names: Sequence[str] | None = None) -> F
         ax.tick_params(labelsize=7)
         ax.grid(axis="y", linewidth=0.4, alpha=0.5)
     figure.suptitle(wrapped(summary.title, 90), fontsize=9)
+    return figure
+
+
+def size_effect_figure(
+    summary: SweepSummary, value: str = "unique", group: str = "by_size"
+) -> Figure:
+    """A measured value by the size of regions, one line a setting (compare Figure 10).
+
+    Args:
+        summary: of a sweep whose runs recorded `{group: {size: {value: share}}}`, smallest first.
+        value: what is drawn, its mean and spread over seeds.
+        group: name of the dictionary.
+
+    Raises:
+        ValueError: no run recorded that.
+    """
+    found = {
+        setting.label: {
+            name.removeprefix(f"{group}.").removesuffix(f".{value}"): item
+            for name, item in setting.measures.items()
+            if name.startswith(f"{group}.") and name.endswith(f".{value}")
+        }
+        for setting in summary.settings
+    }
+    sizes = list(dict.fromkeys(size for items in found.values() for size in items))
+    if not sizes:
+        raise ValueError(f"sweep {summary.name}: no run recorded '{value}' in '{group}'")
+    figure, ax = plt.subplots(figsize=(PAGE_WIDTH * 0.75, 2.9), layout="constrained")
+    for number, (label, items) in enumerate(found.items()):
+        shift = 0.06 * (number - (len(found) - 1) / 2)  # so that bars do not hide each other
+        there = [(place + shift, items[size]) for place, size in enumerate(sizes) if size in items]
+        ax.errorbar(
+            [place for place, _ in there],
+            [item.mean for _, item in there],
+            yerr=[item.spread or 0.0 for _, item in there],
+            fmt=f"{_MARKERS[number % len(_MARKERS)]}-",
+            color=PALETTE[number % len(PALETTE)],
+            label=wrapped(label, 30),
+            markersize=4,
+            linewidth=1,
+            capsize=2,
+        )
+    ax.set_xticks(range(len(sizes)), [wrapped(size, 14) for size in sizes])
+    ax.set_xlabel("share of the image that a region covers", fontsize=8)
+    ax.set_ylabel(wrapped(value, 28), fontsize=8)
+    ax.tick_params(labelsize=7)
+    ax.grid(axis="y", linewidth=0.4, alpha=0.5)
+    ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -1,0 +1,73 @@
+"""A sweep's settings as measured rows below the paper's, in its Tables 3, 4 and 5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ureca_lib.evaluate.tables import PERCENT, Cell, Row, Source, Table, paper_table
+from ureca_lib.runs.summary import Measure, SettingSummary, SweepSummary
+
+# what training notebooks record, a share each, by the label of its column
+OURS = {"exact": "Exact", "unique": "Unique"}
+
+
+def sweep_table(
+    number: int,
+    summary: SweepSummary,
+    place: str | Path,
+    data: str,
+    ours: Mapping[str, str] = OURS,
+) -> Table:
+    """The paper's table with a measured row for each setting of a sweep.
+
+    Each figure is a mean over seeds, in percent; its interval is the mean less and plus one
+    sample standard deviation, and none for a single seed.
+
+    Args:
+        number: of the table.
+        summary: of the sweep.
+        place: its `summary.json`, as the table shall name it.
+        data: what was captioned, as the table shall name it.
+        ours: labels of further columns by measured value, each a share from 0 to 1.
+
+    Raises:
+        TableError: no such table.
+    """
+    table = paper_table(number)
+    extra = {name: label for name, label in ours.items() if name not in table.columns}
+    wanted = {**table.columns, **extra}
+    rows = [_row(setting, wanted, summary, place, data) for setting in summary.settings]
+    return table.with_rows(rows, extra)
+
+
+def _row(
+    setting: SettingSummary,
+    columns: Mapping[str, str],
+    summary: SweepSummary,
+    place: str | Path,
+    data: str,
+) -> Row:
+    cells = {}
+    for name in columns:
+        found = setting.measures.get(name)
+        n = found.n if found else 0
+        label = f"{name} of {summary.notebook}, mean of {n} seeds"
+        source = Source("measured", str(place), label=label, command="ureca sweep")
+        cells[name] = _cell(found, source, setting)
+    steps = {**summary.fixed, **setting.parameters}
+    trained = f"steps {steps.get('steps_1', '?')} + {steps.get('steps_2', '?')}, on scenes"
+    return Row(setting.label, "measured", trained, data, cells)
+
+
+def _cell(found: Measure | None, source: Source, setting: SettingSummary) -> Cell:
+    if found is None:
+        any_run = bool(setting.measures)
+        return Cell(None, source, reason="not measured" if any_run else "no run is done yet")
+    spread = {}
+    if found.spread is not None:
+        spread = {
+            "low": PERCENT * (found.mean - found.spread),
+            "high": PERCENT * (found.mean + found.spread),
+        }
+    return Cell(PERCENT * found.mean, source, **spread)
