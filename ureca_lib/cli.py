@@ -12,8 +12,8 @@ from typer.core import TyperCommand
 
 from ureca_lib.annotate import commands as annotate_commands
 from ureca_lib.datasets import commands as dataset_commands
+from ureca_lib.evaluate import clair_command, table_command, uniqueness_command
 from ureca_lib.evaluate import commands as evaluate_commands
-from ureca_lib.evaluate import table_command, uniqueness_command
 from ureca_lib.runs import reference_commands, sweep_commands
 from ureca_lib.train import commands as train_commands
 
@@ -196,6 +196,7 @@ app.command()(annotate_commands.status)
 app.command()(dataset_commands.export)
 app.command()(evaluate_commands.predict)
 app.command()(evaluate_commands.evaluate)
+app.command()(clair_command.clair)
 app.command()(uniqueness_command.uniqueness)
 app.command()(table_command.table)
 app.command()(sweep_commands.sweep)
