@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from ureca_lib.conversation import Conversation, expand
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
-from ureca_lib.train.boxes import SCENE_QUESTION
+from ureca_lib.train.base_aids import token_extents
+from ureca_lib.train.boxes import BOX_BINS, BOX_MARKS, NUMBERS, SCENE_QUESTION
 from ureca_lib.train.grouped import GroupedBatch, pad_rows, split_prompt
 from ureca_lib.train.scene_shards import SceneArrays
 
 MAX_GAP = 120  # free positions between image and region: 7 tiles of 16 mask tokens fit in
+
+
+@dataclass(frozen=True)
+class BaseBatch:
+    """A grouped batch and what the second losses need.
+
+    Attributes:
+        grouped: see `GroupedBatch`.
+        patches: (T, patches, 6) uint8, labels of the tiles' patches.
+        extents: (B, tokens, 4), see `token_extents`.
+        boxes: (R, 4) in shares of the image, left, top, right, bottom; zeros where there is none.
+        asking: (R, L) bool, positions after the box; none where there is none.
+    """
+
+    grouped: GroupedBatch
+    patches: torch.Tensor
+    extents: torch.Tensor
+    boxes: torch.Tensor
+    asking: torch.Tensor
 
 
 class BaseBatches:
@@ -34,8 +56,8 @@ class BaseBatches:
         scenes: list[SceneArrays],
         regions: int | None = None,
         random: np.random.Generator | None = None,
-    ) -> tuple[GroupedBatch, torch.Tensor]:
-        """A batch and the patches' labels (T, patches, 6).
+    ) -> BaseBatch:
+        """A batch of scenes with as many tiles each.
 
         Args:
             scenes: B of them.
@@ -65,7 +87,21 @@ class BaseBatches:
             pixel_values=as_pixel_values(torch.cat([scene.tiles for scene in scenes])),
             gaps=gaps,
         )
-        return grouped, torch.cat([scene.patches for scene in scenes])
+        patches = torch.cat([scene.patches for scene in scenes])
+        side = round(self.tokens_a_tile**0.5)
+        extents = torch.stack([token_extents(scene.grid, side) for scene in scenes])
+        return BaseBatch(grouped, patches, extents, *self._boxes(grouped))
+
+    def _boxes(self, grouped: GroupedBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes as they are told, (R, 4), and the positions after them, (R, L)."""
+        ids = grouped.region_ids
+        box, zero = self.tokenizer.convert_tokens_to_ids([BOX_MARKS[0], NUMBERS[0]])
+        told = (ids == box).any(1)
+        first = (ids == box).int().argmax(1) + 1
+        numbers = ids.gather(1, first[:, None] + torch.arange(4)) - zero  # (R, 4)
+        boxes = (numbers + torch.tensor([0, 0, 1, 1])) / BOX_BINS * told[:, None]
+        after = torch.arange(ids.shape[1]) >= first[:, None] + 4  # the mark that ends it, too
+        return boxes, after & told[:, None] & (grouped.region_attention > 0)
 
     def _turns(
         self, scene: SceneArrays, regions: int | None, random: np.random.Generator | None

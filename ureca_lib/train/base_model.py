@@ -1,16 +1,16 @@
-"""The tiny base before it has learnt: its first weights, and heads that help its eyes open."""
+"""The tiny base before it has learnt, and as it is kept."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.presets import preset_config
-from ureca_lib.scenes.lexicon import KINDS, SURFACES
-from ureca_lib.train.scene_shards import KINDS_A_PATCH, NOTHING
+from ureca_lib.train.boxes import NUMBERS
 from ureca_lib.train.tokenizer import scene_tokenizer
 
 EMBEDDING_STD = 0.05
@@ -20,14 +20,15 @@ _SHARED = ("vision_config", "text_config", "image_token_id", "tie_word_embedding
 def new_base(seed: int) -> UrecaForConditionalGeneration:
     """Preset tiny with the scenes' vocabulary and first weights that learn fast at this width.
 
-    Xavier for linear layers, sines and cosines for the vision tower's positions, residual scales of
-    1 (InternVL's 0.1 is for towers of 24 layers).
+    Xavier for linear layers, sines and cosines for the vision tower's positions and for the words
+    that are numbers, residual scales of 1 (InternVL's 0.1 is for towers of 24 layers).
 
     Returns:
         A URECA model whose mask encoder is not to be used: its base alone is trained and saved.
     """
     torch.manual_seed(seed)
-    vocab_size = len(scene_tokenizer())
+    tokenizer = scene_tokenizer()
+    vocab_size = len(tokenizer)
     config = preset_config("tiny", vocab_size=vocab_size, mask_position="after_image")
     # eager attention: its gradient is twice as fast as the fused one on a CPU at this size
     config._attn_implementation = "eager"
@@ -40,6 +41,8 @@ def new_base(seed: int) -> UrecaForConditionalGeneration:
     model.tie_weights()
     tower = model.model.vision_tower
     with torch.no_grad():
+        words = model.get_input_embeddings().weight
+        words[tokenizer.convert_tokens_to_ids(list(NUMBERS))] = _waves(len(NUMBERS), words.shape[1])
         tower.embeddings.position_embeddings.copy_(_grid_positions(tower.embeddings))
         for layer in tower.encoder.layer:
             layer.lambda_1.fill_(1.0)
@@ -47,6 +50,13 @@ def new_base(seed: int) -> UrecaForConditionalGeneration:
     for parameter in model.model.mask_encoder.parameters():
         parameter.requires_grad_(False)
     return model
+
+
+def _waves(count: int, size: int) -> torch.Tensor:
+    """(count, size): numbers near each other are alike, as no drawn embeddings are."""
+    rates = torch.logspace(math.log10(math.pi / 2), math.log10(math.pi * count / 4), size // 2)
+    at = (torch.arange(count)[:, None] + 0.5) / count * rates  # (count, size / 2)
+    return torch.cat([at.sin(), at.cos()], dim=1) * (EMBEDDING_STD * 2**0.5)
 
 
 def _grid_positions(embeddings: nn.Module) -> torch.Tensor:
@@ -60,40 +70,6 @@ def _grid_positions(embeddings: nn.Module) -> torch.Tensor:
     columns = waves[None].expand(side, side, -1)
     grid = torch.cat([rows, columns], dim=-1).flatten(0, 1)  # (n, n, D) -> (n * n, D)
     return torch.cat([torch.zeros(1, size), grid * 0.2])[None]
-
-
-class PatchHeads(nn.Module):
-    """What is seen in a patch, told by the vision tower alone: a second loss of the tiny base.
-
-    Small, dense and direct: without it the tower learns to see only through the few words of the
-    captions. Thrown away after training.
-
-    Args:
-        hidden_size: of the vision tower.
-    """
-
-    def __init__(self, hidden_size: int):
-        super().__init__()
-        self.sizes = (len(KINDS), len(KINDS), len(SURFACES), len(SURFACES))
-        self.head = nn.Linear(hidden_size, sum(self.sizes))
-
-    def forward(self, patches: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """A loss.
-
-        Args:
-            patches: (T, patches, hidden) of the vision tower.
-            labels: (T, patches, 6) uint8, see `SceneArrays.patches`.
-        """
-        kinds, *others = self.head(patches).float().flatten(0, 1).split(self.sizes, dim=-1)
-        labels = labels.flatten(0, 1).long()  # (T, patches, 6) -> (T * patches, 6)
-        seen = torch.zeros(len(labels), NOTHING + 1)
-        seen.scatter_(1, labels[:, :KINDS_A_PATCH], 1.0)
-        loss = functional.binary_cross_entropy_with_logits(kinds, seen[:, : len(KINDS)]) * 10
-        for logits, wanted in zip(others, labels[:, KINDS_A_PATCH:].unbind(1), strict=True):
-            loss = loss + functional.cross_entropy(
-                logits, wanted.masked_fill(wanted == NOTHING, -100)
-            )
-        return loss
 
 
 def as_internvl(model: UrecaForConditionalGeneration) -> InternVLForConditionalGeneration:

@@ -113,7 +113,10 @@ def grouped_forward(
     features = batch.image_features
     if features is None:
         features = inner.get_image_features(batch.pixel_values, return_dict=True).pooler_output
-    cache = _run_images(model, batch, features)
+    cache = run_images(model, batch, features)
+    for layer in cache.layers:
+        layer.keys = _given_to_regions(layer.keys, batch.image_of)
+        layer.values = _given_to_regions(layer.values, batch.image_of)
     masks = None if batch.mask_values is None else inner.get_mask_features(batch.mask_values)
     embeds = inner.embed_inputs(batch.region_ids, mask_features=masks)
     seen = torch.cat([batch.image_attention[batch.image_of], batch.region_attention], dim=1)
@@ -130,10 +133,10 @@ def grouped_forward(
     return _score(model, hidden, batch.labels, tokens)
 
 
-def _run_images(
+def run_images(
     model: UrecaForConditionalGeneration, batch: GroupedBatch, features: torch.Tensor
 ) -> DynamicCache:
-    """The images' keys and values, (R, heads, P, head size) a layer: each region has its image's"""
+    """The images' keys and values, (B, heads, P, head size) a layer."""
     inner = model.model
     embeds = inner.embed_inputs(batch.image_ids, image_features=features)
     cache = DynamicCache()
@@ -144,9 +147,6 @@ def _run_images(
         past_key_values=cache,
         use_cache=True,
     )
-    for layer in cache.layers:
-        layer.keys = _given_to_regions(layer.keys, batch.image_of)
-        layer.values = _given_to_regions(layer.values, batch.image_of)
     return cache
 
 

@@ -39,6 +39,7 @@ class SceneArrays:
         questions: with the region's box in text.
         captions: as many.
         kinds: kinds of the things in the scene that are no parts, in order.
+        grid: (columns, rows) of tiles, the thumbnail not counted.
     """
 
     tiles: torch.Tensor
@@ -46,6 +47,7 @@ class SceneArrays:
     questions: list[str]
     captions: list[str]
     kinds: list[str]
+    grid: tuple[int, int]
 
 
 def make_shards(
@@ -90,6 +92,8 @@ def _write_shard(job: tuple[list[int], Path], tile_size: int, max_tiles: int) ->
         captions = scene.captions
         texts[f"{i}.captions"] = "\n".join(captions[r.id] for r in scene.regions)
         texts[f"{i}.questions"] = "|".join(box_question(r) for r in scene.regions)
+        columns, rows = best_grid(scene.width, scene.height, max_tiles, tile_size=tile_size)
+        texts[f"{i}.grid"] = f"{columns} {rows}"
         texts[f"{i}.kinds"] = " ".join(f.kind for f in scene.description.children(None))
     unfinished = file.with_suffix(".part")
     save_file(arrays, unfinished, metadata=texts | {"version": SceneSpecification().version})
@@ -173,4 +177,5 @@ class SceneShards:
             texts[f"{i}.questions"].split("|"),
             texts[f"{i}.captions"].split("\n"),
             texts[f"{i}.kinds"].split(" "),
+            tuple(map(int, texts[f"{i}.grid"].split())),
         )

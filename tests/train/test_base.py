@@ -1,0 +1,201 @@
+"""The tiny base's training, at a few steps of a few scenes."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import InternVLForConditionalGeneration
+
+from ureca_lib.checkpoints import CheckpointError, from_internvl_hf
+from ureca_lib.checkpoints.half import save_half
+from ureca_lib.processor import UrecaProcessor
+from ureca_lib.scenes import generate_scene
+from ureca_lib.scenes.lexicon import KINDS, SURFACES
+from ureca_lib.tiling import tile_image, tile_masks
+from ureca_lib.train.base import train_base
+from ureca_lib.train.base_batches import BaseBatches, as_pixel_values
+from ureca_lib.train.base_model import as_internvl, new_base
+from ureca_lib.train.base_run import BaseRun
+from ureca_lib.train.base_settings import BaseSettings
+from ureca_lib.train.grouped import grouped_forward
+from ureca_lib.train.scene_shards import (
+    KINDS_A_PATCH,
+    NOTHING,
+    PATCH,
+    SceneShards,
+    make_shards,
+    scene_arrays,
+)
+from ureca_lib.train.tokenizer import scene_tokenizer
+
+SMALL = BaseSettings(
+    scenes=6,
+    validation_scenes=1,
+    steps=6,
+    patch_steps=2,
+    scenes_a_step=2,
+    regions_a_scene=3,
+    warmup_steps=2,
+    processes=1,
+    save_every=2,
+    bf16=False,
+)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    return make_shards(range(SMALL.scenes), folder), make_shards([1_000_000], folder)
+
+
+def run(work, shards, steps=SMALL.steps):
+    work.mkdir(exist_ok=True)
+    each = BaseRun(0, SMALL, work, *shards)
+    each.resume()
+    each.train(until=steps)
+    return each
+
+
+def weights(work):
+    return load_file(work / "last" / "state.safetensors")
+
+
+def test_a_shard_holds_what_the_scene_holds(shards):
+    scenes = SceneShards(shards[0])
+    assert len(scenes) == SMALL.scenes
+    for seed in (0, 5):
+        scene, arrays = generate_scene(seed), scenes[seed]
+        tiles = tile_image(scene.image, max_tiles=6, tile_size=112, thumbnail=True)
+        assert torch.equal(arrays.tiles.float(), tiles.float())
+        assert arrays.captions == [scene.captions[region.id] for region in scene.regions]
+        assert all("<box>" in question for question in arrays.questions)
+        assert arrays.kinds == [facts.kind for facts in scene.description.children(None)]
+
+
+def test_shards_that_are_there_are_not_made_again(shards, tmp_path):
+    files = make_shards(range(3), tmp_path)
+    before = files[0].stat().st_mtime_ns
+    assert make_shards(range(3), tmp_path) == files
+    assert files[0].stat().st_mtime_ns == before
+
+
+def test_patch_labels_name_what_is_seen_there():
+    scene = generate_scene(4)
+    tiles, patches = scene_arrays(scene)
+    told = {KINDS[k] for k in patches[:, :, :KINDS_A_PATCH].flatten().tolist() if k != NOTHING}
+    assert told <= {facts.kind for facts in scene.description.facts}
+    masks = tile_masks(scene.regions.regions, max_tiles=6, tile_size=112, thumbnail=False)
+    side = 112 // PATCH
+    # a patch that one part fills, and none of its own parts, is of that part's kind and surface
+    leaves = [r for r in scene.regions if not scene.description.children(r.id)]
+    checked = 0
+    for region in leaves:
+        mask = masks[scene.regions.regions.index(region)]
+        cells = mask.reshape(-1, side, PATCH, side, PATCH).mean(dim=(2, 4)).flatten(1)
+        facts = scene.description[region.id]
+        for tile, patch in (cells == 1).nonzero().tolist():
+            labels = patches[tile, patch].tolist()
+            assert KINDS[labels[0]] == facts.kind
+            assert labels[KINDS_A_PATCH + 1] == SURFACES.index(facts.surface)
+            checked += 1
+    assert checked > 5 and tiles.dtype == torch.uint8
+
+
+def test_pixels_are_normalized_as_the_processor_does_it():
+    scene = generate_scene(1)
+    model = new_base(0)
+    processor = UrecaProcessor.from_config(model.config, scene_tokenizer())
+    tiles, _ = scene_arrays(scene)
+    expected = processor.image_tiles(scene.image, model.config.max_tiles_train)
+    torch.testing.assert_close(as_pixel_values(tiles), expected, rtol=0, atol=1e-5)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights(shards, tmp_path):
+    run(tmp_path / "whole", shards)
+    run(tmp_path / "parts", shards, steps=3)  # after the checkpoint of step 2
+    resumed = run(tmp_path / "parts", shards)
+    assert resumed.step == SMALL.steps
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_learning_rate_rises_and_falls_twice(shards, tmp_path):
+    settings = BaseSettings(steps=1000, patch_steps=300, warmup_steps=50)
+    each = BaseRun(0, settings, tmp_path, *shards)
+    rates = [each.learning_rate(step) for step in range(1000)]
+    assert math.isclose(max(rates), settings.learning_rate, rel_tol=0.02)
+    falls = np.diff(rates) < 0
+    assert not falls[:49].any() and falls[50:299].all()
+    assert not falls[300:349].any() and falls[350:].all()
+    assert rates[-1] < 0.02 * settings.learning_rate
+
+
+def test_training_learns_to_look_and_validation_is_greedy_decoding(shards, tmp_path):
+    settings = BaseSettings(**{**vars(SMALL), "steps": 40, "patch_steps": 10, "warmup_steps": 5})
+    each = BaseRun(0, settings, tmp_path, *shards)
+    each.train()
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < 0.8 * losses[0]
+    looks = [row["look_loss"] for row in rows if "loss" in row]
+    assert looks[-1] < looks[0]
+    each.model.eval()
+    scene = each.held_out[0]
+    batch = each.batches.batch([scene]).grouped
+    output = grouped_forward(each.model, batch)
+    for i in range(3):  # a caption of exactly the labels' length decides the match
+        wanted = batch.labels[i][batch.labels[i] != -100]
+        prompt = torch.cat([batch.image_ids[0], batch.region_ids[i]])
+        prompt = prompt[: len(batch.image_ids[0]) + int((batch.labels[i] != -100).nonzero()[0])]
+        generated = each.model.generate(
+            input_ids=prompt[None],
+            attention_mask=torch.ones_like(prompt)[None],
+            pixel_values=batch.pixel_values,
+            max_new_tokens=len(wanted),
+            do_sample=False,
+        )[0, len(prompt) :]
+        same = len(generated) == len(wanted) and bool((generated == wanted).all())
+        assert same == bool(output.correct[i])
+
+
+def test_the_base_that_is_written_is_an_internvl_without_masks(shards, tmp_path):
+    work, out = tmp_path / "work", tmp_path / "base"
+    train_base(SMALL, out, work)
+    base = InternVLForConditionalGeneration.from_pretrained(out)
+    assert base.dtype == torch.float32
+    assert not any("mask_encoder" in name for name in base.state_dict())
+    model = from_internvl_hf(out, mask_position="after_image")
+    batch = BaseBatches(scene_tokenizer(), 16).batch([SceneShards(shards[1])[0]]).grouped
+    theirs = base(
+        input_ids=torch.cat([batch.image_ids[0], batch.region_ids[0]])[None],
+        pixel_values=batch.pixel_values,
+    ).logits[0, -1]
+    ours = model(
+        input_ids=torch.cat([batch.image_ids[0], batch.region_ids[0]])[None],
+        pixel_values=batch.pixel_values,
+    ).logits[0, -1]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    assert "exact captions" in (out / "README.md").read_text()
+    with pytest.raises(ValueError, match="steps differ"):
+        train_base(BaseSettings(**{**vars(SMALL), "steps": 7}), out, work)
+
+
+def test_half_precision_is_stored_and_single_is_computed(tmp_path):
+    base = as_internvl(new_base(3))
+    save_half(base, tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    loaded = InternVLForConditionalGeneration.from_pretrained(tmp_path, dtype="auto")
+    assert loaded.dtype == torch.float32
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, base.state_dict()[name])
+    with torch.no_grad():
+        next(base.parameters()).fill_(1e6)
+    with pytest.raises(CheckpointError, match="too large for float16"):
+        save_half(base, tmp_path / "other")

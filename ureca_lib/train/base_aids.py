@@ -1,0 +1,193 @@
+"""Second losses of the tiny base: what is seen in a patch, where a token is, where to look.
+
+Captions alone teach a small model from scratch slowly: the words that need the picture are few, and
+a thing fills a twelfth of it. These losses are dense and direct. Their heads are thrown away after
+training; the base that is left is a plain InternVL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ureca_lib.scenes.lexicon import BACKGROUNDS, KINDS, SURFACES
+from ureca_lib.train.scene_shards import KINDS_A_PATCH, NOTHING
+
+BACKGROUND_WEIGHT = 0.05  # nine patches in ten are sky, grass, wall and the like
+MIXED_WEIGHT = 0.3  # of a background's patch that something else is seen in, too
+PLACES = 24  # bins of the image's width, and of its height
+MERGED = 2  # a token is a square of 2 x 2 patches
+LOOKING = ((1, 0), (1, 1), (2, 0), (2, 1))  # layers and heads that are taught where to look
+WATCHED_LAYER = 0  # whose image tokens are taught what and where they are
+NEARLY = 0.3  # share of the most overlap with a box from which a token counts as in it
+
+_SIZES = (len(KINDS), len(KINDS), len(SURFACES), len(SURFACES))
+_IS_BACKGROUND = torch.tensor([kind in BACKGROUNDS for kind in KINDS] + [True] * 256)
+
+
+def seen_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How well patches tell what is in them.
+
+    Args:
+        logits: (patches, sum of sizes): kinds seen, kind of the whole, surface, whole's surface.
+        labels: (patches, 6) uint8, see `SceneArrays.patches`.
+    """
+    kinds, *others = logits.float().split(_SIZES, dim=-1)
+    labels = labels.long()
+    background = _IS_BACKGROUND[labels[:, KINDS_A_PATCH]]
+    weight = torch.where(background, BACKGROUND_WEIGHT, 1.0)
+    weight = torch.where(background & (labels[:, 1] != NOTHING), MIXED_WEIGHT, weight)
+    weight = weight / weight.sum()
+    seen = torch.zeros(len(labels), NOTHING + 1)
+    seen.scatter_(1, labels[:, :KINDS_A_PATCH], 1.0)
+    each = functional.binary_cross_entropy_with_logits(
+        kinds, seen[:, : len(KINDS)], reduction="none"
+    ).sum(1)
+    for told, wanted in zip(others, labels[:, KINDS_A_PATCH:].unbind(1), strict=True):
+        wanted = wanted.masked_fill(wanted == NOTHING, -100)
+        each = each + functional.cross_entropy(told, wanted, reduction="none")
+    return (each * weight).sum()
+
+
+class PatchHeads(nn.Module):
+    """What is seen in a patch, told by the vision tower.
+
+    Args:
+        hidden_size: of the vision tower.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.head = nn.Linear(hidden_size, sum(_SIZES))
+
+    def forward(self, patches: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """A loss of patches (T, patches, hidden) and their labels (T, patches, 6)."""
+        return seen_loss(self.head(patches).flatten(0, 1), labels.flatten(0, 1))
+
+
+class TokenHeads(nn.Module):
+    """What is seen in an image token's patches, and where it is, told by the language model.
+
+    Args:
+        hidden_size: of the language model.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.seen = nn.Linear(hidden_size, MERGED**2 * sum(_SIZES))
+        self.place = nn.Linear(hidden_size, 2 * PLACES)
+
+    def forward(
+        self, tokens: torch.Tensor, labels: torch.Tensor, extents: torch.Tensor
+    ) -> torch.Tensor:
+        """A loss.
+
+        Args:
+            tokens: (B, tokens, D), all image tokens of each image.
+            labels: (T, patches, 6), of their tiles.
+            extents: (B, tokens, 4), see `token_extents`.
+        """
+        tokens = tokens.float()
+        side = round(labels.shape[1] ** 0.5) // MERGED
+        # (T, patches, 6) -> (T, side, 2, side, 2, 6) -> (T * side * side * 4, 6)
+        labels = labels.view(-1, side, MERGED, side, MERGED, labels.shape[-1])
+        labels = labels.permute(0, 1, 3, 2, 4, 5).flatten(0, 4)
+        # (B, tokens, 4 * sizes) -> (B * tokens * 4, sizes)
+        seen = self.seen(tokens).view(-1, sum(_SIZES))
+        centres = (extents[..., :2] + extents[..., 2:]) / 2  # (B, tokens, 2)
+        bins = (centres * PLACES).long().clamp(max=PLACES - 1)
+        place = self.place(tokens).unflatten(-1, (2, PLACES)).flatten(0, 2)
+        return seen_loss(seen, labels) + functional.cross_entropy(place, bins.flatten())
+
+
+def token_extents(grid: tuple[int, int], side: int) -> torch.Tensor:
+    """(tokens, 4): left, top, right, bottom of each image token, in shares of the image.
+
+    Args:
+        grid: (columns, rows) of tiles; where there is more than one, a thumbnail follows them.
+        side: tokens along a tile.
+    """
+    columns, rows = grid
+    tiles = [(c / columns, r / rows, 1 / columns, 1 / rows) for r in range(rows)
+             for c in range(columns)]  # fmt: skip
+    if len(tiles) > 1:
+        tiles.append((0.0, 0.0, 1.0, 1.0))
+    return torch.tensor(
+        [
+            (x + w * i / side, y + h * j / side, x + w * (i + 1) / side, y + h * (j + 1) / side)
+            for x, y, w, h in tiles
+            for j in range(side)
+            for i in range(side)
+        ]
+    )
+
+
+def inside(extents: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """(R, tokens) bool: the tokens that a box lies on, of those it lies on most.
+
+    Args:
+        extents: (R, tokens, 4) of the region's image.
+        boxes: (R, 4), left, top, right, bottom in shares of the image.
+    """
+    low = torch.maximum(extents[..., :2], boxes[:, None, :2])
+    high = torch.minimum(extents[..., 2:], boxes[:, None, 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)  # (R, tokens, 2) -> (R, tokens)
+    return overlap > NEARLY * overlap.amax(1, keepdim=True)
+
+
+def look_loss(
+    attentions: dict[int, torch.Tensor], first: int, wanted: torch.Tensor, asking: torch.Tensor
+) -> torch.Tensor:
+    """How little attention of the taught heads falls on the box.
+
+    Args:
+        attentions: by layer, (R, heads, L, P + L).
+        first: place of the first image token among the keys.
+        wanted: (R, tokens) bool, see `inside`.
+        asking: (R, L) bool, the positions that look: those after the box.
+    """
+    losses = []
+    for layer, head in LOOKING:
+        given = attentions[layer][:, head, :, first : first + wanted.shape[1]].float()
+        mass = (given * wanted[:, None]).sum(-1)  # (R, L, tokens) -> (R, L)
+        losses.append(-(mass[asking] + 1e-6).log().mean())
+    return torch.stack(losses).mean()
+
+
+class Watch:
+    """What passes through a language model in a grouped step.
+
+    Attributes:
+        tokens: (B, P, D), the images' part after `WATCHED_LAYER`.
+        attentions: by layer, (R, heads, L, P + L) of the regions' part; eager attention only.
+    """
+
+    def __init__(self):
+        self.tokens: torch.Tensor | None = None
+        self.attentions: dict[int, torch.Tensor] = {}
+
+    @contextmanager
+    def on(self, language_model: nn.Module) -> Iterator[Watch]:
+        """Watch while the context lasts."""
+        layers = language_model.layers
+        hooks = [layers[WATCHED_LAYER].register_forward_hook(self._see_tokens)]
+        for layer in {layer for layer, _ in LOOKING}:
+            hook = layers[layer].self_attn.register_forward_hook
+            hooks.append(hook(lambda *seen, layer=layer: self._see_attention(layer, seen[-1][1])))
+        try:
+            yield self
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _see_tokens(self, _module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+        if self.tokens is None:  # the images come first
+            self.tokens = output[0] if isinstance(output, tuple) else output
+
+    def _see_attention(self, layer: int, weights: torch.Tensor) -> None:
+        if weights.shape[2] != weights.shape[3]:  # of regions, which look back at an image
+            self.attentions[layer] = weights

@@ -1,0 +1,57 @@
+"""The model card of the tiny base, from its own log and settings."""
+
+from __future__ import annotations
+
+import json
+import platform
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+_CARD = """# Tiny base
+
+A small InternVL (transformers' own classes, {parameters:,} parameters) that describes the scenes of
+specification {scenes_version} and regions of them that are given as boxes in text. It sees no
+masks: it is the frozen MLLM that a URECA model is built on. It has seen nothing but generated
+scenes, so it knows nothing of photographs.
+
+| | |
+|---|---|
+| scenes | the first {scenes:,} of the training split |
+| steps | {steps:,}, of {scenes_a_step} scenes with {regions_a_scene} regions each |
+| recipe | {patch_steps} steps of patch labels alone, then captions and {patch_weight} of it |
+| optimizer | AdamW, {learning_rate} and a cosine, weight decay {weight_decay} |
+| seed | {seed} |
+| time | {minutes:.0f} minutes, {processes} processes of one thread on {machine} |
+| torch | {torch} |
+| exact captions, held out | {exact:.1%} of all regions of {validation_scenes} validation scenes |
+
+Weights are stored in float16 and computed with in float32. `training_log.jsonl` is the loss curve,
+`training_settings.json` all settings. Made by `ureca train-base` (`make tiny-base`).
+"""
+
+
+def write_card(folder: str | Path) -> Path:
+    """Write `README.md` from `training_log.jsonl` and `training_settings.json` beside it."""
+    folder = Path(folder)
+    settings = json.loads((folder / "training_settings.json").read_text())
+    rows = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    validated = [row for row in rows if "validation_exact" in row]
+    last = rows[-1]
+    card = _CARD.format(
+        **settings,
+        parameters=_parameters(folder / "model.safetensors"),
+        minutes=last["seconds"] / 60,
+        machine=f"{platform.machine()} {platform.system()}",
+        torch=torch.__version__,
+        exact=validated[-1]["validation_exact"] if validated else float("nan"),
+    )
+    (folder / "README.md").write_text(card)
+    return folder / "README.md"
+
+
+def _parameters(file: Path) -> int:
+    with safe_open(file, "pt") as opened:
+        return sum(prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118

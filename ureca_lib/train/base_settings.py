@@ -1,0 +1,36 @@
+"""Settings of the tiny base's training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """How the tiny base is trained."""
+
+    scenes: int = field(default=12_000, metadata={"help": "of the training split, seen in turn"})
+    validation_scenes: int = field(default=100, metadata={"help": "of the validation split"})
+    steps: int = field(default=3000, metadata={"help": "steps of the optimizer"})
+    patch_steps: int = field(default=1000, metadata={"help": "first steps, without captions"})
+    aid_weight: float = field(default=0.1, metadata={"help": "of those steps' losses after them"})
+    look_weight: float = field(default=0.1, metadata={"help": "of the loss on where to look"})
+    scenes_a_step: int = field(default=16, metadata={"help": "of all processes together"})
+    regions_a_scene: int = field(default=16, metadata={"help": "drawn from a scene each time"})
+    patch_learning_rate: float = field(default=2e-3, metadata={"help": "highest, first steps"})
+    learning_rate: float = field(default=1.2e-3, metadata={"help": "highest, then a cosine"})
+    warmup_steps: int = field(default=100, metadata={"help": "of each of the two parts"})
+    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's"})
+    processes: int = field(default=2, metadata={"help": "one thread each, gradients averaged"})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "autocast; by default where the CPU multiplies bfloat16"}
+    )
+    seed: int = field(default=0, metadata={"help": "of weights, regions and gaps"})
+    save_every: int = field(default=200, metadata={"help": "steps between checkpoints"})
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself; elsewhere autocast would make it slower."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,152 @@
+"""Both stages in a row and what came out, as one call: what ablations vary and notebooks show."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ureca_lib.conversation import QUESTION
+from ureca_lib.datasets.captioned import open_captioned
+from ureca_lib.evaluate.exact import ExactReport, measure_exact
+from ureca_lib.evaluate.predict import predict
+from ureca_lib.evaluate.predictions import read_predictions
+from ureca_lib.evaluate.systems import UrecaSystem
+from ureca_lib.train.merge import export_model
+from ureca_lib.train.run import TrainingResult, train_stage
+from ureca_lib.train.settings import TrainSettings, load_settings
+from ureca_lib.train.stages import load_start
+
+LONGEST = 32  # tokens of a scene's caption at most
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run of an ablation: which component, how long, from which seed."""
+
+    base: str = field(metadata={"help": "folder of the frozen MLLM that training starts from"})
+    preset: str = field(default="tiny", metadata={"help": "whose settings files are followed"})
+    mask: Literal["none", "single", "dynamic"] = field(
+        default="dynamic", metadata={"help": "Table 3: no region input, one tile, or tiles"}
+    )
+    mask_tokens: int = field(default=8, metadata={"help": "N, mask tokens a tile (Table 5)"})
+    thumbnail: bool = field(default=True, metadata={"help": "add the whole mask as a tile"})
+    steps_1: int | None = field(default=None, metadata={"help": "None: the settings file's"})
+    steps_2: int | None = field(default=None, metadata={"help": "None: the settings file's"})
+    data: str | None = field(default=None, metadata={"help": "None: the settings file's"})
+    seed: int = field(default=0, metadata={"help": "of new weights and of the order"})
+
+    def __post_init__(self) -> None:
+        if self.mask not in ("none", "single", "dynamic"):
+            raise ValueError(f"mask must be none, single or dynamic, not {self.mask!r}")
+
+    def settings(self, stage: int, model: str | Path) -> TrainSettings:
+        """The stage's settings: the preset's file, and what the recipe says."""
+        given = {
+            "model": str(model),
+            "mask_tokens": self.mask_tokens,
+            "mask_dynamic": self.mask == "dynamic",
+            "mask_thumbnail": self.thumbnail,
+            "blind": self.mask == "none",
+            "steps": self.steps_1 if stage == 1 else self.steps_2,
+            "data": self.data,
+            "seed": self.seed,
+        }
+        set_here = {name: value for name, value in given.items() if value is not None}
+        return load_settings(self.preset, stage, set_here)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a recipe ended with.
+
+    Attributes:
+        recipe: what was asked for.
+        model: folder of the trained model.
+        stages: how each stage that had steps ended, in order.
+    """
+
+    recipe: Recipe
+    model: Path
+    stages: tuple[TrainingResult, ...]
+
+    def measure(self, data: str, out: str | Path, progress: bool = True) -> ExactReport:
+        """Caption all regions of some data into a predictions file, and measure it.
+
+        Args:
+            data: such as "scenes:test:100"; see `open_captioned`.
+            out: the predictions file; goes on where an earlier call was stopped.
+            progress: show a bar.
+        """
+        return measure_model(self.model, data, out, self.recipe.mask == "none", progress)
+
+
+def train_recipe(
+    recipe: Recipe, out: str | Path, device: str = "cpu", progress: bool = True
+) -> Trained:
+    """Train stage 1, then stage 2 from what it left; each goes on where it was stopped.
+
+    Args:
+        recipe: see `Recipe`. A stage of 0 steps is left out; without both, the model is the base
+            with a newly drawn mask encoder.
+        out: folder; `stage1/` and `stage2/` are made in it, or `untrained/`.
+        device: "cpu" or "cuda".
+        progress: show bars.
+
+    Raises:
+        SettingsError, CheckpointError, TrainingError: see `train_stage`.
+    """
+    out, model, ended = Path(out), Path(recipe.base), []
+    for stage in (1, 2):
+        settings = recipe.settings(stage, model) if _has_steps(recipe, stage) else None
+        if settings is None:
+            continue
+        result = train_stage(settings, out / f"stage{stage}", device=device, progress=progress)
+        model = Path(result.model)
+        ended.append(result)
+    if not ended:
+        model = _untrained(recipe, out / "untrained")
+    return Trained(recipe, model, tuple(ended))
+
+
+def measure_model(
+    model: str | Path, data: str, out: str | Path, blind: bool = False, progress: bool = True
+) -> ExactReport:
+    """Caption all regions of some data by a model of ours, and measure the captions.
+
+    Args:
+        model: its folder.
+        data, out, progress: see `Trained.measure`.
+        blind: show it no masks.
+    """
+    system = UrecaSystem(model, question=QUESTION, max_new_tokens=LONGEST, blind=blind)
+    predict(system, open_captioned(data), out, progress=progress)
+    return measure_exact(read_predictions(out))
+
+
+def report_values(report: ExactReport) -> dict[str, Any]:
+    """A report's values without intervals, for a run's record: overall, by size and by level."""
+    told: dict[str, Any] = {name: score.value for name, score in report.overall.items()}
+    for name, groups in (("by_size", report.by_size), ("by_level", report.by_level)):
+        told[name] = {
+            key: {measure: score.value for measure, score in scores.items()}
+            for key, scores in groups.items()
+        }
+    return told
+
+
+def stage_values(result: TrainingResult) -> dict[str, Any]:
+    """What a stage's record needs: steps, seconds, what learnt, its last evaluation."""
+    kept = ("steps", "samples", "seconds", "trained_parameters", "final", "kept_step")
+    return {name: value for name, value in asdict(result).items() if name in kept}
+
+
+def _has_steps(recipe: Recipe, stage: int) -> bool:
+    return (recipe.steps_1 if stage == 1 else recipe.steps_2) != 0
+
+
+def _untrained(recipe: Recipe, folder: Path) -> Path:
+    if (folder / "config.json").is_file():
+        return folder
+    model, processor = load_start(recipe.settings(1, recipe.base))
+    return export_model(model, processor, folder)
