@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from lesson_notebook import write_lesson, write_sweep
 
-from ureca_lib.runs.grid import SweepError, load_sweep
+from ureca_lib.runs.grid import SweepError, load_sweep, read_yaml
 
 
 @pytest.fixture
@@ -107,3 +108,16 @@ def test_keys_that_are_there_twice_and_broken_files_are_refused(folder):
         load_sweep(path)
     with pytest.raises(SweepError, match=r"none\.yaml: cannot read it"):
         load_sweep(folder / "none.yaml")
+
+
+SWEEPS = sorted((Path(__file__).parents[2] / "papermill_runs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_the_sweeps_here_go_with_their_notebooks(path):
+    content = read_yaml(path)
+    if "notebooks" in content:
+        pytest.skip("the reference run's file, which is no sweep")
+    if not (path.parent / content["notebook"]).is_file():
+        pytest.skip(f"{content['notebook']} is not there yet")
+    assert load_sweep(path).runs

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from lesson_notebook import write_lesson, write_sweep
 
-from ureca_lib.runs import RunRecord, load_sweep, read_summary, summarize_sweep, write_summary
+from ureca_lib.runs import (
+    RunRecord,
+    load_sweep,
+    read_summaries,
+    read_summary,
+    summarize_sweep,
+    write_summary,
+)
 from ureca_lib.runs.summary import flat_numbers, measure
 from ureca_lib.runs.workers import run_lock
 
@@ -85,6 +92,8 @@ def test_a_summary_is_read_as_it_was_written(sweep, tmp_path):
     summary = summarize_sweep(sweep, tmp_path)
     folder = write_summary(summary, tmp_path)
     assert read_summary(folder) == read_summary(folder / "summary.json") == summary
+    assert read_summaries(tmp_path) == {"trial": summary}
+    assert read_summaries(tmp_path / "none") == {}
     text = (folder / "summary.md").read_text()
     assert "made at 6 different commits" in text and "15 s, on cpu, 2 cores" in text
     assert summary.report == ["exact"]

@@ -7,7 +7,7 @@ import pytest
 
 from ureca_lib.evaluate.tables import TableError
 from ureca_lib.runs.summary import SettingSummary, SweepSummary, measure
-from ureca_lib.runs.sweep_rows import sweep_table
+from ureca_lib.runs.sweep_rows import ablation_tables, sweep_table
 
 EXACT = {0: 0.5, 1: 0.75, 2: 0.6}
 
@@ -45,3 +45,12 @@ def test_measured_rows_stand_below_the_papers(summary):
 def test_only_tables_of_the_paper(summary):
     with pytest.raises(TableError, match="not 7"):
         sweep_table(7, summary, "summary.json", "scenes")
+
+
+def test_a_table_without_a_sweep_is_as_printed(summary):
+    tables = ablation_tables({"table_5_mask_tokens": summary}, "sweeps")
+    assert list(tables) == [3, 4, 5]
+    measured = {n: sum(row.origin == "measured" for row in t.rows) for n, t in tables.items()}
+    assert measured == {3: 0, 4: 0, 5: 3}
+    cell = tables[5].rows[3].cells["exact"]
+    assert cell.source.place == "sweeps/table_5_mask_tokens/summary.json"

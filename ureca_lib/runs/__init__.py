@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         finished_run,
         run_notebook,
     )
-    from ureca_lib.runs.summary import SweepSummary, read_summary, summarize_sweep
+    from ureca_lib.runs.summary import SweepSummary, read_summaries, read_summary, summarize_sweep
     from ureca_lib.runs.sweep import run_sweep
     from ureca_lib.runs.sweep_tables import write_summary
 
@@ -40,7 +40,7 @@ _MODULES = {
     ),
     "record": ("RunRecord", "record_metrics", "show_versions"),
     "runner": ("RunFailedError", "default_folder", "finished_run", "run_notebook"),
-    "summary": ("SweepSummary", "read_summary", "summarize_sweep"),
+    "summary": ("SweepSummary", "read_summaries", "read_summary", "summarize_sweep"),
     "sweep": ("run_sweep",),
     "sweep_tables": ("write_summary",),
 }
@@ -58,6 +58,7 @@ __all__ = [
     "finished_run",
     "load_sweep",
     "notebook_parameters",
+    "read_summaries",
     "read_summary",
     "record_metrics",
     "run_notebook",

@@ -82,6 +82,11 @@ class SweepSummary:
         """Whether every run is done."""
         return all(run.status == "done" for run in self.runs)
 
+    def has_group(self, group: str, value: str) -> bool:
+        """Whether some run recorded a value in a dictionary of dictionaries, such as by size."""
+        names = [name for setting in self.settings for name in setting.measures]
+        return any(n.startswith(f"{group}.") and n.endswith(f".{value}") for n in names)
+
     def as_json(self) -> dict[str, Any]:
         """What `summary.json` holds."""
         return {**asdict(self), "seconds": self.seconds}
@@ -145,6 +150,16 @@ def read_summary(path: str | Path) -> SweepSummary:
         return SweepSummary(**content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{source}: not a sweep's summary ({error})") from None
+
+
+def read_summaries(folder: str | Path) -> dict[str, SweepSummary]:
+    """The summaries of all sweeps in a folder, by name; empty where there is none.
+
+    Raises:
+        ValueError: naming a file that is not a summary.
+    """
+    found = [read_summary(path) for path in sorted(Path(folder).glob(f"*/{SUMMARY_NAME}"))]
+    return {summary.name: summary for summary in found}
 
 
 def flat_numbers(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -6,10 +6,35 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ureca_lib.evaluate.tables import PERCENT, Cell, Row, Source, Table, paper_table
-from ureca_lib.runs.summary import Measure, SettingSummary, SweepSummary
+from ureca_lib.runs.summary import SUMMARY_NAME, Measure, SettingSummary, SweepSummary
 
 # what training notebooks record, a share each, by the label of its column
 OURS = {"exact": "Exact", "unique": "Unique"}
+
+# the sweeps that repeat a table of the paper, by the names of their files
+TABLES = {"table_3_components": 3, "table_4_model_size": 4, "table_5_mask_tokens": 5}
+
+
+def ablation_tables(summaries: Mapping[str, SweepSummary], folder: str | Path) -> dict[int, Table]:
+    """Tables 3, 4 and 5 with the rows of their sweeps; one without a sweep is as printed.
+
+    Args:
+        summaries: by the sweep's name.
+        folder: of the sweeps, as the tables shall name it.
+
+    Returns:
+        By the table's number.
+    """
+    tables = {}
+    for name, number in TABLES.items():
+        summary = summaries.get(name)
+        if summary is None:
+            tables[number] = paper_table(number)
+            continue
+        scenes = summary.fixed.get("evaluate_scenes", "?")
+        place = Path(folder) / name / SUMMARY_NAME
+        tables[number] = sweep_table(number, summary, place, f"{scenes} test scenes")
+    return tables
 
 
 def sweep_table(
