@@ -1,0 +1,230 @@
+"""Systems and the runs that write what they say."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from fake_annotators import small_image, write_images
+from tiny_models import tiny_model, tiny_tokenizer
+from typer.testing import CliRunner
+
+from ureca_lib.captioner import RegionCaptioner
+from ureca_lib.cli import app
+from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
+from ureca_lib.evaluate.exact import measure_exact
+from ureca_lib.evaluate.predict import StoppedEarlyError, predict
+from ureca_lib.evaluate.predictions import PredictionError, read_meta, read_predictions
+from ureca_lib.evaluate.systems import (
+    AttributesSystem,
+    ClassNameSystem,
+    OracleSystem,
+    Said,
+    ShuffledSystem,
+    UnusableSystemError,
+    UrecaSystem,
+    model_record,
+)
+from ureca_lib.processor import UrecaProcessor
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return open_captioned("scenes:test:5")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    model = tiny_model()
+    model.save_pretrained(folder)
+    UrecaProcessor.from_config(model.config, tiny_tokenizer()).save_pretrained(folder)
+    return folder
+
+
+class Counting:
+    """Says how often it was asked; stops or fails where it is told to."""
+
+    name, model, settings = "counting", None, {"a": 1}
+
+    def __init__(self, fail=(), stop_after=None):
+        self.asked, self.fail, self.stop_after = [], set(fail), stop_after
+
+    def describe(self, image, regions):
+        self.asked += [(image.image_id, region.id) for region in regions]
+        said = [
+            Said("", error="refused") if r.id in self.fail else Said(f"thing {r.id}", -1.0)
+            for r in regions
+        ]
+        if self.stop_after is not None:
+            kept = [*said[: self.stop_after], *[None] * len(said[self.stop_after :])]
+            raise StoppedEarlyError(kept, RuntimeError("the budget is spent"))
+        return said
+
+
+def test_each_row_says_what_is_known_of_its_region(tmp_path, scenes):
+    summary = predict(Counting(), scenes, tmp_path / "p.jsonl", "nothing", 7, progress=False)
+    rows = read_predictions(tmp_path / "p.jsonl")
+    assert summary.complete and summary.predictions == summary.made == len(rows)
+    expected = [(image, region) for image in scenes for region in image.regions]
+    assert len(rows) == len(expected)
+    for row, (image, region) in zip(rows, expected, strict=True):
+        assert (row.image_id, row.region_id) == (image.image_id, region.id)
+        assert (row.area, row.image_size) == (region.area, image.size)
+        assert row.level == image.levels[region.id]
+        assert list(row.references) == image.captions[region.id]
+        assert (row.caption, row.score, row.system) == (f"thing {region.id}", -1.0, "counting")
+    meta = read_meta(tmp_path / "p.jsonl")
+    assert (meta["system"], meta["trained_on"], meta["seed"]) == ("counting", "nothing", 7)
+    assert meta["data"] == "scenes:test:5" and meta["settings"] == {"a": 1}
+    assert meta["images"] == 5 and "torch" in meta["versions"]
+
+
+def test_a_finished_run_asks_nothing_and_a_stopped_one_only_what_is_missing(tmp_path, scenes):
+    path = tmp_path / "p.jsonl"
+    with pytest.raises(RuntimeError, match="budget"):
+        predict(Counting(stop_after=3), scenes, path, progress=False)
+    assert [row.region_id for row in read_predictions(path)] == [1, 2, 3]
+    second = Counting()
+    summary = predict(second, scenes, path, progress=False)
+    assert summary.made == len(second.asked) == summary.predictions - 3
+    assert Counter(row.id for row in read_predictions(path)).most_common(1)[0][1] == 1
+    third = Counting()
+    assert predict(third, scenes, path, progress=False).made == 0 and third.asked == []
+
+
+def test_what_failed_is_told_and_asked_again_only_on_request(tmp_path, scenes):
+    path = tmp_path / "p.jsonl"
+    summary = predict(Counting(fail=[2]), scenes, path, progress=False)
+    assert set(summary.failed) == {f"{image_id}/2" for image_id in scenes.ids}
+    assert not summary.complete
+    assert predict(Counting(), scenes, path, progress=False).made == 0
+    again = predict(Counting(), scenes, path, retry_failed=True, progress=False)
+    assert again.made == 5 and again.complete
+    assert {row.caption for row in read_predictions(path) if row.region_id == 2} == {"thing 2"}
+
+
+def test_an_image_that_cannot_be_read_does_not_stop_the_others(tmp_path):
+    paths = write_images(tmp_path, 3)
+    document = json.loads(paths[1].read_text())
+    document["annotations"][0]["segmentation"]["counts"] = "!!"
+    paths[1].write_text(json.dumps(document))
+    out = tmp_path / "out" / "p.jsonl"
+    summary = predict(Counting(), open_captioned(tmp_path), out, progress=False)
+    assert list(summary.unread) == ["image_1"] and "region 1" in summary.unread["image_1"]
+    assert {row.image_id for row in read_predictions(out)} == {"image_0", "image_2"}
+
+
+def test_another_system_does_not_go_into_the_file(tmp_path, scenes):
+    predict(OracleSystem(), scenes, tmp_path / "p.jsonl", progress=False)
+    with pytest.raises(PredictionError, match="another run: system was 'oracle'"):
+        predict(ClassNameSystem(), scenes, tmp_path / "p.jsonl", progress=False)
+
+
+def test_yardsticks_are_in_the_order_that_they_must_be(tmp_path, scenes):
+    shares = {}
+    for system in (OracleSystem(), ClassNameSystem(), ShuffledSystem(1)):
+        path = tmp_path / f"{system.name}.jsonl"
+        predict(system, scenes, path, progress=False)
+        shares[system.name] = measure_exact(read_predictions(path)).overall["unique"].value
+    chance = np.mean([1 / len(image.regions) for image in scenes for _ in image.regions])
+    assert shares["oracle"] == 1.0 > shares["class-name"] > 0.15
+    assert shares["shuffled"] == pytest.approx(chance, abs=0.04)
+
+
+def test_shuffled_captions_are_the_images_own_and_the_seeds(scenes):
+    image = scenes[0]
+
+    def say(seed):
+        return [said.text for said in ShuffledSystem(seed).describe(image, image.regions)]
+
+    own = [image.captions[region.id][0] for region in image.regions]
+    assert sorted(say(1)) == sorted(own) and say(1) != own
+    assert say(1) == say(1) != say(2)
+    part = ShuffledSystem(1).describe(image, image.regions[3:5])
+    assert [said.text for said in part] == say(1)[3:5]
+
+
+def test_systems_made_of_references_or_names_say_what_is_missing():
+    image = CaptionedImage("small", small_image(0))
+    for system in (OracleSystem(), ShuffledSystem()):
+        with pytest.raises(UnusableSystemError, match=f"small: .*'{system.name}' is made of"):
+            system.describe(image, image.regions)
+    with pytest.raises(UnusableSystemError, match="has no name"):
+        ClassNameSystem().describe(image, [r for r in image.regions if not r.name])
+
+
+def test_the_embedded_annotator_is_a_system(samples):
+    image = open_captioned(samples / "photos" / "coins.json")[0]
+    said = AttributesSystem().describe(image, image.regions[:4])
+    assert len({one.text for one in said}) == 4 and all(one.score is None for one in said)
+
+
+def test_the_model_says_what_the_captioner_says(checkpoint, scenes):
+    image = scenes[0]
+    regions = image.regions[:3]
+    captioner = RegionCaptioner.from_pretrained(checkpoint)
+    options = {"max_new_tokens": 5, "max_tiles": 1}
+    expected = captioner.caption(image.pixels, regions, progress=False, **options)
+    said = UrecaSystem(checkpoint, **options).describe(image, regions)
+    assert [(one.text, one.score) for one in said] == [(c.text, c.score) for c in expected]
+    assert len({one.score for one in said}) == 3
+
+
+def test_blind_captions_do_not_depend_on_the_region(checkpoint, scenes):
+    system = UrecaSystem(checkpoint, max_new_tokens=5, max_tiles=1, blind=True)
+    regions = scenes[0].regions[:3]
+    said = system.describe(scenes[0], regions)
+    assert len(said) == 3 and len(set(said)) == 1 and system.name == "blind"
+    assert system.describe(scenes[0], regions[2:])[0] == said[0]
+
+
+def test_other_weights_are_another_model(checkpoint, tmp_path):
+    record = model_record(checkpoint)
+    tiny_model(seed=1).save_pretrained(tmp_path)
+    assert record["weights"] != model_record(tmp_path)["weights"]
+    assert model_record("org/name") == {"path": "org/name"}
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_predict_and_evaluate_on_the_command_line(tmp_path, checkpoint):
+    data = ("--data", "scenes:test:3", "--no-progress")
+    for system in ("oracle", "class-name"):
+        done = run("predict", *data, "--system", system, "--out", tmp_path / f"{system}.jsonl")
+        assert done.exit_code == 0, done.output
+    model = ("--model", checkpoint, "--max-new-tokens", 3, "--max-tiles", 1, "--limit", 1)
+    done = run("predict", *data, *model, "--name", "Ours", "--out", tmp_path / "ours.jsonl")
+    assert done.exit_code == 0 and "1 images" in done.output, done.output
+    assert read_meta(tmp_path / "ours.jsonl")["system"] == "Ours"
+    metrics = ("--metrics", "bleu,rouge_l", "--samples", 50)
+    compared = ("--compare", tmp_path / "class-name.jsonl")
+    done = run("evaluate", tmp_path / "oracle.jsonl", *metrics, *compared)
+    assert done.exit_code == 0 and "unique identification: 100.00" in done.output, done.output
+    scores = json.loads((tmp_path / "oracle.scores.json").read_text())
+    assert scores["exact"]["overall"]["unique"]["value"] == 1.0
+    assert scores["metrics"]["bleu_4"]["value"] == pytest.approx(1.0)
+    difference = scores["comparison"]["differences"]["unique"]
+    assert difference["apart"] and 0 < difference["difference"] < 1
+    assert scores["meta"]["data"] == "scenes:test:3"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("predict", "--data", "nowhere", "--out", "p.jsonl", "--system", "oracle"), "nowhere"),
+        (("predict", "--data", "scenes:test:1", "--out", "p.json", "--system", "oracle"), "NAME"),
+        (("predict", "--data", "scenes:test:1", "--out", "p.jsonl"), "needs a --model"),
+        (("predict", "--data", "scenes:test:1", "--out", "p.jsonl", "--model", "x"), "no such"),
+        (("evaluate", "gone.jsonl"), "gone.jsonl"),
+    ],
+)
+def test_what_is_wrong_is_said_on_the_command_line(tmp_path, monkeypatch, words, reason):
+    monkeypatch.chdir(tmp_path)
+    done = run(*words)
+    assert done.exit_code == 2 and reason in done.output
+    assert not list(tmp_path.glob("*.jsonl"))
