@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ _ACROSS, _GAP = 5, 0.08  # panels in a row, and inches between them
 _TALLEST = 1.6  # inches of a panel
 _HEAD, _SMALL = 7.5, 6.5  # points
 _CHART = 1.25  # inches, height of the charts
+_BESIDE, _MOST_WORDS = 18, 60  # words that charts side by side have room for, and that any have
 _HEAT = colormaps["inferno"]
 _DASHES = (0, (2, 1))
 # words that say what stands between things, not what things are like
@@ -40,12 +42,20 @@ def attention_figure(
         region: that the caption is of.
         found: of `caption_attention` on that image and region.
         most: how many words get a picture; words such as "of" get none while others are left.
+            The charts have the caption's first 60 words.
     """
+    found = _first_words(found)
     page = Page()
     told = page.text(0, 0.03, f"“{found.caption}”", PAGE_WIDTH, _HEAD, 3, fontweight="bold")
     bottom = _pictures(page, image, region, found, _telling(found.words, most), told.bottom + 0.08)
     _charts(page, found, bottom + 0.16)
     return page.figure()
+
+
+def _first_words(found: CaptionAttention) -> CaptionAttention:
+    """As many words as the charts have room for."""
+    names = ("words", "shares", "even", "image", "mask")
+    return replace(found, **{name: getattr(found, name)[:_MOST_WORDS] for name in names})
 
 
 def _telling(words: Sequence[str], most: int) -> list[int]:
@@ -103,18 +113,23 @@ def _draw_word(image: np.ndarray, region: Region, heat: np.ndarray, ax: Axes) ->
 
 
 def _charts(page: Page, found: CaptionAttention, top: float) -> None:
-    words = list(found.words)
-    longest = max(text_width(word, _SMALL) for word in words)
-    below = 0.12 + min(longest, 0.9) * 0.75  # words stand slanted
-    left = 0.45
-    room = PAGE_WIDTH - left - 0.62
-    split = room * 0.56
+    """Side by side, or below each other where there are many words."""
+    longest = max(text_width(word, _SMALL) for word in found.words)
+    below = 0.14 + min(longest, 1.0) * 0.75  # words stand slanted
+    left, right = 0.45, 0.45  # for the charts' labels
+    room = PAGE_WIDTH - left - right
+    many = len(found.words) > _BESIDE
+    width = room if many else room * 0.56 - 0.25
     _legend(page, left, top)
-    shares = Box(left, top + 0.2, split - 0.25, _CHART)
+    shares = Box(left, top + 0.2, width, _CHART)
     page.chart(shares, partial(_draw_shares, found), bottom=shares.bottom + below)
-    tiles = Box(left + split + 0.3, top + 0.2, room - split - 0.1, _CHART)
-    title = "attention to mask tokens by mask tile, %"
-    page.text(tiles.left, top, title, tiles.width + 0.5, _SMALL, most=1)
+    if many:
+        title, tiles = shares.bottom + below + 0.1, Box(left, 0, width, _CHART)
+    else:
+        title, tiles = top, Box(left + room * 0.56 + 0.3, 0, room * 0.44 - 0.3, _CHART)
+    told = "attention to mask tokens by mask tile, %"
+    page.text(tiles.left, title, told, tiles.width + right, _SMALL, most=1)
+    tiles = tiles._replace(top=title + 0.2)
     page.chart(tiles, partial(_draw_tiles, found), bottom=tiles.bottom + below)
 
 
@@ -163,7 +178,9 @@ def _draw_tiles(found: CaptionAttention, ax: Axes) -> None:
     for label, tile in zip(ax.get_yticklabels(), found.mask_tiles, strict=True):
         if tile.any():
             label.set_fontweight("bold")
-    bar = ax.figure.colorbar(shown, cax=ax.inset_axes((1.03, 0, 0.035, 1)))
+    bar = ax.figure.colorbar(
+        shown, cax=ax.inset_axes((1 + 0.08 / _width(ax), 0, 0.09 / _width(ax), 1))
+    )
     bar.ax.tick_params(labelsize=6, length=2)
     bar.outline.set_visible(False)
 
