@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizerFast,
+)
 
 from ureca_lib.evaluate import bertscore as module
 from ureca_lib.evaluate.bertscore import BertModelError, bertscore, load_encoder
@@ -105,6 +112,29 @@ def test_pieces_do_not_change_the_scores(folder, monkeypatch):
 def test_a_caption_longer_than_the_model_reads_is_cut(folder):
     (measured,) = bertscore([("a red cup " * 500, ["a cup"])], load_encoder(str(folder)))
     assert 0 < measured.captions[0] < 1
+
+
+def test_roberta_sees_a_blank_first_and_its_places_are_counted_after_the_padding(tmp_path):
+    config = RobertaConfig(
+        vocab_size=260,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=14,
+        pad_token_id=1,
+    )
+    RobertaModel(config).save_pretrained(tmp_path)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocabulary = {token: i for i, token in enumerate([*special, *letters])}
+    RobertaTokenizerFast(vocab=vocabulary, merges=[]).save_pretrained(tmp_path)
+    ids = load_encoder(str(tmp_path)).tokenizer
+    assert ids.model_max_length == 12
+    assert ids.encode("ab", max_length=12) == [0, *(vocabulary[c] for c in "Ġab"), 2]
+    encoder = load_encoder(str(tmp_path))
+    (measured,) = bertscore([("a red cup " * 50, ["a cup"])], encoder, progress=False)
+    assert np.isfinite(measured.captions).all()
 
 
 def test_what_cannot_be_used_is_named(folder, tmp_path):
