@@ -178,9 +178,8 @@ def _draw_tiles(found: CaptionAttention, ax: Axes) -> None:
     for label, tile in zip(ax.get_yticklabels(), found.mask_tiles, strict=True):
         if tile.any():
             label.set_fontweight("bold")
-    bar = ax.figure.colorbar(
-        shown, cax=ax.inset_axes((1 + 0.08 / _width(ax), 0, 0.09 / _width(ax), 1))
-    )
+    inch = ax.figure.dpi / ax.get_window_extent().width  # as a share of the chart's width
+    bar = ax.figure.colorbar(shown, cax=ax.inset_axes((1 + 0.08 * inch, 0, 0.09 * inch, 1)))
     bar.ax.tick_params(labelsize=6, length=2)
     bar.outline.set_visible(False)
 
