@@ -1,0 +1,123 @@
+"""The feature cache: what is kept, what goes, kills and two processes."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_model, tiny_tokenizer
+
+from ureca_lib.processor import UrecaProcessor
+from ureca_lib.train.features import FeatureCache, feature_key, vision_fingerprint
+
+
+def features(value: float, size: int = 64) -> torch.Tensor:
+    return torch.full((1, size, 4), float(value))
+
+
+def key(number: int) -> str:
+    return f"{number:064x}"
+
+
+def test_what_is_put_is_got_also_by_another_process(tmp_path):
+    stored = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    FeatureCache(tmp_path).put(key(1), stored)
+    found = FeatureCache(tmp_path).get(key(1))
+    assert found.dtype == torch.bfloat16 and torch.equal(found, stored)
+    assert FeatureCache(tmp_path).get(key(2)) is None
+
+
+def test_the_folder_stays_bounded_and_the_oldest_used_go_first(tmp_path):
+    cache = FeatureCache(tmp_path, max_bytes=6000, memory_bytes=0)
+    for number in range(5):  # 1024 bytes of numbers each, and a header
+        cache.put(key(number), features(number))
+        os.utime(tmp_path / "00" / f"{key(number)}.safetensors", (number, number))
+    assert cache.get(key(0)) is not None  # used now: 1 is the oldest
+    cache.put(key(9), features(9))
+    assert cache.folder_bytes() <= 6000
+    assert cache.get(key(1)) is None
+    assert torch.equal(cache.get(key(0)), features(0))
+    assert torch.equal(cache.get(key(9)), features(9))
+
+
+def test_memory_is_bounded_too(tmp_path):
+    cache = FeatureCache(None, memory_bytes=2100)
+    for number in range(3):
+        cache.put(key(number), features(number))
+    assert cache.get(key(0)) is None
+    assert torch.equal(cache.get(key(2)), features(2))
+    assert not cache.has_room(1024) and cache.has_room(10)
+
+
+def test_a_file_cut_off_is_made_again_and_a_temporary_one_is_not_read(tmp_path):
+    FeatureCache(tmp_path).put(key(1), features(1))
+    path = tmp_path / "00" / f"{key(1)}.safetensors"
+    path.write_bytes(path.read_bytes()[:-20])
+    (path.parent / f".{key(2)}.safetensors.77").write_bytes(b"half")
+    cache = FeatureCache(tmp_path)
+    assert cache.get(key(1)) is None and not path.exists()
+    assert cache.get(key(2)) is None
+    cache.put(key(1), features(1))
+    assert torch.equal(FeatureCache(tmp_path).get(key(1)), features(1))
+
+
+def test_several_writers_share_a_full_folder(tmp_path):
+    errors = []
+
+    def work(first: int) -> None:
+        try:
+            cache = FeatureCache(tmp_path, max_bytes=9000, memory_bytes=0)
+            for number in range(40):
+                cache.put(key(first + number % 20), features(first + number % 20))
+                found = cache.get(key((first + number * 7) % 40))
+                assert found is None or found.unique().numel() == 1
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in (0, 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert FeatureCache(tmp_path).folder_bytes() <= 9000 + 2 * 1200
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotADirectoryError, match="not a folder"):
+        FeatureCache(tmp_path / "file")
+
+
+def test_keys_tell_images_weights_and_tilings_apart():
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    other = pixels.copy()
+    other[0, 0, 0] = 1
+    keys = {
+        feature_key(pixels, "a"),
+        feature_key(other, "a"),
+        feature_key(pixels, "b"),
+        feature_key(pixels.reshape(6, 4, 3), "a"),
+    }
+    assert len(keys) == 4
+    assert feature_key(pixels.copy(), "a") in keys
+
+
+def test_the_fingerprint_is_of_what_makes_features_and_of_nothing_else():
+    model = tiny_model()
+    processor = UrecaProcessor.from_config(model.config, tiny_tokenizer())
+    first = vision_fingerprint(model, processor, 6)
+    with torch.no_grad():
+        model.model.mask_encoder.conv1.weight.add_(1)
+        model.lm_head.weight.add_(1)
+    assert vision_fingerprint(model, processor, 6) == first
+    assert vision_fingerprint(model, processor, 4) != first
+    processor.use_thumbnail = False
+    assert vision_fingerprint(model, processor, 6) != first
+    processor.use_thumbnail = True
+    with torch.no_grad():
+        next(model.model.multi_modal_projector.parameters())[0] += 1e-3
+    assert vision_fingerprint(model, processor, 6) != first
