@@ -9,6 +9,7 @@ READY := $(VENV)/.ready
 OUT := papermill_runs/latest
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
 BENCHMARKS := $(filter-out tests/benchmarks/record.py,$(sort $(wildcard tests/benchmarks/*.py)))
+SWEEPS := $(sort $(wildcard papermill_runs/*.yaml))
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.lock)
 EXTRAS := dev,offline,openai
 
@@ -19,6 +20,7 @@ export TOKENIZERS_PARALLELISM ?= false
 LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: run quickstart test lint lab bench lock check-pythons samples clean
+.PHONY: tiny-base tiny-ureca ablations reproduce
 
 run: $(READY)
 	$(BIN)/ureca run $(NOTEBOOKS) --output $(OUT)
@@ -60,9 +62,25 @@ check-pythons: $(READY)
 	    --only-binary=:all: --python-version $$version --target $(VENV)/none \
 	    -r requirements.lock && echo "the pins resolve on Python $$version" || exit 1; done
 
-# the masks of the sample photos, from their hand-drawn polygons
+# the masks of the sample photos, from their hand-drawn polygons, and sentences about them
 samples: $(READY)
 	$(BIN)/python data_samples/draw.py
+	$(BIN)/python data_samples/zero_shot.py
+
+# the committed base, and the committed model on it; how long it took is in their README.md
+tiny-base: $(READY)
+	$(BIN)/ureca train-base --out data_samples/tiny_base
+
+tiny-ureca: $(READY)
+	$(BIN)/ureca train-recipe --base data_samples/tiny_base --out data_samples/tiny_ureca
+
+# every sweep that can be run on a CPU, from the committed base; goes on where it was stopped
+ablations: $(READY)
+	for sweep in $(SWEEPS); do $(BIN)/ureca sweep $$sweep --jobs 2 || exit 1; done
+
+# every notebook at its full setting, into papermill_runs/reference
+reproduce: $(READY)
+	$(BIN)/ureca reference
 
 clean:
 	rm -rf $(VENV) $(OUT) *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from ureca_lib.train.base_aids import PatchHeads, TokenHeads, Watch, inside, look_loss
 from ureca_lib.train.base_batches import BaseBatch, BaseBatches
 from ureca_lib.train.base_model import new_base
-from ureca_lib.train.base_settings import BaseSettings, cpu_has_bf16
+from ureca_lib.train.base_settings import BaseSettings
 from ureca_lib.train.grouped import grouped_forward, run_images
+from ureca_lib.train.precision import cpu_has_bf16
 from ureca_lib.train.scene_shards import SceneShards
 from ureca_lib.train.tokenizer import scene_tokenizer
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 
 @dataclass(frozen=True)
 class BaseSettings:
@@ -29,8 +27,3 @@ class BaseSettings:
     )
     seed: int = field(default=0, metadata={"help": "of weights, regions and gaps"})
     save_every: int = field(default=200, metadata={"help": "steps between checkpoints"})
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself; elsewhere autocast would make it slower."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -17,7 +17,7 @@ CURVE = 60  # columns of the learning rate's curve
 
 def launch_command(settings: TrainSettings, processes: int, out: str | Path = "runs/NAME") -> str:
     """What starts the run on so many GPUs of one machine."""
-    bfloat = settings.precision == "bfloat16"
+    bfloat = settings.precision != "float32"
     mixed = "bf16" if bfloat else "no"
     many = " --multi_gpu" if processes > 1 else ""
     start = f"accelerate launch{many} --num_processes {processes} --mixed_precision {mixed}"

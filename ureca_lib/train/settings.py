@@ -90,8 +90,10 @@ class TrainSettings:
     warmup: float = _of(0.03, "share of the steps in which the rate rises (published: 0.03)")
     weight_decay: float = _of(0.01, "AdamW's weight decay (published: 0.01)")
     max_grad_norm: float = _of(1.0, "gradients are scaled down to this norm")
-    precision: Literal["float32", "bfloat16"] = _of(
-        "bfloat16", "of frozen weights and of computing; what learns is kept in float32"
+    precision: Literal["float32", "bfloat16", "mixed"] = _of(
+        "bfloat16",
+        "of frozen weights and of computing; what learns is kept in float32. mixed: weights in "
+        "float32, computing in bfloat16 where the device does so itself",
     )
     gradient_checkpointing: bool = _of(True, "compute again in the backward pass to save memory")
 

@@ -54,7 +54,7 @@ def load_start(settings: TrainSettings) -> tuple[UrecaForConditionalGeneration, 
     raw = read_json(folder / "config.json")
     if (tokenizer := load_tokenizer(folder)) is None:
         raise CheckpointError(folder, "no tokenizer: copy the base's tokenizer files into it")
-    dtype = getattr(torch, settings.precision)
+    dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
     if raw.get("model_type") == InternVLConfig.model_type:
         if settings.stage == 2:
             raise SettingsError(

@@ -29,6 +29,7 @@ from ureca_lib.train.checkpointing import (
     write_json,
 )
 from ureca_lib.train.evaluation import HeldOut, measured
+from ureca_lib.train.precision import computes_in_bf16
 from ureca_lib.train.settings import TrainSettings
 
 LOG = "log.jsonl"
@@ -53,7 +54,7 @@ def training_arguments(
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch",
-        bf16=settings.precision == "bfloat16",
+        bf16=computes_in_bf16(settings.precision, device),
         seed=settings.seed,
         use_cpu=device == "cpu",
         logging_steps=settings.log_every,

@@ -1,0 +1,101 @@
+"""Both stages in a row, at a few steps, from a base that has learnt nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ureca_lib.captioner import RegionCaptioner
+from ureca_lib.checkpoints import load_pair
+from ureca_lib.evaluate.predictions import read_predictions
+from ureca_lib.figures.training import training_figure
+from ureca_lib.train.base_model import as_internvl, new_base
+from ureca_lib.train.recipe import Recipe, report_values, train_recipe
+from ureca_lib.train.recipe_card import publish
+from ureca_lib.train.tokenizer import scene_tokenizer
+
+QUICK = {"steps_1": 2, "steps_2": 2, "data": "scenes:train:4"}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    as_internvl(new_base(0)).save_pretrained(folder)
+    scene_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    recipe = Recipe(base, mask="dynamic", mask_tokens=4, **QUICK)
+    return train_recipe(recipe, tmp_path_factory.mktemp("run"), progress=False)
+
+
+def test_each_stage_changes_its_own_part_and_nothing_else(base, trained):
+    first, second = (load_pair(result.model)[0].state_dict() for result in trained.stages)
+    start = load_file(f"{base}/model.safetensors")
+    for name, value in start.items():
+        if name in first:
+            assert torch.equal(first[name], value), name
+    changed = {name for name in first if not torch.equal(first[name], second[name])}
+    assert changed and all("language_model.layers" in name for name in changed)
+    assert trained.stages[0].steps == trained.stages[1].steps == 2
+
+
+def test_a_recipe_that_is_done_is_not_trained_again(trained):
+    again = train_recipe(trained.recipe, trained.stages[0].folder + "/..", progress=False)
+    assert again.stages == trained.stages
+
+
+def test_without_masks_all_regions_are_one(base, tmp_path):
+    recipe = Recipe(base, mask="none", **QUICK)
+    run = train_recipe(recipe, tmp_path, progress=False)
+    run.measure("scenes:test:1", tmp_path / "predictions.jsonl", progress=False)
+    said = {row.caption for row in read_predictions(tmp_path / "predictions.jsonl")}
+    assert len(said) == 1
+
+
+def test_without_steps_the_base_stays_as_it_is(base, tmp_path):
+    recipe = Recipe(base, mask="single", steps_1=0, steps_2=0)
+    run = train_recipe(recipe, tmp_path, progress=False)
+    assert run.stages == () and train_recipe(recipe, tmp_path).model == run.model
+    model = load_pair(run.model)[0]
+    assert not model.config.mask_dynamic
+    start = load_file(f"{base}/model.safetensors")
+    mine = model.state_dict()
+    assert all(torch.equal(mine[name], value) for name, value in start.items() if name in mine)
+
+
+def test_a_published_checkpoint_says_what_was_measured(trained, tmp_path):
+    out = tmp_path / "tiny"
+    report = publish(trained, out, "scenes:test:1", tmp_path)
+    stored = load_file(out / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    told = json.loads((out / "results.json").read_text())
+    assert told["values"] == json.loads(json.dumps(report_values(report)))
+    assert f"{report.overall['unique'].value:.1%}" in (out / "README.md").read_text()
+    rows = [json.loads(line) for line in (out / "training_log.jsonl").read_text().splitlines()]
+    assert {row["stage"] for row in rows} == {1, 2}
+    captioner = RegionCaptioner.from_pretrained(out)
+    assert captioner.model.dtype == torch.float32
+
+
+def test_an_unknown_component_is_refused(base):
+    with pytest.raises(ValueError, match="none, single or dynamic"):
+        Recipe(base, mask="tiles")
+
+
+def test_the_training_figure_shows_every_run_and_refuses_none(trained):
+    logs = {"one": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "eval_unique": 0.5}]}
+    figure = training_figure(logs | {"two": trained.stages[0].log})
+    left, right = figure.axes
+    assert [line.get_label() for line in left.lines] == ["one", "two"]
+    assert list(left.lines[0].get_ydata()) == [2.0, 1.0]
+    assert list(right.lines[0].get_ydata()) == [0.5]
+    with pytest.raises(ValueError, match="no logs"):
+        training_figure({})
+    with pytest.raises(ValueError, match="no loss"):
+        training_figure({"empty": [{"step": 1}]})
