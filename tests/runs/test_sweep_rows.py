@@ -15,11 +15,11 @@ EXACT = {0: 0.5, 1: 0.75, 2: 0.6}
 @pytest.fixture
 def summary():
     settings = [
-        SettingSummary("4 tokens", {"num_mask_tokens": 4}, 3, {"exact": measure(EXACT)}),
+        SettingSummary("4 tokens", {"num_mask_tokens": 4}, 3, {"exact_match": measure(EXACT)}),
         SettingSummary("8 tokens", {"num_mask_tokens": 8}, 3, {"rouge_l": measure({0: 0.25})}),
         SettingSummary("16 tokens", {"num_mask_tokens": 16}, 3, {}),
     ]
-    fixed = {"steps_1": 250, "steps_2": 450}
+    fixed = {"steps_1": 250, "steps_2": 450, "data": "scenes:train:9"}
     return SweepSummary("t5", "T", "07.ipynb", [0, 1, 2], fixed, [], settings, [], [], [], 1)
 
 
@@ -28,16 +28,16 @@ def test_measured_rows_stand_below_the_papers(summary):
     quoted = [row for row in table.rows if row.origin == "quoted"]
     assert [row.system for row in quoted] == ["4", "8", "16"]
     four, eight, sixteen = table.rows[3:]
-    cell = four.cells["exact"]
+    cell = four.cells["exact_match"]
     numbers = 100 * np.array(list(EXACT.values()))
     assert cell.value == pytest.approx(numbers.mean())
     assert cell.high - cell.value == pytest.approx(numbers.std(ddof=1))
     assert cell.value - cell.low == pytest.approx(numbers.std(ddof=1))
     assert "mean of 3 seeds" in cell.source.label
     assert (eight.cells["rouge_l"].value, eight.cells["rouge_l"].low) == (25.0, None)
-    assert eight.cells["exact"].reason == "not measured"
-    assert sixteen.cells["exact"].reason == "no run is done yet"
-    assert four.trained_on == "steps 250 + 450, on scenes" and four.data == "100 test scenes"
+    assert eight.cells["exact_match"].reason == "not measured"
+    assert sixteen.cells["exact_match"].reason == "no run is done yet"
+    assert four.trained_on == "250 + 450 steps on scenes:train:9" and four.data == "100 test scenes"
     frame = table.frame()
     assert list(frame["origin"]) == ["quoted"] * 3 + ["measured"] * 3
 
@@ -52,5 +52,5 @@ def test_a_table_without_a_sweep_is_as_printed(summary):
     assert list(tables) == [3, 4, 5]
     measured = {n: sum(row.origin == "measured" for row in t.rows) for n, t in tables.items()}
     assert measured == {3: 0, 4: 0, 5: 3}
-    cell = tables[5].rows[3].cells["exact"]
+    cell = tables[5].rows[3].cells["exact_match"]
     assert cell.source.place == "sweeps/table_5_mask_tokens/summary.json"

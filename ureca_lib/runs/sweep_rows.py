@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ureca_lib.evaluate.tables import PERCENT, Cell, Row, Source, Table, paper_table
+from ureca_lib.evaluate import measured_rows
+from ureca_lib.evaluate.tables import NOT_SAID, PERCENT, Cell, Row, Source, Table, paper_table
 from ureca_lib.runs.summary import SUMMARY_NAME, Measure, SettingSummary, SweepSummary
 
-# what training notebooks record, a share each, by the label of its column
-OURS = {"exact": "Exact", "unique": "Unique"}
+# what a training run records, a share each, by the label of its column
+OURS = {name: measured_rows.OURS[name] for name in ("exact_match", "unique")}
 
 # the sweeps that repeat a table of the paper, by the names of their files
 TABLES = {"table_3_components": 3, "table_4_model_size": 4, "table_5_mask_tokens": 5}
@@ -31,9 +32,9 @@ def ablation_tables(summaries: Mapping[str, SweepSummary], folder: str | Path) -
         if summary is None:
             tables[number] = paper_table(number)
             continue
-        scenes = summary.fixed.get("evaluate_scenes", "?")
+        data = str(summary.fixed.get("evaluate_data", NOT_SAID))
         place = Path(folder) / name / SUMMARY_NAME
-        tables[number] = sweep_table(number, summary, place, f"{scenes} test scenes")
+        tables[number] = sweep_table(number, summary, place, data)
     return tables
 
 
@@ -81,7 +82,8 @@ def _row(
         source = Source("measured", str(place), label=label, command="ureca sweep")
         cells[name] = _cell(found, source, setting)
     steps = {**summary.fixed, **setting.parameters}
-    trained = f"steps {steps.get('steps_1', '?')} + {steps.get('steps_2', '?')}, on scenes"
+    told = [str(steps.get(name, NOT_SAID)) for name in ("steps_1", "steps_2", "data")]
+    trained = "{} + {} steps on {}".format(*told)
     return Row(setting.label, "measured", trained, data, cells)
 
 
