@@ -30,6 +30,7 @@ SMALL = {
     "save_every": 2,
     "log_every": 1,
     "lora_rank": 4,
+    "precision": "float32",
 }
 
 

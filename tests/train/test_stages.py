@@ -190,3 +190,13 @@ def test_what_learns_is_float32_in_a_bfloat16_model(base):
         learner = StageModel(freeze_for_stage(model, settings))
         assert model.lm_head.weight.dtype == torch.bfloat16
         assert {p.dtype for p in learner.trained().values()} == {torch.float32}
+
+
+def test_autocast_does_not_change_the_features_that_are_kept(settings):
+    model, _ = load_start(settings)
+    learner = StageModel(freeze_for_stage(model, settings)).eval()
+    pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    plain = learner.encode_image(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = learner.encode_image(pixels)
+    assert inside.dtype == torch.float32 and torch.equal(inside, plain)

@@ -212,9 +212,14 @@ class StageModel(nn.Module):
 
     @torch.no_grad()
     def encode_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The frozen tower and projector: (T, 3, S, S) -> (T, tokens, D)."""
+        """The frozen tower and projector: (T, 3, S, S) -> (T, tokens, D).
+
+        In the weights' own type, whatever autocast says: features that are kept must not depend on
+        whether they were computed before training or in the midst of a step.
+        """
         pixels = pixel_values.to(self.base.lm_head.weight.dtype)
-        return self.base.get_image_features(pixels, return_dict=True).pooler_output
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.base.get_image_features(pixels, return_dict=True).pooler_output
 
 
 def answer_loss(
