@@ -27,6 +27,7 @@ from ureca_lib.token_tree import ROOT, TokenTree
 
 MAX_NEW_TOKENS = 256
 REGIONS_A_GROUP = 32  # in a tree each looks past the others' tokens, which costs more and more
+TOKENS_A_TREE = 1024  # of prompts in a group, or as many as the image has, if those are more
 MASKS_A_GROUP = 8
 TILES_A_GROUP = 16
 MASKED_ATTENTION = ("sdpa", "eager")  # take a mask of any form, as a tree of tokens needs
@@ -321,12 +322,13 @@ class RegionCaptioner:
         budget = self.memory_budget or free_bytes(self.device)
         text, item = self.model.config.text_config, self.model.lm_head.weight.element_size()
         length = len(encoded.prompt) - encoded.shared
-        each = sequence_bytes(text, length + new_tokens, item)
+        each, most = sequence_bytes(text, length + new_tokens, item), self.group_size
         if encoded.shared:  # run in one pass, under an attention mask as wide as the tree
             each += activation_bytes(text, length, item) + length * len(encoded.prompt) * item
+            most = min(most, max(TOKENS_A_TREE, encoded.shared) // length)
         else:
             budget -= activation_bytes(text, max(length, TOKENS_A_PASS), item)
-        return max(1, min(self.group_size, budget // each))
+        return max(1, min(most, budget // each))
 
 
 def _chunks(answers: list[list[int]], tokens: int) -> Iterator[list[list[int]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,5 +148,5 @@ def _has_steps(recipe: Recipe, stage: int) -> bool:
 def _untrained(recipe: Recipe, folder: Path) -> Path:
     if (folder / "config.json").is_file():
         return folder
-    model, processor = load_start(recipe.settings(1, recipe.base))
+    model, processor = load_start(replace(recipe, steps_1=None).settings(1, recipe.base))
     return export_model(model, processor, folder)
