@@ -132,7 +132,8 @@ def _of_jsonl(path: Path) -> References:
     for number, row in enumerate(rows, 1):
         place = f"{path}: row {number}"
         try:
-            pairs.append(_published(row, keys) if "conversations" in row else _plain(row, place))
+            of_row = _published(row, keys, place) if "conversations" in row else _plain(row, place)
+            pairs.append(of_row)
         except (LookupError, TypeError, ValueError) as error:
             if isinstance(error, ReferencesError):
                 raise
@@ -140,11 +141,13 @@ def _of_jsonl(path: Path) -> References:
     return _checked(pairs, path)
 
 
-def _published(row: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[str, list[str]]:
+def _published(
+    row: Mapping[str, Any], keys: Mapping[str, str], place: str
+) -> tuple[str, list[str]]:
     turns = [turn["value"] for turn in row["conversations"] if turn["from"] == "gpt"]
     masks = row.get("masks")  # where the photo's name does not say which masks
     name = PurePosixPath(masks).with_suffix("").as_posix() if masks else keys[row["image"]]
-    return prediction_id(name, row["mask_id"]), _texts(turns, "conversations")
+    return prediction_id(name, row["mask_id"]), _texts(turns, place)
 
 
 def _plain(row: Mapping[str, Any], place: str) -> tuple[str, list[str]]:
