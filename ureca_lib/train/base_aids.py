@@ -152,6 +152,8 @@ def look_loss(
     """
     losses = []
     for layer, head in LOOKING:
+        if layer not in attentions:  # of a model of two layers
+            continue
         given = attentions[layer][:, head, :, first : first + wanted.shape[1]].float()
         mass = (given * wanted[:, None]).sum(-1)  # (R, L, tokens) -> (R, L)
         losses.append(-(mass[asking] + 1e-6).log().mean())
@@ -175,7 +177,7 @@ class Watch:
         """Watch while the context lasts."""
         layers = language_model.layers
         hooks = [layers[WATCHED_LAYER].register_forward_hook(self._see_tokens)]
-        for layer in {layer for layer, _ in LOOKING}:
+        for layer in {layer for layer, _ in LOOKING if layer < len(layers)}:
             hook = layers[layer].self_attn.register_forward_hook
             hooks.append(hook(lambda *seen, layer=layer: self._see_attention(layer, seen[-1][1])))
         try:

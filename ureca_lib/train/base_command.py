@@ -16,6 +16,8 @@ def train_base_command(
     ] = None,
     scenes: Annotated[int | None, typer.Option(help="Training scenes.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the optimizer.")] = None,
+    width: Annotated[int | None, typer.Option(help="Hidden size.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Layers.")] = None,
     processes: Annotated[int | None, typer.Option(help="One thread each.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, regions and gaps.")] = None,
 ) -> None:
@@ -24,6 +26,7 @@ def train_base_command(
     from ureca_lib.train.base_settings import BaseSettings
 
     given = {"scenes": scenes, "steps": steps, "processes": processes, "seed": seed}
+    given |= {"width": width, "depth": depth}
     settings = BaseSettings(**{name: value for name, value in given.items() if value is not None})
     work = work or out.with_name(f"{out.name}.work")
     try:

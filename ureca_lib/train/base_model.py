@@ -17,11 +17,17 @@ EMBEDDING_STD = 0.05
 _SHARED = ("vision_config", "text_config", "image_token_id", "tie_word_embeddings")
 
 
-def new_base(seed: int) -> UrecaForConditionalGeneration:
+def new_base(
+    seed: int, width: int | None = None, depth: int | None = None
+) -> UrecaForConditionalGeneration:
     """Preset tiny with the scenes' vocabulary and first weights that learn fast at this width.
 
     Xavier for linear layers, sines and cosines for the vision tower's positions and for the words
     that are numbers, residual scales of 1 (InternVL's 0.1 is for towers of 24 layers).
+
+    Args:
+        seed: of the weights.
+        width, depth: hidden size and layers of both transformers; by default the preset's.
 
     Returns:
         A URECA model whose mask encoder is not to be used: its base alone is trained and saved.
@@ -30,6 +36,12 @@ def new_base(seed: int) -> UrecaForConditionalGeneration:
     tokenizer = scene_tokenizer()
     vocab_size = len(tokenizer)
     config = preset_config("tiny", vocab_size=vocab_size, mask_position="after_image")
+    for part in (config.vision_config, config.text_config):
+        ratio = part.intermediate_size // part.hidden_size
+        part.hidden_size = width or part.hidden_size
+        part.intermediate_size = ratio * part.hidden_size
+        part.num_hidden_layers = depth or part.num_hidden_layers
+    config.text_config.layer_types = config.text_config.layer_types[:depth]
     # eager attention: its gradient is twice as fast as the fused one on a CPU at this size
     config._attn_implementation = "eager"
     model = UrecaForConditionalGeneration(config)

@@ -43,7 +43,7 @@ class BaseRun:
         self, rank: int, settings: BaseSettings, work: Path, files: list[Path], held_out: list[Path]
     ):
         self.rank, self.settings, self.work = rank, settings, work
-        self.model = new_base(settings.seed)
+        self.model = new_base(settings.seed, settings.width, settings.depth)
         self.heads = PatchHeads(self.model.config.vision_config.hidden_size)
         self.token_heads = TokenHeads(self.model.config.text_config.hidden_size)
         self.batches = BaseBatches(scene_tokenizer(), self.model.config.image_seq_length)

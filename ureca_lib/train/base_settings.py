@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 class BaseSettings:
     """How the tiny base is trained."""
 
+    width: int = field(default=160, metadata={"help": "hidden size of both transformers"})
+    depth: int = field(default=4, metadata={"help": "layers of each"})
     scenes: int = field(default=12_000, metadata={"help": "of the training split, seen in turn"})
     validation_scenes: int = field(default=100, metadata={"help": "of the validation split"})
     steps: int = field(default=3000, metadata={"help": "steps of the optimizer"})
