@@ -52,16 +52,28 @@ def test_one_numeric_parameter_is_the_axis():
 @pytest.mark.parametrize(
     "parameters", [[{"mask": "none"}, {"mask": "single"}], [{}, {"a": 1}], [{"a": True}, {"a": 2}]]
 )
-def test_other_settings_stand_side_by_side(parameters):
+def test_other_settings_stand_one_below_the_other(parameters):
     settings = [
         setting(f"setting ${number}", item, exact=[number, number], size=[1, 2])
         for number, item in enumerate(parameters)
     ]
     figure = sweep_figure(summary(settings, ["exact", "size", "lost"]))
     assert [ax.get_title() for ax in figure.axes] == ["exact", "size"]
-    assert bars(figure.axes[0])[0] == [0, 1]
-    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    line = figure.axes[0].containers[0][0]
+    assert list(line.get_ydata()) == [0, 1] and list(line.get_xdata()) == [0, 1]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == [r"setting \$0", r"setting \$1"]
+    assert figure.axes[0].yaxis_inverted()
+
+
+def test_long_labels_do_not_overlap():
+    names = ["baseline, tuned without masks, at equal steps", "+ mask encoder", "+ dynamic mask"]
+    settings = [setting(name, {"mask": name}, exact=[1, 2]) for name in names]
+    figure = sweep_figure(summary(settings))
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[n + 1 :])
+    assert all(box.x0 >= 0 for box in boxes)
 
 
 def test_nothing_measured_is_an_error():

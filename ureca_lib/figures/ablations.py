@@ -10,20 +10,21 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ureca_lib.figures.style import PAGE_WIDTH, PALETTE, wrapped
+from ureca_lib.figures.style import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, wrapped
 
 if TYPE_CHECKING:
     from ureca_lib.runs.summary import Measure, SettingSummary, SweepSummary
 
 _PANELS = 4
+_SEEDS = {"s": 8, "color": "0.3", "alpha": 0.5, "linewidths": 0, "zorder": 3}
 _MARKERS = "osD^vP"  # lines are told apart by shape too
 
 
 def sweep_figure(summary: SweepSummary, names: Sequence[str] | None = None) -> Figure:
     """One panel a measured value: the mean of each setting, its spread, and each seed.
 
-    Settings are on an axis of numbers where they differ in one numeric parameter only, else side
-    by side.
+    Settings are on an axis of numbers where they differ in one numeric parameter only, else one
+    below the other.
 
     Args:
         summary: of a sweep.
@@ -38,23 +39,26 @@ def sweep_figure(summary: SweepSummary, names: Sequence[str] | None = None) -> F
     measured = measured if names else measured[:_PANELS]
     axis = _numeric_axis(summary.settings)
     labels = [setting.label for setting in summary.settings]
-    height = 2.4 if axis else 2.2 + 0.028 * max(map(len, labels))
+    width = max(PAGE_WIDTH * len(measured) / _PANELS, COLUMN_WIDTH) + (0 if axis else 1.2)
+    height = 2.4 if axis else 1.0 + 0.3 * len(labels)
     figure, axes = plt.subplots(
         1,
         len(measured),
-        figsize=(max(PAGE_WIDTH * len(measured) / _PANELS, 3.3), height),
+        figsize=(min(width, PAGE_WIDTH), height),
         squeeze=False,
+        sharey=axis is None,
         layout="constrained",
     )
     for number, (ax, name) in enumerate(zip(axes[0], measured, strict=True)):
         found = [setting.measures.get(name) for setting in summary.settings]
-        places = axis[1] if axis else list(range(len(labels)))
-        _draw(ax, places, found, PALETTE[number % len(PALETTE)], joined=axis is not None)
-        _label_places(ax, axis[0] if axis else None, places, labels)
+        colour = PALETTE[number % len(PALETTE)]
+        if axis:
+            _draw_over(ax, *axis, found, colour)
+        else:
+            _draw_beside(ax, labels, found, colour)
         ax.set_title(wrapped(name, 28), fontsize=8)
         ax.tick_params(labelsize=7)
-        ax.grid(axis="y", linewidth=0.4, alpha=0.5)
-    figure.suptitle(wrapped(summary.title, 90), fontsize=9)
+    figure.suptitle(wrapped(summary.title, 70), fontsize=9)
     return figure
 
 
@@ -106,38 +110,41 @@ def size_effect_figure(
     return figure
 
 
-def _draw(
-    ax: Axes, places: Sequence[float], found: Sequence[Measure | None], colour: str, joined: bool
+def _draw_over(
+    ax: Axes, parameter: str, places: Sequence[float], found: Sequence[Measure | None], colour: str
 ) -> None:
+    """Means over the values of a parameter, joined by a line."""
     there = [(place, item) for place, item in zip(places, found, strict=True) if item]
-    ax.errorbar(
-        [place for place, _ in there],
-        [item.mean for _, item in there],
-        yerr=[item.spread or 0.0 for _, item in there],
-        fmt="o-" if joined else "o",
-        color=colour,
-        markersize=4,
-        linewidth=1,
-        capsize=3,
-    )
+    means = [item.mean for _, item in there]
+    spreads = [item.spread or 0.0 for _, item in there]
+    style = {"fmt": "o-", "color": colour, "markersize": 4, "linewidth": 1, "capsize": 3}
+    ax.errorbar([place for place, _ in there], means, yerr=spreads, **style)
     for place, item in there:
         seeds = list(item.values.values())
-        ax.scatter([place] * len(seeds), seeds, s=8, color="0.3", alpha=0.5, linewidths=0, zorder=3)
-
-
-def _label_places(
-    ax: Axes, parameter: str | None, places: Sequence[float], labels: Sequence[str]
-) -> None:
-    if parameter is None:
-        texts = [wrapped(label, 24) for label in labels]
-        ax.set_xticks(places, texts, rotation=40, ha="right", rotation_mode="anchor")
-        ax.set_xlim(-0.5, len(places) - 0.5)
-        return
+        ax.scatter([place] * len(seeds), seeds, **_SEEDS)
     if min(places) > 0 and max(places) / min(places) >= 4:
         ax.set_xscale("log", base=2)
     ax.set_xticks(places, [f"{place:g}" for place in places])
     ax.minorticks_off()
     ax.set_xlabel(wrapped(parameter, 28), fontsize=8)
+    ax.grid(axis="y", linewidth=0.4, alpha=0.5)
+
+
+def _draw_beside(
+    ax: Axes, labels: Sequence[str], found: Sequence[Measure | None], colour: str
+) -> None:
+    """A row for each setting, its label at the left: labels may be long."""
+    there = [(row, item) for row, item in enumerate(found) if item]
+    means = [item.mean for _, item in there]
+    spreads = [item.spread or 0.0 for _, item in there]
+    style = {"fmt": "o", "color": colour, "markersize": 4, "linewidth": 1, "capsize": 3}
+    ax.errorbar(means, [row for row, _ in there], xerr=spreads, **style)
+    for row, item in there:
+        seeds = list(item.values.values())
+        ax.scatter(seeds, [row] * len(seeds), **_SEEDS)
+    ax.set_yticks(range(len(labels)), [wrapped(label, 32) for label in labels])
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.grid(axis="x", linewidth=0.4, alpha=0.5)
 
 
 def _numeric_axis(settings: Sequence[SettingSummary]) -> tuple[str, list[float]] | None:
