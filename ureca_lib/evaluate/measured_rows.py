@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ureca_lib.evaluate.provenance import command_text, shown_path
 from ureca_lib.evaluate.published_numbers import TABLE_6
 from ureca_lib.evaluate.tables import (
     NOT_SAID,
@@ -23,6 +23,7 @@ from ureca_lib.evaluate.tables import (
 
 # shown beside the paper's columns where they were measured; the last two are better when low
 OURS = {
+    "cider": "CIDEr",
     "recall_at_1": "Recall at 1",
     "look_alike_recall_at_1": "among look-alikes",
     "unique": "Unique",
@@ -180,10 +181,10 @@ def _row(system: str, records: Sequence[Record], cells: Mapping[str, Cell]) -> R
 
 def _cell(key: str, score: Mapping[str, Any] | None, record: Record) -> Cell:
     meta = record.get("meta") or {}
-    command = meta.get("command")
+    predictions = record.get("predictions")
     place = {
-        "place": str(record.get("predictions") or NOT_SAID),
-        "command": shlex.join(map(str, command)) if isinstance(command, list) else command,
+        "place": shown_path(predictions) if predictions else NOT_SAID,
+        "command": command_text(meta.get("command")),
         "sha256": record.get("sha256"),
     }
     if score is None or score["value"] is None:

@@ -14,6 +14,8 @@ from tqdm.auto import tqdm
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
 from ureca_lib.evaluate.prediction_writer import PredictionWriter
 from ureca_lib.evaluate.predictions import Prediction, prediction_id
+from ureca_lib.evaluate.provenance import command_line
+from ureca_lib.evaluate.provenance import trained_on as told_by
 from ureca_lib.evaluate.systems import Said, System
 from ureca_lib.regions import Region, RegionError
 from ureca_lib.runs.record import git_commit, machine, package_versions
@@ -75,7 +77,7 @@ def predict(
         system: who captions.
         data: the images.
         out: the predictions file; `PRED.meta.json` comes beside it.
-        trained_on: what the system was trained on, for tables; None: not known.
+        trained_on: what the system was trained on, for tables; None: what its files say of it.
         seed: that the system was made with, for the record.
         data_settings: what the data were opened with, besides their name, for the record.
         retry_failed: ask again for regions that have no caption because of an error.
@@ -156,12 +158,12 @@ def _meta(
     return {
         "system": system.name,
         "model": system.model,
-        "trained_on": trained_on,
+        "trained_on": trained_on or told_by(system.model),
         "data": data.name,
         "settings": dict(system.settings),
         "seed": seed,
         "versions": package_versions(),
         "machine": machine(),
         "commit": git_commit(Path(__file__).parent),
-        "command": sys.argv,
+        "command": command_line(sys.argv),
     }
