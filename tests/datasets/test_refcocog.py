@@ -90,6 +90,19 @@ def test_a_split_has_its_references_all_expressions_and_cocos_masks(folder, part
         assert image.pixels.shape[:2] == image.size
 
 
+def test_several_splits_are_opened_together(folder):
+    found = refcocog_captioned(folder, "google", "train+val")
+    both = [refcocog_captioned(folder, "google", split) for split in ("train", "val")]
+    assert found.regions == sum(one.regions for one in both) == len(raw_refs(folder, "google"))
+    captions = {}
+    for image in (image for one in both for image in one):
+        captions.setdefault(image.image_id, {}).update(image.captions)
+    assert {image.image_id: image.captions for image in found} == captions
+    assert found.name == f"refcocog:google:train+val:{folder}"
+    with pytest.raises(CaptionedError, match="no split 'test'; there are"):
+        refcocog_captioned(folder, "google", "val+test")
+
+
 def test_google_divides_objects_and_umd_images(folder):
     def ids(partition, split):
         return set(refcocog_captioned(folder, partition, split).ids)

@@ -69,7 +69,7 @@ def refcocog_captioned(
     Args:
         folder: of `refs(PARTITION).p` or `.json` and `instances.json`.
         partition: "umd" or "google".
-        split: "train", "val", and for "umd" "test".
+        split: "train", "val", and for "umd" "test"; several as "train+val".
         images: folder of the photos; by default they are looked for in and beside `folder`.
         limit: only the first so many images.
         text: of an expression, "sent" or "raw".
@@ -89,10 +89,11 @@ def refcocog_captioned(
         raise ValueError(f"text must be one of {', '.join(TEXTS)}, not {text!r}")
     found = read_references(path)
     there = Counter(reference.split for reference in found)
-    if split not in there:
+    splits = split.split("+")
+    if unknown := [name for name in splits if name not in there]:
         known = ", ".join(f"{name} ({count:,})" for name, count in there.items()) or "none"
-        raise CaptionedError(f"{path}: there is no split {split!r}; there are {known}")
-    wanted = [reference for reference in found if reference.split == split]
+        raise CaptionedError(f"{path}: there is no split {unknown[0]!r}; there are {known}")
+    wanted = [reference for reference in found if reference.split in splits]
     instances = _Instances(Path(folder) / "instances.json", wanted, _photo_folders(folder, images))
     left_out: list[RegionError] = []
     described: dict[int, DescribedImage] = {}
