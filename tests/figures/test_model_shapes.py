@@ -155,6 +155,12 @@ def test_attention_can_be_read(image, caption, tiles):
     assert seen.smallest >= 6 and not seen.overlapping and not seen.cut, seen
 
 
+def test_a_word_of_no_language_does_not_push_the_charts_off_the_page(image):
+    figure = attention_figure(image.pixels, image[11], attention("the " + "x" * 90))
+    assert legibility(figure).good, legibility(figure)
+    assert figure.get_figheight() < 5
+
+
 def test_every_share_is_a_part_of_its_bar(image):
     found = attention("the lid of the left box")
     figure = attention_figure(image.pixels, image[11], found)

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from ureca_lib.attention import KINDS, CaptionAttention
 from ureca_lib.figures.architecture import KIND_COLOURS
 from ureca_lib.figures.outlines import draw_outline, draw_photo
-from ureca_lib.figures.page import Box, Page, text_width
+from ureca_lib.figures.page import Box, Page, broken, text_width
 from ureca_lib.figures.style import INK, PAGE_WIDTH
 from ureca_lib.regions import Region
 
@@ -24,6 +24,7 @@ _TALLEST = 1.6  # inches of a panel
 _HEAD, _SMALL = 7.5, 6.5  # points
 _CHART = 1.25  # inches, height of the charts
 _BESIDE, _MOST_WORDS = 18, 60  # words that charts side by side have room for, and that any have
+_LONGEST = 0.9  # inches of a word under a chart
 _HEAT = colormaps["inferno"]
 _DASHES = (0, (2, 1))
 # words that say what stands between things, not what things are like
@@ -114,8 +115,8 @@ def _draw_word(image: np.ndarray, region: Region, heat: np.ndarray, ax: Axes) ->
 
 def _charts(page: Page, found: CaptionAttention, top: float) -> None:
     """Side by side, or below each other where there are many words."""
-    longest = max(text_width(word, _SMALL) for word in found.words)
-    below = 0.14 + min(longest, 1.0) * 0.75  # words stand slanted
+    longest = max(text_width(word, _SMALL) for word in _labels(found.words))
+    below = 0.14 + longest * 0.75  # words stand slanted
     left, right = 0.45, 0.45  # for the charts' labels
     room = PAGE_WIDTH - left - right
     many = len(found.words) > _BESIDE
@@ -131,6 +132,11 @@ def _charts(page: Page, found: CaptionAttention, top: float) -> None:
     page.text(tiles.left, title, told, tiles.width + right, _SMALL, most=1)
     tiles = tiles._replace(top=title + 0.2)
     page.chart(tiles, partial(_draw_tiles, found), bottom=tiles.bottom + below)
+
+
+def _labels(words: Sequence[str]) -> list[str]:
+    """Words as they stand under a chart; what no language has is cut."""
+    return [broken(word, _LONGEST, _SMALL, most=1)[0] for word in words]
 
 
 def _legend(page: Page, left: float, top: float) -> None:
@@ -186,6 +192,6 @@ def _draw_tiles(found: CaptionAttention, ax: Axes) -> None:
 
 def _word_axis(ax: Axes, words: Sequence[str]) -> None:
     style = {"rotation": 45, "ha": "right", "rotation_mode": "anchor", "parse_math": False}
-    ax.set_xticks(range(len(words)), words, **style)
-    ax.set_xlim(-0.6, len(words) - 0.4)
+    ax.set_xticks(range(len(words)), _labels(words), **style)
+    ax.set_xlim(-0.5, len(words) - 0.5)
     ax.tick_params(labelsize=6, length=2, colors=INK)

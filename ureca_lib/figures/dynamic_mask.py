@@ -138,8 +138,11 @@ def _draw_curves(
         up = [0 if high is None else high - v for v, (_, high) in zip(values, bounds, strict=True)]
         x = np.array(known) + (number - (len(curves) - 1) / 2) * apart
         style = {"color": PALETTE[number], "marker": _MARKS[number], "ms": 4, "lw": 1.2}
+        style |= {"elinewidth": 0.8, "capsize": 2, "clip_on": False}
         errors = 100 * np.clip([down, up], 0, None)
-        ax.errorbar(x, 100 * values, errors, elinewidth=0.8, capsize=2, label=name, **style)
+        ax.errorbar(
+            x, 100 * values, errors, elinewidth=0.8, capsize=2, label=name, clip_on=False, **style
+        )
     counts = _counts(curves, sizes)
     labels = [f"{_short(size)}\n({counts[size]})" for size in sizes]
     ax.set_xticks(range(len(sizes)), labels, fontsize=6)
