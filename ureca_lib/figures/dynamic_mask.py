@@ -140,9 +140,7 @@ def _draw_curves(
         style = {"color": PALETTE[number], "marker": _MARKS[number], "ms": 4, "lw": 1.2}
         style |= {"elinewidth": 0.8, "capsize": 2, "clip_on": False}
         errors = 100 * np.clip([down, up], 0, None)
-        ax.errorbar(
-            x, 100 * values, errors, elinewidth=0.8, capsize=2, label=name, clip_on=False, **style
-        )
+        ax.errorbar(x, 100 * values, errors, label=name, **style)
     counts = _counts(curves, sizes)
     labels = [f"{_short(size)}\n({counts[size]})" for size in sizes]
     ax.set_xticks(range(len(sizes)), labels, fontsize=6)
