@@ -21,7 +21,7 @@ def live_training(runs: dict[str, str | Path], every: float = 3.0) -> Iterator[D
         runs: folder of each run by the name that it is to have; one that has not begun is left out.
         every: seconds between drawings.
     """
-    handle = display(display_id=True)
+    handle = display("waiting for the first steps", display_id=True)
     stop = threading.Event()
     thread = threading.Thread(target=_follow, args=(runs, handle, stop, every), daemon=True)
     thread.start()
