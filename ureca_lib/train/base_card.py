@@ -21,7 +21,7 @@ scenes, so it knows nothing of photographs.
 |---|---|
 | scenes | the first {scenes:,} of the training split |
 | steps | {steps:,}, of {scenes_a_step} scenes with {regions_a_scene} regions each |
-| recipe | {patch_steps} steps of patch labels alone, then captions and {patch_weight} of it |
+| recipe | {patch_steps} steps of patch labels alone, then captions and {aid_weight} of it |
 | optimizer | AdamW, {learning_rate} and a cosine, weight decay {weight_decay} |
 | seed | {seed} |
 | time | {minutes:.0f} minutes, {processes} processes of one thread on {machine} |
