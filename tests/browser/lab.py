@@ -57,7 +57,7 @@ def serve(folder: Path, scratch: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ip=127.0.0.1"]
     command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}"]
-    _no_news(scratch / "CONFIG")
+    _settle(scratch / "CONFIG")
     own = {f"JUPYTER_{name}_DIR": str(scratch / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     log = scratch / "jupyterlab.log"
     with log.open("w") as file:
@@ -77,12 +77,20 @@ def serve(folder: Path, scratch: Path) -> Iterator[str]:
                 server.wait()
 
 
-def _no_news(config: Path) -> None:
-    """No questions about news and updates, which would need a network."""
-    place = config / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
-    place.mkdir(parents=True)
-    settings = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
-    (place / "notification.jupyterlab-settings").write_text(json.dumps(settings))
+def _settle(config: Path) -> None:
+    """No questions about news and updates, which need a network; all cells on the page at once."""
+    settings = {
+        "apputils-extension/notification": {
+            "fetchNews": "false",
+            "checkForUpdates": False,
+            "doNotDisturbMode": True,
+        },
+        "notebook-extension/tracker": {"windowingMode": "none"},
+    }
+    for name, values in settings.items():
+        path = config / "lab" / "user-settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(values))
 
 
 def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:

@@ -1,0 +1,109 @@
+"""JupyterLab in Chromium: the explorer's notebook is clicked through, the quickstart is run."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from browser.lab import RUN, copy_project, open_notebook, run_all, serve
+
+from ureca_lib.annotate.store import Store
+from ureca_lib.figures import deepest_point
+from ureca_lib.regions import load_sa1b
+
+pytestmark = pytest.mark.browser
+EDIT = 'the <b>whole</b> cat & "nothing" else'
+
+
+@pytest.fixture(scope="module")
+def project(root, tmp_path_factory):
+    return copy_project(root, tmp_path_factory.mktemp("lab") / "project")
+
+
+@pytest.fixture(scope="module")
+def address(project, browser):
+    """JupyterLab over the project; the browser first, so that nothing starts without one."""
+    with serve(project, project.parent) as found:
+        yield found
+
+
+def wait_until(true, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not after {seconds} s: {what}"
+        time.sleep(0.2)
+
+
+def click_region(page, explorer, region) -> None:
+    """Click well inside a region, as the picture is laid out now."""
+    explorer.locator(".ue-picture").scroll_into_view_if_needed()
+    row, column = deepest_point(region.mask)
+    height, width = region.size
+    box = explorer.locator(".ue-picture").bounding_box()
+    x = box["x"] + box["width"] * (column + 0.5) / width
+    page.mouse.click(x, box["y"] + box["height"] * (row + 0.5) / height)
+
+
+def cells_in_doubt(page) -> list[str]:
+    """Prompts of code cells that have not run or are running, and the names of errors."""
+    prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt").all_text_contents()
+    errors = page.locator("[data-mime-type='application/vnd.jupyter.error']").all_text_contents()
+    waiting = [one for one in prompts if not one.strip("[]: ").isdigit()]
+    return [f"prompt {one!r}" for one in waiting] + errors
+
+
+def run_through(page) -> None:
+    """Run all cells and wait until each has run; an error ends the wait."""
+    run_all(page)
+    in_doubt: list[str] = ["not begun"]
+
+    def settled() -> bool:
+        in_doubt[:] = cells_in_doubt(page)
+        return all(not one.startswith("prompt") for one in in_doubt)
+
+    try:
+        wait_until(settled, RUN, "every cell has run")
+    finally:
+        print(in_doubt)
+    assert in_doubt == []
+
+
+def test_a_region_is_clicked_and_a_caption_edited_in_review(page, address, project, samples):
+    open_notebook(page, address, "12_explore.ipynb")
+    run_through(page)
+    explorers = page.locator(".ureca-explorer")
+    explorers.nth(1).wait_for()
+    photo = load_sa1b(samples / "photos" / "chelsea.json")
+    nose = next(region for region in photo if region.name == "nose")
+    first = explorers.first
+    click_region(page, first, nose)
+    first.locator(".ue-title", has_text=f"nose [{nose.id}]").wait_for()
+    first.locator(".ue-caption", has_text="the nose").wait_for()
+    page.keyboard.press("ArrowUp")  # would move to another cell if JupyterLab saw it
+    first.locator(".ue-title", has_text=f"nose [{nose.id}]").wait_for(state="detached")
+
+    review = explorers.nth(1)
+    review.get_by_role("button", name="Review").click()
+    review.locator(".ue-progress", has_text="0 decided").wait_for()
+    before = review.locator(".ue-text").input_value()
+    review.locator(".ue-text").fill(EDIT)
+    review.get_by_role("button", name="Save edit").click()
+    review.locator(".ue-progress", has_text="1 decided").wait_for()
+
+    with Store(project / "papermill_runs" / "latest" / "review.sqlite", create=False) as store:
+        (saved,) = store.reviews(store.images()[0].image)
+    assert (saved.decision, saved.text, saved.previous) == ("edit", EDIT, before)
+    assert saved.reviewer and saved.time > time.time() - 600
+    review.get_by_role("button", name="‹ Back").click()
+    review.locator(".ue-decision", has_text="you wrote this").wait_for()
+    assert review.locator(".ue-text").input_value() == EDIT
+    assert page.locator(".jp-CodeCell").count() == 11  # no shortcut has added or taken away a cell
+
+
+def test_the_quickstart_runs_from_top_to_bottom(page, address, project):
+    open_notebook(page, address, "00_quickstart.ipynb")
+    run_through(page)
+    folder = project / "papermill_runs" / "latest" / "00_quickstart"
+    assert (folder / "metrics.json").is_file()  # the last cell writes it
+    assert (folder / "captions.jsonl").read_text().count("\n") > 30
+    assert (folder / "captions.png").is_file()
