@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,14 +41,17 @@ class Recipe:
             raise ValueError(f"mask must be none, single or dynamic, not {self.mask!r}")
 
     def settings(self, stage: int, model: str | Path) -> TrainSettings:
-        """The stage's settings: the preset's file, and what the recipe says."""
+        """The stage's settings: the preset's file, and what the recipe says.
+
+        A stage of 0 steps, which is left out, has the file's steps here.
+        """
         given = {
             "model": str(model),
             "mask_tokens": self.mask_tokens,
             "mask_dynamic": self.mask == "dynamic",
             "mask_thumbnail": self.thumbnail,
             "blind": self.mask == "none",
-            "steps": self.steps_1 if stage == 1 else self.steps_2,
+            "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
             "data": self.data,
             "seed": self.seed,
         }
@@ -148,5 +151,5 @@ def _has_steps(recipe: Recipe, stage: int) -> bool:
 def _untrained(recipe: Recipe, folder: Path) -> Path:
     if (folder / "config.json").is_file():
         return folder
-    model, processor = load_start(replace(recipe, steps_1=None).settings(1, recipe.base))
+    model, processor = load_start(recipe.settings(1, recipe.base))
     return export_model(model, processor, folder)
