@@ -89,6 +89,8 @@ def test_only_what_was_drawn_can_be_removed(exploration):
     exploration.remove()
     assert exploration.drawn == [] and exploration.tree.parent(4) == 3
     assert exploration.region_id is None
+    assert exploration.draw([(14, 13), (24, 19)]).id == "drawn 2"  # numbers are not used again
+    exploration.remove()
     exploration.go_to(1)
     exploration.remove()
     assert len(exploration.tree) == 5

@@ -12,6 +12,7 @@ from explorer.speakers import SIZE, Listener, Said, Speaker, nested_image
 from ureca_lib.explorer import RegionExplorer
 from ureca_lib.explorer import explorer as explorer_module
 from ureca_lib.explorer.background import LatestOnly
+from ureca_lib.explorer.captions import Entry
 
 FRONT_END = Path(explorer_module.__file__).parent / "front_end"
 NASTY = '<img src=x onerror="alert(1)"> $x_1$ & "quoted"'
@@ -90,6 +91,29 @@ def test_captioning_waits_for_nobody_and_nobody_for_it():
     explorer.wait(20)
     assert explorer.widget.view["caption"] == "thing 1" and not explorer.widget.view["busy"]
     assert threading.current_thread().name not in explorer.book._captioner.threads
+    explorer.close()
+
+
+def test_the_panel_can_be_used_while_the_listener_thinks():
+    free, begun = threading.Event(), threading.Event()
+
+    class Pondering(Listener):
+        def score(self, image, regions, captions, progress=True):
+            begun.set()
+            assert free.wait(20)
+            return super().score(image, regions, captions, progress)
+
+    explorer = explorer_of(Pondering())
+    assert explorer.widget.view["title"] == "image"
+    explorer.handle({"kind": "click", "x": 28, "y": 28})
+    assert begun.wait(20)
+    explorer.handle({"kind": "step", "to": "up"})
+    assert explorer.widget.view["title"] == "tray [5]"
+    explorer.book.put(1, Entry("edited while somebody listened"))
+    free.set()
+    explorer.wait(20)
+    assert explorer.judged(1) is None  # that was about the caption before
+    assert explorer.widget.view["title"] == "tray [5]" and explorer.widget.view["own"] is not None
     explorer.close()
 
 

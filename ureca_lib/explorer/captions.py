@@ -93,7 +93,9 @@ class CaptionBook:
         self._alike: dict[RegionId, list[RegionId]] = {}
         self._features = features or ColorTextureFeatures()
         self._listened: dict[tuple[str, tuple[RegionId, ...]], np.ndarray] = {}
-        self._lock = threading.RLock()
+        # the captioner is asked by one thread at a time, which may take long; what is known can
+        # be read and changed meanwhile
+        self._asking, self._lock = threading.RLock(), threading.Lock()
 
     @property
     def has_listener(self) -> bool:
@@ -107,7 +109,8 @@ class CaptionBook:
 
     def set_look_alikes(self, look_alikes: Mapping[RegionId, Sequence[RegionId]]) -> None:
         """For each region those it resembles, as somebody has found them before."""
-        self._alike = {region_id: list(ids) for region_id, ids in look_alikes.items()}
+        with self._lock:
+            self._alike = {region_id: list(ids) for region_id, ids in look_alikes.items()}
 
     def known(self, region_id: RegionId) -> Entry | None:
         """A caption if there is one already."""
@@ -128,7 +131,7 @@ class CaptionBook:
 
     def fill(self, tree: MaskTree) -> None:
         """Caption all regions that have no caption yet, together."""
-        with self._lock:
+        with self._asking:
             missing = [region for region in tree.regions if region.id not in self._entries]
             if not missing or self._captioner is None:
                 return
@@ -140,7 +143,8 @@ class CaptionBook:
                 if region.id in wanted:
                     score = getattr(caption, "score", None)
                     unique = getattr(caption, "unique", None)
-                    self._entries[region.id] = Entry(caption.text, score, unique)
+                    with self._lock:  # what a person wrote meanwhile stays
+                        self._entries.setdefault(region.id, Entry(caption.text, score, unique))
 
     def judge(self, region_id: RegionId, tree: MaskTree, most: int = 6) -> Judgement:
         """How well a region's caption picks it out.
@@ -150,7 +154,7 @@ class CaptionBook:
             tree: of all regions.
             most: rivals that are named.
         """
-        with self._lock:
+        with self._asking:
             text = self._entries[region_id].text
             alike = self.look_alikes(tree).get(region_id, [])
             ids = [region.id for region in tree.regions]
@@ -181,7 +185,7 @@ class CaptionBook:
             AttributeError: the captioner cannot score.
         """
         key = (text, tuple(region.id for region in regions))
-        with self._lock:
+        with self._asking:
             if key not in self._listened:
                 scores = self._quiet(self._captioner.score, regions, [text])  # (R, 1)
                 values = np.asarray(scores, np.float64)[:, 0]
@@ -191,17 +195,18 @@ class CaptionBook:
 
     def look_alikes(self, tree: MaskTree) -> dict[RegionId, list[RegionId]]:
         """For each region those it resembles, the most similar first."""
-        with self._lock:
+        with self._asking:
             if any(region.id not in self._alike for region in tree.regions):
                 height, width = self._pixels.shape[:2]
                 image = RegionImage(tree.regions, width, height, self._pixels)
                 vectors = self._features(image, [region.id for region in tree.regions])
                 settings = LookAlikeSettings()
                 found = find_look_alikes(vectors, tree, settings, self._features.threshold)
-                fresh = found.keys() - self._alike.keys()
-                for region_id, others in self._alike.items():
-                    others.extend(one for one in fresh if region_id in found[one])
-                self._alike = found | self._alike
+                with self._lock:
+                    fresh = found.keys() - self._alike.keys()
+                    for region_id, others in self._alike.items():
+                        others.extend(one for one in fresh if region_id in found[one])
+                    self._alike = found | self._alike
             return self._alike
 
     def _clashes(

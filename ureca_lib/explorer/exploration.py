@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -65,6 +66,7 @@ class Exploration:
         self._lock = threading.RLock()
         self._judged: dict[RegionId, Judgement] = {}
         self._drawn: set[RegionId] = set()
+        self._next_drawn = 1
         self._set_tree(build_mask_tree(regions) if tree is None else tree)
 
     @classmethod
@@ -179,10 +181,10 @@ class Exploration:
         if not self.book.can_caption:
             raise ValueError("there is no captioner for regions of your own")
         used = {region.id for region in self.tree.regions}
-        number = 1
-        while f"{DRAWN}{number}" in used:
-            number += 1
+        # a number is not used again: something may still be under way for what had it
+        number = next(n for n in count(self._next_drawn) if f"{DRAWN}{n}" not in used)
         region = drawn_region(f"{DRAWN}{number}", points, self.tree.regions[0].size)
+        self._next_drawn = number + 1
         self._drawn.add(region.id)
         self._rebuild([*self.tree.regions, region])
         self.go_to(region.id)
@@ -206,11 +208,15 @@ class Exploration:
         Raises:
             KeyError: there is no such region, or it has no caption.
         """
-        self.book.fill(self.tree)
-        with self._lock:
-            if region_id not in self._judged:
-                self._judged[region_id] = self.book.judge(region_id, self.tree)
-            return self._judged[region_id]
+        tree = self.tree
+        self.book.fill(tree)
+        found, entry = self.judged(region_id), self.book.known(region_id)
+        if found is None:
+            found = self.book.judge(region_id, tree)
+            with self._lock:  # not if the caption, or a region, has changed meanwhile
+                if tree is self.tree and entry is self.book.known(region_id):
+                    self._judged[region_id] = found
+        return found
 
     def judged(self, region_id: RegionId | None) -> Judgement | None:
         """What `judge` has found out already."""
