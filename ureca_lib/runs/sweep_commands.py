@@ -42,14 +42,17 @@ def sweep(
     except SweepError as error:
         typer.echo(f"ureca: {error}", err=True)
         raise typer.Exit(2) from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed = 0
-    for item in sweeps:
-        root = out or item.path.parent / "sweeps"
-        if dry_run:
-            _list(item, root, keep)
-        else:
-            failed += _execute(item, root, jobs, keep, summary_only)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for item in sweeps:
+            root = out or item.path.parent / "sweeps"
+            if dry_run:
+                _list(item, root, keep)
+            else:
+                failed += _execute(item, root, jobs, keep, summary_only)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if failed:
         raise typer.Exit(1)
 
