@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -179,6 +180,20 @@ def test_tiles_that_hold_the_region_are_bold_and_rows_are_their_shares(image):
     assert np.allclose(shown.images[0].get_array(), expected)
     weights = {t.get_text(): t.get_fontweight() for t in shown.get_yticklabels()}
     assert [name for name, weight in weights.items() if weight == "bold"] == ["2", "whole"]
+
+
+def test_even_attention_looks_even_and_dim(image):
+    found = attention("left box")
+    even = replace(found, image=np.full((2, 4, 6), 0.5 / 24), mask=np.full((2, 7), 0.2 / 7))
+    figure = attention_figure(image.pixels, image[11], even)
+    assert says(figure, "brightest: 3 times what even attention would give")
+    layers = [ax.images[1].get_array() for ax in figure.axes if len(ax.images) == 2]
+    assert len(layers) == 2 and all(np.ptp(layer[..., 3]) < 1e-9 for layer in layers)
+    assert max(layer[..., 3].max() for layer in layers) < 0.6
+    peak = even.image.copy()
+    peak[0, 1, 2] *= 9
+    figure = attention_figure(image.pixels, image[11], replace(even, image=peak))
+    assert says(figure, "brightest: 9 times what even attention would give")
 
 
 def test_words_such_as_of_get_a_picture_only_where_there_is_room(image):

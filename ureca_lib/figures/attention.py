@@ -16,7 +16,7 @@ from ureca_lib.attention import KINDS, CaptionAttention
 from ureca_lib.figures.architecture import KIND_COLOURS
 from ureca_lib.figures.outlines import draw_outline, draw_photo
 from ureca_lib.figures.page import Box, Page, broken, text_width
-from ureca_lib.figures.style import INK, PAGE_WIDTH
+from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH
 from ureca_lib.regions import Region
 
 _ACROSS, _GAP = 5, 0.08  # panels in a row, and inches between them
@@ -24,6 +24,7 @@ _TALLEST = 1.6  # inches of a panel
 _HEAD, _SMALL = 7.5, 6.5  # points
 _CHART = 1.25  # inches, height of the charts
 _BESIDE, _MOST_WORDS = 18, 60  # words that charts side by side have room for, and that any have
+_LEAST_PEAK = 3.0  # times even attention that is as bright as can be, so that little looks little
 _LONGEST = 0.9  # inches of a word under a chart
 _HEAT = colormaps["inferno"]
 _DASHES = (0, (2, 1))
@@ -78,10 +79,12 @@ def _pictures(
     width = (PAGE_WIDTH - (_ACROSS - 1) * _GAP) / _ACROSS
     height = min(_TALLEST, width * image.shape[0] / image.shape[1])
     shown = height * image.shape[1] / image.shape[0]
-    peak = max(float(found.image[chosen].max()), 1e-9)
+    times = _times_even(found)[chosen]
+    brightest = max(float(times.max()), _LEAST_PEAK)
     panels = [("the region", partial(_draw_region, image, region))]
     panels += [
-        (found.words[n], partial(_draw_word, image, region, found.image[n] / peak)) for n in chosen
+        (found.words[n], partial(_draw_word, image, region, heat / brightest))
+        for n, heat in zip(chosen, times, strict=True)
     ]
     bottom = top
     for number, (title, draw) in enumerate(panels):
@@ -93,7 +96,14 @@ def _pictures(
         box = Box(left + (width - shown) / 2, head.bottom + 0.03, shown, height)
         page.picture(box, draw)
         bottom = box.bottom
-    return bottom
+    told = f"dark: no attention; brightest: {brightest:.2g} times what even attention would give"
+    return page.text(0, bottom + 0.04, told, PAGE_WIDTH, _SMALL, color=FAINT).bottom
+
+
+def _times_even(found: CaptionAttention) -> np.ndarray:
+    """(W, rows, columns) attention to each place, as a multiple of what an even one would be."""
+    places = found.image[0].size
+    return found.image * places / np.maximum(found.even[:, 1, None, None], 1e-12)
 
 
 def _draw_region(image: np.ndarray, region: Region, ax: Axes) -> None:
@@ -174,7 +184,9 @@ def _draw_shares(found: CaptionAttention, ax: Axes) -> None:
 def _draw_tiles(found: CaptionAttention, ax: Axes) -> None:
     """Mask tiles down, words across; tiles that hold a part of the region are named in bold."""
     values = (found.mask / np.maximum(found.mask.sum(1, keepdims=True), 1e-12)).T  # (M, W)
-    shown = ax.imshow(100 * values, cmap="viridis", vmin=0, aspect="auto", interpolation="nearest")
+    top = max(float(values.max()), min(1, _LEAST_PEAK / len(values)))
+    style = {"cmap": "viridis", "vmin": 0, "vmax": 100 * top, "interpolation": "nearest"}
+    shown = ax.imshow(100 * values, aspect="auto", **style)
     count = len(values)
     names = [str(number) for number in range(1, count + 1)]
     if count > 1:
