@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 TOKEN = "browser-test"
-START, RUN = 180, 300  # seconds for the server, and for a notebook
+START, RUN = 180, 1200  # seconds at most for the server, and for a notebook
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--no-sandbox",

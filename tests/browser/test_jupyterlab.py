@@ -27,13 +27,6 @@ def address(project, browser):
         yield found
 
 
-def wait_until(true, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not after {seconds} s: {what}"
-        time.sleep(0.2)
-
-
 def click_region(page, explorer, region) -> None:
     """Click well inside a region, as the picture is laid out now."""
     explorer.locator(".ue-picture").scroll_into_view_if_needed()
@@ -44,28 +37,29 @@ def click_region(page, explorer, region) -> None:
     page.mouse.click(x, box["y"] + box["height"] * (row + 0.5) / height)
 
 
-def cells_in_doubt(page) -> list[str]:
-    """Prompts of code cells that have not run or are running, and the names of errors."""
-    prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt").all_text_contents()
-    errors = page.locator("[data-mime-type='application/vnd.jupyter.error']").all_text_contents()
-    waiting = [one for one in prompts if not one.strip("[]: ").isdigit()]
-    return [f"prompt {one!r}" for one in waiting] + errors
-
-
 def run_through(page) -> None:
-    """Run all cells and wait until each has run; an error ends the wait."""
+    """Run all cells and wait until each has run; where they stop before the end, say why."""
+    prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
     run_all(page)
-    in_doubt: list[str] = ["not begun"]
+    deadline = time.monotonic() + RUN
+    while True:
+        states = [one.strip("[]: ") for one in prompts.all_text_contents()]
+        if states and all(state.isdigit() for state in states):
+            break
+        begun, running = any(map(str.isdigit, states)), "*" in states
+        late = time.monotonic() > deadline
+        assert not late and (running or not begun), f"cells: {states}; {complaints(page)}"
+        page.wait_for_timeout(500)
+    failed = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+    assert failed.count() == 0, complaints(page)
 
-    def settled() -> bool:
-        in_doubt[:] = cells_in_doubt(page)
-        return all(not one.startswith("prompt") for one in in_doubt)
 
-    try:
-        wait_until(settled, RUN, "every cell has run")
-    finally:
-        print(in_doubt)
-    assert in_doubt == []
+def complaints(page) -> list[str]:
+    """What the page says that went wrong."""
+    places = (
+        ".jp-Dialog-content, [data-mime-type*='jupyter.std'], [data-mime-type*='jupyter.error']"
+    )
+    return [text[-1500:] for text in page.locator(places).all_text_contents()]
 
 
 def test_a_region_is_clicked_and_a_caption_edited_in_review(page, address, project, samples):
