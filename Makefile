@@ -9,7 +9,8 @@ READY := $(VENV)/.ready
 OUT := papermill_runs/latest
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
 BENCHMARKS := $(filter-out tests/benchmarks/record.py,$(sort $(wildcard tests/benchmarks/*.py)))
-SWEEPS := $(sort $(wildcard papermill_runs/*.yaml))
+SWEEPS := $(filter-out %/reference.yaml,$(sort $(wildcard papermill_runs/*.yaml)))
+BASES := papermill_runs/bases/tiny_width96_depth2 papermill_runs/bases/tiny_width128_depth3
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.lock)
 EXTRAS := dev,offline,openai
 
@@ -74,9 +75,13 @@ tiny-base: $(READY)
 tiny-ureca: $(READY)
 	$(BIN)/ureca train-recipe --base data_samples/tiny_base --out data_samples/tiny_ureca
 
-# every sweep that can be run on a CPU, from the committed base; goes on where it was stopped
-ablations: $(READY)
-	for sweep in $(SWEEPS); do $(BIN)/ureca sweep $$sweep --jobs 2 || exit 1; done
+# every sweep, from the committed base and from two smaller ones; goes on where it was stopped
+ablations: $(READY) $(BASES)
+	$(BIN)/ureca sweep $(SWEEPS) --jobs 2 --keep
+
+papermill_runs/bases/tiny_width%: | $(READY)
+	$(BIN)/ureca train-base --out $@ --width $(firstword $(subst _depth, ,$*)) \
+	  --depth $(lastword $(subst _depth, ,$*))
 
 # every notebook at its full setting, into papermill_runs/reference
 reproduce: $(READY)

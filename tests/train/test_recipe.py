@@ -17,7 +17,7 @@ from ureca_lib.train.recipe import Recipe, report_values, train_recipe
 from ureca_lib.train.recipe_card import publish
 from ureca_lib.train.tokenizer import scene_tokenizer
 
-QUICK = {"steps_1": 2, "steps_2": 2, "data": "scenes:train:4"}
+QUICK = {"steps_1": 5, "steps_2": 5, "data": "scenes:train:4"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_each_stage_changes_its_own_part_and_nothing_else(base, trained):
             assert torch.equal(first[name], value), name
     changed = {name for name in first if not torch.equal(first[name], second[name])}
     assert changed and all("language_model.layers" in name for name in changed)
-    assert trained.stages[0].steps == trained.stages[1].steps == 2
+    assert trained.stages[0].steps == trained.stages[1].steps == 5
 
 
 def test_a_recipe_that_is_done_is_not_trained_again(trained):
