@@ -9,7 +9,9 @@ from pathlib import Path
 from ureca_lib.checkpoints import load_pair
 from ureca_lib.checkpoints.half import save_half
 from ureca_lib.evaluate.exact import ExactReport
+from ureca_lib.evaluate.scores import Score
 from ureca_lib.runs.record import write_json
+from ureca_lib.scenes import SceneSpecification
 from ureca_lib.train.recipe import Trained, measure_model, report_values, stage_values
 
 _CARD = """# Tiny URECA
@@ -72,15 +74,13 @@ def publish(trained: Trained, out: str | Path, data: str, work: str | Path) -> E
 
 
 def _card(trained: Trained, out: Path, data: str, report: ExactReport, parameters: int) -> str:
-    from ureca_lib.scenes import SceneSpecification
-
     stages = [
         f"| stage {number} | {result.steps} steps, {result.seconds / 60:.0f} minutes, "
         f"{result.trained_parameters:,} parameters learnt |"
         for number, result in enumerate(trained.stages, 1)
     ]
     measured = [
-        f"| {name.replace('_', ' ')} | {score.value:.1%} [{score.low:.1%}, {score.high:.1%}] |"
+        f"| {name.replace('_', ' ')} | {_with_interval(score)} |"
         for name, score in report.overall.items()
     ]
     recipe = asdict(trained.recipe)
@@ -93,3 +93,9 @@ def _card(trained: Trained, out: Path, data: str, report: ExactReport, parameter
         out=out,
         **{name: recipe[name] for name in ("base", "mask", "mask_tokens", "seed")},
     )
+
+
+def _with_interval(score: Score) -> str:
+    if score.low is None or score.high is None:  # of a single image
+        return f"{score.value:.1%}"
+    return f"{score.value:.1%} [{score.low:.1%}, {score.high:.1%}]"

@@ -40,5 +40,5 @@ def train_recipe_command(
         typer.echo(f"ureca: {error}", err=True)
         raise typer.Exit(2) from None
     for name, score in report.overall.items():
-        typer.echo(f"{name}: {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]")
+        typer.echo(f"{name}: {score}")
     typer.echo(f"checkpoint: {out}; {work} holds the runs, and may be deleted")
