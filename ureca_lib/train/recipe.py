@@ -73,6 +73,11 @@ class Trained:
     model: Path
     stages: tuple[TrainingResult, ...]
 
+    @property
+    def named(self) -> dict[str, TrainingResult]:
+        """The stages by name, such as "stage 1"."""
+        return {Path(each.folder).name.replace("stage", "stage "): each for each in self.stages}
+
     def measure(self, data: str, out: str | Path, progress: bool = True) -> ExactReport:
         """Caption all regions of some data into a predictions file, and measure it.
 
