@@ -9,7 +9,9 @@ from browser.lab import RUN, copy_project, open_notebook, run_all, serve
 
 from ureca_lib.annotate.store import Store
 from ureca_lib.figures import deepest_point
+from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import load_sa1b
+from ureca_lib.runs import notebook_parameters
 
 pytestmark = pytest.mark.browser
 EDIT = 'the <b>whole</b> cat & "nothing" else'
@@ -62,19 +64,22 @@ def complaints(page) -> list[str]:
     return [text[-1500:] for text in page.locator(places).all_text_contents()]
 
 
-def test_a_region_is_clicked_and_a_caption_edited_in_review(page, address, project, samples):
+def test_a_region_is_clicked_and_a_caption_edited_in_review(page, address, project):
     open_notebook(page, address, "12_explore.ipynb")
     run_through(page)
     explorers = page.locator(".ureca-explorer")
     explorers.nth(1).wait_for()
-    photo = load_sa1b(samples / "photos" / "chelsea.json")
-    nose = next(region for region in photo if region.name == "nose")
+    name = notebook_parameters(project / "notebooks" / "12_explore.ipynb")["photo"].default
+    photo = load_sa1b((project / "notebooks" / name).with_suffix(".json"))
+    part = next(region for region in photo if build_mask_tree(photo).depth(region.id) == 2)
     first = explorers.first
-    click_region(page, first, nose)
-    first.locator(".ue-title", has_text=f"nose [{nose.id}]").wait_for()
-    first.locator(".ue-caption", has_text="the nose").wait_for()
+    click_region(page, first, part)
+    title = first.locator(".ue-title", has_text=f"{part.name} [{part.id}]")
+    title.wait_for()
+    first.locator(".ue-caption:not(.ue-empty)", has_text=part.name).wait_for()
+    first.locator(".ue-verdict", has_text="nique").wait_for()
     page.keyboard.press("ArrowUp")  # would move to another cell if JupyterLab saw it
-    first.locator(".ue-title", has_text=f"nose [{nose.id}]").wait_for(state="detached")
+    title.wait_for(state="detached")
 
     review = explorers.nth(1)
     review.get_by_role("button", name="Review").click()

@@ -10,7 +10,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.explorer.captioners import AttributeCaptioner, Captioner, load_captioner
-from ureca_lib.explorer.captions import CaptionBook, Entry
+from ureca_lib.explorer.captions import CaptionBook, Entry, Judgement, Rival
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.processor import UrecaProcessor
 
@@ -93,6 +93,27 @@ def test_equal_and_nearly_equal_captions_are_flagged_without_a_listener():
     assert [(r.region_id, r.clash) for r in book.judge(1, TREE).rivals] == [(2, "nearly the same")]
     # equal captions clash whatever the regions look like
     assert ("same", 3) in [(r.clash, r.region_id) for r in book.judge(4, TREE).rivals]
+
+
+def rival(probability=None, clash="") -> Rival:
+    return Rival(2, True, probability, clash)
+
+
+@pytest.mark.parametrize(
+    ("own", "rivals", "unique"),
+    [
+        (0.6, [rival(0.4)], True),
+        (0.4, [rival(0.5), rival(0.1)], False),
+        (0.5, [rival(0.5)], False),  # nobody could choose
+        (0.6, [rival(0.1, "same")], False),
+        (0.6, [rival(0.1, "nearly the same")], True),  # the listener can tell them apart
+        (None, [rival(), rival()], True),
+        (None, [rival(), rival(clash="nearly the same")], False),
+        (None, [], True),
+    ],
+)
+def test_a_caption_is_unique_if_it_picks_out_its_region(own, rivals, unique):
+    assert Judgement(own, tuple(rivals)).unique is unique
 
 
 def test_an_empty_caption_is_not_listened_to():

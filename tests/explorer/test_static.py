@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
-from explorer.speakers import Listener, Speaker, nested_image
+from annotate.drawn import image_of, rectangle
+from explorer.speakers import SIZE, Listener, Speaker, nested_image
 from matplotlib import pyplot as plt
 from PIL import Image
 
@@ -50,6 +52,15 @@ def test_the_target_and_its_rivals_are_outlined_and_numbered():
     assert {"#FFD700", "#E69F00"} <= colours
     assert [text.get_text() for text in figure.axes[0].texts] == ["1"]
     assert "same" in texts(figure) and "✗ Not unique" in texts(figure)
+
+
+def test_numbers_of_rivals_on_the_same_place_stand_apart():
+    masks = [rectangle(SIZE, 10, 10, 40, 30) for _ in range(3)]
+    image = image_of(masks, ["box", "box", "box"])
+    made = RegionExplorer(image.pixels, image.regions, Speaker({1: "a", 2: "a", 3: "a"}))
+    places = [text.get_position() for text in made.figure(1).axes[0].texts]
+    assert len(places) == 2
+    assert np.linalg.norm(np.subtract(*places)) > 3
 
 
 def test_without_a_region_all_are_shown():

@@ -68,6 +68,20 @@ class Judgement:
     probability: float | None
     rivals: tuple[Rival, ...]
 
+    @property
+    def unique(self) -> bool:
+        """Whether the caption picks out its region.
+
+        No other region has the same one; and a listener picks its own region before all others
+        or, without a listener, no look-alike's caption is nearly the same.
+        """
+        if self.probability is None:
+            return not any(rival.clash for rival in self.rivals)
+        return all(
+            rival.clash != "same" and (rival.probability or 0.0) < self.probability
+            for rival in self.rivals
+        )
+
 
 class CaptionBook:
     """Captions of one image's regions, made when they are first asked for and then kept.

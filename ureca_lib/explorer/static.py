@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib import patheffects
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _SIDE = 1200  # pixels of the photo's longer side in the figure
 _LETTERS = 50  # of a line of text in the right half
 _LINE = 0.148  # inches from one line of text to the next
+_NUMBERS = 25  # of them fit side by side along the photo
 _RIVAL = PALETTE[4]
 
 
@@ -73,14 +75,27 @@ def _draw_regions(ax: Axes, state: Exploration, region_id: RegionId | None) -> N
     if region_id is None:
         return
     judgement = state.judged(region_id)
+    taken: list[np.ndarray] = []
     for number, rival in enumerate(judgement.rivals if judgement else (), 1):
         region = state.tree[rival.region_id]
         _outline(ax, region, _RIVAL, 1.2)
-        x, y, columns, _ = region.pixel_box
+        place = _free_place(region, taken)
+        taken.append(place)
         style = {"boxstyle": "circle,pad=0.15", "facecolor": _RIVAL, "edgecolor": "black"}
-        ax.text(x + columns / 2, y, str(number), fontsize=6, ha="center", va="center",
+        ax.text(*place, str(number), fontsize=6, ha="center", va="center",
                 bbox=style | {"linewidth": 0.5}, color="black", clip_on=True)  # fmt: skip
     _outline(ax, state.tree[region_id], TARGET_COLOUR, 2.0)
+
+
+def _free_place(region: Region, taken: Sequence[np.ndarray]) -> np.ndarray:
+    """(x, y) on a region's outline where there is room for a number beside those that stand."""
+    ring = max(outline_rings(region), key=len)
+    candidates = ring[np.linspace(0, len(ring) - 1, 13).astype(int)]
+    if not taken:
+        return candidates[0]
+    gaps = np.linalg.norm(candidates[:, None] - np.array(taken), axis=2).min(1)  # (places,)
+    free = np.flatnonzero(gaps > max(region.size) / _NUMBERS)
+    return candidates[free[0] if len(free) else gaps.argmax()]
 
 
 def _outline(ax: Axes, region: Region, colour: str, width: float, alpha: float = 1.0) -> None:

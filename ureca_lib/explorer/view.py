@@ -60,13 +60,12 @@ def verdict(entry: Entry | None, judgement: Judgement | None) -> dict[str, str]:
         return {"kind": "bad", "text": f"Not unique: {regions} has the same caption"}
     chance = judgement.probability
     if chance is not None:
-        better = [r for r in judgement.rivals if (r.probability or 0.0) >= chance]
-        if better:
+        if not judgement.unique:
             return {"kind": "bad", "text": "Not unique: a listener rather picks another region"}
         return {"kind": "good", "text": f"Unique: a listener picks it with {100 * chance:.0f}%"}
     if entry.unique is False:
         return {"kind": "bad", "text": "Not unique, says its writer"}
-    if any(rival.clash for rival in judgement.rivals):
+    if not judgement.unique:
         return {"kind": "bad", "text": "Nearly the same as a look-alike's caption"}
     told = "fits no other region" if entry.unique else "no other region's caption reads the same"
     return {"kind": "good", "text": f"Unique: {told}"}
