@@ -26,6 +26,8 @@ def main() -> int:
     Returns:
         The exit status: done, failed (the record tells why), or running in another process.
     """
+    # a shell's background job starts with the signal ignored, and so do its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     job = json.loads(sys.stdin.readline())
     lock = FileLock(job["lock"], thread_local=False)
     try:
