@@ -40,6 +40,7 @@ class RegionExplorer(Exploration):
             )
             self._widget.on_msg(lambda _, content, buffers: self.handle(content))
             self._outlined: list[RegionId] = []
+            self._paths: dict[RegionId, str] = {}
             self.changed()
         return self._widget
 
@@ -49,7 +50,10 @@ class RegionExplorer(Exploration):
             return
         if self._outlined != self.order:
             self._outlined = list(self.order)
-            self._widget.outlines = [outline_path(self.tree[one]) for one in self.order]
+            for one in self.order:  # a region that was drawn leaves the others as they are
+                if one not in self._paths:
+                    self._paths[one] = outline_path(self.tree[one])
+            self._widget.outlines = [self._paths[one] for one in self.order]
         region_id = self.region_id
         if region_id is None or self.judged(region_id):
             self._show()
