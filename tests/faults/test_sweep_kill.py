@@ -36,7 +36,9 @@ def start(sweep, tmp_path):
 
     def begin(*options: str) -> subprocess.Popen:
         words = ["sweep", str(sweep.path), "--out", str(tmp_path / "out"), "--keep", *options]
-        code = f"from ureca_lib.cli import app; app({words!r})"
+        # as from a terminal: a shell's background job starts with interrupts ignored
+        code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        code += f"from ureca_lib.cli import app; app({words!r})"
         command = [sys.executable, "-c", code]
         path = {"PYTHONPATH": str(Path(__file__).parents[2])}
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
