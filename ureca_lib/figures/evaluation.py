@@ -18,8 +18,9 @@ from ureca_lib.evaluate.scores import Score
 from ureca_lib.evaluate.tables import PERCENT
 from ureca_lib.figures.compared import compared_regions
 from ureca_lib.figures.comparison import ComparedRegion
-from ureca_lib.figures.style import FAINT, PAGE_WIDTH, PALETTE, wrapped
+from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH, PALETTE, wrapped
 
+_COLOURS = (*PALETTE[:6], INK, FAINT)  # without yellow, which is hard to see as a thin line
 _MARKERS = "osD^vP*X"  # systems are told apart by shape too
 _PANELS = 4  # in a row
 _LABEL, _TICK = 8, 7  # points
@@ -178,7 +179,7 @@ def _panel(
 
 
 def _style(number: int) -> dict[str, Any]:
-    mark, colour = _MARKERS[number % len(_MARKERS)], PALETTE[number % len(PALETTE)]
+    mark, colour = _MARKERS[number % len(_MARKERS)], _COLOURS[number % len(_COLOURS)]
     return {"marker": mark, "color": colour, "markersize": 4}
 
 
