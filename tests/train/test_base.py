@@ -129,22 +129,22 @@ def test_the_learning_rate_rises_and_falls_twice(shards, tmp_path):
     settings = BaseSettings(steps=1000, patch_steps=300, warmup_steps=50)
     each = BaseRun(0, settings, tmp_path, *shards)
     rates = [each.learning_rate(step) for step in range(1000)]
-    assert math.isclose(max(rates), settings.learning_rate, rel_tol=0.02)
+    # the first cosine has begun to fall by the end of its warm-up
+    assert math.isclose(max(rates[:300]), settings.patch_learning_rate, rel_tol=0.05)
+    assert math.isclose(max(rates[300:]), settings.learning_rate, rel_tol=0.02)
     falls = np.diff(rates) < 0
     assert not falls[:49].any() and falls[50:299].all()
     assert not falls[300:349].any() and falls[350:].all()
     assert rates[-1] < 0.02 * settings.learning_rate
 
 
-def test_training_learns_to_look_and_validation_is_greedy_decoding(shards, tmp_path):
+def test_training_learns_and_validation_is_greedy_decoding(shards, tmp_path):
     settings = BaseSettings(**{**vars(SMALL), "steps": 40, "patch_steps": 10, "warmup_steps": 5})
     each = BaseRun(0, settings, tmp_path, *shards)
     each.train()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < 0.8 * losses[0]
-    looks = [row["look_loss"] for row in rows if "loss" in row]
-    assert looks[-1] < looks[0]
     each.model.eval()
     scene = each.held_out[0]
     batch = each.batches.batch([scene]).grouped
@@ -162,6 +162,15 @@ def test_training_learns_to_look_and_validation_is_greedy_decoding(shards, tmp_p
         )[0, len(prompt) :]
         same = len(generated) == len(wanted) and bool((generated == wanted).all())
         assert same == bool(output.correct[i])
+
+
+def test_the_look_loss_moves_attention_onto_the_box(shards, tmp_path):
+    changes = {"steps": 40, "patch_steps": 0, "warmup_steps": 5, "aid_weight": 1.0}
+    settings = BaseSettings(**{**vars(SMALL), **changes, "look_weight": 5.0})
+    BaseRun(0, settings, tmp_path, *shards).train()
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    looks = [row["look_loss"] for row in rows]
+    assert looks[-1] < 0.9 * looks[0]
 
 
 def test_the_base_that_is_written_is_an_internvl_without_masks(shards, tmp_path):
