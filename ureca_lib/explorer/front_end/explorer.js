@@ -41,6 +41,7 @@ class Picture {
     const [height, width] = model.get("size");
     this.size = { width, height };
     this.root = svg("svg", { class: "ue-picture", tabindex: 0, role: "img" });
+    this.root.setAttribute("preserveAspectRatio", "xMinYMin");
     this.root.setAttribute("aria-label", "the photo; arrow keys walk through its regions");
     this.url = URL.createObjectURL(new Blob([model.get("photo")], { type: "image/jpeg" }));
     const photo = svg("image", { href: this.url, width, height, preserveAspectRatio: "none" });
