@@ -83,14 +83,14 @@ def test_scores_of_many_systems_can_be_read():
             name: score(number / 9, number / 10, number / 8, name, "Recall at 1 among look-alikes")
             for name in names
         }
-        for number in range(8)
+        for number in range(9)
     }
     figure = scores_figure(systems, names)
     found = legibility(figure)
     assert found.good, found
     assert sum(ax.axison for ax in figure.axes) == 7
     marks = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
-    assert len({(line.get_marker(), line.get_color()) for line in marks}) == 8
+    assert len({(line.get_marker(), line.get_color()) for line in marks}) == 9
 
 
 def test_scores_by_size_are_joined_in_the_order_of_the_sizes():

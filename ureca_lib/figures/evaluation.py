@@ -21,7 +21,7 @@ from ureca_lib.figures.comparison import ComparedRegion
 from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH, PALETTE, wrapped
 
 _COLOURS = (*PALETTE[:6], INK, FAINT)  # without yellow, which is hard to see as a thin line
-_MARKERS = "osD^vP*X"  # systems are told apart by shape too
+_MARKERS = "osD^vP*Xh"  # systems are told apart by shape too
 _PANELS = 4  # in a row
 _LABEL, _TICK = 8, 7  # points
 _LINE, _BETWEEN = 0.125, 0.07  # inches of a line of a system's name, and to the next name
