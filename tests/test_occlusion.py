@@ -33,7 +33,8 @@ def test_a_prompt_holds_every_token_in_its_order(model, place):
     assert kinds == ["text", *visual, "text", "text"]
     ids = prompt_ids(model.config, kinds)
     assert ids.shape == (1, len(kinds))
-    for kind, token in (("mask", model.config.mask_token_id), ("image", model.config.image_token_id)):
+    for kind in ("mask", "image"):
+        token = getattr(model.config, f"{kind}_token_id")
         assert [number == token for number in ids[0].tolist()] == [k == kind for k in kinds]
 
 
