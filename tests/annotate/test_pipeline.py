@@ -511,7 +511,9 @@ def test_two_runs_at_once_share_the_work(tmp_path, request):
 
 def test_an_interrupt_keeps_what_is_in_flight(folder, tmp_path, expected):
     code = (
-        "import sys; from pathlib import Path\n"
+        "import signal, sys; from pathlib import Path\n"
+        # as from a terminal: a shell's background job starts with interrupts ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from fake_annotators import FakeAnnotator\n"
         "from ureca_lib.annotate.pipeline import annotate_images\n"
         "from ureca_lib.annotate.settings import PipelineSettings, ViewSettings\n"
