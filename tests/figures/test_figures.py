@@ -49,13 +49,30 @@ def test_one_panel_a_level_with_the_number_of_its_regions(coffee):
 def test_every_caption_is_under_its_region(coffee):
     texts = {region.id: f"caption {region.id}" for region in coffee}
     figure = caption_figure(coffee, texts, ids=[1, 20, 30])
-    assert texts_of(figure) == ["caption 1", "caption 20", "caption 30"]
-    for ax, region_id in zip(figure.axes, (1, 20, 30), strict=False):
+    pictures = [ax for ax in figure.axes if ax.images]
+    written = {t.get_text(): t for ax in figure.axes for t in ax.texts}
+    assert list(written) == ["caption 1", "caption 20", "caption 30"]
+    for ax, region_id in zip(pictures, (1, 20, 30), strict=True):
+        middle, line = written[f"caption {region_id}"].get_position()
+        place = ax.get_position(original=True)
+        height = figure.get_figheight() * (1 - place.y0)  # inches from the top, as texts have it
+        assert place.x0 < middle / figure.get_figwidth() < place.x1
+        assert height < line < height + 0.3
         x, y, columns, rows = coffee[region_id].pixel_box
         left, right = ax.get_xlim()
         bottom, top = ax.get_ylim()
         assert left <= x and x + columns - 1 <= right
         assert top <= y and y + rows - 1 <= bottom
+
+
+def test_other_captions_stand_under_the_first_and_a_row_is_as_high_as_its_longest(coffee):
+    texts, long = {1: "one", 20: "two", 30: "three"}, "many words " * 40
+    short = caption_figure(coffee, texts, columns=2)
+    figure = caption_figure(coffee, texts, columns=2, others={"base": {20: long}})
+    lines = texts_of(figure)
+    assert lines[:2] == ["one", "base: -"] and lines[2:4][0] == "two"
+    assert " ".join(lines[3 : lines.index("three")]) == f"base: {long}".strip()
+    assert figure.get_figheight() > short.get_figheight() + 1
 
 
 def test_the_tree_figure_names_every_region(coffee):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib import patheffects
@@ -12,11 +13,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ureca_lib.figures.outlines import deepest_point
-from ureca_lib.figures.style import PAGE_WIDTH, PALETTE, TARGET_COLOUR, wrapped
+from ureca_lib.figures.page import Box, Page
+from ureca_lib.figures.style import PAGE_WIDTH, PALETTE, TARGET_COLOUR
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import Region, RegionImage
 
 _HALO = [patheffects.withStroke(linewidth=2, foreground="black")]
+_GAP = 0.1  # inches between panels
 
 
 def draw_regions(
@@ -105,17 +108,24 @@ def caption_figure(
     """
     chosen = list(captions) if ids is None else list(ids)
     columns = max(1, min(columns, len(chosen)))
-    below = {region_id: wrapped(captions[region_id], int(112 / columns)) for region_id in chosen}
-    for name, texts in (others or {}).items():
-        for region_id in chosen:
-            line = f"{name}: {texts.get(region_id, '-')}"
-            below[region_id] += "\n" + wrapped(line, int(112 / columns))
-    lines = max((text.count("\n") + 1 for text in below.values()), default=1)
-    figure, axes = _grid(len(chosen), columns, 1.0, below=0.12 + 0.125 * lines)
-    for ax, (region_id, text) in zip(axes, below.items(), strict=True):
-        draw_target(ax, regions.pixels, regions[region_id])
-        ax.text(0.5, -0.03, text, transform=ax.transAxes, ha="center", va="top", fontsize=7)
-    return figure
+    page, side, top = Page(), (PAGE_WIDTH - (columns - 1) * _GAP) / columns, 0.0
+    for first in range(0, len(chosen), columns):  # a row is as high as its own captions need
+        bottom = top
+        for place, region_id in enumerate(chosen[first : first + columns]):
+            told = [f"{name}: {said.get(region_id, '-')}" for name, said in (others or {}).items()]
+            view = partial(_panel, regions.pixels, regions[region_id])
+            box = page.picture(Box(place * (side + _GAP), top, side, side), view)
+            for text in (captions[region_id], *told):
+                box = page.text(box.left, box.bottom + 0.04, text, side, align="center")
+            bottom = max(bottom, box.bottom)
+        top = bottom + _GAP
+    return page.figure()
+
+
+def _panel(image: np.ndarray, region: Region, ax: Axes) -> None:
+    draw_target(ax, image, region)
+    ax.set_anchor("S")  # a wide view stands on its caption
+    ax.axis("off")
 
 
 def draw_target(ax: Axes, image: np.ndarray, region: Region, context: float = 0.6) -> None:
@@ -160,16 +170,14 @@ def tree_figure(regions: RegionImage, tree: MaskTree) -> Figure:
     return figure
 
 
-def _grid(
-    count: int, columns: int, aspect: float, below: float = 0.25
-) -> tuple[Figure, list[Axes]]:
-    """Panels of one width, `aspect` high, with `below` inches for text under each."""
+def _grid(count: int, columns: int, aspect: float) -> tuple[Figure, list[Axes]]:
+    """Panels of one width, `aspect` high, with room for a title over each."""
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
-    width = PAGE_WIDTH / columns
-    size = (PAGE_WIDTH, rows * (width * aspect + below))
+    width, title = PAGE_WIDTH / columns, 0.25
+    size = (PAGE_WIDTH, rows * (width * aspect + title))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    figure.subplots_adjust(0.01, 0.02, 0.99, 0.97, wspace=0.04, hspace=below / (width * aspect))
+    figure.subplots_adjust(0.01, 0.02, 0.99, 0.97, wspace=0.04, hspace=title / (width * aspect))
     flat = list(axes.flat)
     for ax in flat:
         ax.axis("off")
