@@ -74,6 +74,10 @@ def test_a_shard_holds_what_the_scene_holds(shards):
         assert torch.equal(arrays.tiles.float(), tiles.float())
         assert arrays.captions == [scene.captions[region.id] for region in scene.regions]
         assert all("<box>" in question for question in arrays.questions)
+        parents = [scene.description[region.id].parent for region in scene.regions]
+        ids = [region.id for region in scene.regions]
+        named = [ids[place] if place >= 0 else None for place in arrays.parents]
+        assert named == parents
         assert arrays.kinds == [facts.kind for facts in scene.description.children(None)]
 
 
@@ -126,7 +130,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(shards, tmp_path):
 
 
 def test_the_learning_rate_rises_and_falls_twice(shards, tmp_path):
-    settings = BaseSettings(steps=1000, patch_steps=300, warmup_steps=50)
+    settings = BaseSettings(steps=1000, patch_steps=300, restart=0, warmup_steps=50)
     each = BaseRun(0, settings, tmp_path, *shards)
     rates = [each.learning_rate(step) for step in range(1000)]
     # the first cosine has begun to fall by the end of its warm-up
@@ -136,6 +140,17 @@ def test_the_learning_rate_rises_and_falls_twice(shards, tmp_path):
     assert not falls[:49].any() and falls[50:299].all()
     assert not falls[300:349].any() and falls[350:].all()
     assert rates[-1] < 0.02 * settings.learning_rate
+
+
+def test_a_second_cosine_starts_where_the_settings_say(shards, tmp_path):
+    settings = BaseSettings(steps=1000, patch_steps=0, restart=400, warmup_steps=50)
+    each = BaseRun(0, settings, tmp_path, *shards)
+    rates = [each.learning_rate(step) for step in range(1000)]
+    assert math.isclose(max(rates[:400]), settings.learning_rate, rel_tol=0.05)
+    assert math.isclose(max(rates[400:]), settings.restart_learning_rate, rel_tol=0.05)
+    assert rates[399] < 0.02 * settings.learning_rate and rates[400] < rates[449] > rates[999]
+    once = BaseRun(0, BaseSettings(**{**vars(settings), "restart": 0}), tmp_path, *shards)
+    assert once.learning_rate(500) > 0.4 * settings.learning_rate
 
 
 def test_training_learns_and_validation_is_greedy_decoding(shards, tmp_path):

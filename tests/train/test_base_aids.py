@@ -12,6 +12,9 @@ from ureca_lib.tiling import tile_masks
 from ureca_lib.train.base_aids import (
     LOOKING,
     NEARLY,
+    OWN,
+    PARENT,
+    WHOLE,
     Watch,
     inside,
     look_loss,
@@ -59,20 +62,43 @@ def test_a_box_within_one_token_is_in_that_token_of_tiles_and_thumbnail():
     assert 0 < NEARLY < 1
 
 
+def test_no_token_is_in_a_box_that_is_not_there():
+    assert not inside(token_extents((3, 2), 4)[None], torch.zeros(1, 4)).any()
+
+
 def test_looking_at_the_box_costs_nothing_and_looking_away_costs():
-    wanted = torch.zeros(2, 8, dtype=torch.bool)
-    wanted[:, 3:5] = True
+    wanted = torch.zeros(3, 2, 8, dtype=torch.bool)
+    wanted[:, :, 3:5] = True
     asking = torch.zeros(2, 5, dtype=torch.bool)
     asking[:, 2:] = True
     right, wrong = torch.zeros(2, 4, 5, 12), torch.zeros(2, 4, 5, 12)
     right[..., 1 + 3 : 1 + 5] = 0.5
     wrong[..., 0] = 1.0
-    layers = {layer for layer, _ in LOOKING}
+    layers = {layer for layer, *_ in LOOKING}
     assert look_loss(dict.fromkeys(layers, right), 1, wanted, asking) < 1e-4
     assert look_loss(dict.fromkeys(layers, wrong), 1, wanted, asking) > 10
     idle = right.clone()
     idle[:, :, :2] = wrong[:, :, :2]  # positions that do not look are not judged
     assert look_loss(dict.fromkeys(layers, idle), 1, wanted, asking) < 1e-4
+
+
+@pytest.mark.parametrize("kind", [OWN, PARENT, WHOLE])
+def test_each_head_is_judged_by_its_own_box_and_only_where_there_is_one(kind):
+    wanted = torch.zeros(3, 2, 8, dtype=torch.bool)
+    wanted[OWN, :, 1] = wanted[PARENT, 0, 2] = wanted[WHOLE, 0, 3] = True  # region 1 is no part
+    asking = torch.ones(2, 5, dtype=torch.bool)
+    given = {layer: torch.zeros(2, 4, 5, 12) for layer, *_ in LOOKING}
+    for layer, head, box in LOOKING:
+        given[layer][:, head, :, 1 + (OWN, PARENT, WHOLE).index(box)] = 1.0
+    assert look_loss(given, 0, wanted, asking) < 1e-4
+    for layer, head, box in LOOKING:
+        if box == kind:
+            given[layer][1, head] = 0.0  # the region without a parent looks elsewhere
+    assert (look_loss(given, 0, wanted, asking) < 1e-4) == (kind != OWN)
+    for layer, head, box in LOOKING:
+        if box == kind:
+            given[layer][0, head] = 0.0
+    assert look_loss(given, 0, wanted, asking) > 1
 
 
 def test_things_weigh_more_than_backgrounds():
@@ -98,17 +124,21 @@ def test_a_patch_is_told_right_when_all_its_labels_are():
     assert seen_loss(logits, label) > 10
 
 
-def test_boxes_and_who_looks_come_from_the_ids():
+def test_boxes_come_from_the_questions_and_who_looks_from_the_ids():
     scene = generate_scene(2)
     tiles, patches = scene_arrays(scene)
     question = "<image>\n<box> 0 32 63 127 </box>\nDescribe this region in the image."
-    arrays = SceneArrays(tiles, patches, [question] * 2, ["the cat", "the sky"], ["sky"], (3, 2))
+    ear = "<image>\n<box> 0 32 31 63 </box>\nDescribe this region in the image."
+    told = [question, ear, ear], ["the cat", "the ear of the cat", "the tip of the ear of the cat"]
+    arrays = SceneArrays(tiles, patches, *told, ["cat"], (3, 2), [-1, 0, 1])
     batches = BaseBatches(scene_tokenizer(), 16)
     import numpy as np
 
-    batch = batches.batch([arrays], 2, np.random.default_rng(0))
-    assert batch.boxes[0].tolist() == [0.0, 0.25, 0.5, 1.0]
-    assert batch.boxes[2].tolist() == [0, 0, 0, 0] and not batch.asking[2].any()
+    own, parent, whole = batches.batch([arrays]).boxes.tolist()
+    cat, ear, none = [0.0, 0.25, 0.5, 1.0], [0.0, 0.25, 0.25, 0.5], [0.0, 0.0, 0.0, 0.0]
+    assert (own, parent, whole) == ([cat, ear, ear], [none, cat, ear], [none, cat, cat])
+    batch = batches.batch([arrays], 3, np.random.default_rng(0))
+    assert not batch.boxes[:, 3].any() and not batch.asking[3].any()  # the scene as a whole
     ids = batch.grouped.region_ids[0]
     words = batches.tokenizer.convert_ids_to_tokens(ids)
     assert batch.asking[0].nonzero()[0].item() == words.index("</box>")

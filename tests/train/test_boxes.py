@@ -12,7 +12,7 @@ from ureca_lib.presets import get_preset, preset_config
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import Region
 from ureca_lib.scenes import generate_scene, resolve
-from ureca_lib.train.boxes import BOX_BINS, NUMBERS, box_question, box_text
+from ureca_lib.train.boxes import BOX_BINS, NUMBERS, box_question, box_text, told_box
 from ureca_lib.train.tokenizer import scene_tokenizer
 
 
@@ -31,6 +31,19 @@ def test_a_box_is_in_the_bins_of_its_outermost_pixels(width, height, data):
     for number, edge, centre in zip(map(int, numbers), edges, centres, strict=True):
         assert edge[number] - 1e-9 <= centre <= edge[number + 1] + 1e-9
     assert (mark, end) == ("<box>", "</box>") and set(numbers) <= set(NUMBERS)
+
+    left, top, right, bottom = told_box(box_text((x, y, w, h), (height, width)))
+    assert left * width <= x + 0.5 and x + w - 0.5 <= right * width + 1e-9
+    assert top * height <= y + 0.5 and y + h - 0.5 <= bottom * height + 1e-9
+    assert (right - left) * BOX_BINS == numbers_apart(numbers[0], numbers[2])
+
+
+def numbers_apart(first: str, last: str) -> int:
+    return int(last) - int(first) + 1
+
+
+def test_a_text_without_a_box_tells_none():
+    assert told_box("Describe the image.") is None and told_box("<box> 1 2 3 </box>") is None
 
 
 def test_a_region_is_told_by_its_pixels_and_not_by_a_stated_box():

@@ -21,7 +21,17 @@ BACKGROUND_WEIGHT = 0.05  # nine patches in ten are sky, grass, wall and the lik
 MIXED_WEIGHT = 0.3  # of a background's patch that something else is seen in, too
 PLACES = 24  # bins of the image's width, and of its height
 MERGED = 2  # a token is a square of 2 x 2 patches
-LOOKING = ((1, 0), (1, 1), (2, 0), (2, 1))  # layers and heads that are taught where to look
+OWN, PARENT, WHOLE = range(3)  # boxes that are looked at: the region's, its parent's, the object's
+# layers and heads that are taught where to look: which of twins a part is shows in its whole only
+LOOKING = (
+    (1, 0, OWN),
+    (1, 1, OWN),
+    (2, 0, OWN),
+    (2, 1, OWN),
+    (2, 2, PARENT),
+    (3, 0, PARENT),
+    (3, 1, WHOLE),
+)
 WATCHED_LAYER = 0  # whose image tokens are taught what and where they are
 NEARLY = 0.3  # share of the most overlap with a box from which a token counts as in it
 
@@ -131,32 +141,35 @@ def inside(extents: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
 
     Args:
         extents: (R, tokens, 4) of the region's image.
-        boxes: (R, 4), left, top, right, bottom in shares of the image.
+        boxes: (R, 4), left, top, right, bottom in shares of the image; one without an area lies
+            on none.
     """
     low = torch.maximum(extents[..., :2], boxes[:, None, :2])
     high = torch.minimum(extents[..., 2:], boxes[:, None, 2:])
     overlap = (high - low).clamp(min=0).prod(-1)  # (R, tokens, 2) -> (R, tokens)
-    return overlap > NEARLY * overlap.amax(1, keepdim=True)
+    return overlap > NEARLY * overlap.amax(1, keepdim=True)  # of no area: 0 > 0
 
 
 def look_loss(
     attentions: dict[int, torch.Tensor], first: int, wanted: torch.Tensor, asking: torch.Tensor
 ) -> torch.Tensor:
-    """How little attention of the taught heads falls on the box.
+    """How little attention of the taught heads falls on the boxes that each is to look at.
 
     Args:
         attentions: by layer, (R, heads, L, P + L).
         first: place of the first image token among the keys.
-        wanted: (R, tokens) bool, see `inside`.
+        wanted: (3, R, tokens) bool, of the region's own box, its parent's and its object's, see
+            `inside`; a region that has none of a kind is not judged by it.
         asking: (R, L) bool, the positions that look: those after the box.
     """
     losses = []
-    for layer, head in LOOKING:
-        if layer not in attentions:  # of a model of two layers
+    for layer, head, kind in LOOKING:
+        judged = asking & wanted[kind].any(1, keepdim=True)  # (R, L)
+        if layer not in attentions or not judged.any():  # of a model of two layers; no parts
             continue
-        given = attentions[layer][:, head, :, first : first + wanted.shape[1]].float()
-        mass = (given * wanted[:, None]).sum(-1)  # (R, L, tokens) -> (R, L)
-        losses.append(-(mass[asking] + 1e-6).log().mean())
+        given = attentions[layer][:, head, :, first : first + wanted.shape[2]].float()
+        mass = (given * wanted[kind][:, None]).sum(-1)  # (R, L, tokens) -> (R, L)
+        losses.append(-(mass[judged] + 1e-6).log().mean())
     return torch.stack(losses).mean()
 
 
@@ -177,7 +190,7 @@ class Watch:
         """Watch while the context lasts."""
         layers = language_model.layers
         hooks = [layers[WATCHED_LAYER].register_forward_hook(self._see_tokens)]
-        for layer in {layer for layer, _ in LOOKING if layer < len(layers)}:
+        for layer in {layer for layer, *_ in LOOKING if layer < len(layers)}:
             hook = layers[layer].self_attn.register_forward_hook
             hooks.append(hook(lambda *seen, layer=layer: self._see_attention(layer, seen[-1][1])))
         try:

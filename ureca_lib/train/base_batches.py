@@ -11,11 +11,12 @@ from transformers import PreTrainedTokenizerBase
 from ureca_lib.conversation import Conversation, expand
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
 from ureca_lib.train.base_aids import token_extents
-from ureca_lib.train.boxes import BOX_BINS, BOX_MARKS, NUMBERS, SCENE_QUESTION
+from ureca_lib.train.boxes import BOX_MARKS, SCENE_QUESTION, told_box
 from ureca_lib.train.grouped import GroupedBatch, pad_rows, split_prompt
 from ureca_lib.train.scene_shards import SceneArrays
 
 MAX_GAP = 120  # free positions between image and region: 7 tiles of 16 mask tokens fit in
+_NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class BaseBatch:
         grouped: see `GroupedBatch`.
         patches: (T, patches, 6) uint8, labels of the tiles' patches.
         extents: (B, tokens, 4), see `token_extents`.
-        boxes: (R, 4) in shares of the image, left, top, right, bottom; zeros where there is none.
+        boxes: (3, R, 4) in shares of the image, left, top, right, bottom: the region's own, its
+            parent's, and that of the object it is part of; zeros where there is none.
         asking: (R, L) bool, positions after the box; none where there is none.
     """
 
@@ -65,13 +67,14 @@ class BaseBatches:
                 by default all regions, and nothing else.
             random: where regions, and the gaps before them, are drawn from.
         """
-        heads, rows, image_of = [], [], []
+        heads, rows, image_of, boxes = [], [], [], []
         for i, scene in enumerate(scenes):
-            turns = self._turns(scene, regions, random)
-            parts = [self._split(*turn, len(scene.tiles)) for turn in turns]
+            places = self._places(scene, regions, random)
+            parts = [self._split(*_turn(scene, place), len(scene.tiles)) for place in places]
             heads.append(parts[0][0])
             rows += [part[1:] for part in parts]
             image_of += [i] * len(parts)
+            boxes += [_boxes(scene, place) for place in places]
         filler = self.tokenizer.pad_token_id
         gaps = None
         if random is not None:
@@ -90,27 +93,22 @@ class BaseBatches:
         patches = torch.cat([scene.patches for scene in scenes])
         side = round(self.tokens_a_tile**0.5)
         extents = torch.stack([token_extents(scene.grid, side) for scene in scenes])
-        return BaseBatch(grouped, patches, extents, *self._boxes(grouped))
+        boxes = torch.tensor(boxes).transpose(0, 1)  # (R, 3, 4) -> (3, R, 4)
+        return BaseBatch(grouped, patches, extents, boxes, self._asking(grouped))
 
-    def _boxes(self, grouped: GroupedBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Boxes as they are told, (R, 4), and the positions after them, (R, L)."""
-        ids = grouped.region_ids
-        box, zero = self.tokenizer.convert_tokens_to_ids([BOX_MARKS[0], NUMBERS[0]])
-        told = (ids == box).any(1)
-        first = (ids == box).int().argmax(1) + 1
-        numbers = ids.gather(1, first[:, None] + torch.arange(4)) - zero  # (R, 4)
-        boxes = (numbers + torch.tensor([0, 0, 1, 1])) / BOX_BINS * told[:, None]
-        after = torch.arange(ids.shape[1]) >= first[:, None] + 4  # the mark that ends it, too
-        return boxes, after & told[:, None] & (grouped.region_attention > 0)
+    def _asking(self, grouped: GroupedBatch) -> torch.Tensor:
+        """(R, L) bool: from the mark that ends the box on."""
+        ends = grouped.region_ids == self.tokenizer.convert_tokens_to_ids(BOX_MARKS[1])
+        return (ends.cumsum(1) > 0) & (grouped.region_attention > 0)
 
-    def _turns(
+    def _places(
         self, scene: SceneArrays, regions: int | None, random: np.random.Generator | None
-    ) -> list[tuple[str, str]]:
-        pairs = list(zip(scene.questions, scene.captions, strict=True))
+    ) -> list[int | None]:
+        """Which regions are asked for; None is the scene as a whole."""
+        count = len(scene.captions)
         if regions is None or random is None:
-            return pairs
-        chosen = random.permutation(len(pairs))[np.arange(regions) % len(pairs)]
-        return [*(pairs[i] for i in chosen), (SCENE_QUESTION, " ".join(scene.kinds))]
+            return list(range(count))
+        return [*random.permutation(count)[np.arange(regions) % count].tolist(), None]
 
     def _split(
         self, question: str, answer: str, tiles: int
@@ -120,6 +118,24 @@ class BaseBatches:
         ids, labels = expand(turn.input_ids, turn.labels, repeats)
         image, region = split_prompt(ids, self.image_token_id)
         return image, region, labels[len(image) :]
+
+
+def _turn(scene: SceneArrays, place: int | None) -> tuple[str, str]:
+    """Question and answer."""
+    if place is None:
+        return SCENE_QUESTION, " ".join(scene.kinds)
+    return scene.questions[place], scene.captions[place]
+
+
+def _boxes(scene: SceneArrays, place: int | None) -> list[tuple[float, ...]]:
+    """Boxes of a region, of its parent, and of the object at the top of it; zeros for none."""
+    if place is None:
+        return [_NO_BOX] * 3
+    parent = whole = scene.parents[place]
+    while whole >= 0 and scene.parents[whole] >= 0:
+        whole = scene.parents[whole]
+    return [told_box(scene.questions[p]) or _NO_BOX if p >= 0 else _NO_BOX
+            for p in (place, parent, whole)]  # fmt: skip
 
 
 def as_pixel_values(tiles: torch.Tensor) -> torch.Tensor:

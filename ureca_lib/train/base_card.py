@@ -22,7 +22,7 @@ scenes, so it knows nothing of photographs.
 | scenes | the first {scenes:,} of the training split |
 | steps | {steps:,}, of {scenes_a_step} scenes with {regions_a_scene} regions each |
 | recipe | {patch_steps} steps of patch labels alone, then captions and {aid_weight} of it |
-| optimizer | AdamW, {learning_rate} and a cosine, weight decay {weight_decay} |
+| optimizer | AdamW, weight decay {weight_decay}, {rates} |
 | seed | {seed} |
 | time | {minutes:.0f} minutes, {processes} processes of one thread on {machine} |
 | torch | {torch} |
@@ -42,6 +42,7 @@ def write_card(folder: str | Path) -> Path:
     last = rows[-1]
     card = _CARD.format(
         **settings,
+        rates=_rates(settings),
         parameters=_parameters(folder / "model.safetensors"),
         minutes=last["seconds"] / 60,
         machine=f"{platform.machine()} {platform.system()}",
@@ -50,6 +51,14 @@ def write_card(folder: str | Path) -> Path:
     )
     (folder / "README.md").write_text(card)
     return folder / "README.md"
+
+
+def _rates(settings: dict) -> str:
+    first, second = settings["learning_rate"], settings["restart_learning_rate"]
+    told = f"{first} and a cosine"
+    if settings["patch_steps"] < settings["restart"] < settings["steps"]:
+        told += f", from step {settings['restart']:,} on {second} and another"
+    return told
 
 
 def _parameters(file: Path) -> int:

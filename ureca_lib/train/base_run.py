@@ -67,16 +67,16 @@ class BaseRun:
         self.autocast = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
 
     def learning_rate(self, step: int) -> float:
-        """Two cosines with warm-up: one for the patches alone, one for the captions."""
+        """Cosines with warm-up: one for the patches alone, one or two for the captions."""
         s = self.settings
-        start, length = (0, s.patch_steps) if step < s.patch_steps else (
-            s.patch_steps, s.steps - s.patch_steps
-        )  # fmt: skip
-        at = step - start
-        floor = 0.3 if start == 0 and s.patch_steps else 0.01
-        warm = min(1.0, (at + 1) / s.warmup_steps)
-        highest = s.patch_learning_rate if step < s.patch_steps else s.learning_rate
-        wave = floor + (1 - floor) * (1 + math.cos(math.pi * at / length)) / 2
+        parts = [(0, s.patch_learning_rate, FIRST_FLOOR), (s.patch_steps, s.learning_rate, FLOOR)]
+        if s.patch_steps < s.restart < s.steps:
+            parts.append((s.restart, s.restart_learning_rate, FLOOR))
+        ends = [start for start, *_ in parts[1:]] + [s.steps]
+        part = sum(step >= end for end in ends[:-1])
+        (start, highest, floor), end = parts[part], ends[part]
+        warm = min(1.0, (step - start + 1) / s.warmup_steps)
+        wave = floor + (1 - floor) * (1 + math.cos(math.pi * (step - start) / (end - start))) / 2
         return highest * warm * wave
 
     def train(self, until: int | None = None) -> None:
@@ -134,7 +134,8 @@ class BaseRun:
         aids = patches + self.token_heads(tokens, batch.patches, batch.extents)
         if self.step < s.patch_steps:
             return aids, {"patch_loss": round(patches.item(), 4), "aids": round(aids.item(), 4)}
-        wanted = inside(batch.extents[grouped.image_of], batch.boxes)
+        extents = batch.extents[grouped.image_of]
+        wanted = torch.stack([inside(extents, boxes) for boxes in batch.boxes])
         look = look_loss(watch.attentions, first, wanted, batch.asking)
         told = {"loss": output.loss, "aids": aids, "patch_loss": patches, "look_loss": look}
         told["exact"] = output.correct.float().mean()

@@ -40,6 +40,7 @@ class SceneArrays:
         captions: as many.
         kinds: kinds of the things in the scene that are no parts, in order.
         grid: (columns, rows) of tiles, the thumbnail not counted.
+        parents: of each region the place of its parent among them, -1 where that is the image.
     """
 
     tiles: torch.Tensor
@@ -48,6 +49,7 @@ class SceneArrays:
     captions: list[str]
     kinds: list[str]
     grid: tuple[int, int]
+    parents: list[int]
 
 
 def make_shards(
@@ -94,10 +96,17 @@ def _write_shard(job: tuple[list[int], Path], tile_size: int, max_tiles: int) ->
         texts[f"{i}.questions"] = "|".join(box_question(r) for r in scene.regions)
         columns, rows = best_grid(scene.width, scene.height, max_tiles, tile_size=tile_size)
         texts[f"{i}.grid"] = f"{columns} {rows}"
+        texts[f"{i}.parents"] = " ".join(map(str, _parents(scene)))
         texts[f"{i}.kinds"] = " ".join(f.kind for f in scene.description.children(None))
     unfinished = file.with_suffix(".part")
     save_file(arrays, unfinished, metadata=texts | {"version": SceneSpecification().version})
     unfinished.replace(file)
+
+
+def _parents(scene: Scene) -> list[int]:
+    places = {region.id: place for place, region in enumerate(scene.regions)}
+    parents = (scene.description[region.id].parent for region in scene.regions)
+    return [-1 if parent is None else places[parent] for parent in parents]
 
 
 def scene_arrays(
@@ -178,4 +187,5 @@ class SceneShards:
             texts[f"{i}.captions"].split("\n"),
             texts[f"{i}.kinds"].split(" "),
             tuple(map(int, texts[f"{i}.grid"].split())),
+            [int(place) for place in texts[f"{i}.parents"].split()],
         )
