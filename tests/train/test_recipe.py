@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import patch
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.checkpoints import load_pair
+from ureca_lib.cli import app
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.figures.training import training_figure
+from ureca_lib.presets import preset_config
+from ureca_lib.train import recipe_card
 from ureca_lib.train.base_model import as_internvl, new_base
 from ureca_lib.train.recipe import Recipe, report_values, train_recipe
 from ureca_lib.train.recipe_card import publish
+from ureca_lib.train.settings import load_settings
 from ureca_lib.train.tokenizer import scene_tokenizer
 
 QUICK = {"steps_1": 5, "steps_2": 5, "data": "scenes:train:4"}
@@ -50,6 +56,15 @@ def test_a_recipe_that_is_done_is_not_trained_again(trained):
     assert again.stages == trained.stages
 
 
+def test_tiles_of_image_and_mask_are_as_many_as_the_recipe_says():
+    few = Recipe("base", max_tiles=2).settings(1, "base")
+    assert few.max_tiles == few.inference_tiles == 2
+    config = few.configure(preset_config("tiny"))
+    assert config.max_tiles == config.max_tiles_train == 2
+    file = Recipe("base").settings(1, "base")
+    assert file.max_tiles == file.inference_tiles == load_settings("tiny", 1, {}).max_tiles
+
+
 def test_without_masks_all_regions_are_one(base, tmp_path):
     recipe = Recipe(base, mask="none", **QUICK)
     run = train_recipe(recipe, tmp_path, progress=False)
@@ -77,6 +92,15 @@ def test_a_published_checkpoint_says_what_was_measured(trained, tmp_path):
     told = json.loads((out / "results.json").read_text())
     assert told["values"] == json.loads(json.dumps(report_values(report)))
     assert f"{report.overall['unique'].value:.1%}" in (out / "README.md").read_text()
+    (line,) = [x for x in (out / "README.md").read_text().splitlines() if "train-recipe" in x]
+    _, command, *options = line.split()  # the card's command makes the same recipe
+    with (
+        patch("ureca_lib.train.recipe.train_recipe") as train,
+        patch.object(recipe_card, "publish") as made,
+    ):
+        CliRunner().invoke(app, [command, *options], catch_exceptions=False)
+    assert train.call_args.args[0] == trained.recipe
+    assert made.call_args.args[1:3] == (out, "scenes:test:1")
     rows = [json.loads(line) for line in (out / "training_log.jsonl").read_text().splitlines()]
     assert {row["stage"] for row in rows} == {1, 2}
     captioner = RegionCaptioner.from_pretrained(out)

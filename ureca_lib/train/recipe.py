@@ -31,6 +31,9 @@ class Recipe:
     )
     mask_tokens: int = field(default=8, metadata={"help": "N, mask tokens a tile (Table 5)"})
     thumbnail: bool = field(default=True, metadata={"help": "add the whole mask as a tile"})
+    max_tiles: int | None = field(
+        default=None, metadata={"help": "most tiles of image and mask; None: the settings file's"}
+    )
     steps_1: int | None = field(default=None, metadata={"help": "None: the settings file's"})
     steps_2: int | None = field(default=None, metadata={"help": "None: the settings file's"})
     data: str | None = field(default=None, metadata={"help": "None: the settings file's"})
@@ -50,6 +53,8 @@ class Recipe:
             "mask_tokens": self.mask_tokens,
             "mask_dynamic": self.mask == "dynamic",
             "mask_thumbnail": self.thumbnail,
+            "max_tiles": self.max_tiles,
+            "inference_tiles": self.max_tiles,
             "blind": self.mask == "none",
             "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
             "data": self.data,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import shlex
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from ureca_lib.checkpoints import load_pair
@@ -12,7 +13,8 @@ from ureca_lib.evaluate.exact import ExactReport
 from ureca_lib.evaluate.scores import Score
 from ureca_lib.runs.record import write_json
 from ureca_lib.scenes import SceneSpecification
-from ureca_lib.train.recipe import Trained, measure_model, report_values, stage_values
+from ureca_lib.train.recipe import Recipe, Trained, measure_model, report_values, stage_values
+from ureca_lib.train.recipe_command import MEASURED_ON
 
 _CARD = """# Tiny URECA
 
@@ -35,7 +37,7 @@ Unique: the scene's grammar resolves the caption to its region and no other. Int
 bootstrap over images. `results.json` has them by size and by level, `training_log.jsonl` the losses
 of both stages. Weights are stored in float16 and computed with in float32. Made by
 
-    ureca train-recipe --base {base} --out {out} --seed {seed}
+    {command}
 """
 
 
@@ -90,9 +92,22 @@ def _card(trained: Trained, out: Path, data: str, report: ExactReport, parameter
         stages="\n".join(stages),
         measured="\n".join(measured),
         data=data,
-        out=out,
+        command=_command(trained.recipe, out, data),
         **{name: recipe[name] for name in ("base", "mask", "mask_tokens", "seed")},
     )
+
+
+def _command(recipe: Recipe, out: Path, data: str) -> str:
+    """The command line that makes this checkpoint; what is at its default is left out."""
+    words = ["ureca train-recipe", f"--base {recipe.base}", f"--out {out}"]
+    for each in fields(recipe):
+        value, flag = getattr(recipe, each.name), each.name.replace("_", "-")
+        if each.name == "base" or value == each.default:
+            continue
+        words.append(f"--no-{flag}" if value is False else f"--{flag} {shlex.quote(str(value))}")
+    if data != MEASURED_ON:
+        words.append(f"--evaluate {data}")
+    return " ".join(words)
 
 
 def _with_interval(score: Score) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+MEASURED_ON = "scenes:test:500"
+
 
 def train_recipe_command(
     base: Annotated[Path, typer.Option(help="Folder of the frozen MLLM to start from.")],
@@ -14,12 +16,12 @@ def train_recipe_command(
     preset: Annotated[str, typer.Option(help="Whose settings files are followed.")] = "tiny",
     mask: Annotated[str, typer.Option(help="none, single or dynamic.")] = "dynamic",
     mask_tokens: Annotated[int, typer.Option(help="Mask tokens a tile.")] = 8,
+    thumbnail: Annotated[bool, typer.Option(help="Add the whole mask as a tile.")] = True,
+    max_tiles: Annotated[int | None, typer.Option(help="Most tiles of image and mask.")] = None,
     steps_1: Annotated[int | None, typer.Option(help="Steps of stage 1.")] = None,
     steps_2: Annotated[int | None, typer.Option(help="Steps of stage 2.")] = None,
     data: Annotated[str | None, typer.Option(help="What is learnt.")] = None,
-    evaluate: Annotated[
-        str, typer.Option(help="What is captioned at the end.")
-    ] = "scenes:test:500",
+    evaluate: Annotated[str, typer.Option(help="What is captioned at the end.")] = MEASURED_ON,
     work: Annotated[
         Path | None, typer.Option(help="Folder of the two runs; default: beside it, .work.")
     ] = None,
@@ -30,10 +32,11 @@ def train_recipe_command(
     from ureca_lib.train.recipe import Recipe, train_recipe
     from ureca_lib.train.recipe_card import publish
 
-    given: dict[str, Any] = {"steps_1": steps_1, "steps_2": steps_2, "data": data}
+    given: dict[str, Any] = {"mask_tokens": mask_tokens, "thumbnail": thumbnail, "data": data}
+    given |= {"max_tiles": max_tiles, "steps_1": steps_1, "steps_2": steps_2, "seed": seed}
     work = work or out.with_name(f"{out.name}.work")
     try:
-        recipe = Recipe(str(base), preset, mask, mask_tokens, seed=seed, **given)
+        recipe = Recipe(str(base), preset, mask, **given)
         trained = train_recipe(recipe, work, device)
         report = publish(trained, out, evaluate, work)
     except (ValueError, OSError, RuntimeError) as error:
