@@ -9,12 +9,17 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from official_writer import official_json, official_tensors, with_adapters, write_checkpoint
 from safetensors.torch import load_file, save_file
 from tiny_models import VISUAL_TOKENS, tiny_config, tiny_inputs, tiny_model, tiny_tokenizer
-from transformers import InternVLConfig, InternVLForConditionalGeneration
+from transformers import (
+    GotOcr2ImageProcessorPil,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+)
 
 from ureca_lib.checkpoints import (
     CheckpointError,
@@ -23,6 +28,9 @@ from ureca_lib.checkpoints import (
     from_internvl_hf,
     load_official,
 )
+from ureca_lib.checkpoints.internvl import save_grid
+from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.configuration import MAX_TILES
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 
@@ -409,3 +417,21 @@ def test_what_is_no_internvl_checkpoint_says_so(internvl, official, tmp_path):
     with pytest.raises(CheckpointError, match="no tokenizer to take a mask token from"):
         from_internvl_hf(bare)
     assert from_internvl_hf(bare, mask_token_id=5).config.mask_token_id == 5
+
+
+def test_the_grid_is_what_the_checkpoints_image_processor_says(internvl, tmp_path):
+    folder = tmp_path / "grid"
+    shutil.copytree(internvl, folder)
+    assert from_internvl_hf(folder).config.max_tiles == MAX_TILES  # there is no such file
+    size = from_internvl_hf(folder).config.tile_size
+    path = save_grid(folder, size, max_tiles=4)
+    config = from_internvl_hf(folder).config
+    assert (config.min_tiles, config.max_tiles, config.max_tiles_train) == (1, 4, 4)
+    assert from_internvl_hf(folder, max_tiles=12).config.max_tiles == 12
+    photo = np.random.default_rng(0).integers(0, 256, (50, 100, 3), np.uint8)
+    theirs = GotOcr2ImageProcessorPil.from_pretrained(folder)(photo, return_tensors="pt")
+    ours = UrecaProcessor.from_config(config, load_tokenizer(folder)).image_tiles(photo)
+    torch.testing.assert_close(ours, theirs["pixel_values"], rtol=0, atol=1e-5)
+    path.write_text(json.dumps({"min_patches": 5, "max_patches": 2}))
+    with pytest.raises(CheckpointError, match="min_patches 5 and max_patches 2 bound no grid"):
+        from_internvl_hf(folder)

@@ -25,6 +25,7 @@ from ureca_lib.train.base_settings import BaseSettings
 from ureca_lib.train.grouped import grouped_forward
 from ureca_lib.train.scene_shards import (
     KINDS_A_PATCH,
+    MAX_TILES,
     NOTHING,
     PATCH,
     SceneShards,
@@ -195,6 +196,7 @@ def test_the_base_that_is_written_is_an_internvl_without_masks(shards, tmp_path)
     assert base.dtype == torch.float32
     assert not any("mask_encoder" in name for name in base.state_dict())
     model = from_internvl_hf(out, mask_position="after_image")
+    assert model.config.max_tiles == model.config.max_tiles_train == MAX_TILES
     batch = BaseBatches(scene_tokenizer(), 16).batch([SceneShards(shards[1])[0]]).grouped
     theirs = base(
         input_ids=torch.cat([batch.image_ids[0], batch.region_ids[0]])[None],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -11,10 +12,12 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration
 from ureca_lib.checkpoints.errors import CheckpointError
 from ureca_lib.checkpoints.tensor_files import read_json, tensor_files
 from ureca_lib.checkpoints.tokens import load_tokenizer
-from ureca_lib.configuration import UrecaConfig
+from ureca_lib.configuration import MAX_TILES, MAX_TILES_TRAIN, UrecaConfig
 from ureca_lib.conversation import MASK_CONTEXT
 from ureca_lib.model import UrecaForConditionalGeneration
+from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
 
+PREPROCESSOR = "preprocessor_config.json"
 _CARRIED = (
     "vision_config",
     "text_config",
@@ -45,7 +48,8 @@ def from_internvl_hf(
         mask_token_id: id of the mask placeholder; by default the tokenizer's, which gets the mask
             tokens in the published order. Embeddings are enlarged where they lack a row for it;
             new rows are the mean of the old ones.
-        settings: fields of `UrecaConfig`, such as `num_mask_tokens` or `mask_position`.
+        settings: fields of `UrecaConfig`, such as `num_mask_tokens` or `mask_position`. How many
+            tiles an image has is what the checkpoint's image processor says, unless set here.
 
     Raises:
         CheckpointError: not such a checkpoint, pickles, or neither tokenizer nor `mask_token_id`.
@@ -63,7 +67,7 @@ def from_internvl_hf(
             raise CheckpointError(folder, "no tokenizer to take a mask token from: give its id")
         mask_token_id = tokenizer.convert_tokens_to_ids(MASK_CONTEXT)
     base = InternVLForConditionalGeneration.from_pretrained(folder, dtype=dtype or "auto")
-    config = _config(base.config, mask_token_id, settings)
+    config = _config(base.config, mask_token_id, _grid(folder) | settings)
     model = _with_mask_encoder(base, config, seed)
     rows = max(mask_token_id + 1, len(tokenizer) if tokenizer is not None else 0)
     if rows > config.text_config.vocab_size:
@@ -77,6 +81,39 @@ def _config(base: InternVLConfig, mask_token_id: int, settings: dict) -> UrecaCo
         raise TypeError(f"UrecaConfig has no field {', '.join(unknown)}")
     carried = {name: getattr(base, name) for name in _CARRIED}
     return UrecaConfig(**(carried | {"mask_token_id": mask_token_id} | settings))
+
+
+def _grid(folder: Path) -> dict[str, int]:
+    """Bounds of the tile grid, from transformers' image processor settings where they are there."""
+    path = folder / PREPROCESSOR
+    raw = read_json(path) if path.is_file() else {}
+    most, least = raw.get("max_patches", MAX_TILES), raw.get("min_patches", 1)
+    if not all(type(bound) is int for bound in (least, most)) or not 1 <= least <= most:
+        raise CheckpointError(path, f"min_patches {least!r} and max_patches {most!r} bound no grid")
+    trained = max(least, min(most, MAX_TILES_TRAIN))
+    return {"min_tiles": least, "max_tiles": most, "max_tiles_train": trained}
+
+
+def save_grid(folder: str | Path, tile_size: int, max_tiles: int) -> Path:
+    """Write how an InternVL cuts up images, as transformers' image processor reads it.
+
+    Args:
+        folder: of the checkpoint.
+        tile_size: S, side of a tile in pixels.
+        max_tiles: of the grid, the thumbnail not counted.
+    """
+    path = Path(folder) / PREPROCESSOR
+    told = {
+        "image_processor_type": "GotOcr2ImageProcessor",
+        "crop_to_patches": True,
+        "min_patches": 1,
+        "max_patches": max_tiles,
+        "size": {"height": tile_size, "width": tile_size},
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+    }
+    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def _with_mask_encoder(

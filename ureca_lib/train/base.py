@@ -21,12 +21,13 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from ureca_lib.checkpoints.half import save_half
+from ureca_lib.checkpoints.internvl import save_grid
 from ureca_lib.scenes import SceneSpecification
 from ureca_lib.train.base_card import write_card
 from ureca_lib.train.base_model import as_internvl
 from ureca_lib.train.base_run import BaseRun
 from ureca_lib.train.base_settings import BaseSettings
-from ureca_lib.train.scene_shards import make_shards
+from ureca_lib.train.scene_shards import MAX_TILES, make_shards
 from ureca_lib.train.tokenizer import scene_tokenizer
 
 
@@ -103,6 +104,7 @@ def _write(settings: BaseSettings, out: Path, work: Path) -> Path:
     run.resume()
     save_half(as_internvl(run.model), out)
     scene_tokenizer().save_pretrained(out)
+    save_grid(out, run.model.config.tile_size, MAX_TILES)
     (out / "training_log.jsonl").write_bytes((work / "log.jsonl").read_bytes())
     (out / "training_settings.json").write_bytes((work / "settings.json").read_bytes())
     write_card(out)
