@@ -41,14 +41,14 @@ def worker_environment(jobs: int, cores: int | None = None) -> dict[str, str]:
         cores: that they share; those that this process may use if None.
 
     Returns:
-        The environment; a smaller number that is set already stays.
+        The environment. A smaller number that is set already, in whichever variable, holds for
+        all of them: torch heeds MKL's as well as OpenMP's.
     """
-    cap = max(1, (cores or usable_cores()) // jobs)
     environment = dict(os.environ)
-    for name in _THREADS:
-        present = environment.get(name, "")
-        set_already = int(present) if present.isdigit() and int(present) > 0 else cap
-        environment[name] = str(min(cap, set_already))
+    given = [environment.get(name, "") for name in _THREADS]
+    limits = [int(each) for each in given if each.isdigit() and int(each) > 0]
+    cap = min([max(1, (cores or usable_cores()) // jobs), *limits])
+    environment |= dict.fromkeys(_THREADS, str(cap))
     environment["TOKENIZERS_PARALLELISM"] = "false"
     return environment
 
