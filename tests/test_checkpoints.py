@@ -28,11 +28,10 @@ from ureca_lib.checkpoints import (
     from_internvl_hf,
     load_official,
 )
-from ureca_lib.checkpoints.internvl import save_grid
 from ureca_lib.checkpoints.tokens import load_tokenizer
 from ureca_lib.configuration import MAX_TILES
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.processor import UrecaProcessor
+from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD, UrecaProcessor
 
 PEERS = ["qwen2", "internlm2", "qwen2_lora", "internlm2_lora"]
 
@@ -424,14 +423,18 @@ def test_the_grid_is_what_the_checkpoints_image_processor_says(internvl, tmp_pat
     shutil.copytree(internvl, folder)
     assert from_internvl_hf(folder).config.max_tiles == MAX_TILES  # there is no such file
     size = from_internvl_hf(folder).config.tile_size
-    path = save_grid(folder, size, max_tiles=4)
+    theirs = GotOcr2ImageProcessorPil(
+        size={"height": size, "width": size}, crop_to_patches=True, max_patches=4,
+        image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD,
+    )  # fmt: skip
+    (path,) = theirs.save_pretrained(folder)
     config = from_internvl_hf(folder).config
     assert (config.min_tiles, config.max_tiles, config.max_tiles_train) == (1, 4, 4)
     assert from_internvl_hf(folder, max_tiles=12).config.max_tiles == 12
     photo = np.random.default_rng(0).integers(0, 256, (50, 100, 3), np.uint8)
-    theirs = GotOcr2ImageProcessorPil.from_pretrained(folder)(photo, return_tensors="pt")
     ours = UrecaProcessor.from_config(config, load_tokenizer(folder)).image_tiles(photo)
-    torch.testing.assert_close(ours, theirs["pixel_values"], rtol=0, atol=1e-5)
-    path.write_text(json.dumps({"min_patches": 5, "max_patches": 2}))
+    seen = theirs(photo, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(ours, seen, rtol=0, atol=1e-5)
+    Path(path).write_text(json.dumps({"min_patches": 5, "max_patches": 2}))
     with pytest.raises(CheckpointError, match="min_patches 5 and max_patches 2 bound no grid"):
         from_internvl_hf(folder)

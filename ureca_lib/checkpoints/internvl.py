@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -15,9 +14,8 @@ from ureca_lib.checkpoints.tokens import load_tokenizer
 from ureca_lib.configuration import MAX_TILES, MAX_TILES_TRAIN, UrecaConfig
 from ureca_lib.conversation import MASK_CONTEXT
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
 
-PREPROCESSOR = "preprocessor_config.json"
+_PREPROCESSOR = "preprocessor_config.json"
 _CARRIED = (
     "vision_config",
     "text_config",
@@ -85,35 +83,13 @@ def _config(base: InternVLConfig, mask_token_id: int, settings: dict) -> UrecaCo
 
 def _grid(folder: Path) -> dict[str, int]:
     """Bounds of the tile grid, from transformers' image processor settings where they are there."""
-    path = folder / PREPROCESSOR
+    path = folder / _PREPROCESSOR
     raw = read_json(path) if path.is_file() else {}
     most, least = raw.get("max_patches", MAX_TILES), raw.get("min_patches", 1)
     if not all(type(bound) is int for bound in (least, most)) or not 1 <= least <= most:
         raise CheckpointError(path, f"min_patches {least!r} and max_patches {most!r} bound no grid")
     trained = max(least, min(most, MAX_TILES_TRAIN))
     return {"min_tiles": least, "max_tiles": most, "max_tiles_train": trained}
-
-
-def save_grid(folder: str | Path, tile_size: int, max_tiles: int) -> Path:
-    """Write how an InternVL cuts up images, as transformers' image processor reads it.
-
-    Args:
-        folder: of the checkpoint.
-        tile_size: S, side of a tile in pixels.
-        max_tiles: of the grid, the thumbnail not counted.
-    """
-    path = Path(folder) / PREPROCESSOR
-    told = {
-        "image_processor_type": "GotOcr2ImageProcessor",
-        "crop_to_patches": True,
-        "min_patches": 1,
-        "max_patches": max_tiles,
-        "size": {"height": tile_size, "width": tile_size},
-        "image_mean": list(IMAGENET_MEAN),
-        "image_std": list(IMAGENET_STD),
-    }
-    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    return path
 
 
 def _with_mask_encoder(

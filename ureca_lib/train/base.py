@@ -19,15 +19,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import multiprocessing
+from transformers import GotOcr2ImageProcessorPil
 
 from ureca_lib.checkpoints.half import save_half
-from ureca_lib.checkpoints.internvl import save_grid
+from ureca_lib.configuration import MAX_TILES_TRAIN
+from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
 from ureca_lib.scenes import SceneSpecification
 from ureca_lib.train.base_card import write_card
 from ureca_lib.train.base_model import as_internvl
 from ureca_lib.train.base_run import BaseRun
 from ureca_lib.train.base_settings import BaseSettings
-from ureca_lib.train.scene_shards import MAX_TILES, make_shards
+from ureca_lib.train.scene_shards import make_shards
 from ureca_lib.train.tokenizer import scene_tokenizer
 
 
@@ -104,8 +106,19 @@ def _write(settings: BaseSettings, out: Path, work: Path) -> Path:
     run.resume()
     save_half(as_internvl(run.model), out)
     scene_tokenizer().save_pretrained(out)
-    save_grid(out, run.model.config.tile_size, MAX_TILES)
+    _image_processor(run.model.config.tile_size).save_pretrained(out)
     (out / "training_log.jsonl").write_bytes((work / "log.jsonl").read_bytes())
     (out / "training_settings.json").write_bytes((work / "settings.json").read_bytes())
     write_card(out)
     return out
+
+
+def _image_processor(tile_size: int) -> GotOcr2ImageProcessorPil:
+    """What InternVL checkpoints have: how their images are cut up."""
+    return GotOcr2ImageProcessorPil(
+        size={"height": tile_size, "width": tile_size},
+        crop_to_patches=True,
+        max_patches=MAX_TILES_TRAIN,
+        image_mean=IMAGENET_MEAN,
+        image_std=IMAGENET_STD,
+    )

@@ -15,13 +15,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
+from ureca_lib.configuration import MAX_TILES_TRAIN
 from ureca_lib.scenes import Scene, SceneSpecification, generate_scene
 from ureca_lib.scenes.lexicon import KINDS, SURFACES
 from ureca_lib.tiling import best_grid, tile_image
 from ureca_lib.train.boxes import box_question
 
 SHARD = 250  # scenes a file: what a killed run loses at most, twice
-MAX_TILES = 6  # of a scene's grid
 PATCH = 14  # side of a vision patch in pixels
 KINDS_A_PATCH = 3  # at most so many kinds of parts are told of a patch
 NOTHING = 255
@@ -57,7 +57,7 @@ def make_shards(
     seeds: Sequence[int],
     folder: str | Path,
     tile_size: int = 112,
-    max_tiles: int = MAX_TILES,
+    max_tiles: int = MAX_TILES_TRAIN,
     jobs: int = 1,
 ) -> list[Path]:
     """Write scenes to safetensors files of `SHARD` scenes each, those that are not there yet.
@@ -111,7 +111,7 @@ def _parents(scene: Scene) -> list[int]:
 
 
 def scene_arrays(
-    scene: Scene, tile_size: int = 112, max_tiles: int = MAX_TILES
+    scene: Scene, tile_size: int = 112, max_tiles: int = MAX_TILES_TRAIN
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tiles (T, S, S, 3) uint8 and what is seen in each of their patches (T, patches, 6) uint8."""
     tiles = tile_image(scene.image, max_tiles=max_tiles, tile_size=tile_size, thumbnail=True).to(
