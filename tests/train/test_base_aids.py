@@ -77,6 +77,7 @@ def test_looking_at_the_box_costs_nothing_and_looking_away_costs():
     layers = {layer for layer, *_ in LOOKING}
     assert look_loss(dict.fromkeys(layers, right), 1, wanted, asking) < 1e-4
     assert look_loss(dict.fromkeys(layers, wrong), 1, wanted, asking) > 10
+    assert look_loss({}, 1, wanted, asking) == 0  # too shallow for a head that is taught
     idle = right.clone()
     idle[:, :, :2] = wrong[:, :, :2]  # positions that do not look are not judged
     assert look_loss(dict.fromkeys(layers, idle), 1, wanted, asking) < 1e-4
@@ -89,7 +90,7 @@ def test_each_head_is_judged_by_its_own_box_and_only_where_there_is_one(kind):
     asking = torch.ones(2, 5, dtype=torch.bool)
     given = {layer: torch.zeros(2, 4, 5, 12) for layer, *_ in LOOKING}
     for layer, head, box in LOOKING:
-        given[layer][:, head, :, 1 + (OWN, PARENT, WHOLE).index(box)] = 1.0
+        given[layer][:, head, :, 1 + box] = 1.0
     assert look_loss(given, 0, wanted, asking) < 1e-4
     for layer, head, box in LOOKING:
         if box == kind:

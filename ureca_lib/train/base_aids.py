@@ -170,7 +170,8 @@ def look_loss(
         given = attentions[layer][:, head, :, first : first + wanted.shape[2]].float()
         mass = (given * wanted[kind][:, None]).sum(-1)  # (R, L, tokens) -> (R, L)
         losses.append(-(mass[judged] + 1e-6).log().mean())
-    return torch.stack(losses).mean()
+    # a single layer has no head that is taught
+    return torch.stack(losses).mean() if losses else torch.zeros(())
 
 
 class Watch:

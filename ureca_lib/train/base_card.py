@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import fields
 from math import prod
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
+
+from ureca_lib.train.base_settings import BaseSettings
 
 _CARD = """# Tiny base
 
@@ -38,11 +41,12 @@ def write_card(folder: str | Path) -> Path:
     folder = Path(folder)
     settings = json.loads((folder / "training_settings.json").read_text())
     rows = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    known = {each.name for each in fields(BaseSettings)}
     validated = [row for row in rows if "validation_exact" in row]
     last = rows[-1]
     card = _CARD.format(
         **settings,
-        rates=_rates(settings),
+        rates=_rates(BaseSettings(**{k: v for k, v in settings.items() if k in known})),
         parameters=_parameters(folder / "model.safetensors"),
         minutes=last["seconds"] / 60,
         machine=f"{platform.machine()} {platform.system()}",
@@ -53,12 +57,10 @@ def write_card(folder: str | Path) -> Path:
     return folder / "README.md"
 
 
-def _rates(settings: dict) -> str:
-    first, second = settings["learning_rate"], settings["restart_learning_rate"]
-    told = f"{first} and a cosine"
-    if settings["patch_steps"] < settings["restart"] < settings["steps"]:
-        told += f", from step {settings['restart']:,} on {second} and another"
-    return told
+def _rates(settings: BaseSettings) -> str:
+    """Of the captions' cosines; the patches' is in the settings."""
+    captions = [part for part in settings.cosines if part[0] >= settings.patch_steps]
+    return ", ".join(f"{rate} and a cosine from step {start:,} on" for start, _, rate in captions)
 
 
 def _parameters(file: Path) -> int:

@@ -67,14 +67,10 @@ class BaseRun:
         self.autocast = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
 
     def learning_rate(self, step: int) -> float:
-        """Cosines with warm-up: one for the patches alone, one or two for the captions."""
+        """Cosines with warm-up, see `BaseSettings.cosines`."""
         s = self.settings
-        parts = [(0, s.patch_learning_rate, FIRST_FLOOR), (s.patch_steps, s.learning_rate, FLOOR)]
-        if s.patch_steps < s.restart < s.steps:
-            parts.append((s.restart, s.restart_learning_rate, FLOOR))
-        ends = [start for start, *_ in parts[1:]] + [s.steps]
-        part = sum(step >= end for end in ends[:-1])
-        (start, highest, floor), end = parts[part], ends[part]
+        start, end, highest = [part for part in s.cosines if part[0] <= step][-1]
+        floor = FIRST_FLOOR if start < s.patch_steps else FLOOR
         warm = min(1.0, (step - start + 1) / s.warmup_steps)
         wave = floor + (1 - floor) * (1 + math.cos(math.pi * (step - start) / (end - start))) / 2
         return highest * warm * wave

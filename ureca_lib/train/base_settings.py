@@ -31,3 +31,13 @@ class BaseSettings:
     )
     seed: int = field(default=0, metadata={"help": "of weights, regions and gaps"})
     save_every: int = field(default=200, metadata={"help": "steps between checkpoints"})
+
+    @property
+    def cosines(self) -> list[tuple[int, int, float]]:
+        """First step, end and highest rate: patches alone, then captions once or twice."""
+        starts = [(0, self.patch_learning_rate)] if self.patch_steps else []
+        starts.append((self.patch_steps, self.learning_rate))
+        if self.patch_steps < self.restart < self.steps:
+            starts.append((self.restart, self.restart_learning_rate))
+        ends = [start for start, _ in starts[1:]] + [self.steps]
+        return [(start, end, rate) for (start, rate), end in zip(starts, ends, strict=True)]
