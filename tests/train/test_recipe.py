@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from unittest.mock import patch
 
 import pytest
@@ -85,7 +86,7 @@ def test_without_steps_the_base_stays_as_it_is(base, tmp_path):
 
 
 def test_a_published_checkpoint_says_what_was_measured(trained, tmp_path):
-    out = tmp_path / "tiny"
+    out = tmp_path / "a tiny one"
     report = publish(trained, out, "scenes:test:1", tmp_path)
     stored = load_file(out / "model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float16}
@@ -93,7 +94,7 @@ def test_a_published_checkpoint_says_what_was_measured(trained, tmp_path):
     assert told["values"] == json.loads(json.dumps(report_values(report)))
     assert f"{report.overall['unique'].value:.1%}" in (out / "README.md").read_text()
     (line,) = [x for x in (out / "README.md").read_text().splitlines() if "train-recipe" in x]
-    _, command, *options = line.split()  # the card's command makes the same recipe
+    _, command, *options = shlex.split(line)  # the card's command makes the same recipe
     with (
         patch("ureca_lib.train.recipe.train_recipe") as train,
         patch.object(recipe_card, "publish") as made,

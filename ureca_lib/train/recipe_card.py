@@ -14,7 +14,8 @@ from ureca_lib.evaluate.scores import Score
 from ureca_lib.runs.record import write_json
 from ureca_lib.scenes import SceneSpecification
 from ureca_lib.train.recipe import Recipe, Trained, measure_model, report_values, stage_values
-from ureca_lib.train.recipe_command import MEASURED_ON
+
+MEASURED_ON = "scenes:test:500"
 
 _CARD = """# Tiny URECA
 
@@ -99,15 +100,15 @@ def _card(trained: Trained, out: Path, data: str, report: ExactReport, parameter
 
 def _command(recipe: Recipe, out: Path, data: str) -> str:
     """The command line that makes this checkpoint; what is at its default is left out."""
-    words = ["ureca train-recipe", f"--base {recipe.base}", f"--out {out}"]
+    words = ["ureca", "train-recipe", "--base", recipe.base, "--out", str(out)]
     for each in fields(recipe):
         value, flag = getattr(recipe, each.name), each.name.replace("_", "-")
         if each.name == "base" or value == each.default:
             continue
-        words.append(f"--no-{flag}" if value is False else f"--{flag} {shlex.quote(str(value))}")
+        words += [f"--no-{flag}"] if value is False else [f"--{flag}", str(value)]
     if data != MEASURED_ON:
-        words.append(f"--evaluate {data}")
-    return " ".join(words)
+        words += ["--evaluate", data]
+    return shlex.join(words)
 
 
 def _with_interval(score: Score) -> str:

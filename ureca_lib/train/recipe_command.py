@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-MEASURED_ON = "scenes:test:500"
-
 
 def train_recipe_command(
     base: Annotated[Path, typer.Option(help="Folder of the frozen MLLM to start from.")],
@@ -21,7 +19,9 @@ def train_recipe_command(
     steps_1: Annotated[int | None, typer.Option(help="Steps of stage 1.")] = None,
     steps_2: Annotated[int | None, typer.Option(help="Steps of stage 2.")] = None,
     data: Annotated[str | None, typer.Option(help="What is learnt.")] = None,
-    evaluate: Annotated[str, typer.Option(help="What is captioned at the end.")] = MEASURED_ON,
+    evaluate: Annotated[
+        str | None, typer.Option(help="What is captioned at the end; default: 500 test scenes.")
+    ] = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder of the two runs; default: beside it, .work.")
     ] = None,
@@ -30,7 +30,7 @@ def train_recipe_command(
 ) -> None:
     """Train both stages from a base, keep the model small, and measure it; a killed run goes on."""
     from ureca_lib.train.recipe import Recipe, train_recipe
-    from ureca_lib.train.recipe_card import publish
+    from ureca_lib.train.recipe_card import MEASURED_ON, publish
 
     given: dict[str, Any] = {"mask_tokens": mask_tokens, "thumbnail": thumbnail, "data": data}
     given |= {"max_tiles": max_tiles, "steps_1": steps_1, "steps_2": steps_2, "seed": seed}
@@ -38,7 +38,7 @@ def train_recipe_command(
     try:
         recipe = Recipe(str(base), preset, mask, **given)
         trained = train_recipe(recipe, work, device)
-        report = publish(trained, out, evaluate, work)
+        report = publish(trained, out, evaluate or MEASURED_ON, work)
     except (ValueError, OSError, RuntimeError) as error:
         typer.echo(f"ureca: {error}", err=True)
         raise typer.Exit(2) from None
