@@ -35,11 +35,7 @@ def test_a_box_is_in_the_bins_of_its_outermost_pixels(width, height, data):
     left, top, right, bottom = told_box(box_text((x, y, w, h), (height, width)))
     assert left * width <= x + 0.5 and x + w - 0.5 <= right * width + 1e-9
     assert top * height <= y + 0.5 and y + h - 0.5 <= bottom * height + 1e-9
-    assert (right - left) * BOX_BINS == numbers_apart(numbers[0], numbers[2])
-
-
-def numbers_apart(first: str, last: str) -> int:
-    return int(last) - int(first) + 1
+    assert (right - left) * BOX_BINS == int(numbers[2]) - int(numbers[0]) + 1
 
 
 def test_a_text_without_a_box_tells_none():
