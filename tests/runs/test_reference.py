@@ -58,6 +58,7 @@ def executed(folder, name, parameters=None, status="done", side=64):
     (place / "a figure.png").write_bytes(picture(side, seed=1))
     (place / "a figure.pdf").write_bytes(b"%PDF")
     (place / "weights" / "model.safetensors").write_bytes(b"0" * 1000)
+    (place / "weights" / "config.json").write_text("{}")
     (place / "table.md").write_text(f"| made in {place} |")
     (place / "large.csv").write_text("1," * 150_000)
 

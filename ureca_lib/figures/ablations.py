@@ -86,7 +86,7 @@ def size_effect_figure(
     sizes = list(dict.fromkeys(size for items in found.values() for size in items))
     if not sizes:
         raise ValueError(f"sweep {summary.name}: no run recorded '{value}' in '{group}'")
-    figure, ax = plt.subplots(figsize=(PAGE_WIDTH * 0.75, 2.9), layout="constrained")
+    figure, ax = plt.subplots(figsize=(PAGE_WIDTH, 2.9), layout="constrained")
     for number, (label, items) in enumerate(found.items()):
         shift = 0.06 * (number - (len(found) - 1) / 2)  # so that bars do not hide each other
         there = [(place + shift, items[size]) for place, size in enumerate(sizes) if size in items]

@@ -1,7 +1,8 @@
 """Executed runs made small enough to be committed: records, notebooks, figures, tables, an index.
 
-Figures are made coarser step by step until everything fits. Vector copies of figures, stores,
-weights and other large files stay behind. Paths of the machine are shown from the project's folder.
+Figures are made coarser step by step until everything fits. Vector copies of figures,
+stores, checkpoints and other large files stay behind. Paths of the machine are shown from the
+project's folder.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MEGABYTE = 1_000_000  # bytes
 LIMIT_MB = 12.0
 _LARGEST_TABLE = 200_000  # bytes of a text file that is kept
 _TABLES = (".csv", ".json", ".md", ".tex", ".txt")
+_WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "optimizer.pt")
 _MADE_HERE = (RECORD_NAME, "metrics.json")
 
 
@@ -129,7 +131,7 @@ def _copy_run(source: Path, target: Path, level: Coarseness, hidden: list[tuple[
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(shrink_png(path.read_bytes(), level))
             continue
-        elif path.name == RECORD_NAME or _is_table(path):
+        elif path.name == RECORD_NAME or (_is_table(path) and not _goes_with_weights(path)):
             text = path.read_text(encoding="utf-8")
         else:
             continue
@@ -140,6 +142,11 @@ def _copy_run(source: Path, target: Path, level: Coarseness, hidden: list[tuple[
 def _is_table(path: Path) -> bool:
     small = path.stat().st_size <= _LARGEST_TABLE
     return small and path.suffix in _TABLES and path.name not in _MADE_HERE
+
+
+def _goes_with_weights(path: Path) -> bool:
+    """Whether a file lies in a checkpoint's folder, where it is of no use without the weights."""
+    return any((path.parent / name).exists() for name in _WEIGHTS)
 
 
 def _shrunk_notebook(path: Path, level: Coarseness) -> str:
