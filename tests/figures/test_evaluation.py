@@ -91,6 +91,8 @@ def test_scores_of_many_systems_can_be_read():
     assert sum(ax.axison for ax in figure.axes) == 7
     marks = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
     assert len({(line.get_marker(), line.get_color()) for line in marks}) == 9
+    filled = [(line.get_color(), line.get_markerfacecolor()) for line in marks]
+    assert len(set(filled)) == 9  # not by shapes alone, which are small
 
 
 def test_scores_by_size_are_joined_in_the_order_of_the_sizes():

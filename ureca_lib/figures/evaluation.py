@@ -180,7 +180,9 @@ def _panel(
 
 def _style(number: int) -> dict[str, Any]:
     mark, colour = _MARKERS[number % len(_MARKERS)], _COLOURS[number % len(_COLOURS)]
-    return {"marker": mark, "color": colour, "markersize": 4}
+    # where colours begin anew, marks are open: at this size a hexagon is a circle
+    face = colour if number < len(_COLOURS) else "white"
+    return {"marker": mark, "color": colour, "markerfacecolor": face, "markersize": 4}
 
 
 def _value(scores: Mapping[str, Score], name: str) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH, PALETTE
 
@@ -29,7 +30,7 @@ def training_figure(logs: Mapping[str, Log], measures: Sequence[str] | None = No
     if not logs:
         raise ValueError("no logs to draw")
     figure = Figure(figsize=(PAGE_WIDTH, 2.3), layout="constrained")
-    loss_axes, share_axes = figure.subplots(1, 2)
+    loss_axes, share_axes = figure.subplots(1, 2, sharex=True)  # a single evaluation has no range
     for number, (name, rows) in enumerate(logs.items()):
         colour = PALETTE[number % len(PALETTE)]
         steps, losses = _series(rows, "loss")
@@ -48,6 +49,7 @@ def training_figure(logs: Mapping[str, Log], measures: Sequence[str] | None = No
     share_axes.set_ylim(0, 1)
     for axes in (loss_axes, share_axes):
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=7, colors=INK)
         axes.grid(axis="y", color=FAINT, alpha=0.25, lw=0.5)
