@@ -83,7 +83,7 @@ papermill_runs/bases/tiny_width%: | $(READY)
 	$(BIN)/ureca train-base --out $@ --width $(firstword $(subst _depth, ,$*)) \
 	  --depth $(lastword $(subst _depth, ,$*))
 
-# every notebook at its full setting, into papermill_runs/reference
+# every notebook at the settings of papermill_runs/reference.yaml, into papermill_runs/reference
 reproduce: $(READY)
 	$(BIN)/ureca reference
 

@@ -1,4 +1,4 @@
-"""The reference run: every notebook at its full setting, kept small enough to be committed."""
+"""The reference run: every notebook at the settings of one file, small enough to be committed."""
 
 from __future__ import annotations
 

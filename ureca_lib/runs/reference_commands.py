@@ -27,7 +27,7 @@ def reference(
         bool, typer.Option(help="Run nothing: compare the committed records with the notebooks.")
     ] = False,
 ) -> None:
-    """Run every notebook at its full setting, and write the results that are committed."""
+    """Run every notebook at the reference settings, and write the results that are committed."""
     from ureca_lib.runs.publish import TooLargeError, publish_runs
     from ureca_lib.runs.reference import ReferenceFileError, compare_reference, load_reference
 
