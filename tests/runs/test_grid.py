@@ -61,6 +61,18 @@ def test_the_same_run_has_the_same_folder_in_every_sweep(folder):
     assert load_sweep(other).runs[0].name == by_grid.runs[1].name != by_grid.runs[0].name
 
 
+def test_a_new_parameter_leaves_the_folders_where_they_are(folder):
+    path = write_sweep(folder, grid={"factor": [2, 4]}, seeds=[0, 1])
+    before = [run.name for run in load_sweep(path).runs]
+    lesson = folder / "lesson.ipynb"
+    lesson.write_text(lesson.read_text().replace("seed: int", "fresh: bool = False\\nseed: int"))
+    sweep = load_sweep(path)
+    assert sweep.runs[0].parameters["fresh"] is False
+    assert [run.name for run in sweep.runs] == before
+    other = load_sweep(write_sweep(folder, parameters={"fresh": True}, seeds=[0, 1]))
+    assert not {run.name for run in other.runs} & set(before)
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

@@ -75,6 +75,23 @@ def test_every_state_is_told_and_only_done_runs_count(sweep, tmp_path):
     assert summary.seconds == 2.5 and not summary.is_complete
 
 
+def test_a_record_of_other_parameters_is_not_counted(sweep, tmp_path):
+    first, second = sweep.runs[:2]
+    record(tmp_path, first, product=3)
+    record(tmp_path, second, product=4)
+    for run, name, value in ((first, "rate", 0.3), (second, "new", 1)):
+        found = RunRecord.load(tmp_path / "runs" / run.name)
+        found.parameters = {**found.parameters, "output_dir": "elsewhere", name: value}
+        found.save(tmp_path / "runs" / run.name)
+    assert {run.status for run in summarize_sweep(sweep, tmp_path).runs} == {"not started"}
+    found = RunRecord.load(tmp_path / "runs" / first.name)
+    del found.parameters["rate"]  # of before the notebook had it
+    found.save(tmp_path / "runs" / first.name)
+    summary = summarize_sweep(sweep, tmp_path)
+    assert [run.status for run in summary.runs].count("done") == 1
+    assert summary.settings[0].measures["product"].values == {"0": 3.0}
+
+
 def test_what_is_not_finite_is_left_out_and_named(sweep, tmp_path):
     for run, loss in zip(sweep.runs[:3], (1.0, math.nan, 3.0), strict=True):
         record(tmp_path, run, loss=loss, exact=0.0)

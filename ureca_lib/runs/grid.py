@@ -211,7 +211,7 @@ def _plan(
         raise SweepError(f"{where}: {error}") from None
     values.pop("output_dir", None)
     try:
-        name = _run_name(notebook.stem, values)
+        name = _run_name(notebook.stem, values, known)
     except TypeError as error:
         raise SweepError(f"{where}: a value that a record cannot hold ({error})") from None
     return PlannedRun(label, seed, varied, values, name)
@@ -231,9 +231,14 @@ def typed(known: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str
     }
 
 
-def _run_name(stem: str, values: Mapping[str, Any]) -> str:
-    """The folder of a run, by what it runs: sweeps that share a run find it there."""
-    text = json.dumps([stem, values], sort_keys=True)
+def _run_name(stem: str, values: Mapping[str, Any], known: Mapping[str, Parameter]) -> str:
+    """The folder of a run, by what it runs: sweeps that share a run find it there.
+
+    Only what is not at its default counts, so that records keep their place when a notebook gets
+    another parameter.
+    """
+    set_here = {name: value for name, value in values.items() if value != known[name].default}
+    text = json.dumps([stem, set_here], sort_keys=True)
     return f"{stem}-seed{values['seed']}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 

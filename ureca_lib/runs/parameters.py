@@ -133,6 +133,27 @@ def check_parameters(
     return result
 
 
+def same_parameters(
+    known: Mapping[str, Parameter], then: Mapping[str, Any], now: Mapping[str, Any]
+) -> bool:
+    """Whether a run of earlier was one with today's parameters, wherever it wrote to.
+
+    A parameter that the notebook did not have then counts as what is its default now: one is added
+    with the default that leaves everything as it was.
+
+    Args:
+        known: of the notebook now.
+        then: the earlier run's, from its record.
+        now: all of today's.
+    """
+    before = {name: parameter.default for name, parameter in known.items()} | dict(then)
+    return _placeless(before) == _placeless(now)
+
+
+def _placeless(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != "output_dir"}
+
+
 def _from_node(node: ast.AnnAssign, comments: Mapping[int, str], path: Path) -> Parameter:
     name = node.target.id  # type: ignore[union-attr]
     type_name = ast.unparse(node.annotation)

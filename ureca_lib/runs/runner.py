@@ -19,7 +19,7 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from ureca_lib.runs.parameters import check_parameters, notebook_parameters
+from ureca_lib.runs.parameters import check_parameters, notebook_parameters, same_parameters
 from ureca_lib.runs.record import (
     METRICS_NAME,
     RunRecord,
@@ -139,9 +139,9 @@ def finished_run(
     if not record or record.status != "done" or not (folder / source.name).is_file():
         return None
     if any_code:
-        values = {name: value for name, value in parameters.items() if name != "output_dir"}
-        then = {name: value for name, value in record.parameters.items() if name != "output_dir"}
-        same = (record.notebook, then) == (source.name, values)
+        known = notebook_parameters(source)
+        same = record.notebook == source.name
+        same = same and same_parameters(known, record.parameters, parameters)
     else:
         same = record.key == run_key(source, parameters)
     return record if same else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ureca_lib.runs.grid import PlannedRun, Sweep
+from ureca_lib.runs.parameters import notebook_parameters, same_parameters
 from ureca_lib.runs.record import RunRecord
 from ureca_lib.runs.workers import is_running
 
@@ -100,15 +101,21 @@ def summarize_sweep(sweep: Sweep, root: str | Path) -> SweepSummary:
         root: folder of the sweeps.
 
     Returns:
-        Means over the seeds that are done, with the sample standard deviation.
+        Means over the seeds that are done, with the sample standard deviation. A record of other
+        parameters, as of a default that was changed since, is not one of the run's.
     """
-    folder = Path(root)
-    records = {run.name: RunRecord.load(folder / "runs" / run.name) for run in sweep.runs}
-    states = [_state(run, records[run.name], folder) for run in sweep.runs]
+    folder, known = Path(root), notebook_parameters(sweep.notebook)
+    records = {
+        run.name: record
+        for run in sweep.runs
+        if (record := RunRecord.load(folder / "runs" / run.name))
+        and same_parameters(known, record.parameters, run.parameters)
+    }
+    states = [_state(run, records.get(run.name), folder) for run in sweep.runs]
     finished = {
         run.name: record
         for run, state in zip(sweep.runs, states, strict=True)
-        if state.status == "done" and (record := records[run.name])
+        if state.status == "done" and (record := records.get(run.name))
     }
     measured = {name: flat_numbers(record.metrics) for name, record in finished.items()}
     settings = [
