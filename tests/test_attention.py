@@ -53,9 +53,9 @@ def whole_pass(captioner, photo, region, layer=None):
 
 
 @pytest.mark.parametrize("position", ["before_image", "after_image"])
-@pytest.mark.parametrize("layer", [None, 0, -1])
-def test_shares_are_those_of_one_whole_pass(photo, region, position, layer):
-    captioner = make(position)
+@pytest.mark.parametrize(("layer", "placed"), [(None, False), (0, False), (-1, True)])
+def test_shares_are_those_of_one_whole_pass(photo, region, position, layer, placed):
+    captioner = make(position, mask_tile_embedding=placed)
     found = caption_attention(captioner, photo, region, CAPTION, layer=layer)
     rows, ids = whole_pass(captioner, photo, region, layer)
     config = captioner.model.config

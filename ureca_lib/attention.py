@@ -125,7 +125,8 @@ def _attention_rows(
     count = language.config.num_hidden_layers
     if layer is not None and not -count <= layer < count:
         raise ValueError(f"the language model has {count} layers; there is no layer {layer}")
-    visual = {name: inputs[name] for name in ("pixel_values", "mask_values")}
+    named = ("pixel_values", "mask_values", "mask_places")
+    visual = {name: inputs[name] for name in named if name in inputs}
     cache = DynamicCache()
     model.model(ids[:, : first - 1], past_key_values=cache, use_cache=True, **visual)
     with _eager(language):

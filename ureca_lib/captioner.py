@@ -257,7 +257,11 @@ class RegionCaptioner:
     ) -> torch.Tensor:
         """(R, T, N, D)."""
         tiles = self.processor.mask_tiles(regions, size, max_tiles).to(self.device)
-        return self.model.get_mask_features(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])
+        places = self.processor.mask_places(size, max_tiles)
+        if places is not None:
+            places = places.repeat(len(tiles), 1).to(self.device)  # (T, 2) -> (R * T, 2)
+        tokens = self.model.get_mask_features(tiles.flatten(0, 1), places)
+        return tokens.unflatten(0, tiles.shape[:2])
 
     def _decode(
         self,

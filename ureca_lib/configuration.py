@@ -41,6 +41,8 @@ class UrecaConfig(InternVLConfig):
         mask_thumbnail: add the whole mask, resized to a tile, where there is more than one tile.
         mask_overshoot: "clip" keeps that thumbnail between 0 and the scale; "wrap" lets its edges
             wrap around, as released weights have learnt it (see `tile_masks`).
+        mask_tile_embedding: ours, not the paper's: tell mask tokens the row and column of their
+            tile (see `MaskEncoder`).
         tile_size: S, side of an image tile in pixels; by default the vision tower's.
         mask_size: side of a mask tile in pixels (App. A: 448); by default `tile_size`.
         min_tiles, max_tiles, max_tiles_train: bounds of the tile grid; training uses fewer.
@@ -63,6 +65,7 @@ class UrecaConfig(InternVLConfig):
     mask_dynamic: bool = True
     mask_thumbnail: bool = True
     mask_overshoot: str = "clip"
+    mask_tile_embedding: bool = False
     tile_size: int | None = None
     mask_size: int | None = None
     min_tiles: int = 1

@@ -10,6 +10,7 @@ MASK_SIZE = 448  # App. A: "the input to the mask encoder is resized to 448x448"
 NUM_TOKENS = 8  # App. A; Table 6 goes up to 16
 CPU_PIXELS = 128 * 128  # convolved at a time on a CPU: what fits its cache is 3 times faster
 PROJECTORS = ("mlp", "linear")
+MOST_PLACES = 12  # rows or columns of a grid that a tile embedding knows; the published most
 
 
 class HalvingConv(nn.Conv2d):
@@ -59,6 +60,8 @@ class MaskEncoder(nn.Module):
             one synchronisation a call on CUDA, and steps aside where that is not possible or
             would lose something: while compiling or exporting, on the meta device, and where the
             tiles themselves need a gradient.
+        tile_embedding: ours, not the paper's: add to a tile's tokens what is learnt of its row and
+            of its column. They begin as zeros, so that an untrained encoder is the paper's.
 
     Raises:
         ValueError: a size below 1, or a projector that does not exist.
@@ -71,6 +74,7 @@ class MaskEncoder(nn.Module):
         mask_size: int = MASK_SIZE,
         projector: str = "mlp",
         share_uniform_tiles: bool = True,
+        tile_embedding: bool = False,
     ):
         super().__init__()
         if min(num_tokens, hidden_size, mask_size) < 1:
@@ -91,6 +95,9 @@ class MaskEncoder(nn.Module):
             self.projector = nn.Sequential(
                 nn.Linear(features, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)
             )
+        self.rows = self.columns = None
+        if tile_embedding:
+            self.rows, self.columns = _zeros(hidden_size), _zeros(hidden_size)
         self.reset_parameters()
 
     @property
@@ -99,29 +106,45 @@ class MaskEncoder(nn.Module):
         return -(-self.mask_size // 4)
 
     def reset_parameters(self) -> None:
-        """Xavier normal for every convolution and linear layer (App. A.1), biases zero."""
+        """Xavier normal for every convolution and linear layer (App. A.1); all else is zero."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_normal_(module.weight)
                 nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.zeros_(module.weight)
 
-    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+    def forward(self, tiles: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
         """Encode mask tiles (Eq. 1).
 
         Args:
             tiles: (M, 1, S, S), any real dtype; the values are used as they are given.
+            places: (M, 2) int64, the row and column of each tile as `tile_places` has them; used
+                by an encoder with a tile embedding, which needs them.
 
         Returns:
             (M, N, D), of the parameters' dtype, or autocast's where it is on.
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape, or no places where they are needed.
         """
         if tiles.shape[1:] != (1, self.mask_size, self.mask_size):
             raise ValueError(
                 f"mask tiles must be (M, 1, {self.mask_size}, {self.mask_size}), got "
                 f"{tuple(tiles.shape)}"
             )
+        tokens = self._encode_shared(tiles)
+        if self.rows is None:
+            return tokens
+        if places is None or places.shape != (len(tiles), 2):
+            raise ValueError(
+                f"an encoder with a tile embedding needs the places of its {len(tiles)} tiles, "
+                f"({len(tiles)}, 2), got {None if places is None else tuple(places.shape)}"
+            )
+        place = self.rows(places[:, 0]) + self.columns(places[:, 1])  # (M, 2) -> (M, D)
+        return tokens + place[:, None].to(tokens.dtype)
+
+    def _encode_shared(self, tiles: torch.Tensor) -> torch.Tensor:
         if not self._can_share(tiles):
             return self.encode(tiles)
         kept, index = distinct_tiles(tiles)
@@ -148,6 +171,11 @@ class MaskEncoder(nn.Module):
             return False
         # a tile that was encoded for another would keep the other's share of the gradient
         return not (tiles.is_meta or (tiles.requires_grad and torch.is_grad_enabled()))
+
+
+def _zeros(hidden_size: int) -> nn.Embedding:
+    """An embedding of every row or column, made without a draw: a seed gives the same encoder."""
+    return nn.Embedding.from_pretrained(torch.zeros(MOST_PLACES + 1, hidden_size), freeze=False)
 
 
 def distinct_tiles(tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -37,7 +37,13 @@ from ureca_lib.placeholders import (
 
 __all__ = ["UrecaConfig", "UrecaForConditionalGeneration", "UrecaModel"]
 
-_FIRST_STEP_ONLY = ("pixel_values", "mask_values", "image_features", "mask_features")
+_FIRST_STEP_ONLY = (
+    "pixel_values",
+    "mask_values",
+    "mask_places",
+    "image_features",
+    "mask_features",
+)
 
 
 class UrecaModel(InternVLModel):
@@ -53,6 +59,7 @@ class UrecaModel(InternVLModel):
             hidden_size=config.text_config.hidden_size,
             mask_size=config.mask_size,
             projector=config.mask_projector,
+            tile_embedding=config.mask_tile_embedding,
         )
         for module in self.vision_tower.modules():
             # transformers leaves the query and key norms of the 6B tower at 1e-6
@@ -65,9 +72,13 @@ class UrecaModel(InternVLModel):
         super()._init_weights(module)
         encoder = getattr(self, "mask_encoder", None)
         # layer by layer: transformers passes over modules that own no parameter themselves
-        if isinstance(module, nn.Linear | nn.Conv2d) and encoder and module in encoder.modules():
+        if not encoder or module not in encoder.modules():
+            return
+        if isinstance(module, nn.Linear | nn.Conv2d):
             initialization.xavier_normal_(module.weight)  # App. A.1
             initialization.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            initialization.zeros_(module.weight)
 
     def pixel_shuffle(self, vision_features: torch.Tensor, scale_factor: float = 0.5):
         """InternVL's pixel shuffle: (T, H, W, C) -> (T, H * s, W * s, C / s^2), s the factor."""
@@ -76,9 +87,14 @@ class UrecaModel(InternVLModel):
             features = features.transpose(1, 2).contiguous()
         return features
 
-    def get_mask_features(self, mask_values: torch.Tensor) -> torch.Tensor:
-        """Mask tiles as they are to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D)."""
-        return self.mask_encoder(mask_values.to(self.mask_encoder.conv1.weight.dtype))
+    def get_mask_features(
+        self, mask_values: torch.Tensor, mask_places: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Mask tiles as they are to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D).
+
+        `mask_places`, (M, 2), is for a model with `mask_tile_embedding`.
+        """
+        return self.mask_encoder(mask_values.to(self.mask_encoder.conv1.weight.dtype), mask_places)
 
     def embed_inputs(
         self,
@@ -141,13 +157,14 @@ class UrecaModel(InternVLModel):
         inputs_embeds: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         mask_features: torch.Tensor | None = None,
+        mask_places: torch.Tensor | None = None,
         **kwargs,
     ) -> InternVLModelOutputWithPast:
         """See `UrecaForConditionalGeneration.forward`; returns hidden states instead of logits."""
         if pixel_values is not None:
             image_features = self.get_image_features(pixel_values, return_dict=True).pooler_output
         if mask_values is not None:
-            mask_features = self.get_mask_features(mask_values)
+            mask_features = self.get_mask_features(mask_values, mask_places)
         cached = past_key_values.get_seq_length() if past_key_values is not None else 0
         embeds = self.embed_inputs(
             input_ids, inputs_embeds, image_features, mask_features, check=cached == 0
@@ -184,9 +201,11 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()
 
-    def get_mask_features(self, mask_values: torch.Tensor) -> torch.Tensor:
-        """Mask tiles as they are to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D)."""
-        return self.model.get_mask_features(mask_values)
+    def get_mask_features(
+        self, mask_values: torch.Tensor, mask_places: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """See `UrecaModel.get_mask_features`."""
+        return self.model.get_mask_features(mask_values, mask_places)
 
     @can_return_tuple
     def forward(
@@ -201,6 +220,7 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
         inputs_embeds: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         mask_features: torch.Tensor | None = None,
+        mask_places: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> InternVLCausalLMOutputWithPast:
@@ -219,6 +239,8 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
             inputs_embeds: (B, L, D) instead of `input_ids`.
             image_features: (T, tokens, D) instead of `pixel_values`.
             mask_features: (M, N, D) instead of `mask_values`.
+            mask_places: (M, 2), row and column of each mask tile, for a model with
+                `mask_tile_embedding`; the processor of such a model gives them.
             logits_to_keep: how many last positions, or which, get logits; 0 is all.
 
         Raises:
@@ -234,6 +256,7 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
             inputs_embeds=inputs_embeds,
             image_features=image_features,
             mask_features=mask_features,
+            mask_places=mask_places,
             return_dict=True,
             **kwargs,
         )

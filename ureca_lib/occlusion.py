@@ -52,6 +52,7 @@ def occlusion_effect(
     kinds: Sequence[Kind],
     pixel_values: torch.Tensor,
     mask_values: torch.Tensor,
+    mask_places: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """How much each position's last hidden state changes when something is hidden.
 
@@ -60,6 +61,7 @@ def occlusion_effect(
         kinds: of the L positions; see `prompt_kinds`.
         pixel_values: (T, 3, S, S), the image's tiles; a hidden one is zero, the mean colour.
         mask_values: (M, 1, S, S), the region's mask tiles; hidden, they are all zero.
+        mask_places: (M, 2), where the model has a tile embedding.
 
     Returns:
         (1 + T, L): the change as a share of the state's length, for the mask and for each tile of
@@ -69,8 +71,8 @@ def occlusion_effect(
     image = model.model.get_image_features(pixel_values, return_dict=True).pooler_output
     blank_tile = torch.zeros_like(pixel_values[:1])
     blank = model.model.get_image_features(blank_tile, return_dict=True).pooler_output
-    mask = model.get_mask_features(mask_values)
-    no_mask = model.get_mask_features(torch.zeros_like(mask_values))
+    mask = model.get_mask_features(mask_values, mask_places)
+    no_mask = model.get_mask_features(torch.zeros_like(mask_values), mask_places)
 
     def states(image_features: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
         output = model.model(ids, image_features=image_features, mask_features=mask_features)

@@ -22,8 +22,9 @@ from ureca_lib.conversation import (
     expand,
     require_tokens,
 )
+from ureca_lib.mask_encoder import MOST_PLACES
 from ureca_lib.regions import Region, SizeMismatchError, load_image
-from ureca_lib.tiling import best_grid, tile_image, tile_masks
+from ureca_lib.tiling import best_grid, tile_image, tile_masks, tile_places
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -42,6 +43,7 @@ _SETTINGS = (
     "mask_dynamic",
     "mask_thumbnail",
     "mask_overshoot",
+    "mask_tile_embedding",
     "min_tiles",
     "max_tiles",
     "max_tiles_train",
@@ -76,6 +78,7 @@ class UrecaProcessor(ProcessorMixin):
         mask_dynamic: bool = True,
         mask_thumbnail: bool = True,
         mask_overshoot: str = "clip",
+        mask_tile_embedding: bool = False,
         min_tiles: int = 1,
         max_tiles: int = MAX_TILES,
         max_tiles_train: int = MAX_TILES_TRAIN,
@@ -89,7 +92,7 @@ class UrecaProcessor(ProcessorMixin):
         self.image_seq_length, self.num_mask_tokens = image_seq_length, num_mask_tokens
         self.mask_position, self.mask_scale = mask_position, mask_scale
         self.mask_dynamic, self.mask_thumbnail = mask_dynamic, mask_thumbnail
-        self.mask_overshoot = mask_overshoot
+        self.mask_overshoot, self.mask_tile_embedding = mask_overshoot, mask_tile_embedding
         self.min_tiles, self.max_tiles, self.max_tiles_train = min_tiles, max_tiles, max_tiles_train
         self.use_thumbnail, self.system_message = use_thumbnail, system_message
 
@@ -144,7 +147,8 @@ class UrecaProcessor(ProcessorMixin):
         Returns:
             `input_ids`, `attention_mask` and, with an answer, `labels`: (B, L), padded on the left;
             `pixel_values` (sum of image tiles, 3, S, S) and `mask_values` (sum of mask tiles, 1,
-            S, S) float32, in the samples' order.
+            S, S) float32, in the samples' order; with a tile embedding also `mask_places` (sum of
+            mask tiles, 2).
 
         Raises:
             RegionError: an unreadable image, a mask that is empty or has another size than its
@@ -178,6 +182,9 @@ class UrecaProcessor(ProcessorMixin):
         if answer is None:
             del batch["labels"]
         batch["pixel_values"], batch["mask_values"] = torch.cat(tiles), torch.cat(mask_tiles)
+        if self.mask_tile_embedding:
+            places = [self.mask_places(photo.shape[:2], most) for photo in photos]
+            batch["mask_places"] = torch.cat(places)
         return BatchFeature(batch)
 
     def image_tiles(self, image: np.ndarray, max_tiles: int | None = None) -> torch.Tensor:
@@ -237,11 +244,36 @@ class UrecaProcessor(ProcessorMixin):
 
     def count_mask_tiles(self, size: tuple[int, int], max_tiles: int | None = None) -> int:
         """T, the mask tiles of an image of `size` (H, W); see `mask_tiles`."""
-        if not self.mask_dynamic:
-            return 1
-        most = max_tiles or self.max_tiles
-        columns, rows = best_grid(size[1], size[0], most, self.min_tiles, self.mask_size)
+        columns, rows = self._mask_grid(size, max_tiles)
         return columns * rows + (self.mask_thumbnail and columns * rows > 1)
+
+    def mask_places(
+        self, size: tuple[int, int], max_tiles: int | None = None
+    ) -> torch.Tensor | None:
+        """(T, 2) int64, row and column of each mask tile; None for a model without tile embedding.
+
+        Args:
+            size, max_tiles: as `mask_tiles` has them.
+
+        Raises:
+            ValueError: a grid of more rows or columns than the embedding knows.
+        """
+        if not self.mask_tile_embedding:
+            return None
+        grid = self._mask_grid(size, max_tiles)
+        if max(grid) > MOST_PLACES:
+            raise ValueError(
+                f"a grid of {grid[0]} x {grid[1]} tiles, and the tile embedding knows "
+                f"{MOST_PLACES} columns and rows: lower max_tiles"
+            )
+        return tile_places(grid, self.mask_thumbnail)
+
+    def _mask_grid(self, size: tuple[int, int], max_tiles: int | None) -> tuple[int, int]:
+        """(columns, rows) of the mask tiles of an image of `size` (H, W)."""
+        if not self.mask_dynamic:
+            return 1, 1
+        most = max_tiles or self.max_tiles
+        return best_grid(size[1], size[0], most, min(self.min_tiles, most), self.mask_size)
 
     def token_ids(
         self, question: str, answer: str | None, image_tiles: int, mask_tiles: int
@@ -269,7 +301,8 @@ class UrecaProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        return ["input_ids", "attention_mask", "pixel_values", "mask_values"]
+        places = ["mask_places"] if self.mask_tile_embedding else []
+        return ["input_ids", "attention_mask", "pixel_values", "mask_values", *places]
 
 
 def load_photo(photo: Photo, size: tuple[int, int]) -> np.ndarray:

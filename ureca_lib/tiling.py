@@ -69,6 +69,23 @@ def best_grid(
     return best
 
 
+def tile_places(grid: tuple[int, int], thumbnail: bool = False) -> torch.Tensor:
+    """Row and column of each tile of a grid, in the order of `tile_masks`.
+
+    Args:
+        grid: (columns, rows), as `best_grid` has them.
+        thumbnail: whether the whole follows, where there is more than one tile.
+
+    Returns:
+        (T, 2) int64, counted from 1; 0 and 0 for a tile that shows the whole mask.
+    """
+    columns, rows = grid
+    if grid == (1, 1):
+        return torch.zeros(1, 2, dtype=torch.int64)
+    places = torch.cartesian_prod(torch.arange(1, rows + 1), torch.arange(1, columns + 1))
+    return torch.cat([places, places.new_zeros(1, 2)]) if thumbnail else places
+
+
 @lru_cache(maxsize=64)
 def _grids(min_tiles: int, max_tiles: int) -> list[tuple[int, int]]:
     """Every grid of an allowed number of tiles, fewer tiles first; the order decides ties."""

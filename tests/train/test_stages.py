@@ -75,9 +75,9 @@ def test_stage_2_learns_adapters_on_every_layer_of_the_language_model(base):
         assert torch.equal(kept, tensor), name
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_a_group_on_a_shared_prefix_costs_what_its_rows_cost(base, stage):
-    settings = small(base, stage, lora_dropout=0.0)
+@pytest.mark.parametrize(("stage", "placed"), [(1, False), (1, True), (2, False)])
+def test_a_group_on_a_shared_prefix_costs_what_its_rows_cost(base, stage, placed):
+    settings = small(base, stage, lora_dropout=0.0, mask_tile_embedding=placed)
     model, _ = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings))
     found = []

@@ -53,7 +53,9 @@ def model_shapes(
         sequence = torch.empty(1, length, config.text_config.hidden_size)
         states = model.model.language_model(inputs_embeds=sequence).last_hidden_state
         steps = {"pixel_values": pixels, "image_features": image, "mask_values": masks}
-        steps |= {"mask_features": model.get_mask_features(masks), "logits": model.lm_head(states)}
+        places = torch.zeros(mask_tiles, 2, dtype=torch.int64)
+        tokens = model.get_mask_features(masks, places)
+        steps |= {"mask_features": tokens, "logits": model.lm_head(states)}
     return {name: tuple(step.shape) for name, step in steps.items()}
 
 

@@ -33,7 +33,8 @@ class RegionCollator:
         """A batch of B images and R regions of them.
 
         Returns:
-            `labels` (R, L); `mask_values` (M, 1, S, S); `image_of` (R,), which image each region
+            `labels` (R, L); `mask_values` (M, 1, S, S), and `mask_places` (M, 2) for a model with
+            a tile embedding; `image_of` (R,), which image each region
             is of; `image_tiles`, the tiles of each image; `image_keys`, the cache's keys of the
             images that come as `pixel_values` (tiles, 3, S, S), None for those not to be kept;
             `has_features`, whether each image comes in `image_features` (tiles, tokens, D)
@@ -52,6 +53,9 @@ class RegionCollator:
             "has_features": [group.features is not None for group in groups],
             "image_keys": [group.key for group in groups if group.features is None],
         }
+        places = [g.mask_places.repeat(len(g.rows), 1) for g in groups if g.mask_places is not None]
+        if places:
+            batch["mask_places"] = torch.cat(places)
         if pixels:
             batch["pixel_values"] = torch.cat(pixels)
         if features:

@@ -33,6 +33,7 @@ class GroupedBatch:
         pixel_values: (T, 3, S, S), or None where `image_features` are given.
         image_features: (T, tokens, D), or None.
         mask_values: (M, 1, S, S), or None for a model that is shown no masks.
+        mask_places: (M, 2) for a model with a tile embedding, or None.
         gaps: (R,) positions left free between an image and its region, or None. A base that was
             trained with many of them is at ease with however many mask tokens come in between.
     """
@@ -46,6 +47,7 @@ class GroupedBatch:
     pixel_values: torch.Tensor | None = None
     image_features: torch.Tensor | None = None
     mask_values: torch.Tensor | None = None
+    mask_places: torch.Tensor | None = None
     gaps: torch.Tensor | None = None
 
     def to(self, device: str | torch.device) -> GroupedBatch:
@@ -117,7 +119,9 @@ def grouped_forward(
     for layer in cache.layers:
         layer.keys = _given_to_regions(layer.keys, batch.image_of)
         layer.values = _given_to_regions(layer.values, batch.image_of)
-    masks = None if batch.mask_values is None else inner.get_mask_features(batch.mask_values)
+    masks = None
+    if batch.mask_values is not None:
+        masks = inner.get_mask_features(batch.mask_values, batch.mask_places)
     embeds = inner.embed_inputs(batch.region_ids, mask_features=masks)
     seen = torch.cat([batch.image_attention[batch.image_of], batch.region_attention], dim=1)
     places = positions(seen, embeds.shape[1])

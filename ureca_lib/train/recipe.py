@@ -31,6 +31,9 @@ class Recipe:
     )
     mask_tokens: int = field(default=8, metadata={"help": "N, mask tokens a tile (Table 5)"})
     thumbnail: bool = field(default=True, metadata={"help": "add the whole mask as a tile"})
+    tile_embedding: bool = field(
+        default=False, metadata={"help": "ours: mask tokens are told the place of their tile"}
+    )
     max_tiles: int | None = field(
         default=None, metadata={"help": "most tiles of image and mask; None: the settings file's"}
     )
@@ -53,6 +56,7 @@ class Recipe:
             "mask_tokens": self.mask_tokens,
             "mask_dynamic": self.mask == "dynamic",
             "mask_thumbnail": self.thumbnail,
+            "mask_tile_embedding": self.tile_embedding,
             "max_tiles": self.max_tiles,
             "inference_tiles": self.max_tiles,
             "blind": self.mask == "none",

@@ -15,6 +15,9 @@ def train_recipe_command(
     mask: Annotated[str, typer.Option(help="none, single or dynamic.")] = "dynamic",
     mask_tokens: Annotated[int, typer.Option(help="Mask tokens a tile.")] = 8,
     thumbnail: Annotated[bool, typer.Option(help="Add the whole mask as a tile.")] = True,
+    tile_embedding: Annotated[
+        bool, typer.Option(help="Ours: tell mask tokens the place of their tile.")
+    ] = False,
     max_tiles: Annotated[int | None, typer.Option(help="Most tiles of image and mask.")] = None,
     steps_1: Annotated[int | None, typer.Option(help="Steps of stage 1.")] = None,
     steps_2: Annotated[int | None, typer.Option(help="Steps of stage 2.")] = None,
@@ -33,7 +36,8 @@ def train_recipe_command(
     from ureca_lib.train.recipe_card import MEASURED_ON, publish
 
     given: dict[str, Any] = {"mask_tokens": mask_tokens, "thumbnail": thumbnail, "data": data}
-    given |= {"max_tiles": max_tiles, "steps_1": steps_1, "steps_2": steps_2, "seed": seed}
+    given |= {"tile_embedding": tile_embedding, "max_tiles": max_tiles}
+    given |= {"steps_1": steps_1, "steps_2": steps_2, "seed": seed}
     work = work or out.with_name(f"{out.name}.work")
     try:
         recipe = Recipe(str(base), preset, mask, **given)

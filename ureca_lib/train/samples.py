@@ -28,6 +28,7 @@ class GroupSample:
     Attributes:
         rows: of each region the ids and labels of question and caption, placeholders repeated.
         mask_values: (K, T, 1, S, S) float32.
+        mask_places: (T, 2), row and column of each mask tile; None without a tile embedding.
         pixel_values: (T, 3, S, S) float32, or None where there are features.
         features: (T, tokens, D), or None.
         key: under which the cache keeps the image's features, or None.
@@ -35,6 +36,7 @@ class GroupSample:
 
     rows: list[tuple[list[int], list[int]]]
     mask_values: torch.Tensor
+    mask_places: torch.Tensor | None
     pixel_values: torch.Tensor | None
     features: torch.Tensor | None
     key: str | None
@@ -109,11 +111,13 @@ class GroupDataset(Dataset):
         texts = [record.captions[place] for place in chosen]
         texts = [each[chance.integers(len(each))] if len(each) > 1 else each[0] for each in texts]
         pixels = features = None
+        size = record.size
         scale = draw_scale(self.settings, chance)
         if scale != 1:
             regions = [record.regions[place] for place in chosen]
             photo, regions = resize_together(self.images.pixels(number), regions, scale)
-            masks = mask_tiles(processor, regions, photo.shape[:2], self.images.max_tiles)
+            size = photo.shape[:2]
+            masks = mask_tiles(processor, regions, size, self.images.max_tiles)
         else:
             features = self.images.features(number)
             photo = None if features is not None else self.images.pixels(number)
@@ -124,7 +128,9 @@ class GroupDataset(Dataset):
             masks = torch.zeros_like(masks)
         tiles = len(pixels if features is None else features)
         rows = [self._row(text, tiles, masks.shape[1]) for text in texts]
-        return GroupSample(rows, masks, pixels, features, record.key if scale == 1 else None)
+        places = processor.mask_places(size, self.images.max_tiles)
+        key = record.key if scale == 1 else None
+        return GroupSample(rows, masks, places, pixels, features, key)
 
     def _row(self, text: str, tiles: int, masks: int) -> tuple[list[int], list[int]]:
         return self.images.processor.token_ids(self.settings.question, text, tiles, masks)

@@ -29,6 +29,7 @@ MODEL_FIELDS = {
     "mask_projector": "mask_projector",
     "mask_dynamic": "mask_dynamic",
     "mask_thumbnail": "mask_thumbnail",
+    "mask_tile_embedding": "mask_tile_embedding",
     "max_tiles": "max_tiles_train",
     "inference_tiles": "max_tiles",
 }
@@ -68,6 +69,9 @@ class TrainSettings:
     )
     mask_dynamic: bool | None = _of(None, "cut masks into tiles; None is the model's")
     mask_thumbnail: bool | None = _of(None, "add the whole mask as a tile; None is the model's")
+    mask_tile_embedding: bool | None = _of(
+        None, "ours: tell mask tokens the row and column of their tile; None is the model's"
+    )
     max_tiles: int | None = _of(None, "most tiles of an image in training; None is the model's")
     inference_tiles: int | None = _of(None, "most tiles at inference; None is the model's")
     attention: Literal["sdpa", "eager"] = _of(

@@ -31,7 +31,15 @@ from ureca_lib.train.grouped import GroupedBatch, grouped_forward
 from ureca_lib.train.settings import SettingsError, TrainSettings
 
 LORA_TARGETS = rf".*language_model.*\.({'|'.join(LORA_LAYERS)})"
-_GROUPED = ("image_ids", "image_attention", "region_ids", "region_attention", "labels", "image_of")
+_GROUPED = (
+    "image_ids",
+    "image_attention",
+    "region_ids",
+    "region_attention",
+    "image_of",
+    "mask_values",
+    "mask_places",
+)
 
 
 def load_start(settings: TrainSettings) -> tuple[UrecaForConditionalGeneration, UrecaProcessor]:
@@ -75,7 +83,7 @@ def _ours(
 ) -> UrecaForConditionalGeneration:
     stored = UrecaConfig.from_pretrained(folder)
     config = settings.configure(stored)
-    shapes = ("num_mask_tokens", "mask_projector")
+    shapes = ("num_mask_tokens", "mask_projector", "mask_tile_embedding")
     other = [name for name in shapes if getattr(config, name) != getattr(stored, name)]
     fresh = settings.stage == 1 and settings.fresh_mask_encoder
     if other and not fresh:
@@ -175,8 +183,7 @@ class StageModel(nn.Module):
         features = self.image_features(batch)
         if "image_ids" in batch:
             named = {name: batch[name] for name in _GROUPED if name in batch}
-            named |= {"labels": labels, "mask_values": batch["mask_values"]}
-            grouped = GroupedBatch(**named, image_features=torch.cat(features))
+            grouped = GroupedBatch(**named, labels=labels, image_features=torch.cat(features))
             return {"loss": grouped_forward(self.base, grouped, num_items_in_batch).loss}
         rows = torch.cat([features[image] for image in batch["image_of"].tolist()])
         hidden = self.base.model(
@@ -184,6 +191,7 @@ class StageModel(nn.Module):
             attention_mask=batch["attention_mask"],
             image_features=rows,
             mask_values=batch["mask_values"],
+            mask_places=batch.get("mask_places"),
             use_cache=False,
         ).last_hidden_state
         return {"loss": answer_loss(self.base.lm_head, hidden, labels, num_items_in_batch)}
