@@ -37,7 +37,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory):
-    recipe = Recipe(base, mask="dynamic", mask_tokens=4, **QUICK)
+    recipe = Recipe(base, mask="dynamic", mask_tokens=4, tile_embedding=True, **QUICK)
     return train_recipe(recipe, tmp_path_factory.mktemp("run"), progress=False)
 
 

@@ -28,7 +28,7 @@ it says what it would say of a drawing, which is mostly wrong.
 | | |
 |---|---|
 | base | `{base}` |
-| masks | {mask}, {mask_tokens} tokens a tile |
+| masks | {mask}, {mask_tokens} tokens a tile{placed} |
 | seed | {seed} |
 {stages}
 | measured on | `{data}`, all regions |
@@ -94,6 +94,7 @@ def _card(trained: Trained, out: Path, data: str, report: ExactReport, parameter
         measured="\n".join(measured),
         data=data,
         command=_command(trained.recipe, out, data),
+        placed=", with a tile embedding" if trained.recipe.tile_embedding else "",
         **{name: recipe[name] for name in ("base", "mask", "mask_tokens", "seed")},
     )
 
@@ -105,7 +106,10 @@ def _command(recipe: Recipe, out: Path, data: str) -> str:
         value, flag = getattr(recipe, each.name), each.name.replace("_", "-")
         if each.name == "base" or value == each.default:
             continue
-        words += [f"--no-{flag}"] if value is False else [f"--{flag}", str(value)]
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", str(value)]
     if data != MEASURED_ON:
         words += ["--evaluate", data]
     return shlex.join(words)

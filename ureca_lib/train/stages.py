@@ -8,6 +8,7 @@ cache.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,11 @@ def freeze_for_stage(
         target_modules=LORA_TARGETS,
         bias="none",
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft asks for it by the name that transformers had for it before
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+        )
         torch.manual_seed(settings.seed)
         return get_peft_model(model, lora)
 
