@@ -25,6 +25,15 @@ def test_a_changed_notebook_runs_again_unless_it_is_kept(tmp_path):
     assert run_sweep(sweep, root, keep=True, progress=False).kept == [sweep.runs[0].name]
 
 
+def test_a_record_alone_is_enough_where_it_is_kept(tmp_path):
+    write_lesson(tmp_path)
+    sweep, root = load_sweep(write_sweep(tmp_path)), tmp_path / "out"
+    (name,) = run_sweep(sweep, root, progress=False).done
+    (root / "runs" / name / "lesson.ipynb").unlink()
+    assert run_sweep(sweep, root, keep=True, progress=False).kept == [name]
+    assert run_sweep(sweep, root, progress=False).done == [name]
+
+
 def test_two_sweeps_at_once_share_the_runs(tmp_path):
     write_lesson(tmp_path)
     sweep = load_sweep(write_sweep(tmp_path, grid={"factor": [1, 2]}))

@@ -132,18 +132,19 @@ def finished_run(
         parameters: all of its parameters, checked.
         output_dir: the run's folder.
         any_code: a run with the same parameters counts even if the notebook or the library has
-            been changed since.
+            been changed since, and even where nothing but its record is left, as in a clone.
     """
     source, folder = Path(notebook).resolve(), Path(output_dir).resolve()
     record = RunRecord.load(folder)
-    if not record or record.status != "done" or not (folder / source.name).is_file():
+    if not record or record.status != "done":
         return None
     if any_code:
         known = notebook_parameters(source)
         same = record.notebook == source.name
         same = same and same_parameters(known, record.parameters, parameters)
     else:
-        same = record.key == run_key(source, parameters)
+        executed = (folder / source.name).is_file()
+        same = executed and record.key == run_key(source, parameters)
     return record if same else None
 
 

@@ -47,7 +47,8 @@ def run_sweep(
         sweep: from `load_sweep`.
         root: folder of the sweeps; each run gets `runs/NAME` in it.
         jobs: runs at a time; each gets its share of the cores as threads.
-        keep: a run that is done stays even if the notebook or the library was changed since.
+        keep: a run that is done stays even if the notebook or the library was changed since, or
+            nothing but its record is there, as in a clone of a repository.
         progress: show bars.
 
     Returns:

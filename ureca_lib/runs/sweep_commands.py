@@ -23,7 +23,10 @@ def sweep(
     ] = None,
     keep: Annotated[
         bool,
-        typer.Option(help="Keep what is done, even if notebook or library were changed since."),
+        typer.Option(
+            help="Keep what is done, even if notebook or library were changed since, "
+            "or only the record is there, as in a clone."
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would run, and run nothing.")] = False,
     summary_only: Annotated[
