@@ -20,7 +20,7 @@ from ureca_lib.presets import preset_config
 from ureca_lib.train import recipe_card
 from ureca_lib.train.base_model import as_internvl, new_base
 from ureca_lib.train.recipe import Recipe, report_values, train_recipe
-from ureca_lib.train.recipe_card import publish
+from ureca_lib.train.recipe_card import compare_results, publish
 from ureca_lib.train.settings import load_settings
 from ureca_lib.train.tokenizer import scene_tokenizer
 
@@ -106,6 +106,27 @@ def test_a_published_checkpoint_says_what_was_measured(trained, tmp_path):
     assert {row["stage"] for row in rows} == {1, 2}
     captioner = RegionCaptioner.from_pretrained(out)
     assert captioner.model.dtype == torch.float32
+
+
+def test_results_stand_beside_each_other_only_if_measured_on_the_same(trained, tmp_path):
+    first, second = tmp_path / "one", tmp_path / "two"
+    report = publish(trained, first, "scenes:test:1", tmp_path / "a")
+    publish(trained, second, "scenes:test:1", tmp_path / "b")
+    table = compare_results({"one": first, "two": second}, "exact_match")
+    assert list(table.index) == ["one", "two"]
+    assert list(table.columns) == ["steps", "all", *report.by_size]
+    assert table.loc["one", "all"] == f"{100 * report.overall['exact_match'].value:.1f}"
+    assert table.loc["one", "steps"] == "5 + 5" and (table.iloc[0] == table.iloc[1]).all()
+    told = json.loads((second / "results.json").read_text())
+    told["report"]["overall"]["unique"] |= {"value": 0.5, "low": 0.25, "high": 0.75}
+    (second / "results.json").write_text(json.dumps(told))
+    assert compare_results({"two": second}).loc["two", "all"] == "50.0 [25.0, 75.0]"
+    (second / "results.json").write_text(json.dumps(told | {"data": "scenes:test:2"}))
+    with pytest.raises(ValueError, match=r"two.results\.json: measured on scenes:test:2, "):
+        compare_results({"one": first, "two": second})
+    (second / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"two.results\.json: not the results of a recipe"):
+        compare_results({"two": second})
 
 
 def test_an_unknown_component_is_refused(base):
