@@ -21,7 +21,7 @@ export TOKENIZERS_PARALLELISM ?= false
 LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: run quickstart test lint lab bench lock check-pythons samples clean
-.PHONY: tiny-base tiny-ureca ablations reproduce
+.PHONY: tiny-base tiny-ureca full-recipe ablations reproduce
 
 run: $(READY)
 	$(BIN)/ureca run $(NOTEBOOKS) --output $(OUT)
@@ -75,7 +75,15 @@ tiny-base: $(READY)
 tiny-ureca: $(READY)
 	$(BIN)/ureca train-recipe --base data_samples/tiny_base --out data_samples/tiny_ureca
 
-# every sweep, from the committed base and from two smaller ones; goes on where it was stopped
+# one square, and tiles that know their place, trained for as long as the committed model
+full-recipe: $(READY)
+	$(BIN)/ureca train-recipe --base data_samples/tiny_base --mask single \
+	  --out papermill_runs/full_recipe/single
+	$(BIN)/ureca train-recipe --base data_samples/tiny_base --tile-embedding \
+	  --out papermill_runs/full_recipe/tile_embedding
+
+# every run of every sweep that has no record yet, from the committed base and from two smaller
+# ones; goes on where it was stopped. Without papermill_runs/sweeps/runs it measures all anew
 ablations: $(READY) $(BASES)
 	$(BIN)/ureca sweep $(SWEEPS) --jobs 2 --keep
 

@@ -13,6 +13,7 @@ from ureca_lib.datasets.jsonl import conversation
 from ureca_lib.evaluate.bootstrap import BootstrapSettings
 from ureca_lib.evaluate.evaluation import (
     compare,
+    compare_sizes,
     comparison_record,
     comparison_text,
     evaluate,
@@ -153,6 +154,36 @@ def test_two_files_are_compared_on_what_both_have(tmp_path):
     assert "exact match: +50.00" in comparison_text(found)
     same = compare(good, good, refs, ("rouge_l",), QUICK)[2]
     assert same["rouge_l"].difference == 0 and not same["rouge_l"].apart
+
+
+def test_sizes_are_compared_where_both_have_the_same_regions(tmp_path):
+    keys = [f"i{n}/{part}" for n in range(12) for part in (1, 2)]
+    areas = {"1": 5, "2": 5000}  # of 10,000 pixels
+
+    def write(name, captions, **known):
+        rows = [
+            {"id": key, "caption": caption, "references": ["a cat"]}
+            | {"area": areas[key[-1]], "image_size": [100, 100]}
+            | known
+            for key, caption in captions.items()
+        ]
+        write_jsonl(tmp_path / name, rows)
+        return tmp_path / name
+
+    good = write("good.jsonl", dict.fromkeys(keys, "a cat"))
+    bad = write("bad.jsonl", {k: "a cat" if k.endswith("2") else "dog" for k in keys})
+    one, other, found = compare(good, bad, None, (), QUICK)
+    sizes = compare_sizes(one.exact, other.exact, QUICK.bootstrap)
+    small, large = (each["exact_match"] for each in sizes.values())
+    assert list(sizes) == list(one.exact.by_size)
+    assert (small.difference, large.difference) == (1.0, 0.0)
+    assert small.apart and not large.apart
+    record = json.loads(json.dumps(comparison_record(other, found, sizes)))
+    assert record["differences_by_size"][next(iter(sizes))]["exact_match"]["difference"] == 1.0
+    assert f"{next(iter(sizes))}: exact match: +100.00" in comparison_text(found, sizes)
+    unknown = write("unknown.jsonl", dict.fromkeys(keys, "a cat"), area=None)
+    one, other, _ = compare(good, unknown, None, (), QUICK)
+    assert compare_sizes(one.exact, other.exact, QUICK.bootstrap) == {}
 
 
 def test_files_that_cannot_be_compared_are_refused(tmp_path):

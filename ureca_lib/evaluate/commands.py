@@ -153,7 +153,8 @@ def evaluate(
             found, other, differences = scoring.compare(
                 predictions, compare, references, chosen, settings
             )
-            compared = scoring.comparison_record(other, differences)
+            sizes = scoring.compare_sizes(found.exact, other.exact, settings.bootstrap)
+            compared = scoring.comparison_record(other, differences, sizes)
         target = out or predictions.with_suffix(".scores.json")
         scoring.write_scores(target, found, compared)
     except (ValueError, OSError, ImportError) as error:
@@ -163,7 +164,7 @@ def evaluate(
     typer.echo(scoring.evaluation_text(found))
     if compare is not None:
         typer.echo(scoring.evaluation_text(other))
-        typer.echo(scoring.comparison_text(differences))
+        typer.echo(scoring.comparison_text(differences, sizes))
     typer.echo(f"all figures -> {target}", err=True)
 
 

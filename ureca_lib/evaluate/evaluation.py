@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.evaluate.bootstrap import Comparison, compare_scores
+from ureca_lib.evaluate.bootstrap import BootstrapSettings, Comparison, compare_scores
 from ureca_lib.evaluate.exact import ExactReport, measure_exact
 from ureca_lib.evaluate.metrics import METRICS, MetricSettings, score_captions
 from ureca_lib.evaluate.predictions import Prediction, read_meta, read_predictions
@@ -132,6 +132,29 @@ def compare(
     return one, other, compare_scores(one.scores, other.scores, bootstrap)
 
 
+def compare_sizes(
+    first: ExactReport, second: ExactReport, settings: BootstrapSettings | None = None
+) -> dict[str, dict[str, Comparison]]:
+    """Exact match and unique identification of two systems compared by the size of regions.
+
+    Args:
+        first, second: of two systems on the same regions; see `compare`.
+        settings: of the intervals.
+
+    Returns:
+        By size, smallest first; without those that the two do not have the same regions in, as
+        where only one of them tells the regions' areas.
+    """
+    found = {}
+    for size, one in first.by_size.items():
+        other = second.by_size.get(size, {})
+        if {name: score.ids for name, score in one.items()} == {
+            name: score.ids for name, score in other.items()
+        }:
+            found[size] = compare_scores(one, other, settings)
+    return found
+
+
 def write_scores(
     path: str | Path, evaluation: Evaluation, compared: Mapping[str, Any] | None = None
 ) -> None:
@@ -140,10 +163,22 @@ def write_scores(
     write_json(Path(path), evaluation.to_dict() | more)
 
 
-def comparison_record(second: Evaluation, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
-    """A comparison as JSON can hold it."""
-    found = {name: asdict(each) | {"apart": each.apart} for name, each in comparisons.items()}
-    return {"with": second.to_dict(), "differences": found}
+def comparison_record(
+    second: Evaluation,
+    comparisons: Mapping[str, Comparison],
+    by_size: Mapping[str, Mapping[str, Comparison]] | None = None,
+) -> dict[str, Any]:
+    """A comparison as JSON can hold it; `by_size` is of `compare_sizes`."""
+
+    def record(found: Mapping[str, Comparison]) -> dict[str, Any]:
+        return {name: asdict(each) | {"apart": each.apart} for name, each in found.items()}
+
+    sizes = {size: record(found) for size, found in (by_size or {}).items()}
+    return {
+        "with": second.to_dict(),
+        "differences": record(comparisons),
+        "differences_by_size": sizes,
+    }
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
@@ -160,14 +195,22 @@ def evaluation_text(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def comparison_text(comparisons: Mapping[str, Comparison]) -> str:
-    """Differences as a person reads them, in percent."""
-    lines = ["difference"]
-    for each in comparisons.values():
-        interval = "" if each.low is None else f" [{100 * each.low:+.2f}, {100 * each.high:+.2f}]"
-        apart = " apart" if each.apart else ""
-        lines.append(f"  {each.label}: {100 * each.difference:+.2f}{interval}{apart}")
+def comparison_text(
+    comparisons: Mapping[str, Comparison],
+    by_size: Mapping[str, Mapping[str, Comparison]] | None = None,
+) -> str:
+    """Differences as a person reads them, in points of percent."""
+    lines = ["difference", *(f"  {_difference(each)}" for each in comparisons.values())]
+    if by_size and len(by_size) > 1:
+        lines.append("  by share of the image")
+        for size, found in by_size.items():
+            lines.append(f"    {size}: {', '.join(map(_difference, found.values()))}")
     return "\n".join(lines)
+
+
+def _difference(each: Comparison) -> str:
+    interval = "" if each.low is None else f" [{100 * each.low:+.2f}, {100 * each.high:+.2f}]"
+    return f"{each.label}: {100 * each.difference:+.2f}{interval}{' apart' if each.apart else ''}"
 
 
 def _brief(scores: Mapping[str, Score]) -> str:
