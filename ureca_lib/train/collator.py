@@ -34,12 +34,12 @@ class RegionCollator:
 
         Returns:
             `labels` (R, L); `mask_values` (M, 1, S, S), and `mask_places` (M, 2) for a model with
-            a tile embedding; `image_of` (R,), which image each region
-            is of; `image_tiles`, the tiles of each image; `image_keys`, the cache's keys of the
-            images that come as `pixel_values` (tiles, 3, S, S), None for those not to be kept;
-            `has_features`, whether each image comes in `image_features` (tiles, tokens, D)
-            instead. In one row each: `input_ids` and `attention_mask`, (R, L), padded on the left;
-            grouped: the ids of `GroupedBatch`.
+            a tile embedding; `image_of` (R,), which image each region is of; `image_tiles`, the
+            tiles of each image; `image_keys`, the cache's keys of the images that come as
+            `pixel_values` (tiles, 3, S, S), None for those not to be kept; `has_features`, whether
+            each image comes in `image_features` (tiles, tokens, D) instead. In
+            one row each: `input_ids` and `attention_mask`, (R, L), padded on the left; grouped: the
+            ids of `GroupedBatch`.
         """
         counts = torch.tensor([len(group.rows) for group in groups])
         pixels = [group.pixel_values for group in groups if group.features is None]
