@@ -20,7 +20,8 @@ from ureca_lib.presets import preset_config
 from ureca_lib.train import recipe_card
 from ureca_lib.train.base_model import as_internvl, new_base
 from ureca_lib.train.recipe import Recipe, report_values, train_recipe
-from ureca_lib.train.recipe_card import compare_results, publish
+from ureca_lib.train.recipe_card import publish
+from ureca_lib.train.recipe_results import compare_results
 from ureca_lib.train.settings import load_settings
 from ureca_lib.train.tokenizer import scene_tokenizer
 

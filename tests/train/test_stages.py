@@ -178,6 +178,8 @@ def test_starts_at_fault_are_refused(base, tmp_path):
         load_start(small(tmp_path / "none"))
     with pytest.raises(SettingsError, match="another num_mask_tokens"):
         load_start(small(base, 2, mask_tokens=4))
+    with pytest.raises(SettingsError, match="another mask_tile_embedding"):
+        load_start(small(base, 2, mask_tile_embedding=True))
     tiny_model().save_pretrained(tmp_path / "bare")
     with pytest.raises(CheckpointError, match="no tokenizer"):
         load_start(small(tmp_path / "bare"))

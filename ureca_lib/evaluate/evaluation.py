@@ -148,9 +148,7 @@ def compare_sizes(
     found = {}
     for size, one in first.by_size.items():
         other = second.by_size.get(size, {})
-        if {name: score.ids for name, score in one.items()} == {
-            name: score.ids for name, score in other.items()
-        }:
+        if one.keys() == other.keys() and all(one[name].ids == other[name].ids for name in one):
             found[size] = compare_scores(one, other, settings)
     return found
 

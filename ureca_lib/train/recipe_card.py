@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from ureca_lib.checkpoints import load_pair
 from ureca_lib.checkpoints.half import save_half
 from ureca_lib.evaluate.exact import ExactReport
-from ureca_lib.evaluate.scores import Score
 from ureca_lib.runs.record import write_json
 from ureca_lib.scenes import SceneSpecification
 from ureca_lib.train.recipe import Recipe, Trained, measure_model, report_values, stage_values
+from ureca_lib.train.recipe_results import RESULTS, percent
 
 MEASURED_ON = "scenes:test:500"
-RESULTS = "results.json"
 
 _CARD = """# Tiny URECA
 
@@ -81,46 +76,6 @@ def publish(trained: Trained, out: str | Path, data: str, work: str | Path) -> E
     return report
 
 
-def compare_results(folders: Mapping[str, str | Path], measure: str = "unique") -> pd.DataFrame:
-    """What trained recipes reached, over all regions and by size, beside each other.
-
-    Args:
-        folders: by the label of a row; each with the `results.json` of `publish`.
-        measure: "unique" or "exact_match".
-
-    Returns:
-        Percent with 95% intervals as texts; a column of all regions, one of each size and one of
-        the steps of both stages.
-
-    Raises:
-        FileNotFoundError: no results there. ValueError: naming the file, where it is not such a
-            file or they were measured on other data than the first's.
-    """
-    rows, data = {}, None
-    for label, folder in folders.items():
-        path = Path(folder) / RESULTS
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            groups = {"all": told["report"]["overall"], **told["report"]["by_size"]}
-            shown = {size: _percent(scores[measure]) for size, scores in groups.items()}
-            steps = " + ".join(str(stage["steps"]) for stage in told["stages"])
-            measured_on = told["data"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: not the results of a recipe ({error!r})") from None
-        if data not in (None, measured_on):
-            raise ValueError(f"{path}: measured on {measured_on}, the others on {data}")
-        data = measured_on
-        rows[label] = {"steps": steps, **shown}
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _percent(score: Mapping[str, Any]) -> str:
-    text, bounds = f"{100 * score['value']:.1f}", (score["low"], score["high"])
-    if None in bounds:
-        return text
-    return f"{text} [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
-
-
 def _card(trained: Trained, out: Path, data: str, report: ExactReport, parameters: int) -> str:
     stages = [
         f"| stage {number} | {result.steps} steps, {result.seconds / 60:.0f} minutes, "
@@ -128,7 +83,7 @@ def _card(trained: Trained, out: Path, data: str, report: ExactReport, parameter
         for number, result in enumerate(trained.stages, 1)
     ]
     measured = [
-        f"| {name.replace('_', ' ')} | {_with_interval(score)} |"
+        f"| {name.replace('_', ' ')} | {percent(score.value, score.low, score.high, '%')} |"
         for name, score in report.overall.items()
     ]
     recipe = asdict(trained.recipe)
@@ -158,9 +113,3 @@ def _command(recipe: Recipe, out: Path, data: str) -> str:
     if data != MEASURED_ON:
         words += ["--evaluate", data]
     return shlex.join(words)
-
-
-def _with_interval(score: Score) -> str:
-    if score.low is None or score.high is None:  # of a single image
-        return f"{score.value:.1%}"
-    return f"{score.value:.1%} [{score.low:.1%}, {score.high:.1%}]"

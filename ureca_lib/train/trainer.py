@@ -211,7 +211,7 @@ class EvaluateAtEnd(TrainerCallback):
 
 
 class GiveMemoryBack(TrainerCallback):
-    """Gives freed memory back now and then: a run of 1,300 steps grew to 8 GB, and holds 1."""
+    """Gives freed memory back now and then; see `give_back_freed`."""
 
     def on_step_end(self, args, state, control, **_):
         if state.global_step % GIVE_BACK_EVERY == 0:

@@ -1,0 +1,52 @@
+"""What trained recipes reached, beside each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+RESULTS = "results.json"  # in the folder of a checkpoint that `ureca train-recipe` made
+
+
+def compare_results(folders: Mapping[str, str | Path], measure: str = "unique") -> pd.DataFrame:
+    """Shares in percent over all regions and by size, with 95% intervals over images.
+
+    Args:
+        folders: by the label of a row; each with the `results.json` of `ureca train-recipe`.
+        measure: "unique" or "exact_match".
+
+    Returns:
+        A row a folder; columns are the steps of both stages, all regions, and each size.
+
+    Raises:
+        FileNotFoundError: no results there. ValueError: naming the file, where it is not such a
+            file, or its recipe was measured on other data than the first one's.
+    """
+    rows, data = {}, None
+    for label, folder in folders.items():
+        path = Path(folder) / RESULTS
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            groups = {"all": told["report"]["overall"], **told["report"]["by_size"]}
+            scores = {size: group[measure] for size, group in groups.items()}
+            shown = {n: percent(s["value"], s["low"], s["high"]) for n, s in scores.items()}
+            steps = " + ".join(str(stage["steps"]) for stage in told["stages"])
+            measured_on = told["data"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: not the results of a recipe ({error!r})") from None
+        if data not in (None, measured_on):
+            raise ValueError(f"{path}: measured on {measured_on}, the others on {data}")
+        data = measured_on
+        rows[label] = {"steps": steps, **shown}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def percent(value: float, low: float | None, high: float | None, mark: str = "") -> str:
+    """A share and its interval, which a single image has none of: `71.3 [70.1, 72.5]`."""
+    shown = f"{100 * value:.1f}{mark}"
+    if low is None or high is None:
+        return shown
+    return f"{shown} [{100 * low:.1f}{mark}, {100 * high:.1f}{mark}]"
