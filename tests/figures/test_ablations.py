@@ -66,6 +66,15 @@ def test_other_settings_stand_one_below_the_other(parameters):
     assert figure.axes[0].yaxis_inverted()
 
 
+def test_a_setting_that_was_not_run_says_so():
+    settings = [setting("one", {}, exact=[1, 2]), setting("two", {"a": 1})]
+    (ax,) = sweep_figure(summary(settings)).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two (not run)"]
+    sizes = [sized("single", [0.1, 0.3], [0.8, 0.8]), sized("dynamic", None, None)]
+    (ax,) = size_effect_figure(summary(sizes)).axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["single"]
+
+
 def test_long_labels_do_not_overlap():
     names = ["baseline, tuned without masks, at equal steps", "+ mask encoder", "+ dynamic mask"]
     settings = [setting(name, {"mask": name}, exact=[1, 2]) for name in names]

@@ -38,7 +38,7 @@ def sweep_figure(summary: SweepSummary, names: Sequence[str] | None = None) -> F
         raise ValueError(f"sweep {summary.name}: none of its values was measured")
     measured = measured if names else measured[:_PANELS]
     axis = _numeric_axis(summary.settings)
-    labels = [setting.label for setting in summary.settings]
+    labels = [s.label if s.measures else f"{s.label} (not run)" for s in summary.settings]
     width = max(PAGE_WIDTH * len(measured) / _PANELS, COLUMN_WIDTH) + (0 if axis else 1.2)
     height = 2.4 if axis else 1.0 + 0.3 * len(labels)
     figure, axes = plt.subplots(
@@ -90,6 +90,8 @@ def size_effect_figure(
     for number, (label, items) in enumerate(found.items()):
         shift = 0.06 * (number - (len(found) - 1) / 2)  # so that bars do not hide each other
         there = [(place + shift, items[size]) for place, size in enumerate(sizes) if size in items]
+        if not there:  # a setting that has not been run is no line of the legend
+            continue
         ax.errorbar(
             [place for place, _ in there],
             [item.mean for _, item in there],
