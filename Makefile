@@ -83,8 +83,11 @@ full-recipe: $(READY)
 	  --out papermill_runs/full_recipe/tile_embedding
 
 # every run of every sweep that has no record yet, from the committed base and from two smaller
-# ones; goes on where it was stopped. Without papermill_runs/sweeps/runs it measures all anew
-ablations: $(READY) $(BASES)
+# ones, which are trained where a run needs them; goes on where it was stopped. Without
+# papermill_runs/sweeps/runs it measures all anew
+ablations: $(READY)
+	if $(BIN)/ureca sweep papermill_runs/table_4_model_size.yaml --keep --dry-run | \
+	  grep -q ': to run: .*variant'; then $(MAKE) $(BASES); fi
 	$(BIN)/ureca sweep $(SWEEPS) --jobs 2 --keep
 
 papermill_runs/bases/tiny_width%: | $(READY)
