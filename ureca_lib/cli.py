@@ -218,10 +218,13 @@ def presets() -> None:
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A published URECA or InternVL -hf checkpoint.")],
+    source: Annotated[Path, typer.Argument(help="A published URECA or an InternVL checkpoint.")],
     destination: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
 ) -> None:
-    """Write a published checkpoint in this package's layout, without remote code."""
+    """Write a published checkpoint in this package's layout, without remote code.
+
+    InternVL's own get a new mask encoder, for stage 1 of training.
+    """
     from ureca_lib.checkpoints import CheckpointError
     from ureca_lib.checkpoints import convert as convert_checkpoint
 

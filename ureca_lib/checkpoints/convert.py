@@ -5,12 +5,9 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from transformers import InternVLConfig
-
 from ureca_lib.checkpoints.errors import CheckpointError
-from ureca_lib.checkpoints.internvl import from_internvl_hf
+from ureca_lib.checkpoints.internvl import internvl_reader
 from ureca_lib.checkpoints.official import load_official
-from ureca_lib.checkpoints.tensor_files import read_json
 from ureca_lib.checkpoints.tokens import load_tokenizer
 from ureca_lib.processor import UrecaProcessor
 
@@ -22,14 +19,16 @@ def convert(
     max_shard_size: str = "5GB",
     **settings,
 ) -> Path:
-    """Read a published URECA or an InternVL `-hf` checkpoint and write it in our layout.
+    """Read a published URECA or an InternVL checkpoint and write it in our layout.
+
+    InternVL's get a mask encoder with newly drawn weights, for stage 1 to train.
 
     What is written loads with `UrecaForConditionalGeneration.from_pretrained`. Where the source
     has a tokenizer, the processor is written beside it and loads with
     `UrecaProcessor.from_pretrained`; where it has none, a `UserWarning` says so.
 
     Args:
-        source: folder to read; see `load_official` and `from_internvl_hf`.
+        source: folder to read; see `load_official`, `from_internvl_hf` and `from_internvl_chat`.
         destination: folder to write; made if need be, must be empty.
         progress: show a bar.
         max_shard_size: of each safetensors file, such as "5GB".
@@ -44,11 +43,11 @@ def convert(
     source, destination = Path(source), Path(destination)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CheckpointError(destination, "not an empty folder; choose another to write to")
-    kind = read_json(source / "config.json").get("model_type")
+    reader = internvl_reader(source)
     # before the weights: a tokenizer that cannot be built should not cost their reading
     tokenizer = load_tokenizer(source)
-    if kind == InternVLConfig.model_type:
-        model = from_internvl_hf(source, **settings)
+    if reader is not None:
+        model = reader(source, **settings)
     else:
         model = load_official(source, progress=progress, **settings)
     destination.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,30 @@
-"""A fresh URECA model from an InternVL2.5 or InternVL3 checkpoint in transformers' layout."""
+"""A fresh URECA model from an InternVL2.5 or InternVL3 checkpoint.
+
+In transformers' layout (`-hf`, model type "internvl"), or in their own (model type
+"internvl_chat"), which is read without the code that comes with it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from ureca_lib.checkpoints.errors import CheckpointError
-from ureca_lib.checkpoints.tensor_files import read_json, tensor_files
+from ureca_lib.checkpoints.official import OfficialFiles
+from ureca_lib.checkpoints.tensor_files import read_json
 from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.checkpoints.whole import load_whole
 from ureca_lib.configuration import MAX_TILES, MAX_TILES_TRAIN, UrecaConfig
-from ureca_lib.conversation import MASK_CONTEXT
+from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT
 from ureca_lib.model import UrecaForConditionalGeneration
 
 _PREPROCESSOR = "preprocessor_config.json"
+MASK_ENCODER = "model.mask_encoder."
 _CARRIED = (
     "vision_config",
     "text_config",
@@ -26,6 +35,21 @@ _CARRIED = (
     "vision_feature_select_strategy",
     "tie_word_embeddings",
 )
+_CARRIED_OF_CHAT = (*_CARRIED, "pixel_shuffle", "tile_size", "use_thumbnail", "system_message")
+
+
+def internvl_reader(path: str | Path) -> Callable[..., UrecaForConditionalGeneration] | None:
+    """What reads an InternVL folder, by its config.json; None for a model with a mask encoder.
+
+    Raises:
+        CheckpointError: no config.json, or a folder in InternVL's own layout that cannot be read.
+    """
+    raw = read_json(Path(path) / "config.json")
+    if raw.get("model_type") == InternVLConfig.model_type:
+        return from_internvl_hf
+    if "llm_config" in raw and not OfficialFiles(path).has_mask_encoder:
+        return from_internvl_chat
+    return None
 
 
 def from_internvl_hf(
@@ -50,7 +74,8 @@ def from_internvl_hf(
             tiles an image has is what the checkpoint's image processor says, unless set here.
 
     Raises:
-        CheckpointError: not such a checkpoint, pickles, or neither tokenizer nor `mask_token_id`.
+        CheckpointError: not such a checkpoint, pickles, files that are damaged or lack tensors, or
+            neither tokenizer nor `mask_token_id`.
         TypeError: a setting that `UrecaConfig` does not have.
     """
     folder = Path(path)
@@ -58,13 +83,12 @@ def from_internvl_hf(
     if raw.get("model_type") != InternVLConfig.model_type:
         kind = raw.get("model_type", "unknown")
         raise CheckpointError(folder, f"model type {kind!r}, not an InternVL -hf checkpoint")
-    tensor_files(folder)  # refuses pickles by name
     tokenizer = load_tokenizer(folder)
     if mask_token_id is None:
         if tokenizer is None:
             raise CheckpointError(folder, "no tokenizer to take a mask token from: give its id")
         mask_token_id = tokenizer.convert_tokens_to_ids(MASK_CONTEXT)
-    base = InternVLForConditionalGeneration.from_pretrained(folder, dtype=dtype or "auto")
+    base = load_whole(InternVLForConditionalGeneration, folder, dtype=dtype or "auto")
     config = _config(base.config, mask_token_id, _grid(folder) | settings)
     model = _with_mask_encoder(base, config, seed)
     rows = max(mask_token_id + 1, len(tokenizer) if tokenizer is not None else 0)
@@ -74,11 +98,60 @@ def from_internvl_hf(
     return model.to(device).eval()
 
 
-def _config(base: InternVLConfig, mask_token_id: int, settings: dict) -> UrecaConfig:
+def from_internvl_chat(
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    progress: bool = False,
+    **settings,
+) -> UrecaForConditionalGeneration:
+    """The same from InternVL's own layout, such as OpenGVLab/InternVL2_5-8B has.
+
+    Args:
+        path: folder of the checkpoint, with its tokenizer.
+        dtype, device, seed: see `from_internvl_hf`.
+        progress: show a bar.
+        settings: fields of `UrecaConfig`; tiles and system message are what config.json says,
+            unless set here.
+
+    Raises:
+        CheckpointKeysError: tensors are missing, unexpected or of the wrong shape.
+        CheckpointError: another layout, one that has a mask encoder, pickles, or no tokenizer.
+        TypeError: a setting that `UrecaConfig` does not have.
+    """
+    files = OfficialFiles(path)
+    if files.has_mask_encoder:
+        raise CheckpointError(path, "it has a mask encoder: load_official reads it whole")
+    if (tokenizer := load_tokenizer(files.folder)) is None:
+        raise CheckpointError(path, "no tokenizer to take a mask token from")
+    config = chat_config(files, settings)
+    config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT)
+    config.mask_token_id = tokenizer.convert_tokens_to_ids(MASK_CONTEXT)
+    model = files.build(config, dtype, torch.device("cpu"), progress, left_empty=MASK_ENCODER)
+    _draw_mask_encoder(model, seed)
+    if len(tokenizer) > config.text_config.vocab_size:
+        _enlarge(model, len(tokenizer))
+    return model.to(device).eval()
+
+
+def chat_config(files: OfficialFiles, settings: dict[str, Any] | None = None) -> UrecaConfig:
+    """The configuration that `from_internvl_chat` starts from, without placeholder ids."""
+    base, settings = files.config, settings or {}
+    grid = _bounds(base.min_tiles, base.max_tiles_train)
+    carried = {name: getattr(base, name) for name in _CARRIED_OF_CHAT}
+    return UrecaConfig(**(carried | grid | _known(settings)))
+
+
+def _config(base: InternVLConfig, mask_token_id: int, settings: dict[str, Any]) -> UrecaConfig:
+    carried = {name: getattr(base, name) for name in _CARRIED}
+    return UrecaConfig(**(carried | {"mask_token_id": mask_token_id} | _known(settings)))
+
+
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
     if unknown := sorted(set(settings) - set(UrecaConfig().to_dict())):
         raise TypeError(f"UrecaConfig has no field {', '.join(unknown)}")
-    carried = {name: getattr(base, name) for name in _CARRIED}
-    return UrecaConfig(**(carried | {"mask_token_id": mask_token_id} | settings))
+    return settings
 
 
 def _grid(folder: Path) -> dict[str, int]:
@@ -88,6 +161,10 @@ def _grid(folder: Path) -> dict[str, int]:
     most, least = raw.get("max_patches", MAX_TILES), raw.get("min_patches", 1)
     if not all(type(bound) is int for bound in (least, most)) or not 1 <= least <= most:
         raise CheckpointError(path, f"min_patches {least!r} and max_patches {most!r} bound no grid")
+    return _bounds(least, most)
+
+
+def _bounds(least: int, most: int) -> dict[str, int]:
     trained = max(least, min(most, MAX_TILES_TRAIN))
     return {"min_tiles": least, "max_tiles": most, "max_tiles_train": trained}
 
@@ -101,11 +178,15 @@ def _with_mask_encoder(
     for part in ("vision_tower", "multi_modal_projector", "language_model"):
         setattr(model.model, part, getattr(base.model, part))
     model.lm_head = base.lm_head
-    encoder = model.model.mask_encoder.to_empty(device="cpu").to(base.dtype)
+    _draw_mask_encoder(model, seed)
+    return model
+
+
+def _draw_mask_encoder(model: UrecaForConditionalGeneration, seed: int) -> None:
+    encoder = model.model.mask_encoder.to_empty(device="cpu").to(model.lm_head.weight.dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder.reset_parameters()
-    return model
 
 
 def _enlarge(model: UrecaForConditionalGeneration, rows: int) -> None:

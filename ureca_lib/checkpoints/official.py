@@ -23,6 +23,7 @@ from ureca_lib.checkpoints.tensor_files import (
     tensor_index,
 )
 from ureca_lib.checkpoints.tokens import stop_ids, token_ids
+from ureca_lib.configuration import UrecaConfig
 from ureca_lib.model import UrecaForConditionalGeneration
 
 LORA_SCALE = 2.0  # published training sets alpha to twice the rank
@@ -55,32 +56,84 @@ def load_official(
         CheckpointKeysError: tensors are missing, unexpected or of the wrong shape; lists them all.
         CheckpointError: another layout, unreadable files, or pickles.
     """
-    folder = Path(path)
-    raw = read_json(folder / "config.json")
-    stored = tensor_index(folder)
-    names = sort_names(stored)
-    shapes = {name: stored[key].shape for name, key in names.plain.items()}
-    config = official_config(raw, shapes, folder / "config.json")
-    found = token_ids(folder)
+    files = OfficialFiles(path)
+    found = token_ids(files.folder)
+    config = files.config
     config.image_token_id = image_token_id if image_token_id is not None else found.image
     config.mask_token_id = mask_token_id if mask_token_id is not None else found.mask
+    return files.build(config, dtype, torch.device(device), progress)
 
-    with torch.device("meta"):
-        model = UrecaForConditionalGeneration(config)
-    layout = _checked_layout(model, names, stored, folder)
-    dtype = dtype or _stored_dtype(layout, names, stored)
-    _fill(model, layout, names, stored, dtype, torch.device(device), progress)
-    _renew_rotary(model, torch.device(device))
-    model.tie_weights()
-    if stops := stop_ids(folder):
-        model.generation_config.eos_token_id = stops
-    return model.eval()
+
+class OfficialFiles:
+    """A folder in the published layout, its weights not read yet.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        folder: the same.
+        config: as config.json and the tensors' shapes tell it; without placeholder ids.
+        has_mask_encoder: false for InternVL's own checkpoints, whose layout this is.
+
+    Raises:
+        CheckpointError: another layout, unreadable files, or pickles.
+    """
+
+    def __init__(self, path: str | Path):
+        self.folder = Path(path)
+        raw = read_json(self.folder / "config.json")
+        self._stored = tensor_index(self.folder)
+        self._names = sort_names(self._stored)
+        shapes = {name: self._stored[key].shape for name, key in self._names.plain.items()}
+        self.config = official_config(raw, shapes, self.folder / "config.json")
+        self.has_mask_encoder = any(name.startswith("mask_") for name in shapes)
+
+    def build(
+        self,
+        config: UrecaConfig,
+        dtype: torch.dtype | None,
+        device: torch.device,
+        progress: bool = False,
+        left_empty: str = "",
+    ) -> UrecaForConditionalGeneration:
+        """The model of a configuration, filled from the files.
+
+        Args:
+            config: such as `.config`.
+            dtype: of the parameters; None for the language model's as stored.
+            device: where they go.
+            progress: show a bar.
+            left_empty: parameters whose names start so are not in the files, and stay on the meta
+                device; empty for none.
+
+        Raises:
+            CheckpointKeysError: see `load_official`.
+        """
+        with torch.device("meta"):
+            model = UrecaForConditionalGeneration(config)
+        layout = _checked_layout(model, self._names, self._stored, self.folder, left_empty)
+        dtype = dtype or _stored_dtype(layout, self._names, self._stored)
+        _fill(model, layout, self._names, self._stored, dtype, device, progress)
+        _renew_rotary(model, device)
+        model.tie_weights()
+        if stops := stop_ids(self.folder):
+            model.generation_config.eos_token_id = stops
+        return model.eval()
 
 
 def _checked_layout(
-    model: nn.Module, names: OfficialNames, stored: dict[str, StoredTensor], folder: Path
+    model: nn.Module,
+    names: OfficialNames,
+    stored: dict[str, StoredTensor],
+    folder: Path,
+    left_empty: str,
 ) -> Layout:
-    parameters = dict(model.named_parameters())  # tied weights appear once
+    # tied weights appear once
+    parameters = {
+        name: value
+        for name, value in model.named_parameters()
+        if not (left_empty and name.startswith(left_empty))
+    }
     layout = official_layout(model.config, parameters, names.plain)
     missing = [name for name in layout if name not in names.plain]
     unexpected = [raw for name, raw in names.plain.items() if name not in layout]

@@ -9,9 +9,12 @@ from pathlib import Path
 import torch
 
 from ureca_lib.checkpoints.errors import CheckpointError
+from ureca_lib.checkpoints.internvl import internvl_reader
 from ureca_lib.checkpoints.official import load_official
 from ureca_lib.checkpoints.tensor_files import read_json
 from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.checkpoints.whole import load_whole
+from ureca_lib.configuration import UrecaConfig
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 
@@ -29,8 +32,8 @@ def load_pair(
         dtype: of the parameters; by default as stored.
 
     Raises:
-        CheckpointError: no such folder, or one without a tokenizer, both before any weights are
-            read; a published checkpoint that cannot be read.
+        CheckpointError: no such folder, one of another model, or one without a tokenizer, all
+            before any weights are read; files that are damaged or lack tensors.
     """
     folder = Path(os.path.expanduser(path))
     if not folder.exists() and isinstance(path, str) and _HUB_ID.fullmatch(path):
@@ -38,7 +41,13 @@ def load_pair(
         return _ours(path, dtype).to(device), processor
     if not folder.is_dir():
         raise CheckpointError(folder, "not a folder" if folder.exists() else "no such folder")
-    published = "llm_config" in read_json(folder / "config.json")
+    raw = read_json(folder / "config.json")
+    published, kind = "llm_config" in raw, raw.get("model_type")
+    if internvl_reader(folder) or not (published or kind == UrecaConfig.model_type):
+        raise CheckpointError(
+            folder,
+            f"model type {kind!r}, without a mask encoder: stage 1 of training gives InternVL one",
+        )
     if (tokenizer := load_tokenizer(folder)) is None:
         raise CheckpointError(
             folder,
@@ -56,6 +65,4 @@ def load_pair(
 
 
 def _ours(path: str | Path, dtype: torch.dtype | None) -> UrecaForConditionalGeneration:
-    return UrecaForConditionalGeneration.from_pretrained(
-        path, dtype=dtype or "auto", use_safetensors=True
-    )
+    return load_whole(UrecaForConditionalGeneration, path, dtype=dtype or "auto")

@@ -21,8 +21,7 @@ from ureca_lib.annotate.protocol import (
     Request,
 )
 from ureca_lib.checkpoints import load_pair
-from ureca_lib.checkpoints.internvl import from_internvl_hf
-from ureca_lib.checkpoints.tensor_files import read_json
+from ureca_lib.checkpoints.internvl import internvl_reader
 from ureca_lib.checkpoints.tokens import load_tokenizer
 from ureca_lib.conversation import TURN_END
 from ureca_lib.decoding import BatchRows, greedy
@@ -299,10 +298,10 @@ def generated(
 def _load_own(model: str | Path, device: str) -> tuple[Any, UrecaProcessor]:
     """A network with an InternVL inside, and a processor that fits it."""
     folder = Path(model).expanduser()
-    plain = folder / "config.json"
-    if not plain.is_file() or read_json(plain).get("model_type") != "internvl":
+    reader = internvl_reader(folder) if (folder / "config.json").is_file() else None
+    if reader is None:
         return load_pair(model, device)
-    network = from_internvl_hf(folder, device=device)
+    network = reader(folder, device=device)
     return network, UrecaProcessor.from_config(network.config, load_tokenizer(folder))
 
 

@@ -16,12 +16,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn import functional
-from transformers import InternVLConfig
 
 from ureca_lib.checkpoints import CheckpointError
-from ureca_lib.checkpoints.internvl import from_internvl_hf
+from ureca_lib.checkpoints.internvl import MASK_ENCODER, internvl_reader
 from ureca_lib.checkpoints.tensor_files import read_json
 from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.checkpoints.whole import load_whole
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.conversation import IGNORED
 from ureca_lib.costs import LORA_LAYERS
@@ -47,11 +47,12 @@ def load_start(settings: TrainSettings) -> tuple[UrecaForConditionalGeneration, 
     """The model that a stage starts from, configured as its settings say, and its processor.
 
     `settings.model` is a checkpoint of ours, such as stage 1 leaves for stage 2, or for stage 1 an
-    InternVL `-hf` checkpoint. In stage 1 the mask encoder's weights are newly drawn from the seed,
-    unless `fresh_mask_encoder` is false.
+    InternVL checkpoint, in transformers' layout or its own. In stage 1 the mask encoder's weights
+    are newly drawn from the seed, unless `fresh_mask_encoder` is false.
 
     Raises:
-        CheckpointError: no such folder, another layout, no tokenizer, or no safetensors.
+        CheckpointError: no such folder, another layout, no tokenizer, no safetensors, or some
+            that are damaged or lack tensors.
         SettingsError: no model is named, or stage 2 would start without a trained mask encoder,
             or with one of other shapes.
     """
@@ -64,13 +65,13 @@ def load_start(settings: TrainSettings) -> tuple[UrecaForConditionalGeneration, 
     if (tokenizer := load_tokenizer(folder)) is None:
         raise CheckpointError(folder, "no tokenizer: copy the base's tokenizer files into it")
     dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-    if raw.get("model_type") == InternVLConfig.model_type:
+    if start := internvl_reader(folder):
         if settings.stage == 2:
             raise SettingsError(
                 f"{folder} has no mask encoder: stage 2 starts from what stage 1 left"
             )
         named = settings.model_settings
-        model = from_internvl_hf(folder, dtype=dtype, seed=settings.seed, **named)
+        model = start(folder, dtype=dtype, seed=settings.seed, **named)
     elif raw.get("model_type") == UrecaConfig.model_type:
         model = _ours(folder, settings, dtype)
     else:
@@ -89,8 +90,9 @@ def _ours(
     fresh = settings.stage == 1 and settings.fresh_mask_encoder
     if other and not fresh:
         raise SettingsError(f"{folder}: its mask encoder has another {' and '.join(other)}")
-    model = UrecaForConditionalGeneration.from_pretrained(
-        folder, config=config, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=fresh
+    drawn = MASK_ENCODER if fresh else ""
+    model = load_whole(
+        UrecaForConditionalGeneration, folder, fresh=drawn, config=config, dtype=dtype
     )
     if fresh:
         with torch.random.fork_rng(devices=[]):
