@@ -97,6 +97,7 @@ def test_reviews_outlive_another_run_of_the_pipeline(store):
     store.finish(row, [], [FinalCaption(7, "a green eye", "unique", None, "long")])
     (caption,) = store.captions("a")
     assert reviewed(caption, store.reviews("a")).text == "the left eye"
+    assert [one.text for one in store.reviewed_captions("a")] == ["the left eye"]
 
 
 def test_a_store_of_version_1_gets_the_table_and_loses_nothing(store, tmp_path):

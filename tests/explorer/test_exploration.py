@@ -199,7 +199,20 @@ def test_a_decision_needs_a_review_and_a_reviewer_a_name(annotated):
     with pytest.raises(ValueError, match="no review goes on"):
         made.decide("accept")
     with pytest.raises(ValueError, match="reviewer's name"):
-        Exploration.from_store(*annotated, reviewer=" ")
+        Exploration.from_store(*annotated, reviewer=" ").start_review()
+
+
+@pytest.mark.parametrize("error", [KeyError("uid not found"), OSError("no username set")])
+def test_an_account_without_a_name_may_look_but_not_review(annotated, monkeypatch, error):
+    def nameless():
+        raise error
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    made = Exploration.from_store(*annotated)
+    assert len(made.captions) == 5 and made.can_review
+    with pytest.raises(ValueError, match="reviewer's name"):
+        made.start_review()
+    assert made.session is None
 
 
 def test_a_store_that_has_not_captioned_the_image_says_so(annotated, tmp_path):

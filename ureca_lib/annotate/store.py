@@ -23,7 +23,7 @@ from typing import Any
 
 from ureca_lib.annotate.leases import Lease, is_alive
 from ureca_lib.annotate.records import Answer, FinalCaption, Step
-from ureca_lib.annotate.reviews import Review
+from ureca_lib.annotate.reviews import Review, reviewed
 from ureca_lib.annotate.schema import (
     READ_IMAGE,
     READ_REVIEWS,
@@ -299,3 +299,8 @@ class Store:
     def reviews(self, image: str) -> list[Review]:
         """Every decision about an image's captions, the oldest first."""
         return [review_of(row) for row in self.rows(READ_REVIEWS, image)]
+
+    def reviewed_captions(self, image: str) -> list[FinalCaption]:
+        """An image's captions as people's reviews left them, in file order."""
+        reviews = self.reviews(image)
+        return [reviewed(caption, reviews) for caption in self.captions(image)]

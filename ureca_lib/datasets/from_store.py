@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 
 from ureca_lib.annotate.protocol import STAGES
 from ureca_lib.annotate.records import Answer
-from ureca_lib.annotate.reviews import reviewed
 from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.records import ExportError, ImageRecord, RegionRecord, region_row_id
@@ -40,8 +39,7 @@ def read_store(
 
 def _record(store: Store, row: ImageRow, key: str, image: RegionImage | None) -> ImageRecord:
     image = _masks(store, row) if image is None else image
-    reviews = store.reviews(row.image)
-    captions = [reviewed(caption, reviews) for caption in store.captions(row.image)]
+    captions = store.reviewed_captions(row.image)
     _check_same(row, image, [caption.region_id for caption in captions])
     answers: dict[RegionId, list[Answer]] = defaultdict(list)
     for answer in store.answers(row.image).values():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Self
 
 from ureca_lib.annotate.look_alikes import RegionFeatures
+from ureca_lib.annotate.records import FinalCaption
 from ureca_lib.annotate.replay import AnnotatedImage
 from ureca_lib.annotate.reviews import Decision, Review
 from ureca_lib.annotate.store import Store, StoreError
@@ -83,7 +84,7 @@ class Exploration:
             json_path: the image's annotation file, with the photo beside it.
             store: that has finished the image, or its path.
             captioner: for regions drawn by hand, and as the listener.
-            reviewer: whose decisions are recorded; None takes the name of the account.
+            reviewer: whose decisions a review will record; None takes the name of the account.
 
         Raises:
             StoreError: there is no store, or it has not finished this image.
@@ -96,14 +97,15 @@ class Exploration:
         alike = {region_id: final.look_alikes for region_id, final in done.finals.items()}
         found.book.set_look_alikes(alike)
         found._review_of = (opened, done.name, reviewer)
-        found._read_store(ReviewSession(opened, done.name, done.tree, reviewer))
+        found._read_store(opened.reviewed_captions(done.name))
         return found
 
-    def _read_store(self, session: ReviewSession) -> None:
+    def _read_store(self, finals: Iterable[FinalCaption]) -> None:
         with self._lock:
-            for region_id, final in session.finals.items():
+            for final in finals:
                 state = final.reason or final.state
-                self.book.put(region_id, Entry(final.text, None, final.state == "unique", state))
+                entry = Entry(final.text, None, final.state == "unique", state)
+                self.book.put(final.region_id, entry)
             self._judged.clear()
 
     def _set_tree(self, tree: MaskTree) -> None:
@@ -236,7 +238,7 @@ class Exploration:
             raise ValueError("review needs a store: RegionExplorer.from_store(json_path, store)")
         store, name, reviewer = self._review_of
         self.session = ReviewSession(store, name, self.tree, reviewer)
-        self._read_store(self.session)
+        self._read_store(self.session.finals.values())
         self.go_to(self.session.region_id)
         return self.session
 
@@ -261,7 +263,7 @@ class Exploration:
         if self.session is None:
             raise ValueError("no review goes on: start_review() begins one")
         saved = self.session.decide(decision, text, note)
-        self._read_store(self.session)
+        self._read_store(self.session.finals.values())
         self.go_to(self.session.region_id)
         return saved
 

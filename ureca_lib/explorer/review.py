@@ -5,9 +5,17 @@ from __future__ import annotations
 import getpass
 
 from ureca_lib.annotate.records import FinalCaption
-from ureca_lib.annotate.reviews import Decision, Review, reviewed
+from ureca_lib.annotate.reviews import Decision, Review
 from ureca_lib.annotate.store import Store
 from ureca_lib.mask_tree import MaskTree, RegionId
+
+
+def _account_name() -> str:
+    """The name of the account, empty where it has none, as in a container under a bare number."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # until Python 3.13 whatever the look-up raised
+        return ""
 
 
 class ReviewSession:
@@ -28,7 +36,7 @@ class ReviewSession:
 
     def __init__(self, store: Store, image: str, tree: MaskTree, reviewer: str | None = None):
         self.store, self.image = store, image
-        self.reviewer = (getpass.getuser() if reviewer is None else reviewer).strip()
+        self.reviewer = (_account_name() if reviewer is None else reviewer).strip()
         if not self.reviewer:
             raise ValueError("a review needs the reviewer's name")
         self._load()
@@ -38,11 +46,10 @@ class ReviewSession:
         self.to_first_open()
 
     def _load(self) -> None:
-        reviews = self.store.reviews(self.image)
-        captions = self.store.captions(self.image)
         self.finals: dict[RegionId, FinalCaption] = {
-            caption.region_id: reviewed(caption, reviews) for caption in captions
+            caption.region_id: caption for caption in self.store.reviewed_captions(self.image)
         }
+        reviews = self.store.reviews(self.image)
         own = [review for review in reviews if review.reviewer == self.reviewer]
         self.decisions: dict[RegionId, Review] = {
             review.region_id: review
