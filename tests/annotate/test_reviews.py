@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from ureca_lib.annotate.records import FinalCaption
-from ureca_lib.annotate.reviews import Review, reviewed
+from ureca_lib.annotate.reviews import CaptionChangedError, Review, reviewed
 from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.store import Store
 
@@ -89,6 +89,15 @@ def test_the_store_sets_the_time_where_there_is_none(store):
 def test_a_review_of_what_the_store_has_not_captioned_is_refused(store, image, region):
     with pytest.raises(KeyError, match=r"s\.db"):
         store.add_review(image, review("accept", "an eye", region_id=region))
+
+
+@pytest.mark.parametrize("decision", ["accept", "reject", "edit"])
+def test_a_review_of_a_caption_that_was_changed_meanwhile_is_refused(store, decision):
+    first = store.add_review("a", review("edit", "the left eye", "an eye"))
+    text = "the right eye" if decision == "edit" else "an eye"
+    with pytest.raises(CaptionChangedError, match=r"region 7 .*now 'the left eye'"):
+        store.add_review("a", review(decision, text, "an eye", reviewer="Bob"))
+    assert store.reviews("a") == [first]
 
 
 def test_reviews_outlive_another_run_of_the_pipeline(store):

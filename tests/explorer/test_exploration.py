@@ -9,6 +9,7 @@ from explorer.speakers import SIZE, Listener, Speaker, nested_image
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.reviews import CaptionChangedError
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.datasets.export import export_dataset
 from ureca_lib.explorer.exploration import Exploration
@@ -172,6 +173,22 @@ def test_a_caption_that_another_person_edited_waits_for_a_decision_again(review,
     again = Exploration.from_store(*annotated, reviewer="Ada")
     again.start_review()
     assert again.region_id == first and again.captions[first] == "something else"
+
+
+def test_a_caption_that_another_person_edited_meanwhile_is_shown_and_not_replaced(
+    review, annotated
+):
+    first = review.session.queue[0]
+    other = Exploration.from_store(*annotated, reviewer="Bob")
+    other.start_review()
+    theirs = other.decide("edit", "what Bob wrote")
+    with pytest.raises(CaptionChangedError, match="'what Bob wrote'"):
+        review.decide("edit", "what Ada wrote")
+    assert review.reviews() == [theirs]
+    assert review.region_id == review.session.region_id == first
+    assert review.captions[first] == "what Bob wrote"
+    review.decide("edit", "what Ada wrote of Bob's")  # she has seen it now
+    assert review.reviews()[-1].previous == "what Bob wrote"
 
 
 def test_walking_without_deciding_writes_nothing(review):

@@ -24,6 +24,10 @@ REASONS: dict[Decision, str] = {
 }
 
 
+class CaptionChangedError(ValueError):
+    """A decision about a caption that is no longer the region's."""
+
+
 @dataclass(frozen=True)
 class Review:
     """One decision of one person about one region's caption.

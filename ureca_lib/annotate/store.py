@@ -23,7 +23,7 @@ from typing import Any
 
 from ureca_lib.annotate.leases import Lease, is_alive
 from ureca_lib.annotate.records import Answer, FinalCaption, Step
-from ureca_lib.annotate.reviews import Review, reviewed
+from ureca_lib.annotate.reviews import CaptionChangedError, Review, reviewed
 from ureca_lib.annotate.schema import (
     READ_IMAGE,
     READ_REVIEWS,
@@ -287,12 +287,19 @@ class Store:
 
         Raises:
             KeyError: the store has no such image, or no caption of such a region.
+            CaptionChangedError: the caption is not the one that the reviewer saw.
         """
-        known = {caption.region_id for caption in self.captions(self.image(image).image)}
-        if review.region_id not in known:
-            raise KeyError(f"{self.path}: {image} has no caption of region {review.region_id!r}")
+        name, region_id = self.image(image).image, review.region_id
         review = replace(review, time=review.time or time.time())
-        with self._write() as connection:
+        with self._write() as connection:  # from here on nobody else can change the caption
+            texts = {caption.region_id: caption.text for caption in self.reviewed_captions(name)}
+            if region_id not in texts:
+                raise KeyError(f"{self.path}: {image} has no caption of region {region_id!r}")
+            if texts[region_id] != review.previous:
+                raise CaptionChangedError(
+                    f"the caption of region {region_id!r} was changed meanwhile; "
+                    f"it is now {texts[region_id]!r}"
+                )
             connection.execute(SAVE_REVIEW, review_row(image, review))
         return review
 

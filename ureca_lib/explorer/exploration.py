@@ -11,7 +11,7 @@ from typing import Self
 from ureca_lib.annotate.look_alikes import RegionFeatures
 from ureca_lib.annotate.records import FinalCaption
 from ureca_lib.annotate.replay import AnnotatedImage
-from ureca_lib.annotate.reviews import Decision, Review
+from ureca_lib.annotate.reviews import CaptionChangedError, Decision, Review
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.explorer.captioners import Captioner
 from ureca_lib.explorer.captions import CaptionBook, Entry, Judgement
@@ -258,11 +258,18 @@ class Exploration:
         """Accept, reject or edit the caption under review; it is in the store at once.
 
         Raises:
-            ValueError: no review goes on, or it is no decision; StoreError: it was not written.
+            ValueError: no review goes on, or it is no decision.
+            CaptionChangedError: somebody else has changed the caption; the new one is shown.
+            StoreError: it was not written.
         """
         if self.session is None:
             raise ValueError("no review goes on: start_review() begins one")
-        saved = self.session.decide(decision, text, note)
+        try:
+            saved = self.session.decide(decision, text, note)
+        except CaptionChangedError:
+            self._read_store(self.session.finals.values())
+            self.changed()
+            raise
         self._read_store(self.session.finals.values())
         self.go_to(self.session.region_id)
         return saved

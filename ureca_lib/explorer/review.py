@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 
 from ureca_lib.annotate.records import FinalCaption
-from ureca_lib.annotate.reviews import Decision, Review
+from ureca_lib.annotate.reviews import CaptionChangedError, Decision, Review
 from ureca_lib.annotate.store import Store
 from ureca_lib.mask_tree import MaskTree, RegionId
 
@@ -101,6 +101,8 @@ class ReviewSession:
         Raises:
             ValueError: nothing to review, no such decision, or an edit without or with the same
                 text; nothing was written.
+            CaptionChangedError: somebody else has changed the caption since this session read it;
+                nothing was written, and the session has the new one.
             StoreError: it could not be written.
         """
         region_id = self.region_id
@@ -111,7 +113,11 @@ class ReviewSession:
         if decision == "edit" and new == previous:
             raise ValueError("the caption is unchanged: accept it, or change it")
         review = Review(region_id, decision, new, previous, self.reviewer, note=note)
-        saved = self.store.add_review(self.image, review)
+        try:
+            saved = self.store.add_review(self.image, review)
+        except CaptionChangedError:
+            self._load()
+            raise
         self._load()
         self.to_first_open()
         return saved
