@@ -15,6 +15,7 @@ from ureca_lib.explorer import RegionExplorer
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+_CHANGING = ("outlines", "view", "answered")  # traits that Python sets
 _MODEL = """
 class Model {
   constructor(state) { this.state = state; this.handlers = {}; }
@@ -43,7 +44,7 @@ class FrontEnd:
         explorer.wait(60)
         page.set_content(f"<style>{widget._css}</style><div id=here style='width:{width}px'></div>")
         page.expose_function("toPython", lambda text: explorer.handle(json.loads(text)))
-        state = {"size": widget.size, "outlines": widget.outlines, "view": widget.view}
+        state = {name: getattr(widget, name) for name in ("size", *_CHANGING)}
         page.evaluate(
             """async ([source, photo, state, classes]) => {
                  window.sent = [];
@@ -63,7 +64,7 @@ class FrontEnd:
         sent = self.page.evaluate("() => { const s = window.sent; window.sent = []; return s; }")
         self.explorer.wait(60)
         widget = self.explorer.widget
-        for name in ("outlines", "view"):
+        for name in _CHANGING:
             self.page.evaluate(
                 "([name, value]) => window.model.change(name, value)", [name, getattr(widget, name)]
             )

@@ -181,6 +181,26 @@ def test_a_review_by_keys_is_in_the_store(review, stored):
     assert review.page.evaluate("window.hacked") is None
 
 
+def test_one_press_decides_about_one_caption(review):
+    first, second, third = review.explorer.session.queue[:3]
+    accept = review.page.get_by_role("button", name="Accept")
+    accept.click()
+    assert accept.get_attribute("aria-disabled") == "true"  # until Python has answered
+    review.page.keyboard.press("r")
+    assert [message["decision"] for message in review.sync()] == ["accept"]
+    assert accept.get_attribute("aria-disabled") == "false"
+    accept.dispatch_event("click", {"detail": 2})  # of a double click, on the next caption
+    assert review.sync() == []
+    for focused, key in ((".ue-picture", "a"), (".ue-reject", "Enter")):
+        review.page.locator(focused).focus()
+        for _ in range(3):  # the second and third are of a key that is held down
+            review.page.keyboard.down(key)
+            review.sync()
+        review.page.keyboard.up(key)
+    found = [(one.region_id, one.decision) for one in review.explorer.reviews()]
+    assert found == [(first, "accept"), (second, "accept"), (third, "reject")]
+
+
 def test_what_is_being_typed_survives_news_from_python(review):
     box = review.page.locator(".ue-text")
     box.fill("half a capt")
@@ -202,7 +222,9 @@ def test_keys_that_are_typed_are_no_commands(review):
 
 
 def test_an_error_is_shown(review):
-    review.explorer.handle({"kind": "decide", "decision": "edit", "text": ""})
+    view = review.explorer.widget.view
+    seen = {"place": view["selected"], "caption": view["caption"]}
+    review.explorer.handle({"kind": "decide", "decision": "edit", "text": "", **seen})
     review.sync()
     assert "caption" in review.text(".ue-note.ue-error")
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 from explorer.speakers import SIZE, Listener, Said, Speaker, nested_image
+from PIL import Image
 
+from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.explorer import RegionExplorer
 from ureca_lib.explorer import explorer as explorer_module
 from ureca_lib.explorer.background import LatestOnly
 from ureca_lib.explorer.captions import Entry
+from ureca_lib.regions import save_sa1b
 
 FRONT_END = Path(explorer_module.__file__).parent / "front_end"
 NASTY = '<img src=x onerror="alert(1)"> $x_1$ & "quoted"'
@@ -21,6 +25,21 @@ NASTY = '<img src=x onerror="alert(1)"> $x_1$ & "quoted"'
 def explorer_of(captioner=None, **options) -> RegionExplorer:
     image = nested_image()
     return RegionExplorer(image.pixels, image.regions, captioner or Listener(), **options)
+
+
+@pytest.fixture
+def review(tmp_path):
+    """A review under way, of captions in a store."""
+    image = nested_image()
+    Image.fromarray(image.pixels).save(tmp_path / "boxes.png")
+    path = tmp_path / "boxes.json"
+    save_sa1b(image, path)
+    annotate_images([path], tmp_path / "s.db", AttributeAnnotator(), progress=False)
+    made = RegionExplorer.from_store(path, tmp_path / "s.db", reviewer="Ada")
+    assert made.widget.view["title"] == "image"
+    view_after(made, kind="review", on=True)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -167,6 +186,34 @@ def test_a_captioner_that_fails_is_quoted_and_asked_again():
     assert view["error"] and view["note"] == "MemoryError: no room for 5 regions"
     assert view_after(explorer, kind="click", x=28, y=28)["caption"] == "fine"
     explorer.close()
+
+
+def press(view, decision, **values) -> dict:
+    """What the browser sends when a button is pressed while it shows a view."""
+    seen = {"place": view["selected"], "caption": view["caption"]}
+    return {"kind": "decide", "decision": decision, **seen, **values}
+
+
+@pytest.mark.parametrize("decision", ["accept", "reject", "edit"])
+def test_a_double_click_decides_about_the_caption_that_was_seen_and_no_other(review, decision):
+    first, second = review.session.queue[:2]
+    message = press(review.widget.view, decision, text="the grey tray")
+    review.handle(message)
+    assert review.widget.view["error"] is False and review.region_id == second
+    review.handle(message)
+    assert review.widget.view["error"] and "another caption" in review.widget.view["note"]
+    assert [(one.region_id, one.decision) for one in review.reviews()] == [(first, decision)]
+    assert review.region_id == second and review.widget.answered == 2
+    review.handle(press(review.widget.view, decision, text="seen now"))
+    assert review.reviews()[-1].region_id == second
+
+
+def test_a_decision_about_a_caption_that_has_changed_since_it_was_shown_is_refused(review):
+    view = review.widget.view
+    review.decide("edit", "the grey tray")
+    review.move_review(-1)
+    review.handle(press(view, "reject"))
+    assert review.widget.view["error"] and len(review.reviews()) == 1
 
 
 def test_texts_are_never_html():

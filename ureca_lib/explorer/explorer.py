@@ -87,7 +87,8 @@ class RegionExplorer(Exploration):
 
         Args:
             message: `kind` and its values: click (x, y), go (place or None), step (to),
-                draw (points), remove, review (on), move (count), decide (decision, text, note).
+                draw (points), remove, review (on), move (count), decide (decision, text, note;
+                and what the person saw: place, caption).
         """
         try:
             self._act(message)
@@ -112,9 +113,27 @@ class RegionExplorer(Exploration):
         elif kind == "move":
             self.move_review(int(message["count"]))
         elif kind == "decide":
-            self.decide(message["decision"], message.get("text"), message.get("note", ""))
+            try:
+                self._check_seen(message)
+                self.decide(message["decision"], message.get("text"), message.get("note", ""))
+            finally:
+                self._widget.answered += 1
         else:
             raise ValueError(f"there is no message of the kind {kind!r}")
+
+    def _check_seen(self, message: Mapping[str, Any]) -> None:
+        """Refuse a decision that was made while the browser showed something else.
+
+        The second press of a double click is on its way before the first one's view arrives.
+        """
+        if self.session is None:
+            return
+        region_id = self.session.region_id
+        now = (None, None)
+        if region_id is not None:
+            now = (self.order.index(region_id), self.session.finals[region_id].text)
+        if (message.get("place"), message.get("caption")) != now:
+            raise ValueError("that was about another caption than the one under review now")
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the panel shows all it will.

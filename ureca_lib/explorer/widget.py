@@ -27,4 +27,5 @@ class ExplorerWidget(anywidget.AnyWidget):
     outlines = traitlets.List(
         help="SVG path data by region, in the order in which they are drawn: largest first"
     ).tag(sync=True)
+    answered = traitlets.Int(help="decisions that were taken or refused").tag(sync=True)
     view = traitlets.Dict(help="what is shown now; see `view_of`").tag(sync=True)

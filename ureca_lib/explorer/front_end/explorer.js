@@ -227,11 +227,14 @@ class Panel {
     this.reason = html("select", "ue-reason");
     this.reason.title = "why it is rejected; optional";
     for (const reason of REASONS) this.reason.append(new Option(reason || "reason …", reason));
-    this.accept = button("Accept", "A", () => this.decide("accept"), "ue-accept");
-    this.save = button("Save edit", "Ctrl+Enter in the text", () => this.decide("edit"), "ue-save");
-    this.reject = button("Reject", "R", () => this.decide("reject"), "ue-reject");
+    // the second click of a double click may come when the next caption is shown already
+    const press = (decision) => (event) => event.detail < 2 && this.decide(decision);
+    this.accept = button("Accept", "A", press("accept"), "ue-accept");
+    this.save = button("Save edit", "Ctrl+Enter in the text", press("edit"), "ue-save");
+    this.reject = button("Reject", "R", press("reject"), "ue-reject");
+    this.decisions = [this.accept, this.save, this.reject];
     const buttons = html("div", "ue-buttons");
-    buttons.append(this.accept, this.save, this.reject, this.reason);
+    buttons.append(...this.decisions, this.reason);
     const steps = html("div", "ue-steps");
     const move = (count) => () => this.model.send({ kind: "move", count });
     this.decision = html("span", "ue-decision");
@@ -240,11 +243,20 @@ class Panel {
     return box;
   }
 
+  // says what was seen: Python refuses what is about another caption than it has under review
   decide(decision) {
     const text = this.text.value;
-    if (decision === "edit" && this.save.disabled) return;
+    if (this.waiting || (decision === "edit" && this.save.disabled)) return;
     const note = decision === "reject" ? this.reason.value : "";
-    this.model.send({ kind: "decide", decision, text, note });
+    const { selected: place, caption } = this.view;
+    this.wait(true);
+    this.model.send({ kind: "decide", place, caption, decision, text, note });
+  }
+
+  // one decision at a time; `disabled` would take the focus away, and with it the keys
+  wait(waiting) {
+    this.waiting = waiting;
+    for (const one of this.decisions) one.setAttribute("aria-disabled", waiting);
   }
 
   // what may be pressed now
@@ -403,6 +415,7 @@ function render({ model, el }) {
     hints();
   };
   const outlines = () => { picture.outline(); };
+  const answered = () => panel.wait(false);
   const keys = (event) => onKey(event, model, picture, panel, state);
   root.addEventListener("keydown", keys);
   const left = html("div", "ue-left");
@@ -414,9 +427,11 @@ function render({ model, el }) {
   show();
   model.on("change:outlines", outlines);
   model.on("change:view", show);
+  model.on("change:answered", answered);
   return () => {
     model.off("change:outlines", outlines);
     model.off("change:view", show);
+    model.off("change:answered", answered);
     URL.revokeObjectURL(picture.url);
   };
 }
@@ -455,10 +470,13 @@ function onKey(event, model, picture, panel, state) {
     keys.r = () => panel.decide("reject");
     keys.e = () => { panel.text.focus(); panel.text.select(); };
   }
-  const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (!act) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const pressed = key === "Enter" && panel.decisions.includes(event.target);
+  const decides = pressed || (inReview && ["a", "r"].includes(key));
+  const held = event.repeat && decides; // a key that is held down is about one caption only
+  if (!held && !keys[key]) return;
   event.preventDefault();
-  act();
+  if (!held) keys[key]();
 }
 
 export default { render };
