@@ -172,6 +172,32 @@ def test_what_goes_wrong_is_said_and_the_interface_lives_on(explorer, message, s
     assert view_after(explorer, kind="click", x=28, y=28)["caption"] == "thing 1"
 
 
+def test_an_error_stays_until_something_works_whatever_ends_in_the_background():
+    free, begun = threading.Event(), threading.Event()
+
+    class Pondering(Listener):
+        def score(self, image, regions, captions, progress=True):
+            begun.set()
+            assert free.wait(20)
+            return super().score(image, regions, captions, progress)
+
+    explorer = explorer_of(Pondering())
+    assert explorer.widget.view["title"] == "image"
+    explorer.handle({"kind": "click", "x": 28, "y": 28})
+    assert begun.wait(20)
+    explorer.handle({"kind": "draw", "points": [[1, 1], [1, 1]]})
+    note = explorer.widget.view["note"]
+    assert explorer.widget.view["error"] and "no pixels" in note
+    free.set()
+    explorer.wait(20)
+    view = explorer.widget.view
+    assert view["own"] is not None and (view["note"], view["error"]) == (note, True)
+    # to remove what was not drawn does nothing, but it works
+    view = view_after(explorer, kind="remove")
+    assert (view["title"], view["note"], view["error"]) == ("box [1]", "", False)
+    explorer.close()
+
+
 def test_a_captioner_that_fails_is_quoted_and_asked_again():
     class Moody(Speaker):
         def caption(self, image, regions):
@@ -214,6 +240,19 @@ def test_a_decision_about_a_caption_that_has_changed_since_it_was_shown_is_refus
     review.move_review(-1)
     review.handle(press(view, "reject"))
     assert review.widget.view["error"] and len(review.reviews()) == 1
+
+
+def test_what_another_person_wrote_meanwhile_is_shown_and_said(review, tmp_path):
+    view = review.widget.view
+    other = RegionExplorer.from_store(tmp_path / "boxes.json", tmp_path / "s.db", reviewer="Bob")
+    other.start_review()
+    other.decide("edit", "what Bob wrote")
+    review.handle(press(view, "edit", text="what Ada wrote"))
+    review.wait(30)
+    now = review.widget.view
+    assert (now["selected"], now["caption"]) == (view["selected"], "what Bob wrote")
+    assert now["error"] and "changed meanwhile" in now["note"]
+    assert [one.reviewer for one in review.reviews()] == ["Bob"]
 
 
 def test_texts_are_never_html():

@@ -29,6 +29,7 @@ class RegionExplorer(Exploration):
 
     _widget: ExplorerWidget | None = None
     _background: LatestOnly | None = None
+    _error = ""  # what a message did wrong; it stays until something works
 
     @property
     def widget(self) -> ExplorerWidget:
@@ -48,6 +49,7 @@ class RegionExplorer(Exploration):
         """Show what is known now, and have the rest computed."""
         if self._widget is None:
             return
+        self._error = ""
         if self._outlined != self.order:
             self._outlined = list(self.order)
             for one in self.order:  # a region that was drawn leaves the others as they are
@@ -63,9 +65,11 @@ class RegionExplorer(Exploration):
         self._show(note="comparing with the others …" if known else "captioning …", busy=True)
         self._background.submit(self._complete)
 
-    def _show(self, **changes: Any) -> None:
+    def _show(self, note: str = "", busy: bool = False, error: bool = False) -> None:
         with self._lock:
-            self._widget.view = view_of(self, **changes)
+            if self._error and not error:  # work in the background has not mended it
+                note, error = self._error, True
+            self._widget.view = view_of(self, note, busy, error)
 
     def _complete(self, wanted: Callable[[], bool]) -> None:
         """What the panel lacks; runs in the background."""
@@ -93,7 +97,11 @@ class RegionExplorer(Exploration):
         try:
             self._act(message)
         except Exception as error:  # whatever it is: the interface lives on and says it
-            self._show(note=str(error.args[0] if error.args else error), error=True)
+            self._error = str(error.args[0] if error.args else error) or type(error).__name__
+            self._show()
+        else:
+            if self._error:  # what was done changed nothing, and so showed nothing
+                self.changed()
 
     def _act(self, message: Mapping[str, Any]) -> None:
         kind = message["kind"]
