@@ -95,6 +95,16 @@ def test_equal_and_nearly_equal_captions_are_flagged_without_a_listener():
     assert ("same", 3) in [(r.clash, r.region_id) for r in book.judge(4, TREE).rivals]
 
 
+def test_the_same_caption_is_named_before_those_that_are_nearly_the_same():
+    long = "a red box that stands on the left side of the grey tray near the window"
+    book = book_of(Speaker({1: f"{long} pane", 2: long, 5: long}))
+    book.set_look_alikes({region.id: [1] if region.id == 2 else [] for region in IMAGE.regions})
+    book.fill(TREE)
+    judgement = book.judge(2, TREE, most=1)
+    assert [(one.region_id, one.clash) for one in judgement.rivals] == [(5, "same")]
+    assert judgement.same == 1
+
+
 def rival(probability=None, clash="") -> Rival:
     return Rival(2, True, probability, clash)
 

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from annotate.drawn import image_of, rectangle
 from explorer.speakers import SIZE, Listener, Said, Speaker, nested_image
 from PIL import Image
 
@@ -73,6 +74,21 @@ def test_a_click_shows_caption_score_path_and_rivals(explorer):
     assert view["verdict"]["kind"] == "good" and view["own"] > view["rivals"][0]["probability"]
     assert {"box [2]"} <= {rival["label"] for rival in view["rivals"]}
     assert view["busy"] is False and view["note"] == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(2, "another region has"), (3, "2 other regions have"), (10, "9 other")]
+)
+def test_all_regions_of_the_same_caption_are_counted(count, said):
+    masks = [rectangle(SIZE, 4 + 7 * place, 10, 5, 20) for place in range(count)]
+    image = image_of(masks, ["box"] * count)
+    texts = {region.id: "a red box" for region in image.regions}
+    explorer = RegionExplorer(image.pixels, image.regions, captions=texts)
+    assert explorer.widget.view["title"] == "image"
+    view = view_after(explorer, kind="click", x=6, y=15)
+    assert said in view["verdict"]["text"]
+    assert len(view["rivals"]) == min(count - 1, 6)
+    explorer.close()
 
 
 def test_outlines_come_largest_first_and_are_what_places_mean(explorer):

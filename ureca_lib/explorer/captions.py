@@ -61,12 +61,15 @@ class Judgement:
 
     Args:
         probability: with which the listener picks the region itself; None without a listener.
-        rivals: those with the same caption or the look, and whom the listener may pick; the most
-            likely first, without a listener the most similar.
+        rivals: those with the same caption, then those with the look and whom the listener may
+            pick; the most likely first, without a listener the most similar.
+        same: how many other regions have the same caption, whether or not they are among the rivals
+            that are named.
     """
 
     probability: float | None
     rivals: tuple[Rival, ...]
+    same: int = 0
 
     @property
     def unique(self) -> bool:
@@ -180,14 +183,14 @@ class CaptionBook:
                 chances = dict(zip(ids, self.listen(text, tree.regions).tolist(), strict=True))
                 own = chances[region_id]
                 others = {one for one in ids if chances[one] >= min(own, _NOTABLE)}
-                # the same caption is what a reader has to know first
-                order = {one: (clashes.get(one) != "same", -chances[one]) for one in ids}
-                ranked = sorted({*ranked, *others} - {region_id}, key=order.__getitem__)
+                ranked = sorted({*ranked, *others} - {region_id}, key=lambda one: -chances[one])
+            # the same caption is what a reader has to know first
+            ranked.sort(key=lambda one: clashes.get(one) != "same")
             found = [
                 Rival(one, one in alike, chances.get(one), clashes.get(one, ""))
                 for one in ranked[:most]
             ]
-            return Judgement(own, tuple(found))
+            return Judgement(own, tuple(found), list(clashes.values()).count("same"))
 
     def listen(self, text: str, regions: Sequence[Region]) -> np.ndarray:
         """(R,) probability of each region's being meant by a caption, if one of them is.

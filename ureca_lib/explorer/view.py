@@ -54,10 +54,10 @@ def verdict(entry: Entry | None, judgement: Judgement | None) -> dict[str, str]:
     """Whether the caption is unique, as a kind ("good", "bad" or "") and a sentence."""
     if entry is None or judgement is None or not entry.text:
         return {"kind": "", "text": ""}
-    same = [rival for rival in judgement.rivals if rival.clash == "same"]
-    if same:
-        regions = "another region" if len(same) == 1 else f"{len(same)} other regions"
-        return {"kind": "bad", "text": f"Not unique: {regions} has the same caption"}
+    if judgement.same:
+        several = f"{judgement.same} other regions have"
+        others = "another region has" if judgement.same == 1 else several
+        return {"kind": "bad", "text": f"Not unique: {others} the same caption"}
     chance = judgement.probability
     if chance is not None:
         if not judgement.unique:
