@@ -100,6 +100,44 @@ def test_crumbs_and_rivals_are_links(mount):
     assert front.explorer.region_id == 2
 
 
+@pytest.mark.parametrize(
+    ("link", "key", "expected"),
+    [
+        (".ue-crumbs button:has-text('tray')", "ArrowDown", 1),
+        (".ue-crumbs button:has-text('image')", "ArrowDown", 5),
+        (".ue-row:has-text('box [2]')", "ArrowRight", 5),
+    ],
+)
+def test_keys_are_heard_after_a_link_was_followed(mount, link, key, expected):
+    front = mount()
+    front.click_image(28.5, 28.5)
+    front.page.locator(link).focus()
+    front.press("Enter")
+    assert front.explorer.region_id != 1
+    front.press(key)
+    assert front.explorer.region_id == expected
+
+
+def test_the_focus_stays_on_the_link_that_was_followed(mount):
+    front = mount()
+    front.click_image(28.5, 28.5)
+    front.page.locator(".ue-crumbs button", has_text="tray").focus()
+    front.press("Enter")
+    assert front.page.evaluate("document.activeElement.textContent") == "tray [5]"
+
+
+def test_keys_are_heard_after_what_had_the_focus_is_gone(mount):
+    front = mount()
+    front.page.locator(".ue-picture").focus()
+    front.explorer.draw([(14, 13), (24, 19)])
+    front.sync()
+    front.page.get_by_role("button", name="remove").focus()
+    front.press("Enter")
+    assert front.explorer.drawn == []
+    front.press("ArrowDown")
+    assert front.explorer.region_id is not None
+
+
 def test_look_alikes_are_numbered_with_the_listeners_probabilities(mount):
     front = mount(Listener(sharpness=3.0))
     front.click_image(28.5, 28.5)

@@ -31,6 +31,20 @@ function button(label, title, act, className = "") {
   return node;
 }
 
+// which element within the root has the focus; null where none has, or none that can keep it
+function focused(root) {
+  const found = root.getRootNode().activeElement;
+  return root.contains(found) && !found.disabled && found.getClientRects().length ? found : null;
+}
+
+// new nodes in the place of all old ones; the focus stays on the button of the same number
+function renew(parent, nodes) {
+  const buttons = () => [...parent.querySelectorAll("button")];
+  const index = buttons().indexOf(focused(parent));
+  parent.replaceChildren(...nodes);
+  if (index >= 0) buttons()[index]?.focus({ preventScroll: true });
+}
+
 // The photo with its outlines: clicks, drawing, zoom.
 class Picture {
   constructor(model, onTool) {
@@ -201,6 +215,10 @@ class Panel {
     this.model = model;
     this.root = html("div", "ue-panel");
     this.crumbs = html("nav", "ue-crumbs");
+    this.path = html("span", "ue-path");
+    const remove = () => this.model.send({ kind: "remove" });
+    this.remove = button("✕ remove", "Delete", remove, "ue-remove");
+    this.crumbs.append(this.path, this.remove);
     this.title = html("h3", "ue-title");
     this.facts = html("div", "ue-facts");
     this.review = this.reviewBox();
@@ -287,11 +305,8 @@ class Panel {
       nodes.push(button(label, "go there", () => this.model.send({ kind: "go", place })));
     }
     nodes.at(-1).setAttribute("aria-current", "true");
-    this.crumbs.replaceChildren(...nodes);
-    if (view.drawn) {
-      const remove = () => this.model.send({ kind: "remove" });
-      this.crumbs.append(button("✕ remove", "Delete", remove, "ue-remove"));
-    }
+    renew(this.path, nodes);
+    this.remove.hidden = !view.drawn;
   }
 
   showCaption(view, before) {
@@ -332,7 +347,7 @@ class Panel {
       const name = rival.clash ? "ue-clash" : "";
       rows.push(this.row(rival.label, rival.caption, rival.probability, hint, name, index, rival));
     });
-    this.rivals.replaceChildren(...rows);
+    renew(this.rivals, rows);
   }
 
   row(label, caption, probability, hint, name, index, rival) {
@@ -406,6 +421,7 @@ function render({ model, el }) {
   const show = () => {
     const now = view();
     if (!now.crumbs) return;
+    const held = focused(root);
     picture.show(now);
     panel.show(now);
     for (const name of ["box", "polygon"]) bar.tools[name].disabled = !now.canDraw;
@@ -413,6 +429,8 @@ function render({ model, el }) {
     bar.review.setAttribute("aria-pressed", Boolean(now.review));
     bar.zoom.disabled = now.selected === null && !picture.zoomed;
     hints();
+    // where what had the focus is gone, keys would go to the page and its own shortcuts
+    if (held && !focused(root)) picture.root.focus({ preventScroll: true });
   };
   const outlines = () => { picture.outline(); };
   const answered = () => panel.wait(false);
