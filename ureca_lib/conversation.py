@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
@@ -108,7 +109,7 @@ class Conversation:
         start = self._ids(prompt)
         if answer is None:
             return TokenizedTurn(start, [IGNORED] * len(start))
-        self._check_plain("answer", answer)
+        self.check_answer(answer)
         ids = [*self._ids(f"{prompt}{answer.strip()}"), self._turn_end_id]
         pairs = zip(start, ids, strict=False)
         shared = next((i for i, (one, two) in enumerate(pairs) if one != two), len(start))
@@ -131,9 +132,21 @@ class Conversation:
     def _turn(role: str, text: str) -> str:
         return f"{TURN_START}{role}\n{text}{TURN_END}\n"
 
+    def check_answer(self, answer: str) -> None:
+        """Whether an answer can be learnt.
+
+        Raises:
+            ValueError: it holds a special token.
+        """
+        self._check_plain("answer", answer)
+
+    @cached_property
+    def _special(self) -> frozenset[str]:
+        tokens = {*VISUAL_TOKENS, TURN_START, TURN_END, *self.tokenizer.all_special_tokens}
+        return frozenset(tokens)
+
     def _check_plain(self, what: str, text: str) -> None:
-        special = {*VISUAL_TOKENS, TURN_START, TURN_END, *self.tokenizer.all_special_tokens}
-        if found := sorted(token for token in special if token in text):
+        if found := sorted(token for token in self._special if token in text):
             raise ValueError(f"the {what} holds the special token {found[0]}: {text!r}")
 
 

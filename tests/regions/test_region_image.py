@@ -14,6 +14,7 @@ from ureca_lib.regions import (
     FileMissingError,
     ImageUnreadableError,
     Region,
+    RegionError,
     RegionImage,
     SizeMismatchError,
     WrongTypeError,
@@ -114,3 +115,26 @@ def test_more_than_255_regions(count):
     assert [region.pixel_box[2] for region in image] == [
         np.ptp(np.nonzero(m)[1]) + 1 for m in masks
     ]
+
+
+def test_a_photo_is_checked_by_its_header_as_by_its_pixels(tmp_path):
+    mask = np.ones((4, 6), bool)
+    turned = Image.new("RGB", (4, 6))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGB", (6, 4)).save(tmp_path / "sound.png")
+    Image.new("RGB", (4, 6)).save(tmp_path / "other.png")
+    (tmp_path / "text.png").write_text("no photo")
+    for name in ("turned.jpg", "sound.png", "other.png", "text.png", "none.png"):
+        image = RegionImage([Region.from_mask(1, mask)], 6, 4, tmp_path / name)
+        expected = None
+        try:
+            image.pixels  # noqa: B018
+        except RegionError as error:
+            expected = type(error)
+        if expected is None:
+            image.check_photo()
+        else:
+            with pytest.raises(expected, match=name):
+                image.check_photo()

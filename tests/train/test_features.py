@@ -64,6 +64,29 @@ def test_a_file_cut_off_is_made_again_and_a_temporary_one_is_not_read(tmp_path):
     assert torch.equal(FeatureCache(tmp_path).get(key(1)), features(1))
 
 
+def test_a_file_of_another_user_is_used_and_stays(tmp_path, monkeypatch):
+    FeatureCache(tmp_path).put(key(1), features(1))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    for _ in range(2):
+        assert torch.equal(FeatureCache(tmp_path).get(key(1)), features(1))
+
+
+def test_a_folder_that_cannot_be_written_leaves_memory(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("ureca_lib.train.features.save_file", refuse)
+    cache = FeatureCache(tmp_path)
+    with pytest.warns(UserWarning, match="cannot be written .no space left"):
+        cache.put(key(1), features(1))
+    assert torch.equal(cache.get(key(1)), features(1))
+    assert FeatureCache(tmp_path).get(key(1)) is None and not list(tmp_path.glob("*/*"))
+
+
 def test_several_writers_share_a_full_folder(tmp_path):
     errors = []
 

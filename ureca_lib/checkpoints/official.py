@@ -88,6 +88,19 @@ class OfficialFiles:
         self.config = official_config(raw, shapes, self.folder / "config.json")
         self.has_mask_encoder = any(name.startswith("mask_") for name in shapes)
 
+    def check(self, left_empty: str = "") -> None:
+        """Compare names and shapes with what the configuration asks for; reads no weights.
+
+        Args:
+            left_empty: see `build`.
+
+        Raises:
+            CheckpointKeysError: see `load_official`.
+        """
+        with torch.device("meta"):
+            model = UrecaForConditionalGeneration(self.config)
+        _checked_layout(model, self._names, self._stored, self.folder, left_empty)
+
     def build(
         self,
         config: UrecaConfig,

@@ -22,6 +22,7 @@ from ureca_lib.regions.errors import (
 from ureca_lib.regions.rle import MAX_PIXELS
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and values that swap the sides
 Photo = str | Path | np.ndarray | Image.Image
 
 
@@ -99,6 +100,35 @@ def _checked_read(
         )
     image.load()
     return read(image)
+
+
+def check_photo(path: str | Path, expected: tuple[int, int]) -> None:
+    """Check from a photo's header that it is there and of a size; its pixels are not decoded.
+
+    Args:
+        path: the photo.
+        expected: (H, W) in pixels, as `load_image` takes it.
+
+    Raises:
+        FileMissingError, ImageUnreadableError, SizeMismatchError, TooLargeError
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                stored = (image.height, image.width)
+                turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+    except FileNotFoundError:
+        raise FileMissingError("the photo does not exist", Path(path)) from None
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"the photo is too large to decode ({error})", Path(path)) from None
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
+        raise ImageUnreadableError(f"the photo cannot be read ({error})", Path(path)) from error
+    if tuple(expected) != stored and not (turned and tuple(expected) == stored[::-1]):
+        try:
+            _check_expected(stored, expected)
+        except SizeMismatchError as error:
+            raise error.located(Path(path)) from None
 
 
 def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> Path | None:

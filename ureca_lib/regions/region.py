@@ -21,7 +21,7 @@ from ureca_lib.regions.errors import (
     SizeMismatchError,
     WrongTypeError,
 )
-from ureca_lib.regions.photo import load_image
+from ureca_lib.regions.photo import check_photo, load_image
 from ureca_lib.regions.polygons import encode_polygons, is_finite
 from ureca_lib.regions.rle import MAX_PIXELS, as_list, check_rle, check_size, is_whole
 
@@ -261,6 +261,17 @@ class RegionImage:
                 f"the photo{wanted} is needed but is not beside the annotations", self.path
             )
         return self.image
+
+    def check_photo(self) -> None:
+        """Check that there is a photo of the masks' size, from its header alone.
+
+        Raises:
+            FileMissingError, ImageUnreadableError, SizeMismatchError: see `pixels`.
+        """
+        if self._pixels is None and self._photo is not None:
+            check_photo(self._photo, (self.height, self.width))
+        elif self._pixels is None:
+            self.pixels  # noqa: B018, says that it is missing
 
     def __getitem__(self, region_id: int | str) -> Region:
         if region_id not in self._by_id:

@@ -113,7 +113,10 @@ def _train(
 
     if out is None:
         raise ValueError("name the run's folder with --out, or plan with --dry-run")
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ValueError("--device cuda: torch finds no CUDA device here")
+    chosen = device or ("cuda" if there else "cpu")
     result = train_stage(settings, out, chosen, resume, progress)
     for name, value in result.final.items():
         typer.echo(f"{name}: {value:.4g}")
@@ -126,5 +129,5 @@ def _is_ours(error: Exception) -> bool:
     """Whether an error tells the user what to mend; others keep their traceback."""
     from ureca_lib.train.checkpointing import TrainingError
 
-    known = (ValueError, FileNotFoundError, NotADirectoryError, TrainingError)
+    known = (ValueError, OSError, TrainingError)
     return isinstance(error, known)

@@ -17,7 +17,8 @@ def open_data(
     where nothing is evaluated.
 
     Raises:
-        SettingsError: too few images to hold some out, or the same ones in both.
+        SettingsError: too few images to hold some out, the same ones in both, or nothing that
+            `best_metric` could be measured on.
         CaptionedError, FileNotFoundError, PublishedError, RegionError: the data cannot be read.
     """
     options = {"style": settings.style}
@@ -25,16 +26,30 @@ def open_data(
     if not settings.eval_every:
         return images, []
     if settings.eval_data is not None:
-        held_out = open_captioned(settings.eval_data, **options)[: settings.eval_images]
-        shared = set(images.ids) & set(held_out.ids)
-        if shared and images.name.partition(":")[0] == held_out.name.partition(":")[0]:
+        # a JSONL's masks lie where the data's do, unless it names others with @
+        masks = settings.masks if settings.eval_data.endswith(".jsonl") else None
+        held_out = open_captioned(settings.eval_data, masks=masks, **options)
+        held_out = held_out[: settings.eval_images]
+        if shared := set(images.ids) & set(held_out.ids):
             raise SettingsError(
                 f"{len(shared)} images, such as {min(shared)}, are in both data and eval_data"
             )
-        return images, held_out
+        return images, _measurable(held_out, settings)
     if len(images) <= settings.eval_images:
         raise SettingsError(
             f"{settings.data} has {len(images)} images, and eval_images would hold "
             f"{settings.eval_images} of them out: name other ones with eval_data"
         )
-    return images[: -settings.eval_images], images[-settings.eval_images :]
+    last = images[-settings.eval_images :]
+    return images[: -settings.eval_images], _measurable(last, settings)
+
+
+def _measurable(
+    held_out: Sequence[CaptionedImage], settings: TrainSettings
+) -> Sequence[CaptionedImage]:
+    if settings.best_metric == "unique" and held_out[0].scene is None:
+        raise SettingsError(
+            "best_metric unique is for scenes, and the images held out are none: take loss or "
+            "exact_match"
+        )
+    return held_out

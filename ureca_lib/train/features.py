@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -74,17 +75,30 @@ class FeatureCache:
         size = features.numel() * features.element_size()
         if self.folder is None or size > self.max_bytes:
             return
-        path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            save_file({_NAME: features}, partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        if not self._write(self._path(key), features):
+            return
         self._bytes = self.folder_bytes() if self._bytes is None else self._bytes + size
         if self._bytes > self.max_bytes:
             self._evict()
+
+    def _write(self, path: Path, features: torch.Tensor) -> bool:
+        """Whether the file could be written; a run goes on without it where it could not."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            save_file({_NAME: features}, partial)
+            partial.replace(path)
+        except (OSError, SafetensorError) as error:  # safetensors' own of a full disk
+            warnings.warn(
+                f"{self.folder}: the feature cache cannot be written ({error}); features are "
+                "computed each time that memory does not hold them",
+                stacklevel=3,
+            )
+            return False
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+        return True
 
     def has_room(self, size: int) -> bool:
         """Whether `size` more bytes fit without taking another's place, in folder or memory."""
@@ -117,12 +131,14 @@ class FeatureCache:
         path = self._path(key)
         try:
             features = load_file(path)[_NAME]
+        except (SafetensorError, KeyError):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)  # damaged: made again
+            return None
+        except OSError:  # not there, or not for us to read
+            return None
+        with suppress(OSError):  # another user's file
             os.utime(path)  # used now: others go before it
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, KeyError, OSError):
-            path.unlink(missing_ok=True)  # damaged: made again
-            return None
         return features
 
     def _files(self) -> list[tuple[float, int, Path]]:

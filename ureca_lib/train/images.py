@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ureca_lib.conversation import Conversation
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.regions import Region
+from ureca_lib.regions import Region, RegionError
 from ureca_lib.train.features import FeatureCache, feature_key
 from ureca_lib.train.settings import SettingsError
 
@@ -50,6 +51,15 @@ def read_record(image: CaptionedImage) -> ImageRecord:
     return ImageRecord(image.image_id, tuple(image.size), wanted, captions)
 
 
+def _check_captions(record: ImageRecord, words: Conversation) -> None:
+    for region, texts in zip(record.regions, record.captions, strict=True):
+        for text in texts:
+            try:
+                words.check_answer(text)
+            except ValueError as error:
+                raise SettingsError(f"{record.image_id}: region {region.id}: {error}") from None
+
+
 class TrainingImages:
     """Images to learn from, by number.
 
@@ -75,15 +85,39 @@ class TrainingImages:
         self.cache, self.fingerprint, self.mask_bytes = cache, fingerprint, mask_bytes
         self.records: list[ImageRecord] = []
 
-    def read(self, progress: bool = True) -> Iterator[tuple[ImageRecord, CaptionedImage]]:
+    def read(
+        self, progress: bool = True, faults: list[str] | None = None
+    ) -> Iterator[tuple[ImageRecord, CaptionedImage]]:
         """Read every image once; to be run to its end before anything else is asked for.
 
+        A photo whose pixels are not needed here is looked for, and its header read.
+
+        Args:
+            progress: show a bar.
+            faults: gets what is wrong with photos and captions, instead of an error; the image's
+                regions are then left out.
+
         Raises:
-            SettingsError: no region has a caption. RegionError, PublishedError: a file at fault.
+            SettingsError: no region has a caption, or a caption holds a special token.
+            RegionError, PublishedError: a file at fault.
         """
         self.records = []
+        # without a processor where a plan is made without a tokenizer
+        words = None if self.processor is None else self.processor.conversation
         for image in tqdm(self.images, desc="reading images", disable=not progress):
             record = read_record(image)
+            try:
+                if words is not None:
+                    _check_captions(record, words)
+                if self.cache is None and record.regions:
+                    image.image.check_photo()
+            except (SettingsError, RegionError) as error:
+                if faults is None:
+                    raise
+                named = record.image_id in str(error)
+                record.regions.clear()
+                record.captions.clear()
+                faults.append(str(error) if named else f"{record.image_id}: {error}")
             if self.cache is not None:
                 record.key = feature_key(image.pixels, self.fingerprint)
             self.records.append(record)

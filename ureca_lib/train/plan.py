@@ -13,6 +13,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ureca_lib.checkpoints import CheckpointError, from_internvl_chat
+from ureca_lib.checkpoints.internvl import MASK_ENCODER, chat_config, internvl_reader
+from ureca_lib.checkpoints.official import OfficialFiles
 from ureca_lib.checkpoints.tensor_files import read_json, tensor_index
 from ureca_lib.checkpoints.tokens import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
@@ -37,6 +40,7 @@ from ureca_lib.train.trainer import warmup_steps
 
 PEAKS = {"A100": 312e12, "H100": 989e12}  # dense bfloat16, from NVIDIA's data sheets
 UTILISATION = 0.35  # share of the peak that such training reaches; assumed, not measured here
+FAULTS_TOLD = 10
 PHOTOS_READ = 8  # photos whose pixels are read, spread over the data
 
 
@@ -109,9 +113,12 @@ def make_plan(
     processor = None if words is None else UrecaProcessor.from_config(config, words)
     learnt, held_out = open_data(settings)
     images = TrainingImages(learnt, processor, config.max_tiles_train, mask_bytes=0)
-    for _ in images.read(progress):
-        pass
-    _check_photos(images, problems)
+    watched = TrainingImages(held_out, processor, config.max_tiles, mask_bytes=0)
+    for each in (images, watched) if len(held_out) else (images,):
+        faults: list[str] = []
+        for _ in each.read(progress, faults):
+            pass
+        problems += _first(faults) if faults else _unreadable(each)
     tokens = sample_tokens(settings, config, processor, images.records)
     groups = len(GroupOrder(images.counts(), settings.regions_per_image, settings.seed))
     steps = total_steps(settings, groups)
@@ -156,16 +163,13 @@ def _config(
     words = load_tokenizer(Path(tokenizer)) if tokenizer else None
     if words is None and known:
         words = load_tokenizer(folder)
+        if words is None:
+            problems.append(f"{folder}: no tokenizer: copy the base's tokenizer files into it")
     if tokenizer and words is None:
         problems.append(f"{tokenizer}: no tokenizer there")
     config = preset_config(settings.preset)
     if known:
-        raw = read_json(folder / "config.json")
-        named = {k: v for k, v in raw.items() if k in config.to_dict() and k != "model_type"}
-        if raw.get("model_type") != UrecaConfig.model_type:
-            # an InternVL, whose tokenizer gets the mask tokens when training starts
-            named["mask_token_id"] = None
-        config = UrecaConfig.from_dict(named)
+        config = _stored_config(folder, settings, problems)
         wide, ours = config.text_config.hidden_size, get_preset(settings.preset).language
         if wide != ours.hidden_size:
             problems.append(f"{folder} is {wide} wide, preset {settings.preset} {ours.hidden_size}")
@@ -179,7 +183,31 @@ def _config(
     return settings.configure(config), words
 
 
-def _check_photos(images: TrainingImages, problems: list[str]) -> None:
+def _stored_config(folder: Path, settings: TrainSettings, problems: list[str]) -> UrecaConfig:
+    """A folder's configuration; an InternVL's gets the mask encoder that stage 1 would give it."""
+    raw = read_json(folder / "config.json")
+    reader = internvl_reader(folder)
+    if reader is not None and settings.stage == 2:
+        problems.append(f"{folder} has no mask encoder: stage 2 starts from what stage 1 left")
+    if reader is from_internvl_chat:
+        return chat_config(OfficialFiles(folder))
+    if reader is None and raw.get("model_type") != UrecaConfig.model_type:
+        raise CheckpointError(folder, "not a checkpoint of ours: run ureca convert on it first")
+    fields = UrecaConfig().to_dict()
+    named = {k: v for k, v in raw.items() if k in fields and k != "model_type"}
+    if reader is not None:  # its tokenizer gets the mask tokens when training starts
+        named["mask_token_id"] = None
+    return UrecaConfig.from_dict(named)
+
+
+def _first(faults: list[str]) -> list[str]:
+    more = len(faults) - FAULTS_TOLD
+    return faults[:FAULTS_TOLD] + ([f"and {more} images more"] if more > 0 else [])
+
+
+def _unreadable(images: TrainingImages) -> list[str]:
+    """What is wrong with the pixels of a few photos; headers were looked at of all."""
+    problems = []
     step = max(1, len(images.records) // PHOTOS_READ)
     for number in range(0, len(images.records), step):
         try:
@@ -189,6 +217,7 @@ def _check_photos(images: TrainingImages, problems: list[str]) -> None:
             continue
         if pixels.shape[:2] != images.records[number].size:
             problems.append(f"{images.records[number].image_id}: photo and masks differ in size")
+    return problems
 
 
 def _check_files(
@@ -202,17 +231,27 @@ def _check_files(
     if folder is None or not (folder / "config.json").is_file():
         return
     stored = tensor_index(folder)
+    size = sum(tensor.bytes for tensor in stored.values())
+    told = f"{folder}: {len(stored)} tensors, {size / 2**30:.2f} GiB, headers only"
+    reader = internvl_reader(folder)
+    if reader is from_internvl_chat:
+        try:
+            OfficialFiles(folder).check(left_empty=MASK_ENCODER)
+        except CheckpointError as error:
+            problems.append(str(error))
+    if reader is not None:
+        compared = "compared" if reader is from_internvl_chat else "not compared for this layout"
+        notes.append(f"{told}; names and shapes {compared}")
+        return
     fresh = settings.stage == 1 and settings.fresh_mask_encoder
     ours = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    # transformers stores some layouts under other names: sizes are compared where names agree
-    agreeing = [name for name in ours if name in stored]
-    for name in agreeing:
-        if ours[name] != stored[name].shape and not (fresh and "mask_encoder" in name):
-            if "embed_tokens" in name or "lm_head" in name:
-                continue  # enlarged for the mask tokens
-            problems.append(f"{folder}: {name} is {stored[name].shape}, not {ours[name]}")
-    size = sum(tensor.bytes for tensor in stored.values())
-    notes.append(
-        f"{folder}: {len(stored)} tensors, {size / 2**30:.2f} GiB, headers only; "
-        f"{len(agreeing)} of {len(ours)} by name"
-    )
+    for name, shape in ours.items():
+        if fresh and name.startswith(MASK_ENCODER):
+            continue
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue  # stored once, as the embedding
+        if name not in stored:
+            problems.append(f"{folder}: {name} is missing")
+        elif shape != stored[name].shape:
+            problems.append(f"{folder}: {name} is {stored[name].shape}, not {shape}")
+    notes.append(f"{told}; names and shapes compared")

@@ -61,10 +61,11 @@ class Recipe:
             "inference_tiles": self.max_tiles,
             "blind": self.mask == "none",
             "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
-            "data": self.data,
             "seed": self.seed,
         }
         set_here = {name: value for name, value in given.items() if value is not None}
+        if self.data is not None:  # a preset's folder of masks goes with its data
+            set_here |= {"data": self.data, "masks": None}
         return load_settings(self.preset, stage, set_here)
 
 
@@ -83,9 +84,14 @@ class Trained:
     stages: tuple[TrainingResult, ...]
 
     @property
+    def numbered(self) -> dict[int, TrainingResult]:
+        """The stages by number: one that had no steps is missing."""
+        return {int(Path(each.folder).name.removeprefix("stage")): each for each in self.stages}
+
+    @property
     def named(self) -> dict[str, TrainingResult]:
         """The stages by name, such as "stage 1"."""
-        return {Path(each.folder).name.replace("stage", "stage "): each for each in self.stages}
+        return {f"stage {number}": result for number, result in self.numbered.items()}
 
     def measure(self, data: str, out: str | Path, progress: bool = True) -> ExactReport:
         """Caption all regions of some data into a predictions file, and measure it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from dataclasses import asdict, fields
@@ -10,6 +11,7 @@ from pathlib import Path
 from ureca_lib.checkpoints import load_pair
 from ureca_lib.checkpoints.half import save_half
 from ureca_lib.evaluate.exact import ExactReport
+from ureca_lib.evaluate.systems import model_record
 from ureca_lib.runs.record import write_json
 from ureca_lib.scenes import SceneSpecification
 from ureca_lib.train.recipe import Recipe, Trained, measure_model, report_values, stage_values
@@ -60,12 +62,15 @@ def publish(trained: Trained, out: str | Path, data: str, work: str | Path) -> E
     save_half(model, out)
     processor.save_pretrained(out)
     with (out / "training_log.jsonl").open("w", encoding="utf-8") as file:
-        for number, result in enumerate(trained.stages, 1):
+        for number, result in trained.numbered.items():
             for row in result.log:
                 file.write(json.dumps({"stage": number} | row) + "\n")
     recipe = trained.recipe
     blind = recipe.mask == "none"
-    report = measure_model(out, data, Path(work) / "predictions.jsonl", blind)
+    # a file for each checkpoint and each data, since a run may be measured again on other data
+    told = f"{out.resolve()} {model_record(out)['weights']} {data}"
+    name = f"predictions-{hashlib.sha256(told.encode()).hexdigest()[:10]}.jsonl"
+    report = measure_model(out, data, Path(work) / name, blind)
     stages = [stage_values(result) for result in trained.stages]
     write_json(
         out / RESULTS,
@@ -80,7 +85,7 @@ def _card(trained: Trained, out: Path, data: str, report: ExactReport, parameter
     stages = [
         f"| stage {number} | {result.steps} steps, {result.seconds / 60:.0f} minutes, "
         f"{result.trained_parameters:,} parameters learnt |"
-        for number, result in enumerate(trained.stages, 1)
+        for number, result in trained.numbered.items()
     ]
     measured = [
         f"| {name.replace('_', ' ')} | {percent(score.value, score.low, score.high, '%')} |"

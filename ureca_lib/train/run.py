@@ -2,6 +2,7 @@
 the sweeps call.
 
     settings.json      all settings, as resolved
+    start.json         which weights it started from
     log.jsonl          losses, rates, evaluations
     checkpoint-N/      what a killed run goes on from
     best.json          which step was best in evaluation, and its weights beside it
@@ -29,6 +30,7 @@ from filelock import FileLock, Timeout
 from peft import PeftModel
 from transformers import set_seed
 
+from ureca_lib.evaluate.systems import model_record
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.train.checkpointing import (
     TRAINED,
@@ -51,7 +53,11 @@ from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 from ureca_lib.train.trainer import RegionTrainer, read_best, read_log, training_arguments
 
 PACKAGES = ("ureca-lib", "torch", "transformers", "accelerate", "peft", "numpy")
-SETTINGS, RESULT, MODEL = "settings.json", "result.json", "model"
+# settings that change how a run is done on a machine, and nothing of what it ends with
+OF_THE_MACHINE = (
+    "workers", "memory_gib", "cache", "cache_gib", "keep_checkpoints", "log_every",
+)  # fmt: skip
+SETTINGS, START, RESULT, MODEL = "settings.json", "start.json", "result.json", "model"
 
 
 def versions() -> dict[str, str]:
@@ -182,7 +188,7 @@ def _trainer(
     print_of = "" if learner.cache is None else vision_fingerprint(learner.base, processor, most)
     memory = int(settings.memory_gib * GIB)
     images = TrainingImages(learnt, processor, most, learner.cache, print_of, memory // 2)
-    _read_images(images, learner, device, shown)
+    _read_images(images, learner, own_device(device), shown)
     grouped = settings.regions_per_image > 1 and processor.mask_position == "after_image"
     collator = RegionCollator(processor, grouped)
     dataset = GroupDataset(images, settings, 0)
@@ -205,9 +211,26 @@ def _cache(settings: TrainSettings) -> FeatureCache:
     return FeatureCache(settings.cache, int(settings.cache_gib * GIB), memory - memory // 2)
 
 
-def _read_images(images: TrainingImages, learner: StageModel, device: str, progress: bool) -> None:
+def own_device(device: str) -> torch.device:
+    """The device of this process, made the current one: of `accelerate launch` each has its own.
+
+    accelerate chooses the same when Trainer is made; what is computed before must not go to the
+    first GPU from all processes.
+    """
+    if device != "cuda":
+        return torch.device(device)
+    number = int(os.environ.get("LOCAL_RANK", 0))
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def _read_images(
+    images: TrainingImages, learner: StageModel, device: torch.device, progress: bool
+) -> None:
     """Read every image; encode those whose features will be kept while their pixels are here."""
-    learner.eval().to(device)
+    learner.eval()
+    if images.cache is not None:
+        learner.to(device)
     size = None
     for record, image in images.read(progress):
         if record.key is None or not record.regions:
@@ -242,18 +265,36 @@ def _claimed(folder: Path, settings: TrainSettings, resume: bool) -> FileLock:
         raise TrainingError(f"{folder}: another process is training here") from None
     path, told = folder / SETTINGS, json.loads(json.dumps(settings.to_dict()))
     if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(k for k in {*there, *told} if there.get(k) != told.get(k))
+        # a setting that an earlier version did not have was at its default
+        usual = json.loads(json.dumps(TrainSettings().to_dict()))
+        there = usual | json.loads(path.read_text(encoding="utf-8"))
+        decide = {*there, *told} - set(OF_THE_MACHINE)
+        differing = sorted(k for k in decide if there.get(k) != told.get(k))
         if differing or not resume:
             what = f"other settings ({', '.join(differing)})" if differing else "these settings"
             lock.release()
             raise TrainingError(f"{folder} holds a run of {what}: name another folder")
-    elif any(path.name != ".lock" for path in folder.iterdir()):
+        if not _same_start(folder, settings):
+            lock.release()
+            raise TrainingError(
+                f"{folder} holds a run that started from other weights than {settings.model} has "
+                "now: name another folder"
+            )
+    elif any(path.name not in (".lock", START) for path in folder.iterdir()):
         lock.release()
         raise TrainingError(f"{folder} holds something else: name another folder")
     else:
-        write_json(path, told)
+        write_json(folder / START, model_record(settings.model or ""))
+    write_json(path, told)
     return lock
+
+
+def _same_start(folder: Path, settings: TrainSettings) -> bool:
+    """Whether the model's weights are those that the run began with, as far as both are there."""
+    path = folder / START
+    then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    now = model_record(settings.model or "")
+    return "weights" not in then or "weights" not in now or then["weights"] == now["weights"]
 
 
 def _rank() -> int:

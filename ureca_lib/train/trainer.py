@@ -8,6 +8,7 @@ when whole, evaluation by generation, the best weights, and a log in JSON lines.
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,11 @@ class RegionTrainer(Trainer):
                 "captions cannot be generated while weights are sharded (FSDP, DeepSpeed): set "
                 "eval_every = 0, and evaluate what the run ends with"
             )
+        if self.is_fsdp_enabled and settings.precision == "bfloat16":
+            raise TrainingError(
+                "FSDP shards weights of one type, and what learns is float32 among bfloat16 "
+                'ones: set precision = "mixed"'
+            )
         self.sharded = sharded
         learnt = options["model"].trained()
         self._names = list(learnt)  # as they are before anything wraps them
@@ -138,6 +144,8 @@ class RegionTrainer(Trainer):
         value = metrics.get(f"eval_{name}")
         if value is None:
             raise TrainingError(f"best_metric {name} is for scenes: the data has none")
+        if not (math.isfinite(value) and math.isfinite(metrics["eval_loss"])):
+            return  # a NaN is neither better nor worse than anything
         best = read_best(self.folder)
         sign = -1 if name in _LOWER_IS_BETTER else 1
         told = {"metric": name, "value": value, "loss": metrics["eval_loss"]}

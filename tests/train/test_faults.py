@@ -1,0 +1,218 @@
+"""What is wrong with data, weights or settings is said before anything is learnt."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fake_annotators import write_images
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_runs import SCENES, small, write_base
+from typer.testing import CliRunner
+
+from ureca_lib.cli import app
+from ureca_lib.datasets import write_jsonl
+from ureca_lib.datasets.jsonl import conversation
+from ureca_lib.regions import RegionError
+from ureca_lib.train import run as run_module
+from ureca_lib.train.checkpointing import TrainingError
+from ureca_lib.train.data import open_data
+from ureca_lib.train.plan import make_plan
+from ureca_lib.train.run import own_device, train_stage
+from ureca_lib.train.settings import SettingsError
+from ureca_lib.train.trainer import RegionTrainer, read_best
+
+IMAGES = 3
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Photos with masks, and captions of one region each in a JSONL elsewhere."""
+    write_images(tmp_path / "sa1b", IMAGES)
+    return write_rows(tmp_path / "train.jsonl", {number: "an eye" for number in range(IMAGES)})
+
+
+def write_rows(path: Path, captions: dict[int, str]) -> Path:
+    rows = [
+        {"id": f"r{number}", "image": f"image_{number}.png", "mask_id": 1}
+        | {"conversations": conversation(text)}
+        for number, text in captions.items()
+    ]
+    write_jsonl(path, rows)
+    return path
+
+
+def settings_of(base, published, **changes):
+    given = {"data": str(published), "masks": str(published.parent / "sa1b")}
+    given |= {"limit": None, "eval_every": 0, "best_metric": "loss", "memory_gib": 0.0}
+    return small(base, **(given | changes))
+
+
+def assert_refused(settings, out, match):
+    """The plan says so, and so does training, which leaves nothing learnt."""
+    plan = make_plan(settings, 1, progress=False)
+    assert any(match in problem for problem in plan.problems), plan.problems
+    with pytest.raises((RegionError, SettingsError), match=match):
+        train_stage(settings, out, progress=False)
+    assert not list(out.glob("checkpoint-*")) and not (out / "log.jsonl").exists()
+
+
+def test_a_photo_that_is_gone_is_found_before_the_first_step(base, published, tmp_path):
+    (tmp_path / "sa1b" / "image_2.png").unlink()
+    assert_refused(settings_of(base, published), tmp_path / "run", "image_2")
+
+
+def test_a_photo_of_another_size_is_found_before_the_first_step(base, published, tmp_path):
+    Image.new("RGB", (20, 30)).save(tmp_path / "sa1b" / "image_1.png")
+    assert_refused(settings_of(base, published), tmp_path / "run", "20 x 30")
+
+
+def test_a_caption_with_a_special_token_is_named_by_image_and_region(base, published, tmp_path):
+    write_rows(published, {0: "an eye", 1: "the <mask> of a face", 2: "a door"})
+    match = r"image_1: region 1: the answer holds the special token <mask>"
+    assert_refused(settings_of(base, published), tmp_path / "run", match)
+
+
+def test_faults_of_held_out_images_are_found_too(base, published, tmp_path):
+    (tmp_path / "sa1b" / "image_2.png").write_bytes(b"no photo")
+    settings = settings_of(base, published, eval_every=3, eval_images=1)
+    assert_refused(settings, tmp_path / "run", "image_2")
+
+
+def test_held_out_captions_of_the_same_images_are_refused(base, published, tmp_path):
+    test = write_rows(tmp_path / "test.jsonl", {2: "another eye"})
+    settings = settings_of(base, published, eval_every=3, eval_data=str(test))
+    with pytest.raises(SettingsError, match="1 images, such as image_2, are in both"):
+        open_data(settings)
+    write_rows(published, {0: "an eye", 1: "a door"})
+    # its masks are looked for where those of the data are
+    assert open_data(settings)[1].ids == ["image_2"]
+
+
+def test_a_measure_of_scenes_is_refused_for_other_data(base, published):
+    settings = settings_of(base, published, eval_every=3, eval_images=1, best_metric="unique")
+    with pytest.raises(SettingsError, match="best_metric unique is for scenes"):
+        open_data(settings)
+    assert len(open_data(small(base, best_metric="unique"))[1])
+
+
+def test_the_plan_says_what_the_start_would_refuse(base, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(base, folder)
+    (only,) = make_plan(small(folder), 1, progress=False).problems
+    assert "is 64 wide, preset tiny 160" in only
+    tensors = load_file(folder / "model.safetensors")
+    lost = "model.language_model.layers.0.mlp.down_proj.weight"
+    save_file({k: v for k, v in tensors.items() if k != lost}, folder / "model.safetensors")
+    for file in folder.glob("*token*"):
+        file.unlink()
+    problems = make_plan(small(folder), 1, progress=False).problems
+    assert any(f"{lost} is missing" in problem for problem in problems)
+    assert any("no tokenizer" in problem for problem in problems)
+
+
+def test_the_plan_knows_that_stage_2_needs_a_mask_encoder():
+    tiny_base = SCENES.parent / "tiny_base"
+    plan = make_plan(small(tiny_base, 2), 1, progress=False)
+    assert any("no mask encoder: stage 2 starts" in problem for problem in plan.problems)
+    assert not make_plan(small(tiny_base), 1, progress=False).problems
+
+
+def test_a_run_goes_on_only_from_the_weights_it_began_with(tmp_path):
+    base, out = write_base(tmp_path / "base"), tmp_path / "run"
+    settings = small(base, steps=2, eval_every=0)
+    done = train_stage(settings, out, progress=False)
+    assert train_stage(settings, out, progress=False) == done
+    write_base(base, num_mask_tokens=4)
+    with pytest.raises(TrainingError, match=r"started from other weights than .*base has now"):
+        train_stage(settings, out, progress=False)
+
+
+def test_how_a_machine_does_it_may_change_between_parts_of_a_run(base, tmp_path):
+    out = tmp_path / "run"
+    done = train_stage(small(base, steps=2, eval_every=0), out, progress=False)
+    told = json.loads((out / "settings.json").read_text())
+    del told["mask_tile_embedding"]  # as an earlier version wrote it, which had no such setting
+    (out / "settings.json").write_text(json.dumps(told))
+    changes = {"workers": 1, "memory_gib": 0.5, "log_every": 5, "keep_checkpoints": 1}
+    again = train_stage(small(base, steps=2, eval_every=0, **changes), out, progress=False)
+    assert again == done
+    with pytest.raises(TrainingError, match=r"other settings \(seed\)"):
+        train_stage(small(base, steps=2, eval_every=0, seed=1), out, progress=False)
+
+
+def test_an_evaluation_that_diverged_is_never_the_best(tmp_path):
+    keeper = SimpleNamespace(
+        settings=SimpleNamespace(best_metric="loss"),
+        folder=tmp_path,
+        state=SimpleNamespace(global_step=0),
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        model=SimpleNamespace(trained=lambda: {"w": torch.ones(1)}),
+    )
+    best = []
+    for step, loss in enumerate([math.nan, 2.0, math.nan, math.inf, 3.0, 1.0], 1):
+        keeper.state.global_step = step
+        RegionTrainer._keep_best(keeper, {"eval_loss": loss})
+        best.append((read_best(tmp_path) or {}).get("step"))
+    assert best == [None, 2, 2, 2, 2, 6]
+    assert [path.name for path in tmp_path.glob("best-*")] == ["best-6.safetensors"]
+
+
+def test_each_process_computes_on_its_own_gpu(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert own_device("cuda") == torch.device("cuda", 3) and chosen == [3]
+    assert own_device("cpu") == torch.device("cpu") and chosen == [3]
+
+
+def test_a_model_is_not_moved_where_no_features_are_kept(base, published, tmp_path, monkeypatch):
+    moved = []
+    before = run_module.StageModel.to
+
+    def to(self, *args, **options):
+        moved.append(args)
+        return before(self, *args, **options)
+
+    read = run_module._read_images
+
+    def watched(*args):
+        moved.clear()
+        read(*args)
+        assert not moved
+
+    monkeypatch.setattr(run_module.StageModel, "to", to)
+    monkeypatch.setattr(run_module, "_read_images", watched)
+    train_stage(settings_of(base, published, steps=1), tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "{file}"], "File exists"),
+        (["--settings", "{folder}"], "directory"),
+        (["--device", "cuda"], "no CUDA device here"),
+    ],
+)
+def test_the_command_ends_without_a_traceback(base, tmp_path, words, message):
+    if torch.cuda.is_available() and "cuda" in words:
+        pytest.skip("there is a CUDA device here")
+    (tmp_path / "file").write_text("")
+    named = {"file": str(tmp_path / "file"), "folder": str(tmp_path)}
+    words = [word.format(**named) for word in words]
+    given = ["train", "--data", str(SCENES), "--model", str(base), *words]
+    if "--out" not in words:
+        given += ["--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 2 and message in done.output and done.exception.code == 2
