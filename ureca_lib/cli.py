@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from ureca_lib.annotate import commands as annotate_commands
 from ureca_lib.datasets import commands as dataset_commands
+from ureca_lib.devices import DEVICE_HELP, chosen_device
 from ureca_lib.evaluate import clair_command, table_command, uniqueness_command
 from ureca_lib.evaluate import commands as evaluate_commands
 from ureca_lib.runs import reference_commands, sweep_commands
@@ -44,6 +45,7 @@ class PairCommand(TyperCommand):
 app = typer.Typer(
     help="URECA: mask trees, unique region captions, notebooks run headless.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # or scenes:train:2000 is shown with a picture of a train
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -117,12 +119,15 @@ def segment(
     model: Annotated[
         str, typer.Option(help="SAM checkpoint: hub id or local folder.")
     ] = "facebook/sam-vit-base",
-    device: Annotated[str, typer.Option(help="Where SAM runs: cpu, cuda, ...")] = "cpu",
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
     """Find nested masks in a photo and write them as SA-1B JSON."""
     from ureca_lib.regions import save_sa1b
 
-    options = {"model": model, "device": device} if method == "sam" else {}
+    try:
+        options = {"model": model, "device": chosen_device(device)} if method == "sam" else {}
+    except ValueError as error:
+        raise _stop(error) from None
     found = _segmented(image, method, **options)
     target = output or image.with_suffix(".json")
     if output is None and target.exists():

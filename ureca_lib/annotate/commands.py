@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ureca_lib.devices import DEVICE_HELP, chosen_device
+
 if TYPE_CHECKING:
     from ureca_lib.annotate.look_alikes import RegionFeatures
     from ureca_lib.annotate.protocol import Annotator
@@ -33,7 +35,7 @@ def annotate(
         list[str] | None,
         typer.Option(help=f"Address of an OpenAI-compatible server. {_PER_SPLIT}"),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where transformers run: cpu, cuda, ...")] = "cpu",
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     split: Annotated[
         str,
         typer.Option(help="Split of all images, NAME=SHARE, or a JSON file {file name: split}."),
@@ -80,7 +82,7 @@ def annotate(
         settings = _settings(paper, rounds, tuple(verify or ()), strict, retry_failed)
         verifier = None
         if verifier_model:
-            verifier = make_annotator("openai", verifier_model, verifier_url, device)
+            verifier = make_annotator("openai", verifier_model, verifier_url)
         summary = annotate_images(
             images,
             out,
@@ -133,7 +135,7 @@ def _per_split(values: list[str] | None) -> dict[str, str]:
 class _OfSplits(dict):
     """For each split its annotator, made when it is first asked for."""
 
-    def __init__(self, options: list[dict[str, str]], device: str):
+    def __init__(self, options: list[dict[str, str]], device: str | None):
         super().__init__()
         self._options, self._device = options, device
 
@@ -144,16 +146,17 @@ class _OfSplits(dict):
         kind, model, url = (option.get(split, option.get("")) for option in self._options)
         key = (kind or "attributes", model, url)
         if key not in self:
-            self[key] = make_annotator(*key, self._device)
+            local = key[0] == "transformers"  # only then torch is needed
+            self[key] = make_annotator(*key, chosen_device(self._device) if local else "cpu")
         return self[key]
 
 
-def _features(dino: str | None, device: str) -> RegionFeatures | None:
+def _features(dino: str | None, device: str | None) -> RegionFeatures | None:
     if dino is None:
         return None
     from ureca_lib.annotate.dino import Dinov2Features
 
-    return Dinov2Features(dino, device)
+    return Dinov2Features(dino, chosen_device(device))
 
 
 def _settings(

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ureca_lib.devices import DEVICE_HELP, chosen_device
+
 
 def clair(
     predictions: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
@@ -35,7 +37,7 @@ def clair(
     tries: Annotated[int, typer.Option(help="Most replies to a question; the paper: 3.")] = 3,
     samples: Annotated[int, typer.Option(help="Resamples for the intervals; 0: none.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
-    device: Annotated[str, typer.Option(help="Where transformers run: cpu, cuda, ...")] = "cpu",
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
     """Score predictions by CLAIR; goes on where an earlier run stopped."""
@@ -49,7 +51,8 @@ def clair(
     target = out or predictions.with_suffix(".clair.json")
     try:
         settings = ClairSettings(tries, BootstrapSettings(samples=samples, seed=seed), progress)
-        asked = make_judge(judge, model, base_url, device)
+        where = chosen_device(device) if judge == "transformers" else "cpu"
+        asked = make_judge(judge, model, base_url, where)
         record, text = judge_predictions(predictions, refs, asked, log, settings)
         write_json(target, record)
     except (ValueError, OSError, ImportError, AnnotatorUnavailableError) as error:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ureca_lib.devices import DEVICE_HELP, chosen_device
+
 
 def predict(
     data: Annotated[
@@ -55,7 +57,7 @@ def predict(
         int | None, typer.Option(help="Most tiles of an image; default: the model's.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Regions that a baseline sees together.")] = 4,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     dtype: Annotated[
         str, typer.Option(help="Of a baseline's weights: auto, float32, bfloat16, ...")
     ] = "auto",
@@ -73,7 +75,9 @@ def predict(
     try:
         images = open_captioned(data, limit, style, masks, strict)  # type: ignore[arg-type]
         asked = (question, max_new_tokens, max_tiles, batch_size)
-        options = SystemOptions(system, model, base_url, *asked, device, dtype, seed, name)
+        options = SystemOptions(
+            system, model, base_url, *asked, chosen_device(device), dtype, seed, name
+        )
         summary = predicting.predict(
             make_system(options),
             images,
@@ -126,7 +130,7 @@ def evaluate(
     bertscore_model: Annotated[
         str, typer.Option(help="auto (roberta-large, else minilm), minilm, hub id or folder.")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="Where BERTScore's model runs.")] = "cpu",
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     samples: Annotated[int, typer.Option(help="Resamples for the intervals; 0: none.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
 ) -> None:
@@ -140,7 +144,7 @@ def evaluate(
         settings = MetricSettings(
             tokenizer,
             bertscore_model=bertscore_model,
-            device=device,
+            device=chosen_device(device),
             bootstrap=BootstrapSettings(samples=samples, seed=seed),
         )
         named = {"all": scoring.METRICS, "none": ()}

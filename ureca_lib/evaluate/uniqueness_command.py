@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ureca_lib.devices import DEVICE_HELP, chosen_device
+
 
 def uniqueness(
     predictions: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
@@ -32,7 +34,7 @@ def uniqueness(
         float | None, typer.Option(help="Share of words that makes captions nearly equal.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
-    device: Annotated[str, typer.Option(help="Where the model listens: cpu, cuda, ...")] = "cpu",
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
     """Measure self-retrieval and collision; goes on where an earlier run stopped."""
@@ -48,8 +50,9 @@ def uniqueness(
             near=NEAR if near is None else near,
             bootstrap=BootstrapSettings(seed=seed),
         )
+        where = chosen_device(device) if listener else "cpu"
         found, record = score_uniqueness(
-            predictions, listener, data, masks, heard, settings, device, progress
+            predictions, listener, data, masks, heard, settings, where, progress
         )
         target = out or predictions.with_suffix(".uniqueness.json")
         write_json(target, record)

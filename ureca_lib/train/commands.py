@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ureca_lib.devices import chosen_device
+
 
 def train(
     preset: Annotated[str, typer.Option(help="tiny, 1b, 2b, 4b or 8b.")] = "tiny",
@@ -107,17 +109,11 @@ def _plan(
 def _train(
     settings: Any, out: Path | None, device: str | None, resume: bool, progress: bool
 ) -> None:
-    import torch
-
     from ureca_lib.train.run import train_stage
 
     if out is None:
         raise ValueError("name the run's folder with --out, or plan with --dry-run")
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
-        raise ValueError("--device cuda: torch finds no CUDA device here")
-    chosen = device or ("cuda" if there else "cpu")
-    result = train_stage(settings, out, chosen, resume, progress)
+    result = train_stage(settings, out, chosen_device(device), resume, progress)
     for name, value in result.final.items():
         typer.echo(f"{name}: {value:.4g}")
     typer.echo(f"{result.steps:,} steps, weights of step {result.kept_step:,}: {result.folder}")

@@ -29,7 +29,7 @@ def train_recipe_command(
         Path | None, typer.Option(help="Folder of the two runs; default: beside it, .work.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of new weights and of the order.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda; the tiny model's is the CPU.")] = "cpu",
 ) -> None:
     """Train both stages from a base, keep the model small, and measure it; a killed run goes on."""
     from ureca_lib.train.recipe import Recipe, train_recipe
