@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.checkpoints import load_pair
 from ureca_lib.cli import app
+from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.figures.training import training_figure
 from ureca_lib.presets import preset_config
@@ -21,7 +22,7 @@ from ureca_lib.train import recipe_card
 from ureca_lib.train.base_model import as_internvl, new_base
 from ureca_lib.train.recipe import Recipe, report_values, train_recipe
 from ureca_lib.train.recipe_card import publish
-from ureca_lib.train.recipe_results import compare_results
+from ureca_lib.train.recipe_results import compare_results, paired_differences
 from ureca_lib.train.settings import load_settings
 from ureca_lib.train.tokenizer import scene_tokenizer
 
@@ -128,6 +129,37 @@ def test_results_stand_beside_each_other_only_if_measured_on_the_same(trained, t
     (second / "results.json").write_text("{}")
     with pytest.raises(ValueError, match=r"two.results\.json: not the results of a recipe"):
         compare_results({"two": second})
+
+
+def test_differences_in_pairs_are_those_of_the_command(trained, tmp_path):
+    predictions = []
+    for name in ("one", "two"):
+        publish(trained, tmp_path / name, "scenes:test:2", tmp_path / f"{name}.work")
+        (file,) = (tmp_path / f"{name}.work").glob("predictions-*.jsonl")
+        predictions.append(file)
+    rows = predictions[1].read_text().splitlines(keepends=True)
+    scene = open_captioned("scenes:test:1")[0]
+    region, texts = next(iter(scene.captions.items()))
+    place = next(
+        number
+        for number, row in enumerate(rows)
+        if (told := json.loads(row)).get("image_id") == scene.image_id
+        and told.get("region_id") == region
+    )
+    rows[place] = json.dumps(json.loads(rows[place]) | {"caption": texts[0]}) + "\n"
+    predictions[1].write_text("".join(rows))
+    out = tmp_path / "two_less_one.json"
+    words = ["evaluate", str(predictions[1]), "--metrics", "none", "--compare"]
+    done = CliRunner().invoke(app, [*words, str(predictions[0]), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    table = paired_differences({"two less one": out}, "exact_match")
+    told = json.loads(out.read_text())["comparison"]["differences"]["exact_match"]
+    assert told["difference"] > 0
+    assert table.loc["two less one", "all"].startswith(f"{100 * told['difference']:+.1f} [")
+    assert table.columns[0] == "all" and len(table.columns) > 1
+    out.write_text("{}")
+    with pytest.raises(ValueError, match=r"two_less_one\.json: no comparison"):
+        paired_differences({"x": out})
 
 
 def test_an_unknown_component_is_refused(base):

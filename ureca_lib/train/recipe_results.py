@@ -44,6 +44,35 @@ def compare_results(folders: Mapping[str, str | Path], measure: str = "unique") 
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def paired_differences(files: Mapping[str, str | Path], measure: str = "unique") -> pd.DataFrame:
+    """Differences in points between systems that captioned the same regions, with 95% intervals.
+
+    Args:
+        files: by the label of a row; each what `ureca evaluate --compare` wrote.
+        measure: "unique" or "exact_match".
+
+    Returns:
+        A row a file; columns are all regions, and each size.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: naming the file, where it holds no comparison.
+    """
+    rows = {}
+    for label, file in files.items():
+        try:
+            told = json.loads(Path(file).read_text(encoding="utf-8"))["comparison"]
+            groups = {"all": told["differences"], **told["differences_by_size"]}
+            found = {size: group[measure] for size, group in groups.items()}
+            rows[label] = {
+                size: f"{100 * each['difference']:+.1f} "
+                f"[{100 * each['low']:+.1f}, {100 * each['high']:+.1f}]"
+                for size, each in found.items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file}: no comparison of two systems ({error!r})") from None
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def percent(value: float, low: float | None, high: float | None, mark: str = "") -> str:
     """A share and its interval, which a single image has none of: `71.3 [70.1, 72.5]`."""
     shown = f"{100 * value:.1f}{mark}"
