@@ -64,13 +64,19 @@ def paired_differences(files: Mapping[str, str | Path], measure: str = "unique")
             groups = {"all": told["differences"], **told["differences_by_size"]}
             found = {size: group[measure] for size, group in groups.items()}
             rows[label] = {
-                size: f"{100 * each['difference']:+.1f} "
-                f"[{100 * each['low']:+.1f}, {100 * each['high']:+.1f}]"
+                size: _points(each["difference"], each["low"], each["high"])
                 for size, each in found.items()
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file}: no comparison of two systems ({error!r})") from None
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _points(difference: float, low: float | None, high: float | None) -> str:
+    shown = f"{100 * difference:+.1f}"
+    if low is None or high is None:  # of a single image
+        return shown
+    return f"{shown} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def percent(value: float, low: float | None, high: float | None, mark: str = "") -> str:
