@@ -15,7 +15,7 @@ def table(
     records: Annotated[
         list[str] | None,
         typer.Argument(
-            help="What `ureca evaluate` and `ureca uniqueness` wrote. For Table 6 "
+            help="What `ureca evaluate`, `clair` and `uniqueness` wrote. For Table 6 "
             "refcocog=FILE and visual_genome=FILE."
         ),
     ] = None,
