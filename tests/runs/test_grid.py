@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
+import nbformat
 import pytest
 from lesson_notebook import write_lesson, write_sweep
 
@@ -47,6 +49,27 @@ def test_yaml_numbers_without_a_dot_are_floats(folder):
     path = folder / "trial.yaml"
     path.write_text("notebook: lesson.ipynb\ngrid:\n  rate: [3e-4, 1e-2]\n")
     assert [run.parameters["rate"] for run in load_sweep(path).runs] == [3e-4, 1e-2]
+
+
+def test_such_numbers_are_floats_in_lists_and_dictionaries_too(tmp_path):
+    lines = ["seed: int = 0", "rates: list = []", "weights: dict = {}", "lr: float | None = None"]
+    cell = nbformat.v4.new_code_cell(
+        "\n".join([*lines, "steps: list[float] = []"]), metadata={"tags": ["parameters"]}
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "n.ipynb")
+    path = tmp_path / "trial.yaml"
+    values = "rates: [3e-4, 1.5e3, -.5, 7], weights: {a: 1E5}, lr: 3e-4, steps: [1e-4, +2.e1]"
+    path.write_text(f"notebook: n.ipynb\nparameters: {{{values}}}\n")
+    found = load_sweep(path).runs[0].parameters
+    assert found["rates"] == [3e-4, 1500.0, -0.5, 7] and isinstance(found["rates"][3], int)
+    assert found["weights"] == {"a": 1e5}
+    assert found["lr"] == 3e-4 and found["steps"] == [1e-4, 20.0]
+
+
+def test_a_number_that_is_quoted_and_inf_are_floats_where_one_is_wanted(folder):
+    path = folder / "trial.yaml"
+    path.write_text("notebook: lesson.ipynb\ngrid:\n  rate: ['3e-4', inf]\n")
+    assert [run.parameters["rate"] for run in load_sweep(path).runs] == [3e-4, math.inf]
 
 
 def test_without_grid_and_list_only_seeds_differ(folder):

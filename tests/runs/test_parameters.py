@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import nbformat
@@ -17,6 +18,8 @@ deep: dict[str, float] = {"a": 1.0}
 preset: Literal["tiny", "8b"] = "tiny"  # model
 limit: int | None = None
 fast: bool = False
+rates: list[float] = [0.1]
+decay: float | None = None
 long: list[int] = [
     1,
     2,
@@ -36,7 +39,7 @@ def known(tmp_path):
 
 
 def test_names_types_defaults_and_help_come_from_the_cell(known):
-    assert list(known) == [line.split(":")[0] for line in CELL.splitlines()[:8]] + ["long"]
+    assert list(known) == [line.split(":")[0] for line in CELL.splitlines()[:10]] + ["long"]
     assert (known["lr"].type_name, known["lr"].default) == ("float", 2e-4)
     assert known["steps"].help == "optimizer steps"
     assert known["tiles"].help == "tile counts # and a second hash"
@@ -50,6 +53,9 @@ def test_names_types_defaults_and_help_come_from_the_cell(known):
         ("steps", "20", 20),
         ("lr", "3e-4", 3e-4),
         ("lr", "1", 1.0),
+        ("lr", "inf", math.inf),
+        ("rates", "[1e-4, 2]", [1e-4, 2.0]),
+        ("decay", "3e-4", 3e-4),
         ("tiles", "[1, 4]", [1, 4]),
         ("name", "12", "12"),
         ("name", "yes", "yes"),

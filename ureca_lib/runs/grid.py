@@ -23,6 +23,7 @@ from ureca_lib.runs.parameters import (
     check_parameters,
     notebook_parameters,
 )
+from ureca_lib.runs.yaml_values import ValueLoader
 
 
 class SweepError(ValueError):
@@ -175,7 +176,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeys(ValueLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
@@ -218,7 +219,7 @@ def _plan(
 
 
 def typed(known: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values from YAML, which reads `3e-4` as a string, with such strings made floats.
+    """Values from YAML, with strings made floats where one is wanted: `inf`, or a number quoted.
 
     Raises:
         ParameterError: a string that is no number, for a float.

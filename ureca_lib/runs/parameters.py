@@ -19,6 +19,8 @@ import nbformat
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from ureca_lib.runs.yaml_values import ValueLoader
+
 _TYPES = {name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union")}
 _TYPES |= {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
 
@@ -57,11 +59,11 @@ class Parameter:
         if self.type_name == "str":
             return text
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, Loader=ValueLoader)
         except yaml.YAMLError as error:
             raise ParameterError(f"parameter {self.name}: cannot read {text!r}") from error
         if self.type_name == "float" and isinstance(value, str):
-            return self._validate(value, strict=False)  # YAML reads 3e-4 as a string
+            return self._validate(value, strict=False)  # inf and nan: YAML's have a dot
         return self._validate(value, strict=True)
 
     def _validate(self, value: Any, strict: bool) -> Any:
