@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from pathlib import Path
 
-import nbformat
 import pytest
+from lesson_notebook import write_notebook
 
 from ureca_lib.runs import ParameterError, check_parameters, notebook_parameters
+from ureca_lib.runs.parameters import same_parameters
 
 CELL = """steps: int = 10  # optimizer steps
 lr: float = 2e-4  # learning rate
@@ -24,13 +25,6 @@ long: list[int] = [
     1,
     2,
 ]  # over several lines"""
-
-
-def write_notebook(path: Path, source: str, tags: tuple[str, ...] = ("parameters",)) -> Path:
-    """A notebook with one cell."""
-    cell = nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    return path
 
 
 @pytest.fixture
@@ -99,6 +93,22 @@ def test_a_text_of_another_type_is_refused_by_name(known, name, text):
 def test_values_from_python_are_not_converted(known, name, value):
     with pytest.raises(ParameterError, match=f"parameter {name}"):
         check_parameters(known, {name: value})
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_a_dictionary_with_numbers_for_keys_is_refused(tmp_path, texts):
+    known = notebook_parameters(write_notebook(tmp_path / "n.ipynb", "w: dict[int, float] = {}"))
+    value = "{1: 0.5}" if texts else {1: 0.5}
+    with pytest.raises(ParameterError, match=r"parameter w: \{1: 0.5\} would be \{'1': 0.5\}"):
+        check_parameters(known, {"w": value}, texts)
+
+
+def test_not_a_number_is_a_value_like_others(tmp_path):
+    known = notebook_parameters(write_notebook(tmp_path / "n.ipynb", "clip: Any = 1.0"))
+    now = check_parameters(known, {"clip": [math.nan, {"a": math.inf}]})
+    then = json.loads(json.dumps(now))
+    assert same_parameters(known, then, now)
+    assert not same_parameters(known, {"clip": [math.nan, {"a": 1.0}]}, now)
 
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(known):

@@ -136,11 +136,14 @@ def expand(settings: SweepSettings) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _label(varied: Mapping[str, Any]) -> str:
-    shown = [
-        f"{name} {value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in varied.items()
-    ]
-    return ", ".join(shown) or "defaults"
+    return ", ".join(f"{name} {_shown(value)}" for name, value in varied.items()) or "defaults"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else json.dumps(value)
+    except (TypeError, ValueError):  # a date, say, which the run's own check refuses by name
+        return str(value)
 
 
 def _read(path: Path) -> SweepSettings:
@@ -211,11 +214,7 @@ def _plan(
     except ParameterError as error:
         raise SweepError(f"{where}: {error}") from None
     values.pop("output_dir", None)
-    try:
-        name = _run_name(notebook.stem, values, known)
-    except TypeError as error:
-        raise SweepError(f"{where}: a value that a record cannot hold ({error})") from None
-    return PlannedRun(label, seed, varied, values, name)
+    return PlannedRun(label, seed, varied, values, _run_name(notebook.stem, values, known))
 
 
 def typed(known: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
