@@ -116,6 +116,20 @@ def test_a_summary_is_read_as_it_was_written(sweep, tmp_path):
     assert summary.report == ["exact"]
 
 
+def test_a_plot_goes_with_the_last_of_its_values(sweep, tmp_path):
+    record(tmp_path, sweep.runs[0], exact=0.5)
+    folder = write_summary(summarize_sweep(sweep, tmp_path), tmp_path)
+    plots = [folder / "summary.png", folder / "summary.pdf"]
+    assert all(path.is_file() for path in plots)
+    place = tmp_path / "runs" / sweep.runs[0].name
+    found = RunRecord.load(place)
+    found.status = "failed"
+    found.save(place)
+    write_summary(summarize_sweep(sweep, tmp_path), tmp_path)
+    assert not any(path.exists() for path in plots)
+    assert (folder / "summary.md").is_file()
+
+
 def test_wanted_values_that_no_run_recorded_are_named(tmp_path):
     write_lesson(tmp_path)
     sweep = load_sweep(write_sweep(tmp_path, report=["by_size.small", "lost"]))

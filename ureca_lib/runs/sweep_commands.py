@@ -72,8 +72,8 @@ def _execute(item: Sweep, root: Path, jobs: int, keep: bool, summary_only: bool)
 
     stopped = not summary_only and run_sweep(item, root, jobs, keep).stopped
     summary = summarize_sweep(item, root)
+    typer.echo(summary_markdown(summary))  # first: it needs neither the disk nor a plot
     folder = write_summary(summary, root)
-    typer.echo(summary_markdown(summary))
     typer.echo(f"table, plot and values: {folder}")
     for run in summary.failures:
         error = run.error or {}
