@@ -75,6 +75,60 @@ def test_a_run_of_another_process_is_waited_for(tmp_path):
     assert results[0].kept == [name] and not times_run(root)
 
 
+def begin(sweep, root, results):
+    thread = threading.Thread(
+        target=lambda: results.append(run_sweep(sweep, root, keep=True, progress=False))
+    )
+    thread.start()
+    return thread
+
+
+def until_begun(root, name):
+    deadline = time.monotonic() + 120
+    while name not in times_run(root) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_a_run_that_fails_in_another_sweep_is_not_run_again_by_one_that_saw_it_run(tmp_path):
+    write_lesson(tmp_path)
+    sweep = load_sweep(write_sweep(tmp_path, grid={"factor": [13]}, seeds=[4]))
+    root, name, results = tmp_path / "out", sweep.runs[0].name, []
+    (root / "runs").mkdir(parents=True)
+    (root / "runs" / "wait").touch()
+    first = begin(sweep, root, results)
+    until_begun(root, name)
+    second = begin(sweep, root, results)
+    time.sleep(0.5)
+    (root / "runs" / "wait").unlink()
+    first.join()
+    second.join()
+    assert [result.failed for result in results] == [[name], [name]]
+    assert times_run(root) == {name: 1}
+
+
+def test_a_run_that_failed_meanwhile_is_not_run_again_but_by_a_later_sweep(tmp_path):
+    write_lesson(tmp_path)
+    sweep = load_sweep(write_sweep(tmp_path, grid={"factor": [1, 3]}))
+    root, results = tmp_path / "out", []
+    one, other = (run.name for run in sweep.runs)
+    (root / "runs" / other).mkdir(parents=True)
+    record = RunRecord("lesson.ipynb", "key", dict(sweep.runs[1].parameters), "failed", "x")
+    record.started, record.error = "2026-01-01T00:00:00+00:00", {"name": "KeyError"}
+    record.save(root / "runs" / other)
+    (root / "runs" / "wait").touch()
+    thread = begin(sweep, root, results)
+    until_begun(root, one)
+    record.started = "2026-01-01T00:01:00+00:00"
+    record.save(root / "runs" / other)
+    (root / "runs" / "wait").unlink()
+    thread.join()
+    assert (results[0].done, results[0].failed) == ([one], [other])
+    assert times_run(root) == {one: 1}
+    again = run_sweep(sweep, root, keep=True, progress=False)
+    assert (again.kept, again.done) == ([one], [other])
+    assert times_run(root) == {one: 1, other: 1}
+
+
 def test_a_worker_that_dies_leaves_a_reason(tmp_path):
     write_lesson(
         tmp_path, "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nwhile True: 1"

@@ -41,7 +41,8 @@ def run_sweep(
     """Execute what is not done yet of a sweep; what fails does not stop the others.
 
     Several processes may run sweeps into one folder at the same time: each run is done by one of
-    them. A killed sweep is started again the same way, and repeats only what was not finished.
+    them, and one that fails there has failed here too. A killed sweep is started again the same
+    way, and repeats only what was not finished, or failed.
 
     Args:
         sweep: from `load_sweep`.
@@ -70,7 +71,8 @@ class _Execution:
         self.elsewhere: dict[str, PlannedRun] = {}  # running in other processes
         self.workers: dict[str, tuple[PlannedRun, Worker]] = {}
         self.result = SweepResult()
-        self.before = {run.name: self._started(run.name) for run in sweep.runs}
+        # of each run, what was there before our own try: a failure after that need not be repeated
+        self.before = {run.name: _seen(self._record(run)) for run in sweep.runs}
         self.progress = SweepProgress(sweep, runs_folder(root), progress)
 
     def run(self) -> SweepResult:
@@ -99,7 +101,10 @@ class _Execution:
             self.progress.end(run, "done before")
         elif is_running(self.root, run.name):
             self._leave(run)
+        elif self._failed_elsewhere(run):
+            self._note_failure(run)
         else:
+            self.before[run.name] = _seen(self._record(run))
             worker = Worker(
                 self.root,
                 run.name,
@@ -133,9 +138,19 @@ class _Execution:
         folder = runs_folder(self.root) / run.name
         return bool(finished_run(self.sweep.notebook, run.parameters, folder, self.keep))
 
-    def _started(self, name: str) -> str:
-        record = RunRecord.load(runs_folder(self.root) / name)
-        return record.started if record else ""
+    def _record(self, run: PlannedRun) -> RunRecord | None:
+        return RunRecord.load(runs_folder(self.root) / run.name)
+
+    def _failed_elsewhere(self, run: PlannedRun) -> bool:
+        """Whether another process has tried since, in vain; one that was stopped has not."""
+        record = self._record(run)
+        if record is None or _seen(record) == self.before[run.name]:
+            return False
+        return record.status == "failed" and (record.error or {}).get("name") != "Interrupted"
+
+    def _note_failure(self, run: PlannedRun) -> None:
+        self.result.failed.append(run.name)
+        self.progress.end(run, "failed in another process")
 
     def _leave(self, run: PlannedRun) -> None:
         self.elsewhere[run.name] = run
@@ -146,16 +161,13 @@ class _Execution:
             if is_running(self.root, name):
                 continue
             del self.elsewhere[name]
-            record = RunRecord.load(runs_folder(self.root) / name)
-            error = (record.error or {}) if record else {}
+            record = self._record(run)
             # a lock may be held for an instant only, by one who looks, as here
-            fresh = self._started(name) != self.before[name]
-            if record and fresh and record.status == "done":
+            if record and record.status == "done" and _seen(record) != self.before[name]:
                 self.result.kept.append(name)
                 self.progress.end(run, "done in another process")
-            elif fresh and error and error.get("name") != "Interrupted":
-                self.result.failed.append(name)
-                self.progress.end(run, "failed in another process")
+            elif self._failed_elsewhere(run):
+                self._note_failure(run)
             else:
                 self.waiting.append(run)  # stopped there, and now ours
 
@@ -168,8 +180,8 @@ class _Execution:
         except Timeout:  # another process has begun it anew
             return
         try:
-            record = RunRecord.load(folder)
-            fresh = record is not None and record.started != self.before[run.name]
+            record = self._record(run)
+            fresh = _seen(record) != self.before[run.name]
             if record and fresh and record.status == "failed":  # it says why itself
                 return
             if record is None or not fresh:
@@ -198,3 +210,8 @@ class _Execution:
             worker.wait()
             worker.close()
         self.progress.close()
+
+
+def _seen(record: RunRecord | None) -> tuple[str, str] | None:
+    """What tells one try of a run from the next, and its end from its beginning."""
+    return (record.started, record.status) if record else None
