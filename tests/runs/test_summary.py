@@ -17,6 +17,7 @@ from ureca_lib.runs import (
     summarize_sweep,
     write_summary,
 )
+from ureca_lib.runs.record import path_in_project
 from ureca_lib.runs.summary import flat_numbers, measure
 from ureca_lib.runs.workers import run_lock
 
@@ -90,6 +91,31 @@ def test_a_record_of_other_parameters_is_not_counted(sweep, tmp_path):
     summary = summarize_sweep(sweep, tmp_path)
     assert [run.status for run in summary.runs].count("done") == 1
     assert summary.settings[0].measures["product"].values == {"0": 3.0}
+
+
+def test_a_record_that_names_no_place_or_one_that_is_left_counts_by_the_notebooks_name(
+    sweep, tmp_path
+):
+    run = sweep.runs[0]
+    record(tmp_path, run, product=3)  # as of earlier versions
+    place = tmp_path / "runs" / run.name
+    there = f"{tmp_path.name}/lesson.ipynb"
+    for path, is_ours in ((None, True), (there, True), ("left/lesson.ipynb", True), ("x/y", False)):
+        found = RunRecord.load(place)
+        found.path, found.notebook = path, "lesson.ipynb" if is_ours else "y"
+        found.save(place)
+        assert summarize_sweep(sweep, tmp_path).settings[0].measures.keys() == (
+            {"product"} if is_ours else set()
+        )
+
+
+@pytest.mark.parametrize("mark", [".git", "pyproject.toml"])
+def test_a_notebooks_place_is_that_in_its_project(tmp_path, mark):
+    deep = tmp_path / "project" / "some" / "notebooks"
+    deep.mkdir(parents=True)
+    assert path_in_project(deep / "n.ipynb") == "notebooks/n.ipynb"
+    (tmp_path / "project" / mark).mkdir()
+    assert path_in_project(deep / "n.ipynb") == "some/notebooks/n.ipynb"
 
 
 def test_what_is_not_finite_is_left_out_and_named(sweep, tmp_path):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
 from lesson_notebook import times_run, write_lesson, write_sweep
 from typer.testing import CliRunner
 
 from ureca_lib.cli import app
-from ureca_lib.runs import RunRecord, load_sweep, run_sweep
+from ureca_lib.runs import RunRecord, SweepError, load_sweep, run_sweep, summarize_sweep
 from ureca_lib.runs.workers import is_running, run_lock
 
 
@@ -127,6 +128,66 @@ def test_a_run_that_failed_meanwhile_is_not_run_again_but_by_a_later_sweep(tmp_p
     again = run_sweep(sweep, root, keep=True, progress=False)
     assert (again.kept, again.done) == ([one], [other])
     assert times_run(root) == {one: 1, other: 1}
+
+
+@pytest.fixture
+def namesakes(tmp_path):
+    """Two sweeps of notebooks with the same name in two folders, which share run folders."""
+    sweeps = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        write_lesson(tmp_path / name)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"notebook: {name}/lesson.ipynb\n")
+        sweeps.append(load_sweep(path))
+    return sweeps
+
+
+def test_a_run_of_another_notebook_of_that_name_is_neither_counted_nor_overwritten(
+    namesakes, tmp_path
+):
+    one, other = namesakes
+    root = tmp_path / "out"
+    (name,) = run_sweep(one, root, progress=False).done
+    assert RunRecord.load(root / "runs" / name).path == "one/lesson.ipynb"
+    assert [run.status for run in summarize_sweep(one, root).runs] == ["done"]
+    assert [run.status for run in summarize_sweep(other, root).runs] == ["not started"]
+    with pytest.raises(SweepError, match=r"other\.yaml: .* runs of one/lesson.*other/lesson"):
+        run_sweep(other, root, keep=True, progress=False)
+    for option in ("--keep", "--dry-run", "--summary-only"):
+        words = ["sweep", str(other.path), "--out", str(root), option]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 2 and "other.yaml" in result.stderr
+    assert times_run(root) == {name: 1}
+
+
+def test_two_notebooks_of_one_name_are_refused_before_either_runs(namesakes, tmp_path):
+    words = ["sweep", *(str(sweep.path) for sweep in namesakes), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2 and "give the sweep another folder" in result.stderr
+    assert not times_run(tmp_path / "out")
+
+
+def test_a_run_of_another_notebook_that_ended_meanwhile_is_not_taken_for_ours(namesakes, tmp_path):
+    one, other = namesakes
+    root, name, reasons = tmp_path / "out", other.runs[0].name, []
+
+    def attempt():
+        try:
+            run_sweep(other, root, progress=False)
+        except SweepError as error:
+            reasons.append(str(error))
+
+    thread = threading.Thread(target=attempt)
+    with run_lock(root, name):
+        thread.start()
+        time.sleep(0.5)
+        (root / "runs" / name).mkdir(parents=True)
+        record = RunRecord("lesson.ipynb", "key", dict(one.runs[0].parameters), "done", "x")
+        record.path, record.started = "one/lesson.ipynb", "just now"
+        record.save(root / "runs" / name)
+    thread.join()
+    assert "runs of one/lesson.ipynb" in reasons[0] and not times_run(root)
 
 
 def test_a_worker_that_dies_leaves_a_reason(tmp_path):

@@ -25,6 +25,7 @@ from ureca_lib.runs.record import (
     git_commit,
     machine,
     package_versions,
+    path_in_project,
     read_metrics,
     run_key,
 )
@@ -95,6 +96,7 @@ def run_notebook(
     record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     seed = values.get("seed")
     record.seed = seed if isinstance(seed, int) else None
+    record.path = path_in_project(source)
     record.commit, record.versions = git_commit(source.parent), package_versions()
     record.machine = machine()
     record.save(folder)
@@ -136,12 +138,10 @@ def finished_run(
     """
     source, folder = Path(notebook).resolve(), Path(output_dir).resolve()
     record = RunRecord.load(folder)
-    if not record or record.status != "done":
+    if not record or record.status != "done" or not record.is_of(source):
         return None
     if any_code:
-        known = notebook_parameters(source)
-        same = record.notebook == source.name
-        same = same and same_parameters(known, record.parameters, parameters)
+        same = same_parameters(notebook_parameters(source), record.parameters, parameters)
     else:
         executed = (folder / source.name).is_file()
         same = executed and record.key == run_key(source, parameters)

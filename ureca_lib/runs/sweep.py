@@ -5,13 +5,20 @@ from __future__ import annotations
 import datetime
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import Timeout
 
-from ureca_lib.runs.grid import PlannedRun, Sweep
-from ureca_lib.runs.record import RunRecord, git_commit, machine, package_versions
+from ureca_lib.runs.grid import PlannedRun, Sweep, SweepError
+from ureca_lib.runs.record import (
+    RunRecord,
+    git_commit,
+    machine,
+    package_versions,
+    path_in_project,
+)
 from ureca_lib.runs.runner import finished_run
 from ureca_lib.runs.sweep_progress import SweepProgress
 from ureca_lib.runs.worker import DONE, ELSEWHERE
@@ -57,10 +64,56 @@ def run_sweep(
 
     Raises:
         ValueError: fewer than one job.
+        SweepError: a run's folder holds a run of another notebook with the same file name.
     """
     if jobs < 1:
         raise ValueError(f"a sweep takes at least one job, not {jobs}")
     return _Execution(sweep, Path(root), jobs, keep, progress).run()
+
+
+def check_folders(sweeps: Sequence[tuple[Sweep, Path]]) -> None:
+    """See that no run would go where one of another notebook with the same file name goes.
+
+    Args:
+        sweeps: each with the folder of the sweeps that it is for.
+
+    Raises:
+        SweepError: naming the sweep, the folder and both notebooks.
+    """
+    notebooks: dict[Path, Path] = {}
+    for sweep, root in sweeps:
+        for run in sweep.runs:
+            earlier_record(sweep, run, root)
+            folder = (runs_folder(root) / run.name).resolve()
+            other = notebooks.setdefault(folder, sweep.notebook)
+            if other != sweep.notebook:
+                raise _shared_folder(sweep, folder, path_in_project(other))
+
+
+def earlier_record(sweep: Sweep, run: PlannedRun, root: Path) -> RunRecord | None:
+    """The record in a run's folder, or None where there is none.
+
+    Args:
+        sweep: that the run is of.
+        run: one of the sweep's.
+        root: folder of the sweeps.
+
+    Raises:
+        SweepError: it is another notebook's, which has the same file name, and would be lost.
+    """
+    folder = runs_folder(root) / run.name
+    record = RunRecord.load(folder)
+    if record is None or record.is_of(sweep.notebook):
+        return record
+    raise _shared_folder(sweep, folder, record.path or record.notebook)
+
+
+def _shared_folder(sweep: Sweep, folder: Path, other: str) -> SweepError:
+    return SweepError(
+        f"{sweep.path}: {folder} is for runs of {other}, and those of "
+        f"{path_in_project(sweep.notebook)} would go there too: give the sweep another folder "
+        "(--out), or the notebook another name"
+    )
 
 
 class _Execution:
@@ -139,7 +192,7 @@ class _Execution:
         return bool(finished_run(self.sweep.notebook, run.parameters, folder, self.keep))
 
     def _record(self, run: PlannedRun) -> RunRecord | None:
-        return RunRecord.load(runs_folder(self.root) / run.name)
+        return earlier_record(self.sweep, run, self.root)
 
     def _failed_elsewhere(self, run: PlannedRun) -> bool:
         """Whether another process has tried since, in vain; one that was stopped has not."""
@@ -198,6 +251,7 @@ class _Execution:
     def _empty_record(self, run: PlannedRun) -> RunRecord:
         name = self.sweep.notebook.name
         record = RunRecord(name, "", dict(run.parameters), "failed", name, seed=run.seed)
+        record.path = path_in_project(self.sweep.notebook)
         record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record.commit, record.machine = git_commit(self.sweep.notebook.parent), machine()
         record.versions = package_versions()

@@ -39,21 +39,22 @@ def sweep(
     the others go on.
     """
     from ureca_lib.runs.grid import SweepError, load_sweep
+    from ureca_lib.runs.sweep import check_folders
 
-    try:
-        sweeps = [load_sweep(path) for path in files]
-    except SweepError as error:
-        typer.echo(f"ureca: {error}", err=True)
-        raise typer.Exit(2) from None
     failed = 0
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for item in sweeps:
-            root = out or item.path.parent / "sweeps"
+        sweeps = [load_sweep(path) for path in files]
+        places = [(item, out or item.path.parent / "sweeps") for item in sweeps]
+        check_folders(places)
+        for item, root in places:
             if dry_run:
                 _list(item, root, keep)
             else:
                 failed += _execute(item, root, jobs, keep, summary_only)
+    except SweepError as error:
+        typer.echo(f"ureca: {error}", err=True)
+        raise typer.Exit(2) from None
     finally:
         signal.signal(signal.SIGTERM, before)
     if failed:
