@@ -1,4 +1,4 @@
-"""A notebook of two cells, quick to run, for tests of runs and sweeps."""
+"""Notebooks of a cell or two, quick to run, for tests of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def write_lesson(folder: Path, *sources: str) -> Path:
     metadata = {"kernelspec": {"name": "no-such-kernel", "display_name": "x"}}
     path = folder / "lesson.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+    return path
+
+
+def write_notebook(path: Path, source: str, tags: tuple[str, ...] = ("parameters",)) -> Path:
+    """Write a notebook of one cell, which says what its parameters are."""
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
     return path
 
 

@@ -49,8 +49,21 @@ def test_one_numeric_parameter_is_the_axis():
     assert sorted(map(tuple, seeds)) == [(4, 0.1), (4, 0.3), (32, 0.5), (32, 0.5)]
 
 
+def test_the_line_goes_from_left_to_right_however_the_settings_are_listed():
+    settings = [setting(str(n), {"n": n}, exact=[n / 10, n / 10]) for n in (8, 2, 4)]
+    (ax,) = sweep_figure(summary(settings)).axes
+    places, means, _ = bars(ax)
+    assert places == [2, 4, 8] and means == pytest.approx([0.2, 0.4, 0.8])
+
+
 @pytest.mark.parametrize(
-    "parameters", [[{"mask": "none"}, {"mask": "single"}], [{}, {"a": 1}], [{"a": True}, {"a": 2}]]
+    "parameters",
+    [
+        [{"mask": "none"}, {"mask": "single"}],
+        [{}, {"a": 1}],
+        [{"a": True}, {"a": 2}],
+        [{"clip": 1.0}, {"clip": float("inf")}],
+    ],
 )
 def test_other_settings_stand_one_below_the_other(parameters):
     settings = [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import pytest
-from lesson_notebook import write_lesson, write_sweep
+from lesson_notebook import write_lesson, write_notebook, write_sweep
 
 from ureca_lib.runs.grid import SweepError, load_sweep, read_yaml
 
@@ -47,6 +48,24 @@ def test_yaml_numbers_without_a_dot_are_floats(folder):
     path = folder / "trial.yaml"
     path.write_text("notebook: lesson.ipynb\ngrid:\n  rate: [3e-4, 1e-2]\n")
     assert [run.parameters["rate"] for run in load_sweep(path).runs] == [3e-4, 1e-2]
+
+
+def test_such_numbers_are_floats_in_lists_and_dictionaries_too(tmp_path):
+    lines = ["seed: int = 0", "rates: list = []", "weights: dict = {}", "lr: float | None = None"]
+    write_notebook(tmp_path / "n.ipynb", "\n".join([*lines, "steps: list[float] = []"]))
+    path = tmp_path / "trial.yaml"
+    values = "rates: [3e-4, 1.5e3, -.5, 7], weights: {a: 1E5}, lr: 3e-4, steps: [1e-4, +2.e1]"
+    path.write_text(f"notebook: n.ipynb\nparameters: {{{values}}}\n")
+    found = load_sweep(path).runs[0].parameters
+    assert found["rates"] == [3e-4, 1500.0, -0.5, 7] and isinstance(found["rates"][3], int)
+    assert found["weights"] == {"a": 1e5}
+    assert found["lr"] == 3e-4 and found["steps"] == [1e-4, 20.0]
+
+
+def test_a_number_that_is_quoted_and_inf_are_floats_where_one_is_wanted(folder):
+    path = folder / "trial.yaml"
+    path.write_text("notebook: lesson.ipynb\ngrid:\n  rate: ['3e-4', inf]\n")
+    assert [run.parameters["rate"] for run in load_sweep(path).runs] == [3e-4, math.inf]
 
 
 def test_without_grid_and_list_only_seeds_differ(folder):
@@ -105,6 +124,25 @@ def test_a_new_parameter_leaves_the_folders_where_they_are(folder):
 def test_what_is_wrong_is_named_with_the_file(folder, fields, reason):
     with pytest.raises(SweepError, match=rf"trial\.yaml: .*{reason}"):
         load_sweep(write_sweep(folder, **fields))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("{0: 0.5}", r"\{0: 0.5\} would be \{'0': 0.5\}"),
+        ("{a: {1: 0.5}}", r"would be \{'a': \{'1': 0.5\}\}"),
+        ("[{true: 1}]", r"would be \[\{'true': 1\}\]"),
+        ("2020-01-01", r"nothing that a record can hold"),
+        ("{2020-01-01: 1}", r"nothing that a record can hold"),
+    ],
+)
+@pytest.mark.parametrize("place", ["parameters: {free: VALUE}", "grid: {free: [VALUE]}"])
+def test_what_a_record_would_change_is_refused_by_name(tmp_path, place, value, reason):
+    write_notebook(tmp_path / "n.ipynb", "seed: int = 0\nfree: Any = None")
+    path = tmp_path / "trial.yaml"
+    path.write_text(f"notebook: n.ipynb\n{place.replace('VALUE', value)}\n")
+    with pytest.raises(SweepError, match=rf"trial\.yaml: setting .*: parameter free: .*{reason}"):
+        load_sweep(path)
 
 
 def test_keys_that_are_there_twice_and_broken_files_are_refused(folder):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+import math
 
-import nbformat
 import pytest
+from lesson_notebook import write_notebook
 
 from ureca_lib.runs import ParameterError, check_parameters, notebook_parameters
+from ureca_lib.runs.parameters import same_parameters
 
 CELL = """steps: int = 10  # optimizer steps
 lr: float = 2e-4  # learning rate
@@ -17,17 +19,12 @@ deep: dict[str, float] = {"a": 1.0}
 preset: Literal["tiny", "8b"] = "tiny"  # model
 limit: int | None = None
 fast: bool = False
+rates: list[float] = [0.1]
+decay: float | None = None
 long: list[int] = [
     1,
     2,
 ]  # over several lines"""
-
-
-def write_notebook(path: Path, source: str, tags: tuple[str, ...] = ("parameters",)) -> Path:
-    """A notebook with one cell."""
-    cell = nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    return path
 
 
 @pytest.fixture
@@ -36,7 +33,7 @@ def known(tmp_path):
 
 
 def test_names_types_defaults_and_help_come_from_the_cell(known):
-    assert list(known) == [line.split(":")[0] for line in CELL.splitlines()[:8]] + ["long"]
+    assert list(known) == [line.split(":")[0] for line in CELL.splitlines()[:10]] + ["long"]
     assert (known["lr"].type_name, known["lr"].default) == ("float", 2e-4)
     assert known["steps"].help == "optimizer steps"
     assert known["tiles"].help == "tile counts # and a second hash"
@@ -50,6 +47,9 @@ def test_names_types_defaults_and_help_come_from_the_cell(known):
         ("steps", "20", 20),
         ("lr", "3e-4", 3e-4),
         ("lr", "1", 1.0),
+        ("lr", "inf", math.inf),
+        ("rates", "[1e-4, 2]", [1e-4, 2.0]),
+        ("decay", "3e-4", 3e-4),
         ("tiles", "[1, 4]", [1, 4]),
         ("name", "12", "12"),
         ("name", "yes", "yes"),
@@ -93,6 +93,22 @@ def test_a_text_of_another_type_is_refused_by_name(known, name, text):
 def test_values_from_python_are_not_converted(known, name, value):
     with pytest.raises(ParameterError, match=f"parameter {name}"):
         check_parameters(known, {name: value})
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_a_dictionary_with_numbers_for_keys_is_refused(tmp_path, texts):
+    known = notebook_parameters(write_notebook(tmp_path / "n.ipynb", "w: dict[int, float] = {}"))
+    value = "{1: 0.5}" if texts else {1: 0.5}
+    with pytest.raises(ParameterError, match=r"parameter w: \{1: 0.5\} would be \{'1': 0.5\}"):
+        check_parameters(known, {"w": value}, texts)
+
+
+def test_not_a_number_is_a_value_like_others(tmp_path):
+    known = notebook_parameters(write_notebook(tmp_path / "n.ipynb", "clip: Any = 1.0"))
+    now = check_parameters(known, {"clip": [math.nan, {"a": math.inf}]})
+    then = json.loads(json.dumps(now))
+    assert same_parameters(known, then, now)
+    assert not same_parameters(known, {"clip": [math.nan, {"a": 1.0}]}, now)
 
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(known):

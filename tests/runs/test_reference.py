@@ -9,10 +9,10 @@ import json
 import nbformat
 import numpy as np
 import pytest
-from lesson_notebook import write_lesson
+from lesson_notebook import write_lesson, write_sweep
 from PIL import Image
 
-from ureca_lib.runs import RunRecord
+from ureca_lib.runs import RunRecord, load_sweep, summarize_sweep, write_summary
 from ureca_lib.runs.publish import LEVELS, Coarseness, TooLargeError, publish_runs, shrink_png
 from ureca_lib.runs.reference import ReferenceFileError, compare_reference, load_reference
 from ureca_lib.runs.reference_page import reference_page
@@ -61,6 +61,17 @@ def executed(folder, name, parameters=None, status="done", side=64):
     (place / "weights" / "config.json").write_text("{}")
     (place / "table.md").write_text(f"| made in {place} |")
     (place / "large.csv").write_text("1," * 150_000)
+
+
+def executed_once(folder, name, parameters=None, notebook=None):
+    """The same, where it is not there yet, of a notebook that may have another name."""
+    place = folder / name
+    if not place.exists():
+        executed(folder, name, parameters)
+        record = RunRecord.load(place)
+        record.notebook = notebook or record.notebook
+        record.save(place)
+    return place
 
 
 def size(data):
@@ -138,6 +149,39 @@ def test_what_is_published_is_small_and_names_no_place_of_this_machine(project):
     assert RunRecord.load(target / "00_first").metrics["at"] == "work/00_first"
     (cell,) = nbformat.read(target / "00_first" / "00_first.ipynb", as_version=4).cells
     assert size(base64.b64decode(cell.outputs[0].data["image/png"])) == (64, 64)
+
+
+def swept(project, factors):
+    """A notebook's folder with the runs and the summary of a sweep, which may have been others."""
+    root = executed_once(project / "work", "00_first") / "sweeps"
+    write_lesson(project)
+    sweep = load_sweep(write_sweep(project, grid={"factor": factors}))
+    for run in sweep.runs:
+        executed_once(root / "runs", run.name, dict(run.parameters), notebook="lesson.ipynb")
+    write_summary(summarize_sweep(sweep, root), root)
+    return [run.name for run in sweep.runs]
+
+
+def test_runs_that_a_sweep_no_longer_has_are_not_published(project):
+    old = swept(project, [1, 2])
+    new = swept(project, [2, 3])
+    assert old[1] == new[0]
+    publish_runs(project / "work", project / "reference", ["00_first"], project)
+    root = project / "reference" / "00_first" / "sweeps"
+    assert sorted(path.name for path in (root / "runs").iterdir()) == sorted(new)
+    assert (root / "trial" / "summary.md").is_file()
+
+
+def test_the_page_has_a_line_for_each_run_of_a_sweep(project):
+    names = swept(project, [2, 3])
+    publish_runs(project / "work", project / "reference", ["00_first"], project)
+    page = (project / "reference" / "README.md").read_text()
+    for name in names:
+        (line,) = [line for line in page.splitlines() if name in line]
+        assert line.startswith("- [") and line.endswith(
+            f"](00_first/sweeps/runs/{name}): done, 60 s"
+        )
+    assert page.count("a%20figure.png") == 1
 
 
 def test_figures_get_coarser_until_all_fits(project):

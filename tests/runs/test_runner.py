@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import nbformat
 import pytest
 
 from ureca_lib.runs import NotebookError, RunFailedError, RunRecord, run_notebook, write_index
+from ureca_lib.runs import runner as running
 from ureca_lib.runs.parameters import ParameterError
 
 PARAMETERS = 'factor: int = 2  # times\noutput_dir: str = "."  # the run\'s folder'
@@ -94,6 +96,36 @@ def test_a_kernel_that_dies_is_a_failure_that_names_the_cell(tmp_path):
     with pytest.raises(RunFailedError, match=r"cell 3 .*import os.*DeadKernelError"):
         run_notebook(notebook, {}, tmp_path / "out", progress=False)
     assert RunRecord.load(tmp_path / "out").error["name"] == "DeadKernelError"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Kernel didn't respond in 60 seconds"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_what_fails_outside_the_cells_keeps_its_reason(tmp_path, monkeypatch, error):
+    def execute(source, target, *others):
+        target.write_text('{"cells": [')
+        raise error
+
+    monkeypatch.setattr(running, "_execute", execute)
+    with pytest.raises(RunFailedError, match=re.escape(f"{type(error).__name__}: {error}")):
+        run_notebook(make(tmp_path, "1"), {}, tmp_path / "out")
+    stored = RunRecord.load(tmp_path / "out")
+    assert (stored.status, stored.error["name"]) == ("failed", type(error).__name__)
+    assert stored.error["message"] == str(error)
+
+
+def test_only_a_stop_from_outside_is_no_failure(tmp_path, monkeypatch):
+    def execute(*others):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "_execute", execute)
+    with pytest.raises(KeyboardInterrupt):
+        run_notebook(make(tmp_path, "1"), {}, tmp_path / "out")
+    assert RunRecord.load(tmp_path / "out").error["name"] == "Interrupted"
 
 
 def test_a_killed_runner_leaves_a_run_that_is_run_again(tmp_path):

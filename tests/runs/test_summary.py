@@ -17,6 +17,7 @@ from ureca_lib.runs import (
     summarize_sweep,
     write_summary,
 )
+from ureca_lib.runs.record import path_in_project
 from ureca_lib.runs.summary import flat_numbers, measure
 from ureca_lib.runs.workers import run_lock
 
@@ -92,6 +93,31 @@ def test_a_record_of_other_parameters_is_not_counted(sweep, tmp_path):
     assert summary.settings[0].measures["product"].values == {"0": 3.0}
 
 
+def test_a_record_that_names_no_place_or_one_that_is_left_counts_by_the_notebooks_name(
+    sweep, tmp_path
+):
+    run = sweep.runs[0]
+    record(tmp_path, run, product=3)  # as of earlier versions
+    place = tmp_path / "runs" / run.name
+    there = f"{tmp_path.name}/lesson.ipynb"
+    for path, is_ours in ((None, True), (there, True), ("left/lesson.ipynb", True), ("x/y", False)):
+        found = RunRecord.load(place)
+        found.path, found.notebook = path, "lesson.ipynb" if is_ours else "y"
+        found.save(place)
+        assert summarize_sweep(sweep, tmp_path).settings[0].measures.keys() == (
+            {"product"} if is_ours else set()
+        )
+
+
+@pytest.mark.parametrize("mark", [".git", "pyproject.toml"])
+def test_a_notebooks_place_is_that_in_its_project(tmp_path, mark):
+    deep = tmp_path / "project" / "some" / "notebooks"
+    deep.mkdir(parents=True)
+    assert path_in_project(deep / "n.ipynb") == "notebooks/n.ipynb"
+    (tmp_path / "project" / mark).mkdir()
+    assert path_in_project(deep / "n.ipynb") == "some/notebooks/n.ipynb"
+
+
 def test_what_is_not_finite_is_left_out_and_named(sweep, tmp_path):
     for run, loss in zip(sweep.runs[:3], (1.0, math.nan, 3.0), strict=True):
         record(tmp_path, run, loss=loss, exact=0.0)
@@ -114,6 +140,20 @@ def test_a_summary_is_read_as_it_was_written(sweep, tmp_path):
     text = (folder / "summary.md").read_text()
     assert "made at 6 different commits" in text and "15 s, on cpu, 2 cores" in text
     assert summary.report == ["exact"]
+
+
+def test_a_plot_goes_with_the_last_of_its_values(sweep, tmp_path):
+    record(tmp_path, sweep.runs[0], exact=0.5)
+    folder = write_summary(summarize_sweep(sweep, tmp_path), tmp_path)
+    plots = [folder / "summary.png", folder / "summary.pdf"]
+    assert all(path.is_file() for path in plots)
+    place = tmp_path / "runs" / sweep.runs[0].name
+    found = RunRecord.load(place)
+    found.status = "failed"
+    found.save(place)
+    write_summary(summarize_sweep(sweep, tmp_path), tmp_path)
+    assert not any(path.exists() for path in plots)
+    assert (folder / "summary.md").is_file()
 
 
 def test_wanted_values_that_no_run_recorded_are_named(tmp_path):

@@ -88,6 +88,18 @@ def test_again_only_what_failed_runs(swept):
     }
 
 
+def test_the_table_is_told_even_if_nothing_can_be_written(swept, monkeypatch):
+    root, path, _ = swept
+
+    def write(*others):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ureca_lib.runs.sweep_tables.write_summary", write)
+    result = call(path, "--out", root, "--summary-only")
+    assert isinstance(result.exception, OSError)
+    assert "36 ± 8.5 (2)" in result.stdout
+
+
 def test_bad_files_stop_before_any_sweep_runs(tmp_path):
     write_lesson(tmp_path)
     good = write_sweep(tmp_path)

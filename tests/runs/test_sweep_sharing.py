@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
 from lesson_notebook import times_run, write_lesson, write_sweep
 from typer.testing import CliRunner
 
 from ureca_lib.cli import app
-from ureca_lib.runs import RunRecord, load_sweep, run_sweep
+from ureca_lib.runs import RunRecord, SweepError, load_sweep, run_sweep, summarize_sweep
 from ureca_lib.runs.workers import is_running, run_lock
 
 
@@ -73,6 +74,120 @@ def test_a_run_of_another_process_is_waited_for(tmp_path):
     lock.release()
     thread.join()
     assert results[0].kept == [name] and not times_run(root)
+
+
+def begin(sweep, root, results):
+    thread = threading.Thread(
+        target=lambda: results.append(run_sweep(sweep, root, keep=True, progress=False))
+    )
+    thread.start()
+    return thread
+
+
+def until_begun(root, name):
+    deadline = time.monotonic() + 120
+    while name not in times_run(root) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_a_run_that_fails_in_another_sweep_is_not_run_again_by_one_that_saw_it_run(tmp_path):
+    write_lesson(tmp_path)
+    sweep = load_sweep(write_sweep(tmp_path, grid={"factor": [13]}, seeds=[4]))
+    root, name, results = tmp_path / "out", sweep.runs[0].name, []
+    (root / "runs").mkdir(parents=True)
+    (root / "runs" / "wait").touch()
+    first = begin(sweep, root, results)
+    until_begun(root, name)
+    second = begin(sweep, root, results)
+    time.sleep(0.5)
+    (root / "runs" / "wait").unlink()
+    first.join()
+    second.join()
+    assert [result.failed for result in results] == [[name], [name]]
+    assert times_run(root) == {name: 1}
+
+
+def test_a_run_that_failed_meanwhile_is_not_run_again_but_by_a_later_sweep(tmp_path):
+    write_lesson(tmp_path)
+    sweep = load_sweep(write_sweep(tmp_path, grid={"factor": [1, 3]}))
+    root, results = tmp_path / "out", []
+    one, other = (run.name for run in sweep.runs)
+    (root / "runs" / other).mkdir(parents=True)
+    record = RunRecord("lesson.ipynb", "key", dict(sweep.runs[1].parameters), "failed", "x")
+    record.started, record.error = "2026-01-01T00:00:00+00:00", {"name": "KeyError"}
+    record.save(root / "runs" / other)
+    (root / "runs" / "wait").touch()
+    thread = begin(sweep, root, results)
+    until_begun(root, one)
+    record.started = "2026-01-01T00:01:00+00:00"
+    record.save(root / "runs" / other)
+    (root / "runs" / "wait").unlink()
+    thread.join()
+    assert (results[0].done, results[0].failed) == ([one], [other])
+    assert times_run(root) == {one: 1}
+    again = run_sweep(sweep, root, keep=True, progress=False)
+    assert (again.kept, again.done) == ([one], [other])
+    assert times_run(root) == {one: 1, other: 1}
+
+
+@pytest.fixture
+def namesakes(tmp_path):
+    """Two sweeps of notebooks with the same name in two folders, which share run folders."""
+    sweeps = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        write_lesson(tmp_path / name)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"notebook: {name}/lesson.ipynb\n")
+        sweeps.append(load_sweep(path))
+    return sweeps
+
+
+def test_a_run_of_another_notebook_of_that_name_is_neither_counted_nor_overwritten(
+    namesakes, tmp_path
+):
+    one, other = namesakes
+    root = tmp_path / "out"
+    (name,) = run_sweep(one, root, progress=False).done
+    assert RunRecord.load(root / "runs" / name).path == "one/lesson.ipynb"
+    assert [run.status for run in summarize_sweep(one, root).runs] == ["done"]
+    assert [run.status for run in summarize_sweep(other, root).runs] == ["not started"]
+    with pytest.raises(SweepError, match=r"other\.yaml: .* runs of one/lesson.*other/lesson"):
+        run_sweep(other, root, keep=True, progress=False)
+    for option in ("--keep", "--dry-run", "--summary-only"):
+        words = ["sweep", str(other.path), "--out", str(root), option]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 2 and "other.yaml" in result.stderr
+    assert times_run(root) == {name: 1}
+
+
+def test_two_notebooks_of_one_name_are_refused_before_either_runs(namesakes, tmp_path):
+    words = ["sweep", *(str(sweep.path) for sweep in namesakes), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2 and "give the sweep another folder" in result.stderr
+    assert not times_run(tmp_path / "out")
+
+
+def test_a_run_of_another_notebook_that_ended_meanwhile_is_not_taken_for_ours(namesakes, tmp_path):
+    one, other = namesakes
+    root, name, reasons = tmp_path / "out", other.runs[0].name, []
+
+    def attempt():
+        try:
+            run_sweep(other, root, progress=False)
+        except SweepError as error:
+            reasons.append(str(error))
+
+    thread = threading.Thread(target=attempt)
+    with run_lock(root, name):
+        thread.start()
+        time.sleep(0.5)
+        (root / "runs" / name).mkdir(parents=True)
+        record = RunRecord("lesson.ipynb", "key", dict(one.runs[0].parameters), "done", "x")
+        record.path, record.started = "one/lesson.ipynb", "just now"
+        record.save(root / "runs" / name)
+    thread.join()
+    assert "runs of one/lesson.ipynb" in reasons[0] and not times_run(root)
 
 
 def test_a_worker_that_dies_leaves_a_reason(tmp_path):

@@ -116,7 +116,8 @@ def _draw_over(
     ax: Axes, parameter: str, places: Sequence[float], found: Sequence[Measure | None], colour: str
 ) -> None:
     """Means over the values of a parameter, joined by a line."""
-    there = [(place, item) for place, item in zip(places, found, strict=True) if item]
+    drawn = [(place, item) for place, item in zip(places, found, strict=True) if item]
+    there = sorted(drawn, key=lambda pair: pair[0])  # a sweep's file may list them in any order
     means = [item.mean for _, item in there]
     spreads = [item.spread or 0.0 for _, item in there]
     style = {"fmt": "o-", "color": colour, "markersize": 4, "linewidth": 1, "capsize": 3}
@@ -157,7 +158,8 @@ def _numeric_axis(settings: Sequence[SettingSummary]) -> tuple[str, list[float]]
     values = [setting.parameters[name[0]] for setting in settings]
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
         return None
-    return name[0], [float(value) for value in values] if np.isfinite(values).all() else None
+    places = [float(value) for value in values]
+    return (name[0], places) if np.isfinite(places).all() else None
 
 
 def _measures(summary: SweepSummary, name: str) -> bool:

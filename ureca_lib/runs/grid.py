@@ -23,6 +23,7 @@ from ureca_lib.runs.parameters import (
     check_parameters,
     notebook_parameters,
 )
+from ureca_lib.runs.yaml_values import ValueLoader
 
 
 class SweepError(ValueError):
@@ -135,11 +136,14 @@ def expand(settings: SweepSettings) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _label(varied: Mapping[str, Any]) -> str:
-    shown = [
-        f"{name} {value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in varied.items()
-    ]
-    return ", ".join(shown) or "defaults"
+    return ", ".join(f"{name} {_shown(value)}" for name, value in varied.items()) or "defaults"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else json.dumps(value)
+    except (TypeError, ValueError):  # a date, say, which the run's own check refuses by name
+        return str(value)
 
 
 def _read(path: Path) -> SweepSettings:
@@ -175,7 +179,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeys(ValueLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
@@ -210,15 +214,11 @@ def _plan(
     except ParameterError as error:
         raise SweepError(f"{where}: {error}") from None
     values.pop("output_dir", None)
-    try:
-        name = _run_name(notebook.stem, values, known)
-    except TypeError as error:
-        raise SweepError(f"{where}: a value that a record cannot hold ({error})") from None
-    return PlannedRun(label, seed, varied, values, name)
+    return PlannedRun(label, seed, varied, values, _run_name(notebook.stem, values, known))
 
 
 def typed(known: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values from YAML, which reads `3e-4` as a string, with such strings made floats.
+    """Values from YAML, with strings made floats where one is wanted: `inf`, or a number quoted.
 
     Raises:
         ParameterError: a string that is no number, for a float.

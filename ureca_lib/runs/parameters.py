@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import tokenize
 import typing
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from typing import Any
 import nbformat
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ureca_lib.runs.yaml_values import ValueLoader
 
 _TYPES = {name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union")}
 _TYPES |= {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
@@ -57,11 +60,11 @@ class Parameter:
         if self.type_name == "str":
             return text
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, Loader=ValueLoader)
         except yaml.YAMLError as error:
             raise ParameterError(f"parameter {self.name}: cannot read {text!r}") from error
         if self.type_name == "float" and isinstance(value, str):
-            return self._validate(value, strict=False)  # YAML reads 3e-4 as a string
+            return self._validate(value, strict=False)  # inf and nan: YAML's have a dot
         return self._validate(value, strict=True)
 
     def _validate(self, value: Any, strict: bool) -> Any:
@@ -121,7 +124,9 @@ def check_parameters(
         texts: the values are texts from a command line.
 
     Raises:
-        ParameterError: naming the parameter, and what there is instead.
+        ParameterError: naming the parameter, and what there is instead; also for a value that does
+            not come back from JSON as it was, such as a dictionary with numbers for keys: records
+            and notebooks would hold another.
     """
     for name in values:
         if name not in known:
@@ -130,6 +135,8 @@ def check_parameters(
     result = {name: parameter.default for name, parameter in known.items()}
     for name, value in values.items():
         result[name] = known[name].parse(value) if texts else known[name].check(value)
+    for name, value in result.items():
+        _check_kept(name, value)
     return result
 
 
@@ -147,7 +154,37 @@ def same_parameters(
         now: all of today's.
     """
     before = {name: parameter.default for name, parameter in known.items()} | dict(then)
-    return _placeless(before) == _placeless(now)
+    return same_value(_placeless(before), _placeless(now))
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values are equal, where not a number is itself.
+
+    Args:
+        one: a value that JSON can hold.
+        other: another.
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        alike = one.keys() == other.keys()
+        return alike and all(same_value(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        alike = len(one) == len(other)
+        return alike and all(map(same_value, one, other))
+    return bool(one == other or (one != one and other != other))
+
+
+def _check_kept(name: str, value: Any) -> None:
+    try:
+        kept = json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ParameterError(
+            f"parameter {name}: {value!r} is nothing that a record can hold ({error})"
+        ) from None
+    if not same_value(value, kept):
+        raise ParameterError(
+            f"parameter {name}: {value!r} would be {kept!r} in the notebook and its record; "
+            "dictionaries have strings for keys, and there are lists only"
+        )
 
 
 def _placeless(values: Mapping[str, Any]) -> dict[str, Any]:

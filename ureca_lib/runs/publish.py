@@ -1,7 +1,8 @@
 """Executed runs made small enough to be committed: records, notebooks, figures, tables, an index.
 
 Figures are made coarser step by step until everything fits. Vector copies of figures,
-stores, checkpoints and other large files stay behind. Paths of the machine are shown from the
+stores, checkpoints and other large files stay behind, and so do runs of settings that a sweep in
+a notebook's folder no longer has. Paths of the machine are shown from the
 project's folder.
 """
 
@@ -20,6 +21,7 @@ from PIL import Image
 
 from ureca_lib.runs.record import RECORD_NAME, RunRecord
 from ureca_lib.runs.reference_page import reference_page
+from ureca_lib.runs.summary import SUMMARY_NAME, read_summaries
 
 MEGABYTE = 1_000_000  # bytes
 LIMIT_MB = 12.0
@@ -71,6 +73,7 @@ def publish_runs(
 
     Raises:
         FileNotFoundError: a run that has no record.
+        ValueError: a sweep's summary that cannot be read.
         TooLargeError: it does not fit even with the coarsest figures.
     """
     source, final = Path(work), Path(target)
@@ -123,7 +126,10 @@ def _copy_run(source: Path, target: Path, level: Coarseness, hidden: list[tuple[
     if record is None:
         raise FileNotFoundError(f"{source / RECORD_NAME}: there is no record of the run")
     target.mkdir(parents=True)
+    left = _dropped_runs(source)
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        if left.intersection(path.parents):
+            continue
         place = target / path.relative_to(source)
         if path.name == record.output and path.parent == source:
             text = _shrunk_notebook(path, level)
@@ -137,6 +143,16 @@ def _copy_run(source: Path, target: Path, level: Coarseness, hidden: list[tuple[
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(_without(text, hidden), encoding="utf-8")
+
+
+def _dropped_runs(source: Path) -> set[Path]:
+    """Folders of runs that no sweep there names: its file had other settings when they were run."""
+    dropped: set[Path] = set()
+    for root in {path.parent.parent for path in source.rglob(SUMMARY_NAME)}:
+        if folders := set((root / "runs").glob("*")):
+            summaries = read_summaries(root).values()
+            dropped |= folders - {root / run.folder for item in summaries for run in item.runs}
+    return dropped
 
 
 def _is_table(path: Path) -> bool:

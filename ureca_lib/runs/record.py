@@ -44,6 +44,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] | None = None
+    path: str | None = None  # of the notebook in its project; None in records of earlier versions
     repeated: bool = field(default=False, compare=False)  # this is an earlier run's record
 
     def save(self, folder: Path) -> None:
@@ -51,6 +52,20 @@ class RunRecord:
         content = asdict(self)
         del content["repeated"]
         write_json(folder / RECORD_NAME, content)
+
+    def is_of(self, notebook: Path) -> bool:
+        """Whether this is a run of a notebook, not of another one with the same file name.
+
+        Where no other one is at the recorded place, the notebook has been moved from there.
+
+        Args:
+            notebook: its path.
+        """
+        if self.notebook != notebook.name:
+            return False
+        if self.path is None or self.path == path_in_project(notebook):
+            return True
+        return not (_project(notebook) / self.path).is_file()
 
     @classmethod
     def load(cls, folder: Path) -> RunRecord | None:
@@ -86,6 +101,25 @@ def write_json(path: Path, content: Any) -> Path:
     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
     return path
+
+
+def path_in_project(notebook: Path) -> str:
+    """A notebook's path from the top of its project, which is the same in every clone.
+
+    Args:
+        notebook: its path.
+    """
+    return notebook.resolve().relative_to(_project(notebook)).as_posix()
+
+
+def _project(notebook: Path) -> Path:
+    """The top of the git repository, or of the package; else the folder above the notebook's."""
+    folders = notebook.resolve().parents
+    for mark in (".git", "pyproject.toml"):  # the second, as a repository is also downloaded
+        for folder in folders:
+            if (folder / mark).exists():
+                return folder
+    return folders[min(1, len(folders) - 1)]
 
 
 def run_key(notebook: Path, parameters: Mapping[str, Any]) -> str:

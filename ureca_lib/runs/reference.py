@@ -15,6 +15,7 @@ from ureca_lib.runs.parameters import (
     ParameterError,
     check_parameters,
     notebook_parameters,
+    same_value,
 )
 from ureca_lib.runs.record import RECORD_NAME, RunRecord
 
@@ -92,7 +93,7 @@ def compare_reference(runs: Sequence[ReferenceRun], folder: str | Path) -> list[
         then = {name: value for name, value in record.parameters.items() if name != "output_dir"}
         for name in sorted(then.keys() | run.parameters.keys()):
             old, new = then.get(name, "missing"), run.parameters.get(name, "missing")
-            if old != new:
+            if not same_value(old, new):
                 differences.append(f"{run.name}: {name} was {old!r}, and now is {new!r}")
     return sorted(differences)
 

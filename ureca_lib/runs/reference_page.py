@@ -59,12 +59,20 @@ def _where(records: Sequence[RunRecord]) -> str:
 def _section(root: Path, name: str, record: RunRecord) -> str:
     links = [_link(root, root / name / record.output, "the executed notebook")]
     links.append(_link(root, root / name / RECORD_NAME, "its record"))
-    files = sorted(path for path in (root / name).rglob("*") if path.is_file())
+    runs = sorted(path.parent for path in (root / name).glob(f"*/**/{RECORD_NAME}"))
+    files = sorted(
+        path
+        for path in (root / name).rglob("*")
+        if path.is_file() and not any(run in path.parents for run in runs)
+    )
     own = {record.output, RECORD_NAME}
     pictures = [path for path in files if path.suffix == ".png"]
     others = [path for path in files if path not in pictures and path.name not in own]
     links += [_link(root, path, path.name) for path in [*pictures[_FIGURES:], *others]]
     lines = [f"## {escaped(name)}\n", f"{' · '.join(links)}\n"]
+    if runs:  # of a sweep in the notebook
+        lines.append("Runs that it made:\n")
+        lines.append("".join(f"- {_run_line(root, name, run)}\n" for run in runs))
     changed = {key: value for key, value in record.parameters.items() if key != "output_dir"}
     lines.append(f"Parameters: {escaped(_shown(changed))}.\n")
     numbers = list(flat_numbers(record.metrics).items())
@@ -77,6 +85,12 @@ def _section(root: Path, name: str, record: RunRecord) -> str:
         alt = escaped(path.stem.replace("_", " "))
         lines.append(f"![{alt}]({_address(root, path)})\n")
     return "\n".join(lines)
+
+
+def _run_line(root: Path, name: str, folder: Path) -> str:
+    link = _link(root, folder, folder.relative_to(root / name).as_posix())
+    record = RunRecord.load(folder)
+    return f"{link}: {record.status}, {record.seconds:.0f} s" if record else link
 
 
 def _shown(values: dict[str, Any]) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 
 import nbformat
 import papermill
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from ureca_lib.runs.parameters import check_parameters, notebook_parameters, same_parameters
@@ -26,6 +25,7 @@ from ureca_lib.runs.record import (
     git_commit,
     machine,
     package_versions,
+    path_in_project,
     read_metrics,
     run_key,
 )
@@ -79,7 +79,8 @@ def run_notebook(
         FileNotFoundError: no notebook there.
         NotebookError: the file is not a notebook.
         ParameterError: an unknown name or a wrong type; nothing was run.
-        RunFailedError: a cell failed; the partly executed notebook and the record are kept.
+        RunFailedError: a cell failed, or what runs the cells did, as where no kernel starts or the
+            disk is full; the partly executed notebook and the record are kept.
     """
     source = Path(notebook).resolve()
     values = check_parameters(notebook_parameters(source), parameters or {}, texts)
@@ -95,6 +96,7 @@ def run_notebook(
     record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     seed = values.get("seed")
     record.seed = seed if isinstance(seed, int) else None
+    record.path = path_in_project(source)
     record.commit, record.versions = git_commit(source.parent), package_versions()
     record.machine = machine()
     record.save(folder)
@@ -104,7 +106,7 @@ def run_notebook(
         record.status = "done"
     except PapermillExecutionError as error:
         record.status, record.error = "failed", _cell_error(error)
-    except (DeadKernelError, CellTimeoutError, nbformat.ValidationError) as error:
+    except Exception as error:  # outside the cells: the kernel, a cell's time, the disk
         record.status = "failed"
         record.error = _last_started(target) | _plain(error)
     finally:
@@ -136,12 +138,10 @@ def finished_run(
     """
     source, folder = Path(notebook).resolve(), Path(output_dir).resolve()
     record = RunRecord.load(folder)
-    if not record or record.status != "done":
+    if not record or record.status != "done" or not record.is_of(source):
         return None
     if any_code:
-        known = notebook_parameters(source)
-        same = record.notebook == source.name
-        same = same and same_parameters(known, record.parameters, parameters)
+        same = same_parameters(notebook_parameters(source), record.parameters, parameters)
     else:
         executed = (folder / source.name).is_file()
         same = executed and record.key == run_key(source, parameters)
@@ -208,7 +208,10 @@ def _plain(error: Exception) -> dict[str, Any]:
 
 def _last_started(target: Path) -> dict[str, Any]:
     """The last cell that papermill began, as far as the saved notebook tells."""
-    cells = nbformat.read(target, as_version=4).cells if target.is_file() else []
+    try:
+        cells = nbformat.read(target, as_version=4).cells
+    except (OSError, ValueError, AttributeError, nbformat.ValidationError):
+        cells = []  # none yet, or half of one: a full disk has no place for the rest
     for index, cell in reversed(list(enumerate(cells))):
         if cell.metadata.get("papermill", {}).get("start_time"):
             return {"cell": index, "source": _first_line(cell.source)}

@@ -102,13 +102,15 @@ def summarize_sweep(sweep: Sweep, root: str | Path) -> SweepSummary:
 
     Returns:
         Means over the seeds that are done, with the sample standard deviation. A record of other
-        parameters, as of a default that was changed since, is not one of the run's.
+        parameters, as of a default that was changed since, is not one of the run's; nor is one of
+        another notebook with the same file name.
     """
     folder, known = Path(root), notebook_parameters(sweep.notebook)
     records = {
         run.name: record
         for run in sweep.runs
         if (record := RunRecord.load(folder / "runs" / run.name))
+        and record.is_of(sweep.notebook)
         and same_parameters(known, record.parameters, run.parameters)
     }
     states = [_state(run, records.get(run.name), folder) for run in sweep.runs]

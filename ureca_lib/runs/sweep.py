@@ -5,13 +5,20 @@ from __future__ import annotations
 import datetime
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import Timeout
 
-from ureca_lib.runs.grid import PlannedRun, Sweep
-from ureca_lib.runs.record import RunRecord, git_commit, machine, package_versions
+from ureca_lib.runs.grid import PlannedRun, Sweep, SweepError
+from ureca_lib.runs.record import (
+    RunRecord,
+    git_commit,
+    machine,
+    package_versions,
+    path_in_project,
+)
 from ureca_lib.runs.runner import finished_run
 from ureca_lib.runs.sweep_progress import SweepProgress
 from ureca_lib.runs.worker import DONE, ELSEWHERE
@@ -41,7 +48,8 @@ def run_sweep(
     """Execute what is not done yet of a sweep; what fails does not stop the others.
 
     Several processes may run sweeps into one folder at the same time: each run is done by one of
-    them. A killed sweep is started again the same way, and repeats only what was not finished.
+    them, and one that fails there has failed here too. A killed sweep is started again the same
+    way, and repeats only what was not finished, or failed.
 
     Args:
         sweep: from `load_sweep`.
@@ -56,10 +64,56 @@ def run_sweep(
 
     Raises:
         ValueError: fewer than one job.
+        SweepError: a run's folder holds a run of another notebook with the same file name.
     """
     if jobs < 1:
         raise ValueError(f"a sweep takes at least one job, not {jobs}")
     return _Execution(sweep, Path(root), jobs, keep, progress).run()
+
+
+def check_folders(sweeps: Sequence[tuple[Sweep, Path]]) -> None:
+    """See that no run would go where one of another notebook with the same file name goes.
+
+    Args:
+        sweeps: each with the folder of the sweeps that it is for.
+
+    Raises:
+        SweepError: naming the sweep, the folder and both notebooks.
+    """
+    notebooks: dict[Path, Path] = {}
+    for sweep, root in sweeps:
+        for run in sweep.runs:
+            earlier_record(sweep, run, root)
+            folder = (runs_folder(root) / run.name).resolve()
+            other = notebooks.setdefault(folder, sweep.notebook)
+            if other != sweep.notebook:
+                raise _shared_folder(sweep, folder, path_in_project(other))
+
+
+def earlier_record(sweep: Sweep, run: PlannedRun, root: Path) -> RunRecord | None:
+    """The record in a run's folder, or None where there is none.
+
+    Args:
+        sweep: that the run is of.
+        run: one of the sweep's.
+        root: folder of the sweeps.
+
+    Raises:
+        SweepError: it is another notebook's, which has the same file name, and would be lost.
+    """
+    folder = runs_folder(root) / run.name
+    record = RunRecord.load(folder)
+    if record is None or record.is_of(sweep.notebook):
+        return record
+    raise _shared_folder(sweep, folder, record.path or record.notebook)
+
+
+def _shared_folder(sweep: Sweep, folder: Path, other: str) -> SweepError:
+    return SweepError(
+        f"{sweep.path}: {folder} is for runs of {other}, and those of "
+        f"{path_in_project(sweep.notebook)} would go there too: give the sweep another folder "
+        "(--out), or the notebook another name"
+    )
 
 
 class _Execution:
@@ -70,7 +124,8 @@ class _Execution:
         self.elsewhere: dict[str, PlannedRun] = {}  # running in other processes
         self.workers: dict[str, tuple[PlannedRun, Worker]] = {}
         self.result = SweepResult()
-        self.before = {run.name: self._started(run.name) for run in sweep.runs}
+        # of each run, what was there before our own try: a failure after that need not be repeated
+        self.before = {run.name: _seen(self._record(run)) for run in sweep.runs}
         self.progress = SweepProgress(sweep, runs_folder(root), progress)
 
     def run(self) -> SweepResult:
@@ -99,7 +154,10 @@ class _Execution:
             self.progress.end(run, "done before")
         elif is_running(self.root, run.name):
             self._leave(run)
+        elif self._failed_elsewhere(run):
+            self._note_failure(run)
         else:
+            self.before[run.name] = _seen(self._record(run))
             worker = Worker(
                 self.root,
                 run.name,
@@ -133,9 +191,19 @@ class _Execution:
         folder = runs_folder(self.root) / run.name
         return bool(finished_run(self.sweep.notebook, run.parameters, folder, self.keep))
 
-    def _started(self, name: str) -> str:
-        record = RunRecord.load(runs_folder(self.root) / name)
-        return record.started if record else ""
+    def _record(self, run: PlannedRun) -> RunRecord | None:
+        return earlier_record(self.sweep, run, self.root)
+
+    def _failed_elsewhere(self, run: PlannedRun) -> bool:
+        """Whether another process has tried since, in vain; one that was stopped has not."""
+        record = self._record(run)
+        if record is None or _seen(record) == self.before[run.name]:
+            return False
+        return record.status == "failed" and (record.error or {}).get("name") != "Interrupted"
+
+    def _note_failure(self, run: PlannedRun) -> None:
+        self.result.failed.append(run.name)
+        self.progress.end(run, "failed in another process")
 
     def _leave(self, run: PlannedRun) -> None:
         self.elsewhere[run.name] = run
@@ -146,16 +214,13 @@ class _Execution:
             if is_running(self.root, name):
                 continue
             del self.elsewhere[name]
-            record = RunRecord.load(runs_folder(self.root) / name)
-            error = (record.error or {}) if record else {}
+            record = self._record(run)
             # a lock may be held for an instant only, by one who looks, as here
-            fresh = self._started(name) != self.before[name]
-            if record and fresh and record.status == "done":
+            if record and record.status == "done" and _seen(record) != self.before[name]:
                 self.result.kept.append(name)
                 self.progress.end(run, "done in another process")
-            elif fresh and error and error.get("name") != "Interrupted":
-                self.result.failed.append(name)
-                self.progress.end(run, "failed in another process")
+            elif self._failed_elsewhere(run):
+                self._note_failure(run)
             else:
                 self.waiting.append(run)  # stopped there, and now ours
 
@@ -168,8 +233,8 @@ class _Execution:
         except Timeout:  # another process has begun it anew
             return
         try:
-            record = RunRecord.load(folder)
-            fresh = record is not None and record.started != self.before[run.name]
+            record = self._record(run)
+            fresh = _seen(record) != self.before[run.name]
             if record and fresh and record.status == "failed":  # it says why itself
                 return
             if record is None or not fresh:
@@ -186,6 +251,7 @@ class _Execution:
     def _empty_record(self, run: PlannedRun) -> RunRecord:
         name = self.sweep.notebook.name
         record = RunRecord(name, "", dict(run.parameters), "failed", name, seed=run.seed)
+        record.path = path_in_project(self.sweep.notebook)
         record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record.commit, record.machine = git_commit(self.sweep.notebook.parent), machine()
         record.versions = package_versions()
@@ -198,3 +264,8 @@ class _Execution:
             worker.wait()
             worker.close()
         self.progress.close()
+
+
+def _seen(record: RunRecord | None) -> tuple[str, str] | None:
+    """What tells one try of a run from the next, and its end from its beginning."""
+    return (record.started, record.status) if record else None

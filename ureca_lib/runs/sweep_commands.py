@@ -39,21 +39,22 @@ def sweep(
     the others go on.
     """
     from ureca_lib.runs.grid import SweepError, load_sweep
+    from ureca_lib.runs.sweep import check_folders
 
-    try:
-        sweeps = [load_sweep(path) for path in files]
-    except SweepError as error:
-        typer.echo(f"ureca: {error}", err=True)
-        raise typer.Exit(2) from None
     failed = 0
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for item in sweeps:
-            root = out or item.path.parent / "sweeps"
+        sweeps = [load_sweep(path) for path in files]
+        places = [(item, out or item.path.parent / "sweeps") for item in sweeps]
+        check_folders(places)
+        for item, root in places:
             if dry_run:
                 _list(item, root, keep)
             else:
                 failed += _execute(item, root, jobs, keep, summary_only)
+    except SweepError as error:
+        typer.echo(f"ureca: {error}", err=True)
+        raise typer.Exit(2) from None
     finally:
         signal.signal(signal.SIGTERM, before)
     if failed:
@@ -72,8 +73,8 @@ def _execute(item: Sweep, root: Path, jobs: int, keep: bool, summary_only: bool)
 
     stopped = not summary_only and run_sweep(item, root, jobs, keep).stopped
     summary = summarize_sweep(item, root)
+    typer.echo(summary_markdown(summary))  # first: it needs neither the disk nor a plot
     folder = write_summary(summary, root)
-    typer.echo(summary_markdown(summary))
     typer.echo(f"table, plot and values: {folder}")
     for run in summary.failures:
         error = run.error or {}

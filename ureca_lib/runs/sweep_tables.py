@@ -18,6 +18,8 @@ _SHOWN = 8  # columns of measured values in the Markdown table; the CSV has all
 def write_summary(summary: SweepSummary, root: str | Path) -> Path:
     """Write `summary.md`, `.csv` and `.json`, and `summary.png` with `.pdf` where there is a value.
 
+    Where there is none any more, the plot of earlier values goes.
+
     Args:
         summary: from `summarize_sweep`.
         root: folder of the sweeps; the files go to the folder of the sweep's name in it.
@@ -36,6 +38,9 @@ def write_summary(summary: SweepSummary, root: str | Path) -> Path:
         from ureca_lib.figures.ablations import sweep_figure
 
         save_figure(sweep_figure(summary), folder / "summary.png")
+    else:
+        for suffix in (".png", ".pdf"):
+            (folder / f"summary{suffix}").unlink(missing_ok=True)
     return folder
 
 
