@@ -113,6 +113,10 @@ def _train(
 
     if out is None:
         raise ValueError("name the run's folder with --out, or plan with --dry-run")
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(
+            f"--device {device}: training takes cpu or cuda; CUDA_VISIBLE_DEVICES says which GPUs"
+        )
     result = train_stage(settings, out, chosen_device(device), resume, progress)
     for name, value in result.final.items():
         typer.echo(f"{name}: {value:.4g}")
