@@ -7,6 +7,7 @@ import platform
 from dataclasses import fields
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -26,13 +27,14 @@ scenes, so it knows nothing of photographs.
 | steps | {steps:,}, of {scenes_a_step} scenes with {regions_a_scene} regions each |
 | recipe | {patch_steps} steps of patch labels alone, then captions and {aid_weight} of it |
 | optimizer | AdamW, weight decay {weight_decay}, {rates} |
+| size | hidden size {width}, {depth} layers, of both transformers |
 | seed | {seed} |
 | time | {minutes:.0f} minutes, {processes} processes of one thread on {machine} |
 | torch | {torch} |
 | exact captions, held out | {exact:.1%} of all regions of {validation_scenes} validation scenes |
 
 Weights are stored in float16 and computed with in float32. `training_log.jsonl` is the loss curve,
-`training_settings.json` all settings. Made by `ureca train-base` (`make tiny-base`).
+`training_settings.json` all settings. Made by `{command}`.
 """
 
 
@@ -47,6 +49,7 @@ def write_card(folder: str | Path) -> Path:
     card = _CARD.format(
         **settings,
         rates=_rates(BaseSettings(**{k: v for k, v in settings.items() if k in known})),
+        command=_command(settings),
         parameters=_parameters(folder / "model.safetensors"),
         minutes=last["seconds"] / 60,
         machine=f"{platform.machine()} {platform.system()}",
@@ -55,6 +58,15 @@ def write_card(folder: str | Path) -> Path:
     )
     (folder / "README.md").write_text(card)
     return folder / "README.md"
+
+
+def _command(settings: dict[str, Any]) -> str:
+    """The command line that makes such a base; what is at its default is left out."""
+    words = ["ureca train-base --out FOLDER"]
+    for name in ("scenes", "steps", "width", "depth", "processes", "seed"):
+        if settings[name] != getattr(BaseSettings(), name):
+            words.append(f"--{name} {settings[name]}")
+    return " ".join(words)
 
 
 def _rates(settings: BaseSettings) -> str:
