@@ -94,8 +94,8 @@ class TrainingImages:
 
         Args:
             progress: show a bar.
-            faults: gets what is wrong with photos and captions, instead of an error; the image's
-                regions are then left out.
+            faults: gets what is wrong with photos and captions, instead of an error; regions of
+                an image with a faulty caption are then left out.
 
         Raises:
             SettingsError: no region has a caption, or a caption holds a special token.
@@ -115,8 +115,9 @@ class TrainingImages:
                 if faults is None:
                     raise
                 named = record.image_id in str(error)
-                record.regions.clear()
-                record.captions.clear()
+                if isinstance(error, SettingsError):
+                    record.regions.clear()
+                    record.captions.clear()
                 faults.append(str(error) if named else f"{record.image_id}: {error}")
             if self.cache is not None:
                 record.key = feature_key(image.pixels, self.fingerprint)
