@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from official_writer import official_json, official_tensors, write_checkpoint
+from safetensors.torch import load_file, save_file
 from tiny_models import VISUAL_TOKENS, tiny_config, tiny_inputs, tiny_model, tiny_tokenizer
 from tiny_runs import small
 
@@ -19,6 +21,7 @@ from ureca_lib.checkpoints import (
     load_pair,
 )
 from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT
+from ureca_lib.train.plan import make_plan
 from ureca_lib.train.settings import SettingsError
 from ureca_lib.train.stages import load_start
 
@@ -85,6 +88,22 @@ def test_stage_1_starts_from_it_and_stage_2_does_not(chat):
     assert model.config.num_mask_tokens == 4
     with pytest.raises(SettingsError, match="no mask encoder: stage 2 starts from"):
         load_start(small(chat[0], stage=2))
+
+
+def test_the_dry_run_knows_it(chat, tmp_path):
+    plan = make_plan(small(chat[0], mask_tokens=4), 1, progress=False)
+    (only,) = plan.problems
+    assert "wide, preset tiny 160" in only
+    assert any("names and shapes compared" in note for note in plan.notes)
+    plan = make_plan(small(chat[0], stage=2), 1, progress=False)
+    assert any("no mask encoder: stage 2 starts from" in problem for problem in plan.problems)
+    short = tmp_path / "short"
+    shutil.copytree(chat[0], short)
+    tensors = load_file(short / "model.safetensors")
+    del tensors["mlp1.1.weight"]
+    save_file(tensors, short / "model.safetensors")
+    plan = make_plan(small(short), 1, progress=False)
+    assert any("missing: mlp1.1.weight" in problem for problem in plan.problems)
 
 
 def test_captions_are_not_made_by_weights_that_were_never_trained(chat):
