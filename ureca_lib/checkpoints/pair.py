@@ -43,16 +43,16 @@ def load_pair(
         raise CheckpointError(folder, "not a folder" if folder.exists() else "no such folder")
     raw = read_json(folder / "config.json")
     published, kind = "llm_config" in raw, raw.get("model_type")
-    if internvl_reader(folder) or not (published or kind == UrecaConfig.model_type):
-        raise CheckpointError(
-            folder,
-            f"model type {kind!r}, without a mask encoder: stage 1 of training gives InternVL one",
-        )
     if (tokenizer := load_tokenizer(folder)) is None:
         raise CheckpointError(
             folder,
             "no tokenizer, and captions are made of its tokens: copy the tokenizer files of the "
             "model that this one was made from into the folder",
+        )
+    if internvl_reader(folder) or not (published or kind == UrecaConfig.model_type):
+        raise CheckpointError(
+            folder,
+            f"model type {kind!r}, without a mask encoder: stage 1 of training gives InternVL one",
         )
     if not published and (folder / "processor_config.json").is_file():
         processor = UrecaProcessor.from_pretrained(folder)
