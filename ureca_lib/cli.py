@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from ureca_lib.annotate import commands as annotate_commands
 from ureca_lib.datasets import commands as dataset_commands
-from ureca_lib.devices import DEVICE_HELP, chosen_device
+from ureca_lib.devices import DEVICE_HELP
 from ureca_lib.evaluate import clair_command, table_command, uniqueness_command
 from ureca_lib.evaluate import commands as evaluate_commands
 from ureca_lib.runs import reference_commands, sweep_commands
@@ -124,10 +124,7 @@ def segment(
     """Find nested masks in a photo and write them as SA-1B JSON."""
     from ureca_lib.regions import save_sa1b
 
-    try:
-        options = {"model": model, "device": chosen_device(device)} if method == "sam" else {}
-    except ValueError as error:
-        raise _stop(error) from None
+    options = {"model": model, "device": device} if method == "sam" else {}
     found = _segmented(image, method, **options)
     target = output or image.with_suffix(".json")
     if output is None and target.exists():

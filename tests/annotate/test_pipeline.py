@@ -584,6 +584,7 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
     command = ["annotate", str(folder), "-o", store, "--annotator", "openai", "--split"]
     command += [str(splits), "--model", "small", "--model", "test=large", "--verify", "test"]
     command += ["--base-url", "http://localhost:1/v1?key=1", "--no-progress", "--rounds", "1"]
+    command += ["--device", "cpu"]
     done = runner.invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "3 images: 3 done" in done.output and "21 unique" in done.output

@@ -20,6 +20,7 @@ from ureca_lib.annotate.attribute_stages import ImageStages
 from ureca_lib.annotate.predicates import Description, ImageAttributes
 from ureca_lib.annotate.protocol import Annotator, Reply, Request
 from ureca_lib.annotate.referring import KINDS, PREFERENCE, Composer, ReferringPhrase
+from ureca_lib.devices import chosen_device
 from ureca_lib.mask_tree import MaskTree, build_mask_tree
 from ureca_lib.regions import RegionImage
 
@@ -147,7 +148,7 @@ def _caption(scene: ImageAttributes, index: int, phrase: ReferringPhrase) -> Att
 
 
 def make_annotator(
-    kind: str, model: str | None = None, base_url: str | None = None, device: str = "cpu"
+    kind: str, model: str | None = None, base_url: str | None = None, device: str | None = "cpu"
 ) -> Annotator:
     """An annotator by name, for commands and notebooks.
 
@@ -156,10 +157,10 @@ def make_annotator(
             (in this process).
         model: its name on the server, hub id or folder; not for "attributes".
         base_url: address of the server; None is OpenAI's.
-        device: where "transformers" runs.
+        device: where "transformers" runs; None for CUDA where there is one.
 
     Raises:
-        ValueError: no such kind, or options that do not go together.
+        ValueError: no such kind or device, or options that do not go together.
         ImportError: "openai" without the extra of that name.
     """
     if kind not in ("attributes", "openai", "transformers"):
@@ -174,7 +175,7 @@ def make_annotator(
         return AttributeAnnotator()
     if kind == "openai":
         return __getattr__("OpenAIAnnotator")(model, base_url=base_url)
-    return __getattr__("TransformersAnnotator")(model, device=device)
+    return __getattr__("TransformersAnnotator")(model, device=chosen_device(device))
 
 
 def __getattr__(name: str) -> Any:

@@ -146,8 +146,7 @@ class _OfSplits(dict):
         kind, model, url = (option.get(split, option.get("")) for option in self._options)
         key = (kind or "attributes", model, url)
         if key not in self:
-            local = key[0] == "transformers"  # only then torch is needed
-            self[key] = make_annotator(*key, chosen_device(self._device) if local else "cpu")
+            self[key] = make_annotator(*key, self._device)
         return self[key]
 
 

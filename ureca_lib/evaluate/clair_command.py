@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ureca_lib.devices import DEVICE_HELP, chosen_device
+from ureca_lib.devices import DEVICE_HELP
 
 
 def clair(
@@ -51,8 +51,7 @@ def clair(
     target = out or predictions.with_suffix(".clair.json")
     try:
         settings = ClairSettings(tries, BootstrapSettings(samples=samples, seed=seed), progress)
-        where = chosen_device(device) if judge == "transformers" else "cpu"
-        asked = make_judge(judge, model, base_url, where)
+        asked = make_judge(judge, model, base_url, device)
         record, text = judge_predictions(predictions, refs, asked, log, settings)
         write_json(target, record)
     except (ValueError, OSError, ImportError, AnnotatorUnavailableError) as error:

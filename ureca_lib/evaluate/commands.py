@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ureca_lib.devices import DEVICE_HELP, chosen_device
+from ureca_lib.devices import DEVICE_HELP
 
 
 def predict(
@@ -75,9 +75,7 @@ def predict(
     try:
         images = open_captioned(data, limit, style, masks, strict)  # type: ignore[arg-type]
         asked = (question, max_new_tokens, max_tiles, batch_size)
-        options = SystemOptions(
-            system, model, base_url, *asked, chosen_device(device), dtype, seed, name
-        )
+        options = SystemOptions(system, model, base_url, *asked, device, dtype, seed, name)
         summary = predicting.predict(
             make_system(options),
             images,
@@ -144,7 +142,7 @@ def evaluate(
         settings = MetricSettings(
             tokenizer,
             bertscore_model=bertscore_model,
-            device=chosen_device(device),
+            device=device,
             bootstrap=BootstrapSettings(samples=samples, seed=seed),
         )
         named = {"all": scoring.METRICS, "none": ()}

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ureca_lib.annotate.openai_annotator import OpenAIAnnotator, _Question
 from ureca_lib.annotate.protocol import AnnotatorUnavailableError
 from ureca_lib.annotate.replies import Draft, NoAnswerError
+from ureca_lib.devices import chosen_device
 
 MAX_REPLY_TOKENS = 1024  # as clair.py of Chan et al. 2023 allows
 _TOKEN_CHARACTERS = 4  # of a prompt, for the budget
@@ -126,7 +127,7 @@ class TransformersJudge:
 
 
 def make_judge(
-    kind: str, model: str | None = None, base_url: str | None = None, device: str = "cpu"
+    kind: str, model: str | None = None, base_url: str | None = None, device: str | None = "cpu"
 ) -> Judge | None:
     """A judge by name, for commands and notebooks; None for "none".
 
@@ -134,10 +135,10 @@ def make_judge(
         kind: "none", "openai" (any OpenAI-compatible server) or "transformers" (in this process).
         model: its name on the server, hub id or folder.
         base_url: address of the server; None is OpenAI's.
-        device: where "transformers" runs.
+        device: where "transformers" runs; None for CUDA where there is one.
 
     Raises:
-        ValueError: no such kind, options that do not go together, or no key for OpenAI.
+        ValueError: no such kind or device, options that do not go together, or no key for OpenAI.
         ImportError: "openai" without the extra of that name.
         AnnotatorUnavailableError: the model cannot be loaded.
     """
@@ -153,7 +154,7 @@ def make_judge(
         return OpenAIJudge(model, base_url=base_url)
     if base_url:
         raise ValueError("the judge transformers runs here; an address is for openai")
-    return TransformersJudge(model, device=device)
+    return TransformersJudge(model, device=chosen_device(device))
 
 
 def _load(model: str, device: str, dtype: str) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from ureca_lib.annotate.color_texture import ColorTextureFeatures
 from ureca_lib.annotate.look_alikes import LookAlikeSettings, RegionFeatures, find_look_alikes
 from ureca_lib.datasets.captioned import CaptionedImage
+from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.systems import model_record
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.scenes import resolve
@@ -108,22 +109,23 @@ class ModelListener:
         return None
 
 
-def make_listener(spec: str, device: str = "cpu") -> Listener:
+def make_listener(spec: str, device: str | None = "cpu") -> Listener:
     """The listener that a text names.
 
     Args:
         spec: "exact", or the folder of a checkpoint for `RegionCaptioner`.
-        device: where the model runs.
+        device: where the model runs; None for CUDA where there is one.
 
     Raises:
         ListenerError: there is no such folder. CheckpointError: it holds no such checkpoint.
+        ValueError: no such device.
     """
     if spec == ExactListener.name:
         return ExactListener()
     from ureca_lib.captioner import RegionCaptioner
 
     name = listener_name(spec)
-    captioner = RegionCaptioner.from_pretrained(spec, device)
+    captioner = RegionCaptioner.from_pretrained(spec, chosen_device(device))
     return ModelListener(_Quiet(captioner), name)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.systems import (
     AttributesSystem,
     ClassNameSystem,
@@ -40,7 +41,9 @@ class SystemOptions:
         default=None, metadata={"help": "of an image's grid; None is the model's"}
     )
     batch_size: int = field(default=4, metadata={"help": "regions that a baseline sees together"})
-    device: str = field(default="cpu", metadata={"help": "where the model runs"})
+    device: str | None = field(
+        default="cpu", metadata={"help": "where the model runs; None is CUDA if any"}
+    )
     dtype: str = field(default="auto", metadata={"help": "of a baseline's weights"})
     seed: int = field(default=0, metadata={"help": "of the system 'shuffled'"})
     name: str | None = field(default=None, metadata={"help": "what tables call it"})
@@ -78,7 +81,7 @@ def _make(options: SystemOptions) -> System:
     name = options.system
     if name in ("ureca", "blind"):
         asked = (options.question, options.max_new_tokens, options.max_tiles, name == "blind")
-        return UrecaSystem(options.model or "", options.device, *asked)
+        return UrecaSystem(options.model or "", chosen_device(options.device), *asked)
     if name == "shuffled":
         return ShuffledSystem(options.seed)
     free = {"attributes": AttributesSystem, "oracle": OracleSystem, "class-name": ClassNameSystem}
@@ -106,7 +109,8 @@ def make_reader(options: SystemOptions) -> Any:
                 options.model or "", base_url=url, max_corrections=0, max_reply_tokens=limit
             )
         )
-    model, device, limit = options.model or "", options.device, options.max_new_tokens
+    model, limit = options.model or "", options.max_new_tokens
+    device = chosen_device(options.device)
     if _is_ours(model):
         return models.OwnReader(model, device, limit, options.max_tiles, options.batch_size)
     if options.system == "box":
@@ -120,7 +124,7 @@ def _native(options: SystemOptions) -> System:
     kind = VipLlavaSystem if options.system == "vip-llava" else Kosmos2System
     return kind(
         options.model or "",
-        options.device,
+        chosen_device(options.device),
         options.dtype,
         options.question,
         max_new_tokens=options.max_new_tokens,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.bootstrap import (
     BootstrapSettings,
     Comparison,
@@ -55,7 +56,9 @@ class MetricSettings:
     bertscore_rescale: bool = field(
         default=False, metadata={"help": "stretch by bert-score's baseline"}
     )
-    device: str = field(default="cpu", metadata={"help": "where BERTScore's model runs"})
+    device: str | None = field(
+        default="cpu", metadata={"help": "where BERTScore's model runs; None is CUDA if any"}
+    )
     bootstrap: BootstrapSettings = field(
         default_factory=BootstrapSettings, metadata={"help": "how intervals are drawn"}
     )
@@ -242,7 +245,8 @@ def _bertscore(pairs: Sequence[Pair], settings: MetricSettings, known: dict) -> 
     from ureca_lib.evaluate.bertscore import BertModelError, bertscore, load_encoder
 
     try:
-        encoder = load_encoder(settings.bertscore_model, settings.bertscore_layers, settings.device)
+        device = chosen_device(settings.device)
+        encoder = load_encoder(settings.bertscore_model, settings.bertscore_layers, device)
         (measured,) = bertscore(pairs, encoder, settings.bertscore_rescale, settings.progress)
     except BertModelError as error:
         return without_value("bertscore", "BERTScore", str(error), count=len(pairs), **known)

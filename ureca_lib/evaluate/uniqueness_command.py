@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ureca_lib.devices import DEVICE_HELP, chosen_device
+from ureca_lib.devices import DEVICE_HELP
 
 
 def uniqueness(
@@ -50,9 +50,8 @@ def uniqueness(
             near=NEAR if near is None else near,
             bootstrap=BootstrapSettings(seed=seed),
         )
-        where = chosen_device(device) if listener else "cpu"
         found, record = score_uniqueness(
-            predictions, listener, data, masks, heard, settings, where, progress
+            predictions, listener, data, masks, heard, settings, device, progress
         )
         target = out or predictions.with_suffix(".uniqueness.json")
         write_json(target, record)

@@ -29,7 +29,7 @@ def score_uniqueness(
     masks: str | Path | None = None,
     heard: str | Path | None = None,
     settings: UniquenessSettings | None = None,
-    device: str = "cpu",
+    device: str | None = "cpu",
     progress: bool = True,
 ) -> tuple[Uniqueness, dict[str, Any]]:
     """Hear the captions of a predictions file and measure their uniqueness.
@@ -40,7 +40,8 @@ def score_uniqueness(
         masks: folder of a JSONL's masks.
         heard: JSONL to append to; None names it after predictions and listener. Where it holds
             every image, neither data nor model is opened.
-        settings: None is the default. device: of the model. progress: show a bar.
+        settings: None is the default. device: of the model, None for CUDA where
+            there is one. progress: show a bar.
 
     Returns:
         What was measured, and the record of it with its provenance, which JSON can hold.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ureca_lib.devices import chosen_device
 from ureca_lib.regions import Region, RegionImage, load_image
 from ureca_lib.regions.photo import Photo
 
@@ -62,7 +63,7 @@ class SamConfig:
 def sam_regions(
     image: Photo,
     model: str | Path = SAM_MODEL,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = "cpu",
     config: SamConfig | None = None,
     **changes: Any,
 ) -> RegionImage:
@@ -74,7 +75,7 @@ def sam_regions(
     Args:
         image: a path, a PIL image, or an array that `load_image` takes.
         model: hub id or local folder of a SAM or SAM-HQ checkpoint in safetensors.
-        device: where it runs.
+        device: where it runs; None for CUDA where there is one.
         config: settings; None takes the defaults.
         changes: single settings to change, such as `points_per_side=16`.
 
@@ -116,7 +117,7 @@ def _regions(rles: list[dict[str, Any]]) -> list[Region]:
     return [Region(number, region.rle) for number, region in enumerate(kept, start=1)]
 
 
-def _load_pipeline(model: str, device: str | torch.device) -> Pipeline:
+def _load_pipeline(model: str, device: str | torch.device | None) -> Pipeline:
     # here, because transformers takes seconds to import and superpixels do without it
     import torch
     from safetensors import SafetensorError
@@ -143,7 +144,7 @@ def _load_pipeline(model: str, device: str | torch.device) -> Pipeline:
         lacking = sorted(report["missing_keys"])[0]
         raise SegmentationUnavailable(f"the weights of '{model}' lack {lacking} and perhaps more")
     try:
-        network = network.to(torch.device(device))
+        network = network.to(chosen_device(None) if device is None else torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise SegmentationUnavailable(
             f"device '{device}' cannot be used ({_first_line(error)})"
