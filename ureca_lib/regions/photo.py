@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +72,20 @@ def decode(
         max_pixels: the largest size allowed, checked before the pixels are decoded.
     """
     path = None if isinstance(source, Image.Image) else Path(source)
-    try:
+    with _faults_named(path, what):
         if path is None:
             return _checked_read(source, read, what, max_pixels)
+        with Image.open(path) as image:
+            return _checked_read(image, read, what, max_pixels)
+
+
+@contextmanager
+def _faults_named(path: Path | None, what: str) -> Iterator[None]:
+    """Each way in which a file can be bad as a `RegionError` that names it."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-            with Image.open(path) as image:
-                return _checked_read(image, read, what, max_pixels)
+            yield
     except RegionError as error:
         raise error.located(path) from None
     except FileNotFoundError:
@@ -112,23 +120,12 @@ def check_photo(path: str | Path, expected: tuple[int, int]) -> None:
     Raises:
         FileMissingError, ImageUnreadableError, SizeMismatchError, TooLargeError
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                stored = (image.height, image.width)
-                turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
-    except FileNotFoundError:
-        raise FileMissingError("the photo does not exist", Path(path)) from None
-    except Image.DecompressionBombError as error:
-        raise TooLargeError(f"the photo is too large to decode ({error})", Path(path)) from None
-    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
-        raise ImageUnreadableError(f"the photo cannot be read ({error})", Path(path)) from error
-    if tuple(expected) != stored and not (turned and tuple(expected) == stored[::-1]):
-        try:
+    with _faults_named(Path(path), "photo"):
+        with Image.open(path) as image:
+            stored = (image.height, image.width)
+            turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+        if not (turned and tuple(expected) == stored[::-1]):
             _check_expected(stored, expected)
-        except SizeMismatchError as error:
-            raise error.located(Path(path)) from None
 
 
 def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> Path | None:
