@@ -263,30 +263,37 @@ def _claimed(folder: Path, settings: TrainSettings, resume: bool) -> FileLock:
         lock.acquire()
     except Timeout:
         raise TrainingError(f"{folder}: another process is training here") from None
-    path, told = folder / SETTINGS, json.loads(json.dumps(settings.to_dict()))
-    if path.is_file():
-        # a setting that an earlier version did not have was at its default
-        usual = json.loads(json.dumps(TrainSettings().to_dict()))
-        there = usual | json.loads(path.read_text(encoding="utf-8"))
-        decide = {*there, *told} - set(OF_THE_MACHINE)
-        differing = sorted(k for k in decide if there.get(k) != told.get(k))
-        if differing or not resume:
-            what = f"other settings ({', '.join(differing)})" if differing else "these settings"
-            lock.release()
-            raise TrainingError(f"{folder} holds a run of {what}: name another folder")
-        if not _same_start(folder, settings):
-            lock.release()
-            raise TrainingError(
-                f"{folder} holds a run that started from other weights than {settings.model} has "
-                "now: name another folder"
-            )
-    elif any(path.name not in (".lock", START) for path in folder.iterdir()):
+    try:
+        _check_claim(folder, settings, resume)
+    except Exception:
         lock.release()
-        raise TrainingError(f"{folder} holds something else: name another folder")
-    else:
+        raise
+    if not (folder / SETTINGS).is_file():
         write_json(folder / START, model_record(settings.model or ""))
-    write_json(path, told)
+    write_json(folder / SETTINGS, settings.to_dict())
     return lock
+
+
+def _check_claim(folder: Path, settings: TrainSettings, resume: bool) -> None:
+    """See that a folder holds this run, or nothing."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        if any(found.name not in (".lock", START) for found in folder.iterdir()):
+            raise TrainingError(f"{folder} holds something else: name another folder")
+        return
+    usual, told = (json.loads(json.dumps(each.to_dict())) for each in (TrainSettings(), settings))
+    # a setting that an earlier version did not have was at its default
+    there = usual | json.loads(path.read_text(encoding="utf-8"))
+    decide = {*there, *told} - set(OF_THE_MACHINE)
+    differing = sorted(name for name in decide if there.get(name) != told.get(name))
+    if differing or not resume:
+        what = f"other settings ({', '.join(differing)})" if differing else "these settings"
+        raise TrainingError(f"{folder} holds a run of {what}: name another folder")
+    if not _same_start(folder, settings):
+        raise TrainingError(
+            f"{folder} holds a run that started from other weights than {settings.model} has "
+            "now: name another folder"
+        )
 
 
 def _same_start(folder: Path, settings: TrainSettings) -> bool:
