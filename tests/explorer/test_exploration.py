@@ -7,33 +7,18 @@ import sqlite3
 import pytest
 from explorer.speakers import SIZE, Listener, Speaker, nested_image
 
-from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.reviews import CaptionChangedError
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.datasets.export import export_dataset
 from ureca_lib.explorer.exploration import Exploration
 from ureca_lib.mask_tree import build_mask_tree
-from ureca_lib.regions import EmptyMaskError, RegionError, save_sa1b
+from ureca_lib.regions import EmptyMaskError, RegionError
 
 
 @pytest.fixture
 def exploration():
     image = nested_image()
     return Exploration(image.pixels, image.regions, Listener())
-
-
-@pytest.fixture
-def annotated(tmp_path):
-    """An image on disk that the pipeline has captioned: its JSON file and the store."""
-    from PIL import Image
-
-    image = nested_image()
-    Image.fromarray(image.pixels).save(tmp_path / "boxes.png")
-    path = tmp_path / "boxes.json"
-    save_sa1b(image, path)
-    annotate_images([path], tmp_path / "s.db", AttributeAnnotator(), progress=False)
-    return path, tmp_path / "s.db"
 
 
 @pytest.fixture

@@ -9,15 +9,11 @@ from pathlib import Path
 import pytest
 from annotate.drawn import image_of, rectangle
 from explorer.speakers import SIZE, Listener, Said, Speaker, nested_image
-from PIL import Image
 
-from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.explorer import RegionExplorer
 from ureca_lib.explorer import explorer as explorer_module
 from ureca_lib.explorer.background import LatestOnly
 from ureca_lib.explorer.captions import Entry
-from ureca_lib.regions import save_sa1b
 
 FRONT_END = Path(explorer_module.__file__).parent / "front_end"
 NASTY = '<img src=x onerror="alert(1)"> $x_1$ & "quoted"'
@@ -28,15 +24,27 @@ def explorer_of(captioner=None, **options) -> RegionExplorer:
     return RegionExplorer(image.pixels, image.regions, captioner or Listener(), **options)
 
 
+def while_it_listens() -> tuple[RegionExplorer, threading.Event]:
+    """An explorer whose listener thinks about a click, until the event is set."""
+    free, begun = threading.Event(), threading.Event()
+
+    class Pondering(Listener):
+        def score(self, image, regions, captions, progress=True):
+            begun.set()
+            assert free.wait(20)
+            return super().score(image, regions, captions, progress)
+
+    explorer = explorer_of(Pondering())
+    assert explorer.widget.view["title"] == "image"
+    explorer.handle({"kind": "click", "x": 28, "y": 28})
+    assert begun.wait(20)
+    return explorer, free
+
+
 @pytest.fixture
-def review(tmp_path):
+def review(annotated):
     """A review under way, of captions in a store."""
-    image = nested_image()
-    Image.fromarray(image.pixels).save(tmp_path / "boxes.png")
-    path = tmp_path / "boxes.json"
-    save_sa1b(image, path)
-    annotate_images([path], tmp_path / "s.db", AttributeAnnotator(), progress=False)
-    made = RegionExplorer.from_store(path, tmp_path / "s.db", reviewer="Ada")
+    made = RegionExplorer.from_store(*annotated, reviewer="Ada")
     assert made.widget.view["title"] == "image"
     view_after(made, kind="review", on=True)
     yield made
@@ -130,18 +138,7 @@ def test_captioning_waits_for_nobody_and_nobody_for_it():
 
 
 def test_the_panel_can_be_used_while_the_listener_thinks():
-    free, begun = threading.Event(), threading.Event()
-
-    class Pondering(Listener):
-        def score(self, image, regions, captions, progress=True):
-            begun.set()
-            assert free.wait(20)
-            return super().score(image, regions, captions, progress)
-
-    explorer = explorer_of(Pondering())
-    assert explorer.widget.view["title"] == "image"
-    explorer.handle({"kind": "click", "x": 28, "y": 28})
-    assert begun.wait(20)
+    explorer, free = while_it_listens()
     explorer.handle({"kind": "step", "to": "up"})
     assert explorer.widget.view["title"] == "tray [5]"
     explorer.book.put(1, Entry("edited while somebody listened"))
@@ -189,18 +186,7 @@ def test_what_goes_wrong_is_said_and_the_interface_lives_on(explorer, message, s
 
 
 def test_an_error_stays_until_something_works_whatever_ends_in_the_background():
-    free, begun = threading.Event(), threading.Event()
-
-    class Pondering(Listener):
-        def score(self, image, regions, captions, progress=True):
-            begun.set()
-            assert free.wait(20)
-            return super().score(image, regions, captions, progress)
-
-    explorer = explorer_of(Pondering())
-    assert explorer.widget.view["title"] == "image"
-    explorer.handle({"kind": "click", "x": 28, "y": 28})
-    assert begun.wait(20)
+    explorer, free = while_it_listens()
     explorer.handle({"kind": "draw", "points": [[1, 1], [1, 1]]})
     note = explorer.widget.view["note"]
     assert explorer.widget.view["error"] and "no pixels" in note
