@@ -10,6 +10,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ureca_lib.runs import load_sweep
+
 TOP_FOLDERS = {"notebooks", "ureca_lib", "data_samples", "tests", "papermill_runs"}
 
 
@@ -19,6 +21,20 @@ def project(root):
 
 def makefile_extras(root):
     return re.search(r"^EXTRAS := (\S+)$", (root / "Makefile").read_text(), re.M).group(1)
+
+
+def test_make_ablations_trains_the_bases_that_table_4_starts_from(root):
+    makefile = (root / "Makefile").read_text()
+    trained = set(re.search(r"^BASES := (.+)$", makefile, re.M).group(1).split())
+    asked = re.search(r"grep -q '(.+)'; then \$\(MAKE\) \$\(BASES\)", makefile).group(1)
+    sweep = load_sweep(root / "papermill_runs" / "table_4_model_size.yaml")
+    needed = set()
+    for run in sweep.runs:
+        base = (sweep.notebook.parent / run.parameters["base"]).resolve().relative_to(root)
+        line = f"{sweep.name}: to run: {run.label}, seed {run.seed}"
+        assert bool(re.search(asked, line)) == (base.as_posix() in trained), line
+        needed.add(base.as_posix())
+    assert trained < needed
 
 
 def test_environment_yml_is_python_and_the_package(root):
