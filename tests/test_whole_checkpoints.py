@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import small, write_base
 
 from ureca_lib.checkpoints import CheckpointError, CheckpointKeysError, load_pair
+from ureca_lib.train.plan import make_plan
 from ureca_lib.train.stages import load_start
 
 LAYER = "model.language_model.layers.0.mlp.down_proj.weight"
@@ -71,3 +72,14 @@ def test_a_file_cut_off_is_named(folder):
 def test_a_base_without_a_mask_encoder_does_not_caption():
     with pytest.raises(CheckpointError, match="model type 'internvl', without a mask encoder"):
         load_pair(TINY_BASE)
+
+
+def test_a_head_that_is_stored_as_the_embedding_is_not_missing(tmp_path):
+    folder = write_base(tmp_path / "tied", tie_word_embeddings=True)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    model, _ = load_pair(folder)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    for read in readers(folder):
+        read()
+    problems = make_plan(small(folder), 1, progress=False).problems
+    assert not any("missing" in problem for problem in problems)
