@@ -98,7 +98,7 @@ def size_effect_figure(
             yerr=[item.spread or 0.0 for _, item in there],
             fmt=f"{_MARKERS[number % len(_MARKERS)]}-",
             color=PALETTE[number % len(PALETTE)],
-            label=wrapped(label, 30),
+            label=wrapped(label, 32),
             markersize=4,
             linewidth=1,
             capsize=2,
