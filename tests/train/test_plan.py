@@ -113,8 +113,15 @@ def test_no_weights_are_read(base, monkeypatch):
     assert any("headers only" in note for note in plan.notes)
 
 
-def test_the_command_that_is_printed_gives_the_same_settings():
-    changes = BIG | {"question": "What is it?", "resize_share": 0.5, "steps": 7, "model": "a b"}
+@pytest.mark.parametrize("masks", [None, "sa1b", "elsewhere"])
+def test_the_command_that_is_printed_gives_the_same_settings(masks):
+    changes = BIG | {
+        "masks": masks,
+        "question": "What is it?",
+        "resize_share": 0.5,
+        "steps": 7,
+        "model": "a b",
+    }
     settings = load_settings("8b", 2, changes)
     words = shlex.split(launch_command(settings, 4, "out"))
     assert words[: words.index("-m")] == shlex.split(

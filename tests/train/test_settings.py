@@ -121,3 +121,14 @@ def test_files_at_fault_are_named(tmp_path):
         load_settings("tiny", 1, file=bad)
     with pytest.raises(FileNotFoundError, match=r"none\.toml"):
         load_settings("tiny", 1, file=tmp_path / "none.toml")
+
+
+def test_a_folder_of_masks_goes_with_the_data_it_was_set_for(tmp_path):
+    assert load_settings("8b", 1).masks == "sa1b"
+    assert load_settings("8b", 1, {"epochs": 1.0}).masks == "sa1b"
+    assert load_settings("8b", 1, {"data": "x.jsonl"}).masks is None
+    assert load_settings("8b", 1, {"data": "x.jsonl", "masks": "m"}).masks == "m"
+    file = tmp_path / "own.toml"
+    file.write_text('data = "x.jsonl"\nmasks = "m"\n')
+    assert load_settings("8b", 1, {"epochs": 1.0}, file).masks == "m"
+    assert load_settings("8b", 1, {"data": "y.jsonl"}, file).masks is None

@@ -49,8 +49,6 @@ def train(
         return
     named = {"data": data, "masks": masks, "model": model}
     overrides: dict[str, Any] = {name: text for name, text in named.items() if text is not None}
-    if data is not None and masks is None:
-        overrides["masks"] = None  # a preset's folder of masks goes with its data
     try:
         overrides |= dict(parse_override(text) for text in set_ or [])
         settings = load_settings(preset, stage, overrides, settings_file)

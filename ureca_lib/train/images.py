@@ -114,11 +114,10 @@ class TrainingImages:
             except (SettingsError, RegionError) as error:
                 if faults is None:
                     raise
-                named = record.image_id in str(error)
                 if isinstance(error, SettingsError):
                     record.regions.clear()
                     record.captions.clear()
-                faults.append(str(error) if named else f"{record.image_id}: {error}")
+                faults.append(str(error))  # which names the file, or image and region
             if self.cache is not None:
                 record.key = feature_key(image.pixels, self.fingerprint)
             self.records.append(record)

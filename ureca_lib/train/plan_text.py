@@ -23,10 +23,13 @@ def launch_command(settings: TrainSettings, processes: int, out: str | Path = "r
     start = f"accelerate launch{many} --num_processes {processes} --mixed_precision {mixed}"
     words = ["--preset", settings.preset, "--stage", str(settings.stage), "--out", str(out)]
     words += ["--model", settings.model or "BASE"]
-    usual = load_settings(settings.preset, settings.stage)
+    preset = (settings.preset, settings.stage)
+    other_data = settings.data != load_settings(*preset).data
+    usual = load_settings(*preset, {"data": settings.data} if other_data else {})
     for each in fields(settings):
         value = getattr(settings, each.name)
-        if value != getattr(usual, each.name) and each.name not in ("model", "preset", "stage"):
+        told = value != getattr(usual, each.name) or (other_data and each.name == "data")
+        if told and each.name not in ("model", "preset", "stage"):
             words += ["--set", f"{each.name}={_toml(value)}"]
     return f"{start} -m ureca_lib.cli train {shlex.join(words)}"
 

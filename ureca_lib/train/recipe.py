@@ -61,11 +61,10 @@ class Recipe:
             "inference_tiles": self.max_tiles,
             "blind": self.mask == "none",
             "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
+            "data": self.data,
             "seed": self.seed,
         }
         set_here = {name: value for name, value in given.items() if value is not None}
-        if self.data is not None:  # a preset's folder of masks goes with its data
-            set_here |= {"data": self.data, "masks": None}
         return load_settings(self.preset, stage, set_here)
 
 

@@ -214,6 +214,8 @@ def load_settings(
 ) -> TrainSettings:
     """The settings of a preset's stage, with those of a file and of a mapping in their place.
 
+    Where one of them sets `data` and no `masks`, masks lie beside that data.
+
     Args:
         preset, stage: which of `settings_files/` to start from.
         overrides: settings by name, of their own types.
@@ -231,8 +233,13 @@ def load_settings(
         for name, given in (("preset", preset), ("stage", stage)):
             there = own.get(name, given)
             _need(there == given, f"{file}: is for {name} {there}, not {given}")
-        values |= own
-    return checked(values | dict(overrides or {}), str(file or "settings"))
+        values = _over(values, own)
+    return checked(_over(values, overrides or {}), str(file or "settings"))
+
+
+def _over(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others in their place; a folder of masks goes with the data it was set for."""
+    return values | ({"masks": None} if "data" in given else {}) | dict(given)
 
 
 def checked(values: Mapping[str, Any], where: str) -> TrainSettings:
