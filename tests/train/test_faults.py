@@ -139,6 +139,18 @@ def test_a_run_goes_on_only_from_the_weights_it_began_with(tmp_path):
         train_stage(settings, out, progress=False)
 
 
+def test_a_run_goes_on_only_with_the_data_it_began_with(base, published, tmp_path):
+    rows, out = write_rows(published, {0: "an eye", 1: "a door"}), tmp_path / "run"
+    settings = settings_of(base, rows, steps=2, eval_every=0)
+    done = train_stage(settings, out, progress=False)
+    (out / "result.json").unlink()  # as a run that was killed at its end
+    assert train_stage(settings, out, progress=False).samples == done.samples
+    (out / "result.json").unlink()
+    write_rows(published, {0: "an eye", 1: "a window"})
+    with pytest.raises(TrainingError, match=r"run on other images, masks or captions than .*train"):
+        train_stage(settings, out, progress=False)
+
+
 def test_how_a_machine_does_it_may_change_between_parts_of_a_run(base, tmp_path):
     out = tmp_path / "run"
     done = train_stage(small(base, steps=2, eval_every=0), out, progress=False)

@@ -2,7 +2,7 @@
 the sweeps call.
 
     settings.json      all settings, as resolved
-    start.json         which weights it started from
+    start.json         which weights it started from, and what its data was
     log.jsonl          losses, rates, evaluations
     checkpoint-N/      what a killed run goes on from
     best.json          which step was best in evaluation, and its weights beside it
@@ -135,6 +135,8 @@ def train_stage(
         model, processor = load_start(settings)
         learner = StageModel(freeze_for_stage(model, settings))
         trainer, images = _trainer(settings, folder, learner, processor, device, progress)
+        if main:
+            _check_data(folder, settings, images.content())
         _learn(trainer, folder)
         result, trained = _result(settings, folder, trainer, images), trainer.trained()
         if not main:
@@ -302,6 +304,18 @@ def _same_start(folder: Path, settings: TrainSettings) -> bool:
     then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     now = model_record(settings.model or "")
     return "weights" not in then or "weights" not in now or then["weights"] == now["weights"]
+
+
+def _check_data(folder: Path, settings: TrainSettings, content: str) -> None:
+    """See that the data is what the run began with: another order of it would go on elsewhere."""
+    path = folder / START
+    start = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if start.setdefault("data", content) != content:
+        raise TrainingError(
+            f"{folder} holds a run on other images, masks or captions than {settings.data} has "
+            "now: name another folder"
+        )
+    write_json(path, start)
 
 
 def _rank() -> int:
