@@ -129,6 +129,20 @@ def test_the_plan_knows_that_stage_2_needs_a_mask_encoder():
     assert not make_plan(small(tiny_base), 1, progress=False).problems
 
 
+def test_the_plan_compares_an_internvl_of_transformers_with_its_configuration(tmp_path):
+    folder, file = tmp_path / "internvl", "model.safetensors"
+    shutil.copytree(SCENES.parent / "tiny_base", folder)
+    assert not make_plan(small(folder, preset="tiny"), 1, progress=False).problems
+    tensors = load_file(folder / file)
+    lost = "language_model.model.layers.0.mlp.down_proj.weight"
+    del tensors[lost]
+    narrow = "multi_modal_projector.linear_1.weight"
+    tensors[narrow] = tensors[narrow][:, :-1].contiguous()
+    save_file(tensors, folder / file, metadata={"format": "pt"})
+    (only,) = make_plan(small(folder, preset="tiny"), 1, progress=False).problems
+    assert "layers.0.mlp.down_proj.weight" in only and "(160, 639), not (160, 640)" in only
+
+
 def test_a_run_goes_on_only_from_the_weights_it_began_with(tmp_path):
     base, out = write_base(tmp_path / "base"), tmp_path / "run"
     settings = small(base, steps=2, eval_every=0)

@@ -135,6 +135,19 @@ def from_internvl_chat(
     return model.to(device).eval()
 
 
+def check_internvl(path: str | Path) -> None:
+    """Compare names and shapes of an InternVL folder's tensors, from the headers of its files.
+
+    Raises:
+        CheckpointKeysError: tensors are missing, unexpected or of the wrong shape; lists them all.
+        CheckpointError: see `internvl_reader`, or a folder whose files are damaged or pickles.
+    """
+    if internvl_reader(path) is from_internvl_chat:
+        OfficialFiles(path).check(left_empty=MASK_ENCODER)
+    else:
+        load_whole(InternVLForConditionalGeneration, path, device_map="meta")
+
+
 def chat_config(files: OfficialFiles, settings: dict[str, Any] | None = None) -> UrecaConfig:
     """The configuration that `from_internvl_chat` starts from, without placeholder ids."""
     base, settings = files.config, settings or {}

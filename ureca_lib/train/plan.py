@@ -14,7 +14,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ureca_lib.checkpoints import CheckpointError, from_internvl_chat
-from ureca_lib.checkpoints.internvl import MASK_ENCODER, chat_config, internvl_reader
+from ureca_lib.checkpoints.internvl import (
+    MASK_ENCODER,
+    chat_config,
+    check_internvl,
+    internvl_reader,
+)
 from ureca_lib.checkpoints.official import OfficialFiles
 from ureca_lib.checkpoints.tensor_files import read_json, tensor_index
 from ureca_lib.checkpoints.tokens import load_tokenizer
@@ -233,15 +238,12 @@ def _check_files(
     stored = tensor_index(folder)
     size = sum(tensor.bytes for tensor in stored.values())
     told = f"{folder}: {len(stored)} tensors, {size / 2**30:.2f} GiB, headers only"
-    reader = internvl_reader(folder)
-    if reader is from_internvl_chat:
+    notes.append(f"{told}; names and shapes compared")
+    if internvl_reader(folder) is not None:
         try:
-            OfficialFiles(folder).check(left_empty=MASK_ENCODER)
+            check_internvl(folder)
         except CheckpointError as error:
             problems.append(str(error))
-    if reader is not None:
-        compared = "compared" if reader is from_internvl_chat else "not compared for this layout"
-        notes.append(f"{told}; names and shapes {compared}")
         return
     fresh = settings.stage == 1 and settings.fresh_mask_encoder
     ours = {k: tuple(v.shape) for k, v in model.state_dict().items()}
@@ -254,4 +256,3 @@ def _check_files(
             problems.append(f"{folder}: {name} is missing")
         elif shape != stored[name].shape:
             problems.append(f"{folder}: {name} is {stored[name].shape}, not {shape}")
-    notes.append(f"{told}; names and shapes compared")
