@@ -145,6 +145,19 @@ def test_what_a_record_would_change_is_refused_by_name(tmp_path, place, value, r
         load_sweep(path)
 
 
+def test_a_block_may_take_over_the_values_of_another(folder):
+    path = folder / "trial.yaml"
+    path.write_text(
+        "notebook: lesson.ipynb\nlist:\n"
+        "  - {label: usual, parameters: &usual {factor: 3, rate: 1}}\n"
+        "  - {label: other, parameters: {<<: *usual, factor: 4}}\n"
+    )
+    assert [run.varied for run in load_sweep(path).runs] == [
+        {"factor": 3, "rate": 1},
+        {"factor": 4, "rate": 1},
+    ]
+
+
 def test_keys_that_are_there_twice_and_broken_files_are_refused(folder):
     path = folder / "trial.yaml"
     path.write_text("notebook: lesson.ipynb\ngrid:\n  factor: [1]\n  factor: [2]\n")

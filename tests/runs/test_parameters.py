@@ -140,3 +140,13 @@ def test_a_cell_that_is_no_list_of_parameters_is_an_error_naming_the_notebook(tm
 
 def test_a_notebook_without_the_tag_has_no_parameters(tmp_path):
     assert notebook_parameters(write_notebook(tmp_path / "n.ipynb", CELL, tags=())) == {}
+
+
+@pytest.mark.parametrize("line", ["%matplotlib inline", "!pip install x", "steps: int = (1"])
+def test_a_cell_that_is_not_python_is_named_with_its_line(tmp_path, line):
+    path = write_notebook(tmp_path / "n.ipynb", f"{line}\nrate: float = 0.1")
+    with pytest.raises(
+        ParameterError, match=r"n\.ipynb: the parameters cell is not Python"
+    ) as told:
+        notebook_parameters(path)
+    assert line in str(told.value)

@@ -179,9 +179,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+_MERGE = "tag:yaml.org,2002:merge"  # of the key <<, whose mapping the block's own keys override
+
+
 class _UniqueKeys(ValueLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        own = [key for key, _ in node.value if key.tag != _MERGE]
+        keys = [self.construct_object(key, deep=True) for key in own]
         twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
         if twice is not None:
             line = node.start_mark.line + 1

@@ -89,7 +89,8 @@ def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
     Raises:
         FileNotFoundError: no notebook there.
         NotebookError: the file is not a notebook.
-        ParameterError: a line that is not `name: type = literal`, or a default of another type.
+        ParameterError: a cell that is not Python, a line that is not `name: type = literal`, or a
+            default of another type.
     """
     path = Path(notebook)
     if not path.is_file():
@@ -102,9 +103,16 @@ def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
     if not tagged:
         return {}
     source = tagged[0].source
-    comments = _comments(source)
+    try:
+        body, comments = ast.parse(source).body, _comments(source)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise ParameterError(
+            f"{path}: the parameters cell is not Python: {error.msg} in {line!r}; magics and "
+            "shell lines have no place there"
+        ) from None
     found = {}
-    for node in ast.parse(source).body:
+    for node in body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             line = source.splitlines()[node.lineno - 1]
             raise ParameterError(f"{path}: parameters are 'name: type = default', not {line!r}")
