@@ -29,8 +29,9 @@ from faults.server import (
 )
 from PIL import Image
 
+from ureca_lib.annotate.annotators import make_annotator
 from ureca_lib.annotate.chat_completions import retry_after
-from ureca_lib.annotate.openai_annotator import OPENAI_URL, OpenAIAnnotator
+from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
 from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import (
     Annotator,
@@ -41,6 +42,7 @@ from ureca_lib.annotate.protocol import (
 )
 from ureca_lib.annotate.store import Store
 from ureca_lib.mask_tree import build_mask_tree
+from ureca_lib.server_keys import OPENAI_URL
 
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
@@ -62,7 +64,7 @@ def server() -> Iterator[FaultyServer]:
 
 
 def annotator_of(server: FaultyServer, **settings) -> OpenAIAnnotator:
-    quick = {"backoff": 0.01, "timeout": 5.0, "max_retries": 3}
+    quick = {"backoff": 0.01, "timeout": 5.0, "max_retries": 3, "api_key_env": "OPENAI_API_KEY"}
     return OpenAIAnnotator("tiny", server.url, **(quick | settings))
 
 
@@ -446,15 +448,29 @@ def test_the_key_is_in_no_log_error_or_record(server, name, caplog, capfd):
     assert KEY[:12] not in "\n".join(said)
 
 
-def test_a_key_is_needed_only_for_openai(server, monkeypatch):
+def test_openais_key_goes_to_openai_alone_unless_a_server_is_given_it(server, monkeypatch):
+    own = make_annotator("openai", "tiny", server.url)
+    assert own.answer(question()).status == "done"
+    assert KEY not in server.seen[-1].headers["authorization"]
+    monkeypatch.setenv("LAB_KEY", "lab-key-1234")
+    named = make_annotator("openai", "tiny", server.url, api_key_env="LAB_KEY")
+    assert named.answer(question()).status == "done"
+    assert server.seen[-1].headers["authorization"] == "Bearer lab-key-1234"
+    for url in (None, OPENAI_URL):
+        assert make_annotator("openai", "gpt", url)._client.api_key == KEY
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
-        OpenAIAnnotator("gpt-4o-mini-2024-07-18")
-    assert annotator_of(server).answer(question()).status == "done"
-    assert KEY not in server.seen[0].headers["authorization"]
-    monkeypatch.setenv("LAB_KEY", "lab-key-1234")
-    annotator_of(server, api_key_env="LAB_KEY").answer(question())
-    assert server.seen[-1].headers["authorization"] == "Bearer lab-key-1234"
+        make_annotator("openai", "gpt-4o-mini-2024-07-18")
+    with pytest.raises(ValueError, match="OTHER_KEY"):
+        make_annotator("openai", "tiny", server.url, api_key_env="OTHER_KEY")
+    with pytest.raises(ValueError, match="needs no key"):
+        make_annotator("attributes", api_key_env="LAB_KEY")
+
+
+def test_a_server_that_wants_a_key_says_how_it_is_given(server):
+    server.play([error(401)])
+    with pytest.raises(AnnotatorUnavailableError, match=r"no key \(api_key_env names a variable\)"):
+        annotator_of(server, api_key_env=None).answer(question())
 
 
 def test_no_variable_of_the_environment_sends_photos_elsewhere(monkeypatch):

@@ -573,8 +573,8 @@ def app():
 def test_the_commands(app, folder, tmp_path, monkeypatch):
     made = []
 
-    def make(kind, model, base_url, device):
-        made.append((kind, model, base_url, device))
+    def make(kind, model, base_url, device, api_key_env):
+        made.append((kind, model, base_url, device, api_key_env))
         return FakeAnnotator(f"{kind}:{model}")
 
     monkeypatch.setattr("ureca_lib.annotate.annotators.make_annotator", make)
@@ -584,12 +584,13 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
     command = ["annotate", str(folder), "-o", store, "--annotator", "openai", "--split"]
     command += [str(splits), "--model", "small", "--model", "test=large", "--verify", "test"]
     command += ["--base-url", "http://localhost:1/v1?key=1", "--no-progress", "--rounds", "1"]
-    command += ["--device", "cpu"]
+    command += ["--device", "cpu", "--api-key-env", "test=LAB_KEY"]
     done = runner.invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "3 images: 3 done" in done.output and "21 unique" in done.output
     url = "http://localhost:1/v1?key=1"
-    assert sorted(made) == [("openai", "large", url, "cpu"), ("openai", "small", url, "cpu")]
+    large, small = ("large", url, "cpu", "LAB_KEY"), ("small", url, "cpu", None)
+    assert sorted(made) == [("openai", *large), ("openai", *small)]
     with Store(store) as opened:
         used = opened.settings()
         assert used["annotators"]["test"] == [["openai:large", None]] * 2

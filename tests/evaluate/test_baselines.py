@@ -222,7 +222,12 @@ def test_a_server_is_sent_the_view_and_the_question(monkeypatch, image, tmp_path
     with FaultyServer() as server:
         server.play([say('"The contour holds a cat."'), say("1. a dog"), say("")])
         annotator = OpenAIAnnotator(
-            "m", base_url=server.url, max_corrections=0, max_in_flight=1, image_format="png"
+            "m",
+            base_url=server.url,
+            api_key_env="OPENAI_API_KEY",
+            max_corrections=0,
+            max_in_flight=1,
+            image_format="png",
         )
         system = PromptedSystem(ServerReader(annotator), PromptSettings("contour"))
         said = system.describe(image, image.regions[:3])

@@ -228,7 +228,7 @@ def test_a_server_as_judge(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     log = tmp_path / "log.jsonl"
     with FaultyServer([error(500), say(scored(80)), say(f"{key} 7, 8")], say(scored(40))) as server:
-        judge = OpenAIJudge("tiny", server.url, backoff=0.01, max_in_flight=1)
+        judge = OpenAIJudge("tiny", server.url, "OPENAI_API_KEY", 1, backoff=0.01)
         score = score_clair(CAPTIONS, REFERENCES, judge, log, settings=QUIET)
     assert score.value == pytest.approx((0.8 + 0.4 + 0.4) / 3)
     assert score.label == "CLAIR (openai:tiny)"

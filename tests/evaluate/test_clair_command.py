@@ -45,9 +45,11 @@ def test_a_judge_that_went_away_is_asked_the_rest_and_the_log_alone_gives_the_sc
 ):
     pytest.importorskip("openai", reason="the openai extra is not installed")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-marker-7f3a9c51d2e8")
-    asks = (predictions, "--judge", "openai", "--model", "tiny", "--base-url")
+    asks = (predictions, "--judge", "openai", "--model", "tiny")
+    asks += ("--api-key-env", "OPENAI_API_KEY", "--base-url")
     with FaultyServer([say(GOOD), error(401)], say(GOOD)) as server:
         stopped = run(*asks, server.url)
+        assert server.seen[0].headers["authorization"] == "Bearer sk-marker-7f3a9c51d2e8"
         assert stopped.exit_code == 1 and "run again to go on" in stopped.output
         first = len(server.seen)
         done = run(*asks, server.url)

@@ -148,7 +148,11 @@ def _caption(scene: ImageAttributes, index: int, phrase: ReferringPhrase) -> Att
 
 
 def make_annotator(
-    kind: str, model: str | None = None, base_url: str | None = None, device: str | None = "cpu"
+    kind: str,
+    model: str | None = None,
+    base_url: str | None = None,
+    device: str | None = "cpu",
+    api_key_env: str | None = None,
 ) -> Annotator:
     """An annotator by name, for commands and notebooks.
 
@@ -158,9 +162,11 @@ def make_annotator(
         model: its name on the server, hub id or folder; not for "attributes".
         base_url: address of the server; None is OpenAI's.
         device: where "transformers" runs; None for CUDA where there is one.
+        api_key_env: environment variable that holds the server's key; None is OPENAI_API_KEY at
+            OpenAI, and no key at other servers.
 
     Raises:
-        ValueError: no such kind or device, or options that do not go together.
+        ValueError: no such kind, device or key, or options that do not go together.
         ImportError: "openai" without the extra of that name.
     """
     if kind not in ("attributes", "openai", "transformers"):
@@ -171,10 +177,12 @@ def make_annotator(
         raise ValueError(f"the annotator {kind} needs a --model")
     if kind == "transformers" and base_url:
         raise ValueError("the annotator transformers runs here; --base-url is for openai")
+    if kind != "openai" and api_key_env:
+        raise ValueError(f"the annotator {kind} needs no key; it is for openai")
     if kind == "attributes":
         return AttributeAnnotator()
     if kind == "openai":
-        return __getattr__("OpenAIAnnotator")(model, base_url=base_url)
+        return __getattr__("OpenAIAnnotator")(model, base_url=base_url, api_key_env=api_key_env)
     return __getattr__("TransformersAnnotator")(model, device=chosen_device(device))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ureca_lib.devices import DEVICE_HELP, chosen_device
+from ureca_lib.server_keys import KEY_HELP
 
 if TYPE_CHECKING:
     from ureca_lib.annotate.look_alikes import RegionFeatures
@@ -35,6 +36,7 @@ def annotate(
         list[str] | None,
         typer.Option(help=f"Address of an OpenAI-compatible server. {_PER_SPLIT}"),
     ] = None,
+    api_key_env: Annotated[list[str] | None, typer.Option(help=f"{KEY_HELP} {_PER_SPLIT}")] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     split: Annotated[
         str,
@@ -52,6 +54,9 @@ def annotate(
     ] = None,
     verifier_url: Annotated[
         str | None, typer.Option(help="Address of the server that verifies.")
+    ] = None,
+    verifier_key_env: Annotated[
+        str | None, typer.Option(help="The same as --api-key-env, for the server that verifies.")
     ] = None,
     dino: Annotated[
         str | None,
@@ -78,11 +83,13 @@ def annotate(
     from ureca_lib.annotate.store import StoreError
 
     try:
-        options = [_per_split(values) for values in (annotator, model, base_url)]
+        options = [_per_split(values) for values in (annotator, model, base_url, api_key_env)]
         settings = _settings(paper, rounds, tuple(verify or ()), strict, retry_failed)
         verifier = None
         if verifier_model:
-            verifier = make_annotator("openai", verifier_model, verifier_url)
+            verifier = make_annotator(
+                "openai", verifier_model, verifier_url, api_key_env=verifier_key_env
+            )
         summary = annotate_images(
             images,
             out,
@@ -143,11 +150,12 @@ class _OfSplits(dict):
         """What the split's options say, or those of all splits; alike options share one."""
         from ureca_lib.annotate.annotators import make_annotator
 
-        kind, model, url = (option.get(split, option.get("")) for option in self._options)
-        key = (kind or "attributes", model, url)
-        if key not in self:
-            self[key] = make_annotator(*key, self._device)
-        return self[key]
+        found = (option.get(split, option.get("")) for option in self._options)
+        kind, model, url, key_variable = found
+        asked = (kind or "attributes", model, url, self._device, key_variable)
+        if asked not in self:
+            self[asked] = make_annotator(*asked)
+        return self[asked]
 
 
 def _features(dino: str | None, device: str | None) -> RegionFeatures | None:

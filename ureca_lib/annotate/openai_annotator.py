@@ -8,7 +8,6 @@ end a reply that comes in drips.
 from __future__ import annotations
 
 import math
-import os
 import random
 import threading
 import time
@@ -32,16 +31,16 @@ from ureca_lib.annotate.protocol import (
     Request,
 )
 from ureca_lib.annotate.replies import Draft, NoAnswerError, Turn, answer_checked
+from ureca_lib.server_keys import OPENAI_URL, server_key
 
-OPENAI_URL = "https://api.openai.com/v1"
 _MAX_BACKOFF = 60.0  # seconds
 _FIRST_RETRIES = 2  # of a question while no connection was ever made: the address may be wrong
 _TOKEN_PIXELS = 28 * 28  # of an image, as InternVL2.5 and Qwen2-VL count
 _TOKEN_CHARACTERS = 4
 _FATAL = {
-    401: "the key in {env} is not accepted",
+    401: "{key} is not accepted",
     402: "the account cannot pay",
-    403: "the key in {env} may not use this model",
+    403: "{key} may not use this model",
     404: "no such model or address",
 }
 _BUSY = (408, 409, 425, 429)
@@ -106,21 +105,26 @@ class OpenAIAnnotator:
     """Asks a model behind an OpenAI-compatible server; `answer` may be called from many threads.
 
     The key is read from the environment when the annotator is made, is sent to `base_url` and
-    nowhere else, and stands in no log, error, record or `repr`. A question that the server refuses,
-    or that fails after all retries, is a failed `Reply`.
+    nowhere else, and stands in no log, error, record or `repr`. A server of one's own gets no key
+    unless `api_key_env` names one: OpenAI's is none of its business. A question that the server
+    refuses, or that fails after all retries, is a failed `Reply`.
 
     Raises:
         ImportError: the `openai` package is missing.
-        ValueError: a setting out of range, a bad address, or no key in the environment where the
-            server is OpenAI's own (others get a placeholder).
+        ValueError: a setting out of range, a bad address, or no key in the environment where one
+            is named or the server is OpenAI's own.
     """
 
     model: str = field(metadata={"help": "name that the server knows the model by"})
     base_url: str | None = field(
         default=None, metadata={"help": "address up to /v1; None is OpenAI's own"}
     )
-    api_key_env: str = field(
-        default="OPENAI_API_KEY", metadata={"help": "environment variable that holds the key"}
+    api_key_env: str | None = field(
+        default=None,
+        metadata={
+            "help": "environment variable that holds the key; None: OPENAI_API_KEY at OpenAI, no "
+            "key at other servers"
+        },
     )
     max_in_flight: int = field(default=16, metadata={"help": "most calls at a time"})
     timeout: float = field(
@@ -165,17 +169,17 @@ class OpenAIAnnotator:
         default_factory=dict, metadata={"help": "more fields of the request, such as seed"}
     )
     name: str = field(init=False, repr=False)
+    _variable: str | None = field(init=False, repr=False)
     _hide: Callable[[str], str] = field(init=False, repr=False)
     _client: Any = field(init=False, repr=False)
     _budget: _Budget = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._check()
-        key = _read_key(self.api_key_env)
-        if key is None and self.base_url is None:
-            raise ValueError(f"set the environment variable {self.api_key_env} to your key")
+        variable, key = server_key(self.base_url, self.api_key_env)
         put = object.__setattr__
         put(self, "name", f"openai:{self.model}")
+        put(self, "_variable", variable)
         put(self, "_hide", _hider(key))
         put(self, "_client", _client(self.base_url or OPENAI_URL, key, self.timeout))
         put(self, "_budget", _Budget(self.max_calls, self.max_tokens_total))
@@ -307,9 +311,10 @@ class OpenAIAnnotator:
         return NoAnswerError(f"{self._address}: status {status}: {text}")
 
     def _unavailable(self, status: int, text: str) -> AnnotatorUnavailableError:
-        why = _FATAL.get(status, "moved" if status < 400 else "the quota is spent").format(
-            env=self.api_key_env
-        )
+        variable = self._variable
+        key = f"the key in {variable}" if variable else "no key (api_key_env names a variable)"
+        usual = "moved" if status < 400 else "the quota is spent"
+        why = _FATAL.get(status, usual).format(key=key)
         return AnnotatorUnavailableError(f"{self._address}: status {status}, {why}: {text}")
 
     @property
@@ -330,13 +335,6 @@ class OpenAIAnnotator:
             raise ValueError(f"extra may not set {', '.join(taken)}")
         if self.base_url is not None:
             _check_address(self.base_url)
-
-
-def _read_key(variable: str) -> str | None:
-    key = os.environ.get(variable, "").strip()
-    if not all("!" <= character <= "~" for character in key):
-        raise ValueError(f"{variable} holds white space or other characters that no key has")
-    return key or None
 
 
 def _hider(key: str | None) -> Callable[[str], str]:

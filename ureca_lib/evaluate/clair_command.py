@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ureca_lib.devices import DEVICE_HELP
+from ureca_lib.server_keys import KEY_HELP
 
 
 def clair(
@@ -24,6 +25,7 @@ def clair(
     base_url: Annotated[
         str | None, typer.Option(help="Address of the server, up to /v1; default: OpenAI's.")
     ] = None,
+    api_key_env: Annotated[str | None, typer.Option(help=KEY_HELP)] = None,
     refs: Annotated[
         str | None, typer.Option(help="References, as `ureca evaluate` takes them.")
     ] = None,
@@ -51,7 +53,7 @@ def clair(
     target = out or predictions.with_suffix(".clair.json")
     try:
         settings = ClairSettings(tries, BootstrapSettings(samples=samples, seed=seed), progress)
-        asked = make_judge(judge, model, base_url, device)
+        asked = make_judge(judge, model, base_url, device, api_key_env)
         record, text = judge_predictions(predictions, refs, asked, log, settings)
         write_json(target, record)
     except (ValueError, OSError, ImportError, AnnotatorUnavailableError) as error:

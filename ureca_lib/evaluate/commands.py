@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ureca_lib.devices import DEVICE_HELP
+from ureca_lib.server_keys import KEY_HELP
 
 
 def predict(
@@ -35,6 +36,7 @@ def predict(
             help="OpenAI-compatible server for none, contour and crop; 'openai': its own."
         ),
     ] = None,
+    api_key_env: Annotated[str | None, typer.Option(help=KEY_HELP)] = None,
     question: Annotated[
         str | None, typer.Option(help="What the model is asked; default: the system's own.")
     ] = None,
@@ -75,7 +77,9 @@ def predict(
     try:
         images = open_captioned(data, limit, style, masks, strict)  # type: ignore[arg-type]
         asked = (question, max_new_tokens, max_tiles, batch_size)
-        options = SystemOptions(system, model, base_url, *asked, device, dtype, seed, name)
+        options = SystemOptions(
+            system, model, base_url, *asked, device, dtype, seed, name, api_key_env
+        )
         summary = predicting.predict(
             make_system(options),
             images,

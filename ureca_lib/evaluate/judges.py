@@ -127,7 +127,11 @@ class TransformersJudge:
 
 
 def make_judge(
-    kind: str, model: str | None = None, base_url: str | None = None, device: str | None = "cpu"
+    kind: str,
+    model: str | None = None,
+    base_url: str | None = None,
+    device: str | None = "cpu",
+    api_key_env: str | None = None,
 ) -> Judge | None:
     """A judge by name, for commands and notebooks; None for "none".
 
@@ -136,6 +140,8 @@ def make_judge(
         model: its name on the server, hub id or folder.
         base_url: address of the server; None is OpenAI's.
         device: where "transformers" runs; None for CUDA where there is one.
+        api_key_env: environment variable that holds the server's key; None is OPENAI_API_KEY at
+            OpenAI, and no key at other servers.
 
     Raises:
         ValueError: no such kind or device, options that do not go together, or no key for OpenAI.
@@ -145,15 +151,15 @@ def make_judge(
     if kind not in ("none", "openai", "transformers"):
         raise ValueError(f"a judge is none, openai or transformers, not {kind!r}")
     if kind == "none":
-        if model or base_url:
-            raise ValueError("a model or an address goes with the judge openai or transformers")
+        if model or base_url or api_key_env:
+            raise ValueError("model, address and key go with the judge openai or transformers")
         return None
     if not model:
         raise ValueError(f"the judge {kind} needs a model")
     if kind == "openai":
-        return OpenAIJudge(model, base_url=base_url)
-    if base_url:
-        raise ValueError("the judge transformers runs here; an address is for openai")
+        return OpenAIJudge(model, base_url=base_url, api_key_env=api_key_env)
+    if base_url or api_key_env:
+        raise ValueError("the judge transformers runs here; address and key are for openai")
     return TransformersJudge(model, device=chosen_device(device))
 
 

@@ -47,6 +47,9 @@ class SystemOptions:
     dtype: str = field(default="auto", metadata={"help": "of a baseline's weights"})
     seed: int = field(default=0, metadata={"help": "of the system 'shuffled'"})
     name: str | None = field(default=None, metadata={"help": "what tables call it"})
+    api_key_env: str | None = field(
+        default=None, metadata={"help": "environment variable with the server's key"}
+    )
 
     def __post_init__(self) -> None:
         if self.system not in SYSTEMS:
@@ -57,6 +60,8 @@ class SystemOptions:
             raise UnusableSystemError(f"the system {self.system} needs a --model")
         if self.base_url and self.system not in PROMPTED[:3]:
             raise UnusableSystemError(f"--base-url is for {', '.join(PROMPTED[:3])}")
+        if self.api_key_env and not self.base_url:
+            raise UnusableSystemError("--api-key-env goes with a --base-url")
         if self.question and (self.system in MODEL_FREE):
             raise UnusableSystemError(f"the system {self.system} is not asked anything")
         for name in ("max_new_tokens", "batch_size"):
@@ -106,7 +111,11 @@ def make_reader(options: SystemOptions) -> Any:
         limit = options.max_new_tokens
         return models.ServerReader(
             OpenAIAnnotator(
-                options.model or "", base_url=url, max_corrections=0, max_reply_tokens=limit
+                options.model or "",
+                base_url=url,
+                api_key_env=options.api_key_env,
+                max_corrections=0,
+                max_reply_tokens=limit,
             )
         )
     model, limit = options.model or "", options.max_new_tokens
