@@ -7,11 +7,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from fake_annotators import small_image, write_images
+from safetensors.torch import save_file
 from tiny_models import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
 from ureca_lib.captioner import RegionCaptioner
+from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.cli import app
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
 from ureca_lib.evaluate.exact import measure_exact
@@ -186,6 +189,27 @@ def test_other_weights_are_another_model(checkpoint, tmp_path):
     tiny_model(seed=1).save_pretrained(tmp_path)
     assert record["weights"] != model_record(tmp_path)["weights"]
     assert model_record("org/name") == {"path": "org/name"}
+
+
+def test_weights_that_learnt_in_the_middle_of_a_file_are_another_model(tmp_path):
+    """What training changes lies between frozen tensors, far from both ends of the file."""
+    tensors = {name: torch.zeros(300_000) for name in ("a", "lora", "z")}
+    save_file(tensors, tmp_path / "model.safetensors")
+    before = model_record(tmp_path)["weights"]
+    assert model_record(tmp_path)["weights"] == before
+    save_file(tensors | {"lora": torch.ones(300_000)}, tmp_path / "model.safetensors")
+    after = model_record(tmp_path)["weights"]
+    (tmp_path / "config.json").write_text('{"mask_scale": 255}')
+    assert len({before, after, model_record(tmp_path)["weights"]}) == 3
+
+
+@pytest.mark.parametrize("kept", [4, 40, -1])
+def test_weights_that_were_cut_off_are_named(tmp_path, kept):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(300)}, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: (not a readable|ends before)"):
+        model_record(tmp_path)
 
 
 def run(*words):

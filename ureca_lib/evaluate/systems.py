@@ -15,7 +15,6 @@ for are in `baselines`.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,8 +25,6 @@ from typing import Any, Protocol
 from ureca_lib.conversation import QUESTION
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.regions import Region
-
-_SAMPLED = 1 << 20  # bytes at both ends of a file of weights that name it
 
 
 class UnusableSystemError(ValueError):
@@ -199,21 +196,14 @@ class ClassNameSystem:
 def model_record(model: str | Path) -> dict[str, Any]:
     """Which weights a model has: its folder or hub id, and what tells its files from others.
 
-    Large files are told apart by their size and both ends.
+    Raises:
+        CheckpointError: a file of weights that is damaged.
     """
+    from ureca_lib.checkpoints.digest import checkpoint_digest
+
     record: dict[str, Any] = {"path": str(model)}
     folder = Path(model).expanduser()
-    if not folder.is_dir():
-        return record
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_SAMPLED))
-            file.seek(max(0, size - _SAMPLED))
-            digest.update(file.read())
-    return record | {"weights": digest.hexdigest()[:16]}
+    return record | {"weights": checkpoint_digest(folder)} if folder.is_dir() else record
 
 
 def _references(image: CaptionedImage, system: str) -> dict[Any, str]:
