@@ -85,6 +85,8 @@ def test_an_export_needs_the_split_and_finds_masks_elsewhere(exported, pipeline_
         assert np.array_equal(image.pixels, whole.pixels)
         tree = build_mask_tree(whole)
         assert image.levels == {region.id: tree.depth(region.id) for region in image.regions}
+        # what a record of predictions keeps, to be opened again
+        assert images.name == f"{exported.folder}/test.jsonl@{photos}"
 
 
 def test_a_folder_with_one_jsonl_is_that_one(tmp_path):

@@ -102,6 +102,17 @@ def test_each_expression_alone_scores_no_more_than_the_best():
     assert alone.captions.mean() < best
 
 
+@pytest.mark.parametrize(
+    "place", ["refcocog:umd:val/multi:{}/refcocog", "visual_genome:test/multi:{}/visual_genome"]
+)
+def test_the_name_opens_the_same_images_again(samples, tmp_path, place):
+    for text in (place.format(samples), f"{place.format(samples)}@{tmp_path}"):
+        found = open_captioned(text)
+        assert found.name == text
+        assert open_captioned(text, masks=tmp_path).name == f"{place.format(samples)}@{tmp_path}"
+        assert open_captioned(found.name).ids == found.ids
+
+
 def test_predictions_on_both_become_a_row_of_table_6(samples, tmp_path):
     texts = {
         "refcocog": f"refcocog:umd:val:{samples}/refcocog",

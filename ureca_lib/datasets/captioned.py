@@ -109,7 +109,7 @@ class CaptionedImages(Sequence[CaptionedImage]):
     Args:
         ids: of the images, all different.
         load: makes the image of an id.
-        name: what they were opened as.
+        name: what opens them again, all but a limit.
     """
 
     def __init__(self, ids: Sequence[str], load: Callable[[str], CaptionedImage], name: str):
@@ -262,8 +262,10 @@ def _published(path: Path, masks: Path, strict: bool) -> CaptionedImages:
     texts = photos if len(set(photos)) == len(photos) else [name for _, name in names]
     keys = image_keys(texts)
     by_key = {keys[text]: name for text, name in zip(texts, names, strict=True)}
+    # opened again by its name it has the same masks
+    opened = str(path) if masks == path.parent else f"{path}@{masks}"
     return CaptionedImages(
-        list(by_key), lambda key: _of_published(key, data.read(by_key[key])), str(path)
+        list(by_key), lambda key: _of_published(key, data.read(by_key[key])), opened
     )
 
 

@@ -68,7 +68,7 @@ class DescribedImages(CaptionedImages):
 
     Args:
         images: those of a split, in the data set's order.
-        name: what they were opened as.
+        name: what opens them again.
         path: the annotation file, for the errors.
         strict: False leaves faulty regions out, for which every mask is made once here.
         left_out: what was left out so far, with the reasons.
@@ -154,6 +154,12 @@ def chosen(
     least, most = {"all": (1, math.inf), "single": (1, 1), "multi": (2, math.inf)}[regions]
     fitting = (image for image in images if least <= len(image.regions) <= most)
     return list(islice(fitting, limit))
+
+
+def opened_as(split: str, regions: RegionSet, place: str | Path, images: str | Path | None) -> str:
+    """The end of a name by which `open_zero_shot` opens the same images: `val/single:F@PHOTOS`."""
+    wanted = split if regions == "all" else f"{split}/{regions}"
+    return f"{wanted}:{place}" if images is None else f"{wanted}:{place}@{images}"
 
 
 def box_mask(box: Any, height: int, width: int) -> np.ndarray:

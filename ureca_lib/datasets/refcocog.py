@@ -25,6 +25,7 @@ from ureca_lib.datasets.described import (
     DescribedRegion,
     RegionSet,
     chosen,
+    opened_as,
 )
 from ureca_lib.datasets.json_stream import stream_json
 from ureca_lib.datasets.refer_files import (
@@ -106,7 +107,7 @@ def refcocog_captioned(
                 raise placed from None
             left_out.append(placed)
     picked = chosen(described.values(), regions, limit)
-    name = f"refcocog:{partition}:{split}:{folder}"
+    name = f"refcocog:{partition}:{opened_as(split, regions, folder, images)}"
     return DescribedImages(picked, name, instances.path, strict, left_out)
 
 

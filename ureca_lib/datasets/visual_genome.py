@@ -35,6 +35,7 @@ from ureca_lib.datasets.described import (
     DescribedRegion,
     RegionSet,
     chosen,
+    opened_as,
 )
 from ureca_lib.datasets.json_stream import stream_json
 from ureca_lib.datasets.region_captions import (
@@ -101,7 +102,7 @@ def visual_genome_captioned(
             raise FileMissingError(f"there is neither {REGIONS} nor {path.name}", data)
         found = iter(coco_like(path, photo_finder(path.parent, images), notes))
     picked = chosen(found, regions, limit)
-    name = f"visual_genome:{split}:{data}"
+    name = f"visual_genome:{opened_as(split, regions, data, images)}"
     return DescribedImages(picked, name, path, True, notes.left_out)
 
 

@@ -105,7 +105,7 @@ def open_zero_shot(
     Args:
         text: `refcocog:umd:val:FOLDER`, `refcocog:google:val:FOLDER`, `visual_genome:test:FOLDER`,
             or `visual_genome:test:FILE` in the form of GRiT.
-        images: folder of the photos; the text may name it too.
+        images: folder of the photos, instead of the one that the text may name.
         limit: only the first so many images.
         strict: False leaves faulty entries out and lists them.
 
@@ -122,8 +122,9 @@ def open_zero_shot(
     regions = regions or "all"
     if regions not in REGION_SETS:
         raise CaptionedError(f"{text!r}: behind a split stands {' or '.join(REGION_SETS[1:])}")
-    if images is None and "@" in place and not Path(place).exists():
-        place, _, images = place.rpartition("@")
+    if "@" in place and not Path(place).exists():
+        place, _, named = place.rpartition("@")
+        images = images or named
     if name == "refcocog":
         return refcocog_captioned(
             place, partition[0], split, images, limit, regions=regions, strict=strict
