@@ -17,11 +17,12 @@ from ureca_lib.evaluate.evaluation import (
     comparison_record,
     comparison_text,
     evaluate,
+    evaluate_all,
     evaluation_text,
     write_scores,
 )
 from ureca_lib.evaluate.metrics import MetricSettings, score_captions
-from ureca_lib.evaluate.predictions import read_predictions
+from ureca_lib.evaluate.predictions import meta_path, read_predictions
 from ureca_lib.evaluate.references import ReferencesError, read_references, with_references
 
 QUICK = MetricSettings(bootstrap=BootstrapSettings(samples=30), progress=False)
@@ -48,9 +49,9 @@ def test_references_are_read_from_every_layout(tmp_path):
     assert read_references(tmp_path / "a.json") == REFS
     assert read_references(tmp_path / "b.jsonl") == REFS
     renamed = read_references(tmp_path / "c.jsonl")
-    # two photos of one name keep their folders; masks of another name are that name
+    # two photos of one name keep their folders, as predictions have them
     assert renamed == {"a/1": ["the red cat", "a cat"], "b/1": ["a green tree"]} | {
-        "a/2": ["the blue dog"]
+        "x/a/2": ["the blue dog"]
     }
     found = read_references("scenes:test:2")
     images = list(open_captioned("scenes:test:2"))
@@ -152,8 +153,59 @@ def test_two_files_are_compared_on_what_both_have(tmp_path):
     record = comparison_record(other, found)
     assert json.loads(json.dumps(record))["differences"]["rouge_l"]["apart"] is True
     assert "exact match: +50.00" in comparison_text(found)
+    assert "on the 10 captions that both have" in comparison_text(found, None, len(other.rows))
     same = compare(good, good, refs, ("rouge_l",), QUICK)[2]
     assert same["rouge_l"].difference == 0 and not same["rouge_l"].apart
+
+
+def test_what_a_comparison_records_of_a_file_is_what_the_file_scores_alone(tmp_path):
+    keys = [f"i{n}/1" for n in range(10)]
+    captions = {key: "a cat" if n < 5 else "dog" for n, key in enumerate(keys)}
+    whole = predictions(tmp_path / "whole.jsonl", captions, references=["a cat"])
+    half = predictions(tmp_path / "half.jsonl", dict.fromkeys(keys[:5], "a cat"))
+    refs = {key: ["a cat"] for key in keys}
+    for path, expected in ((whole, 10), (half, 10)):
+        side, other, _ = compare(path, half, refs, ("rouge_l",), QUICK)
+        assert len(side.rows) == len(other.rows) == 5
+        found = evaluate_all(side, refs, ("rouge_l",), QUICK)
+        alone = evaluate(path, refs, ("rouge_l",), QUICK)
+        assert found.to_dict() == alone.to_dict() and len(found.rows) == expected
+        assert found.metrics["rouge_l"].value == pytest.approx(0.5)
+    side, *_ = compare(whole, whole, refs, ("rouge_l",), QUICK)
+    assert evaluate_all(side, refs, ("rouge_l",), QUICK) is side
+
+
+def test_what_a_stopped_run_left_out_is_said(tmp_path):
+    path = predictions(tmp_path / "p.jsonl", {"a/1": "x", "a/2": ""}, references=["x"])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_jsonl(path, [rows[0], rows[1] | {"error": "the server was gone"}])
+    meta_path(path).write_text('{"images": 3}')
+    first, second = evaluate(path, None, (), QUICK).messages()
+    assert first.startswith("2 of 3 images have no captions")
+    assert second.startswith("1 captions failed") and "--retry-failed" in second
+    meta_path(path).write_text('{"images": 1}')
+    write_jsonl(path, rows)
+    assert evaluate(path, None, (), QUICK).messages() == []
+
+
+def test_references_of_other_names_are_refused_with_one_of_each(tmp_path):
+    path = predictions(tmp_path / "p.jsonl", {"sa_1.jpg/1": "x"})
+    match = r"'sa_1.jpg/1' is one of the predictions, 'sa_1/1' of the references"
+    with pytest.raises(ReferencesError, match=match):
+        evaluate(path, {"sa_1/1": ["x"]}, (), QUICK)
+
+
+def test_a_published_file_names_its_images_as_predictions_do(tmp_path):
+    write_images(tmp_path / "sa1b", 2)
+    (tmp_path / "sa1b" / "image_0.json").rename(tmp_path / "sa1b" / "masks.json")
+    rows = [
+        {"id": "a", "image": "image_0.png", "masks": "masks.json", "mask_id": 1},
+        {"id": "b", "image": "image_1.png", "mask_id": 1},
+    ]
+    write_jsonl(tmp_path / "t.jsonl", [row | {"conversations": conversation("x")} for row in rows])
+    text = f"{tmp_path}/t.jsonl@{tmp_path}/sa1b"
+    assert list(read_references(tmp_path / "t.jsonl")) == list(read_references(text))
+    assert list(read_references(text)) == ["image_0/1", "image_1/1"]
 
 
 def test_sizes_are_compared_where_both_have_the_same_regions(tmp_path):

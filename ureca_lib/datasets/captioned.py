@@ -25,7 +25,7 @@ from typing import overload
 import numpy as np
 
 from ureca_lib.datasets.published import PublishedDataset, PublishedImage
-from ureca_lib.datasets.records import image_keys
+from ureca_lib.datasets.records import image_keys, published_keys
 from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree
 from ureca_lib.regions import Region, RegionImage, load_sa1b
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
@@ -257,11 +257,7 @@ def _published(path: Path, masks: Path, strict: bool) -> CaptionedImages:
     names = data.images
     if not strict:  # which images have a good row is only known when they are read
         names = [name for name in names if data.read(name) is not None]
-    photos = [photo for photo, _ in names]
-    # the same photo with two files of masks goes by the masks
-    texts = photos if len(set(photos)) == len(photos) else [name for _, name in names]
-    keys = image_keys(texts)
-    by_key = {keys[text]: name for text, name in zip(texts, names, strict=True)}
+    by_key = {key: name for name, key in published_keys(names).items()}
     # opened again by its name it has the same masks
     opened = str(path) if masks == path.parent else f"{path}@{masks}"
     return CaptionedImages(

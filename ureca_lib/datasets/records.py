@@ -82,6 +82,18 @@ def image_keys(names: Iterable[str]) -> dict[str, str]:
     return keys if len(set(keys.values())) == len(names) else {name: name for name in names}
 
 
+def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """For each image of a published file, named by its photo and its masks, its key.
+
+    It goes by the photo, unless one photo has two files of masks.
+    """
+    names = list(dict.fromkeys(names))
+    photos = [photo for photo, _ in names]
+    texts = photos if len(set(photos)) == len(photos) else [masks for _, masks in names]
+    keys = image_keys(texts)
+    return {name: keys[text] for text, name in zip(texts, names, strict=True)}
+
+
 def _bare(path: PurePosixPath) -> str:
     return (path.with_suffix("") if path.name else path).as_posix()
 

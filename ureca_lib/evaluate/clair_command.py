@@ -99,7 +99,7 @@ def judge_predictions(
             {row.id: row.image_id for row in rows},
             settings,
         )
-    told = [f"{found.system}: {len(rows):,} captions", f"  {score}", *found.coverage.messages()]
+    told = [f"{found.system}: {len(rows):,} captions", f"  {score}", *found.messages()]
     counts = {name: score.settings.get(name) for name in ("unread", "unanswered", "empty")}
     told += [f"  {name}: {number:,}" for name, number in counts.items() if number]
     return found.to_dict() | {"metrics": {"clair": score.as_record()}}, "\n".join(told)

@@ -156,21 +156,21 @@ def evaluate(
         if compare is None:
             found = scoring.evaluate(predictions, references, chosen, settings)
         else:
-            found, other, differences = scoring.compare(
-                predictions, compare, references, chosen, settings
-            )
-            sizes = scoring.compare_sizes(found.exact, other.exact, settings.bootstrap)
+            asked = (references, chosen, settings)
+            side, other, differences = scoring.compare(predictions, compare, *asked)
+            sizes = scoring.compare_sizes(side.exact, other.exact, settings.bootstrap)
             compared = scoring.comparison_record(other, differences, sizes)
+            found = scoring.evaluate_all(side, *asked)
         target = out or predictions.with_suffix(".scores.json")
         scoring.write_scores(target, found, compared)
     except (ValueError, OSError, ImportError) as error:
         raise _stop(error) from None
-    for message in found.coverage.messages():
+    for message in found.messages():
         typer.echo(message, err=True)
     typer.echo(scoring.evaluation_text(found))
     if compare is not None:
         typer.echo(scoring.evaluation_text(other))
-        typer.echo(scoring.comparison_text(differences, sizes))
+        typer.echo(scoring.comparison_text(differences, sizes, len(other.rows)))
     typer.echo(f"all figures -> {target}", err=True)
 
 

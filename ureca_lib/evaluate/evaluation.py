@@ -46,6 +46,28 @@ class Evaluation:
         """All scores over all captions, by key."""
         return {**self.exact.overall, **self.metrics}
 
+    @property
+    def failed(self) -> int:
+        """Captions that an error stands in place of; they score as empty ones."""
+        return sum(bool(row.error) for row in self.rows)
+
+    def messages(self) -> list[str]:
+        """One sentence for each thing that makes the scores worse or better than they should be."""
+        found = self.coverage.messages()
+        seen = {row.image_id for row in self.rows if MISSING not in row.extra}
+        asked = self.meta.get("images")
+        if isinstance(asked, int) and len(seen) < asked:
+            found.append(
+                f"{asked - len(seen):,} of {asked:,} images have no captions and do not count: the "
+                "run was stopped, or they could not be read; ureca predict goes on"
+            )
+        if self.failed:
+            found.append(
+                f"{self.failed:,} captions failed and score as empty ones: ureca predict "
+                "--retry-failed asks again"
+            )
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold, with what the figures depend on."""
         return {
@@ -55,7 +77,7 @@ class Evaluation:
             "meta": dict(self.meta),
             "captions": len(self.rows),
             "empty": sum(not row.caption.strip() for row in self.rows),
-            "failed": sum(bool(row.error) for row in self.rows),
+            "failed": self.failed,
             "coverage": self.coverage.to_dict(),
             "exact": self.exact.to_dict(),
             "metrics": {name: score.as_record() for name, score in self.metrics.items()},
@@ -132,6 +154,25 @@ def compare(
     return one, other, compare_scores(one.scores, other.scores, bootstrap)
 
 
+def evaluate_all(
+    side: Evaluation,
+    references: References | None = None,
+    metrics: Sequence[str] = QUICK_METRICS,
+    settings: MetricSettings | None = None,
+) -> Evaluation:
+    """One side of a comparison over all of its captions, whether the other has them or not.
+
+    Args:
+        side: of `compare`; returned as it is where nothing was left out.
+        The rest: as `compare` had them.
+    """
+    ids = {row.id for row in read_predictions(side.path)}
+    wanted = ids if references is None else ids | references.keys()
+    if wanted == {row.id for row in side.rows}:
+        return side
+    return evaluate(side.path, references, metrics, settings)
+
+
 def compare_sizes(
     first: ExactReport, second: ExactReport, settings: BootstrapSettings | None = None
 ) -> dict[str, dict[str, Comparison]]:
@@ -166,7 +207,11 @@ def comparison_record(
     comparisons: Mapping[str, Comparison],
     by_size: Mapping[str, Mapping[str, Comparison]] | None = None,
 ) -> dict[str, Any]:
-    """A comparison as JSON can hold it; `by_size` is of `compare_sizes`."""
+    """A comparison as JSON can hold it, on the captions that both have.
+
+    Args:
+        second: of `compare`. comparisons: differences over them. by_size: of `compare_sizes`.
+    """
 
     def record(found: Mapping[str, Comparison]) -> dict[str, Any]:
         return {name: asdict(each) | {"apart": each.apart} for name, each in found.items()}
@@ -174,6 +219,7 @@ def comparison_record(
     sizes = {size: record(found) for size, found in (by_size or {}).items()}
     return {
         "with": second.to_dict(),
+        "captions": len(second.rows),
         "differences": record(comparisons),
         "differences_by_size": sizes,
     }
@@ -196,9 +242,11 @@ def evaluation_text(evaluation: Evaluation) -> str:
 def comparison_text(
     comparisons: Mapping[str, Comparison],
     by_size: Mapping[str, Mapping[str, Comparison]] | None = None,
+    captions: int | None = None,
 ) -> str:
-    """Differences as a person reads them, in points of percent."""
-    lines = ["difference", *(f"  {_difference(each)}" for each in comparisons.values())]
+    """Differences as a person reads them, in points of percent; `captions` is of how many."""
+    shared = "" if captions is None else f" on the {captions:,} captions that both have"
+    lines = [f"difference{shared}", *(f"  {_difference(each)}" for each in comparisons.values())]
     if by_size and len(by_size) > 1:
         lines.append("  by share of the image")
         for size, found in by_size.items():

@@ -91,7 +91,8 @@ def predict(
             raises, after what it said before is in the file.
     """
     start, made, unread = time.monotonic(), 0, {}
-    meta = _meta(system, data, trained_on, seed) | {"data_settings": dict(data_settings or {})}
+    meta = _meta(system, data, trained_on, seed) | {"images": len(data)}
+    meta |= {"data_settings": dict(data_settings or {})}
     with PredictionWriter(out, meta, retry_failed) as writer:
         for index in tqdm(range(len(data)), "images", disable=not progress):
             image_id = data.ids[index]
@@ -101,7 +102,8 @@ def predict(
             except RegionError as error:
                 unread[image_id] = str(error)
         seconds = round(time.monotonic() - start, 1)
-        writer.note(images=len(data), predictions=len(writer.ids), failed=len(writer.errors))
+        counts = {"predictions": len(writer.ids), "failed": len(writer.errors)}
+        writer.note(**counts, unread=len(unread))
         if made:
             writer.note(seconds=seconds, made_in_last_run=made)
         found = (len(data), len(writer.ids), made, dict(writer.errors), unread, seconds)

@@ -4,7 +4,7 @@
 |---|---|
 | JSON `{"IMAGE/REGION": "text" or ["text", ...]}` | each id |
 | JSONL `{"id": "IMAGE/REGION", "references": ["text", ...]}`, such as predictions | each line |
-| JSONL of the published layout, or of `ureca export` | `image` without its suffix, and `mask_id` |
+| JSONL of the published layout, or of `ureca export` | image, as predicted, and `mask_id` |
 | anything that `open_captioned` opens, such as `scenes:test:500` | each region with a caption |
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.datasets.jsonl import read_jsonl
-from ureca_lib.datasets.records import image_keys
+from ureca_lib.datasets.records import published_keys
 from ureca_lib.evaluate.predictions import Prediction, prediction_id, split_id
 
 References = dict[str, list[str]]
@@ -97,6 +97,9 @@ def with_references(
 
     Returns:
         All predictions, those of missing ids, with an empty caption, last; and the coverage.
+
+    Raises:
+        ReferencesError: no prediction has the id of a reference: they are named otherwise.
     """
     rows = list(predictions)
     if references is None:
@@ -104,6 +107,12 @@ def with_references(
         return rows, Coverage(len(rows) - len(surplus), (), surplus)
     found = [replace(row, references=tuple(references.get(row.id, ()))) for row in rows]
     ids = {row.id for row in rows}
+    if rows and references.keys().isdisjoint(ids):
+        other = next(iter(references), None)
+        raise ReferencesError(
+            f"no prediction has the id of a reference: {rows[0].id!r} is one of the predictions, "
+            f"{other!r} of the references"
+        )
     missing = [one for one in references if one not in ids]
     found += [
         Prediction(one, *split_id(one), "", tuple(references[one]), extra={MISSING: True})
@@ -126,8 +135,8 @@ def _of_json(path: Path) -> References:
 
 def _of_jsonl(path: Path) -> References:
     rows = list(read_jsonl(path))
-    photos = {row.get("image") for row in rows if "conversations" in row}
-    keys = image_keys(name for name in photos if isinstance(name, str))
+    published = [row for row in rows if "conversations" in row]
+    keys = published_keys(name for row in published if (name := _names(row)) is not None)
     pairs: list[tuple[str, list[str]]] = []
     for number, row in enumerate(rows, 1):
         place = f"{path}: row {number}"
@@ -141,13 +150,21 @@ def _of_jsonl(path: Path) -> References:
     return _checked(pairs, path)
 
 
+def _names(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Photo and masks of a published row; None where the row is at fault."""
+    photo, masks = row.get("image"), row.get("masks")
+    if not isinstance(photo, str) or not isinstance(masks, str | None):
+        return None
+    return photo, masks or PurePosixPath(photo).with_suffix(".json").as_posix()
+
+
 def _published(
-    row: Mapping[str, Any], keys: Mapping[str, str], place: str
+    row: Mapping[str, Any], keys: Mapping[tuple[str, str], str], place: str
 ) -> tuple[str, list[str]]:
     turns = [turn["value"] for turn in row["conversations"] if turn["from"] == "gpt"]
-    masks = row.get("masks")  # where the photo's name does not say which masks
-    name = PurePosixPath(masks).with_suffix("").as_posix() if masks else keys[row["image"]]
-    return prediction_id(name, row["mask_id"]), _texts(turns, place)
+    if (names := _names(row)) is None:
+        raise ReferencesError(f"{place}: 'image', and 'masks' if there, are file names")
+    return prediction_id(keys[names], row["mask_id"]), _texts(turns, place)
 
 
 def _plain(row: Mapping[str, Any], place: str) -> tuple[str, list[str]]:
