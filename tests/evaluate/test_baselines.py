@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ from ureca_lib.evaluate.native_baselines import (
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.evaluate.systems import Said, UnusableSystemError
+from ureca_lib.regions import Region
 from ureca_lib.train.boxes import box_text
 
 
@@ -195,6 +197,23 @@ def test_vip_llava_captions_each_region_by_its_mark(tmp_path, image):
     assert "within the red mask contour" in system.settings["question"]
     with pytest.raises(ValueError, match="a shape is mask contour or rectangle"):
         VipLlavaSystem(folder, shape="arrow")
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_vip_llava_sees_the_edges_of_a_long_photo(tmp_path, tall):
+    """CLIP's processor keeps the middle square of what it is given."""
+    system = VipLlavaSystem(save_llava(tmp_path, vip=True))
+    photo, masks = np.full((20, 60, 3), 100, np.uint8), np.zeros((3, 20, 60), bool)
+    for number, column in enumerate((0, 25, 50)):
+        masks[number, 4:16, column : column + 10] = True
+    if tall:
+        photo, masks = photo.transpose(1, 0, 2), masks.transpose(0, 2, 1)
+    regions = [Region.from_mask(number, mask) for number, mask in enumerate(masks)]
+    values = system.inputs(SimpleNamespace(pixels=photo), regions)["pixel_values"]
+    # a thin red contour takes green away from a grey photo; three regions alike, alike much
+    lost = [float((values[:, 1].amax(0) - picture[1]).sum()) for picture in values]
+    assert min(lost) > 1 and max(lost) < 1.5 * min(lost)
+    assert system.settings["padding"] == "square"
 
 
 def test_kosmos_gets_the_regions_box_as_location_tokens(tmp_path, image):

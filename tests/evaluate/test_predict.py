@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.cli import app
+from ureca_lib.datasets import write_jsonl
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
 from ureca_lib.evaluate.exact import measure_exact
 from ureca_lib.evaluate.predict import StoppedEarlyError, predict
@@ -235,6 +236,18 @@ def test_predict_and_evaluate_on_the_command_line(tmp_path, checkpoint):
     difference = scores["comparison"]["differences"]["unique"]
     assert difference["apart"] and 0 < difference["difference"] < 1
     assert scores["meta"]["data"] == "scenes:test:3"
+
+
+def test_the_command_scores_tokens_as_cocos_evaluation_has_them(tmp_path):
+    row = {"id": "a/1", "caption": "The man, in blue.", "references": ["the man in blue"]}
+    write_jsonl(tmp_path / "p.jsonl", [row])
+    for words, expected in ((), 1.0), (("--tokenizer", "whitespace"), 0.25):
+        done = run("evaluate", tmp_path / "p.jsonl", "--metrics", "bleu", *words)
+        assert done.exit_code == 0, done.output
+        scores = json.loads((tmp_path / "p.scores.json").read_text())
+        assert scores["metrics"]["bleu_1"]["value"] == pytest.approx(expected)
+    refused = run("evaluate", tmp_path / "p.jsonl", "--meteor", "rust")
+    assert refused.exit_code == 2 and "meteor is nltk or java" in refused.output
 
 
 @pytest.mark.parametrize(

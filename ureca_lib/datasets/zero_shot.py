@@ -46,8 +46,13 @@ PROTOCOL: tuple[Choice, ...] = (
     Choice("metric", "METEOR x 100, mean over regions, best reference of each", "Table 6"),
     Choice(
         "METEOR's implementation",
-        "nltk's by default, Java METEOR 1.5 after COCO's tokenizer with `meteor='java'`",
+        "nltk's by default, Java METEOR 1.5 with `meteor='java'`",
         "the paper does not say; GLaMM's and All-Seeing's evaluation run pycocoevalcap (Java)",
+    ),
+    Choice(
+        "tokens",
+        "Penn Treebank's, in lower case and without punctuation, of captions and references",
+        "pycocoevalcap's evaluation, which those run",
     ),
     Choice(
         "zero-shot",

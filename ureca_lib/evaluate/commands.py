@@ -127,8 +127,18 @@ def evaluate(
         Path | None, typer.Option("-o", "--out", help="JSON; default: NAME.scores.json.")
     ] = None,
     tokenizer: Annotated[
-        str, typer.Option(help="Of BLEU, ROUGE-L, METEOR and CIDEr: whitespace or ptb.")
-    ] = "whitespace",
+        str,
+        typer.Option(
+            help="Of BLEU, ROUGE-L, METEOR and CIDEr: ptb, as COCO's evaluation has it, in which "
+            "case and punctuation do not count, or whitespace."
+        ),
+    ] = "ptb",
+    meteor: Annotated[
+        str, typer.Option(help="nltk, or java: METEOR 1.5 by the extra of that name.")
+    ] = "nltk",
+    wordnet: Annotated[
+        str | None, typer.Option(help="Folder of WordNet's files; default: they are looked for.")
+    ] = None,
     bertscore_model: Annotated[
         str, typer.Option(help="auto (roberta-large, else minilm), minilm, hub id or folder.")
     ] = "auto",
@@ -145,6 +155,8 @@ def evaluate(
     try:
         settings = MetricSettings(
             tokenizer,
+            meteor,  # type: ignore[arg-type]
+            wordnet,
             bertscore_model=bertscore_model,
             device=device,
             bootstrap=BootstrapSettings(samples=samples, seed=seed),

@@ -69,7 +69,7 @@ class VipLlavaSystem:
         self.model: Mapping[str, Any] = model_record(model)
         self._batch_size = batch_size
         self.settings = {"question": question, "shape": shape, "dtype": dtype}
-        self.settings |= {"max_new_tokens": max_new_tokens}
+        self.settings |= {"max_new_tokens": max_new_tokens, "padding": "square"}
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Said]:
         """See `System`."""
@@ -78,15 +78,20 @@ class VipLlavaSystem:
             found += self._answers(image, regions[start : start + self._batch_size])
         return found
 
-    def _answers(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Said]:
+    def inputs(self, image: CaptionedImage, regions: Sequence[Region]) -> Any:
+        """What the model is given: the whole image, marked and made square, and the question."""
+        mean = self._processor.image_processor.image_mean
         pictures = [
-            Image.fromarray(marked(image.pixels, region, self.settings["shape"]))
+            Image.fromarray(squared(marked(image.pixels, region, self.settings["shape"]), mean))
             for region in regions
         ]
         text = _VIP_CHAT.format(question=self.settings["question"])
-        inputs = self._processor(
+        return self._processor(
             text=[text] * len(regions), images=pictures, return_tensors="pt", padding=True
         )
+
+    def _answers(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Said]:
+        inputs = self.inputs(image, regions)
         tokenizer = self._processor.tokenizer
         rows = generated(self._network, inputs, tokenizer, self.settings["max_new_tokens"])
         decode = tokenizer.decode
@@ -181,6 +186,27 @@ def marked(pixels: np.ndarray, region: Region, shape: Shape) -> np.ndarray:
         cut = Cut(cut.x, cut.y, np.ones_like(cut.mask))
     draw_contour(canvas, cut, _VIP_VIEW.contour_width, RED)
     return canvas
+
+
+def squared(pixels: np.ndarray, mean: Sequence[float]) -> np.ndarray:
+    """A picture in the middle of a square, the rest in the mean colour: nothing is cropped.
+
+    CLIP's processor cuts the middle square out of a picture; ViP-LLaVA was trained, and is
+    evaluated, on pictures that are padded so before.
+
+    Args:
+        pixels: (h, w, 3) uint8.
+        mean: of red, green and blue, from 0 to 1.
+
+    Returns:
+        (side, side, 3) uint8, side the longer of h and w.
+    """
+    height, width = pixels.shape[:2]
+    side = max(height, width)
+    square = np.full((side, side, 3), [int(value * 255) for value in mean], np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
 
 
 def relative_box(region: Region) -> tuple[float, float, float, float]:
