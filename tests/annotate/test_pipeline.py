@@ -425,6 +425,25 @@ def test_splits_are_by_image_and_stable(tmp_path):
         SplitRule.parse(str(file))
 
 
+def test_a_list_of_splits_may_name_photos(folder, tmp_path):
+    rule = SplitRule(named={"image_1.png": "test", "image_2.JPG": "val"})
+    run(folder, tmp_path / "s.db", FakeAnnotator(), splits=rule)
+    with Store(tmp_path / "s.db") as store:
+        splits = {Path(row.image).stem: row.split for row in store.images()}
+    assert splits == {"image_0": "train", "image_1": "test", "image_2": "val"}
+    both = SplitRule(named={"a.jpg": "test", "a.png": "val"})
+    assert (both.split_of("a.jpg"), both.split_of("a.png")) == ("test", "val")
+    with pytest.raises(ValueError, match=r"x/a\.json: a\.jpg, a\.png have several splits"):
+        both.split_of("x/a.json")
+
+
+def test_entries_of_a_list_of_splits_that_are_no_image_are_named(folder, tmp_path):
+    named = {"image_1": "test"} | {f"sa_{number}.jpg": "test" for number in range(5)}
+    with pytest.raises(ValueError, match=r"5 of 6 entries.*: sa_0.jpg, .*sa_2.jpg, \.\.\."):
+        run(folder, tmp_path / "s.db", FakeAnnotator(), splits=SplitRule(named=named))
+    assert not (tmp_path / "s.db").exists()
+
+
 def test_sources_are_found_once_each(folder, tmp_path):
     (folder / "deep").mkdir()
     (folder / "deep" / "more.json").write_text("{}")

@@ -56,7 +56,8 @@ def annotate_images(
         What was done. `stopped` is set where an annotator could not go on; all is kept.
 
     Raises:
-        ValueError: a split without an annotator, in_flight below 1, or image names that clash.
+        ValueError: a split without an annotator, in_flight below 1, image names that clash, or
+            entries of a list of splits that are no image's.
         FileNotFoundError: a path that was given does not exist; nothing is written.
         StoreError: the store cannot be used.
         KeyboardInterrupt: after the calls in flight have been kept.
@@ -67,8 +68,8 @@ def annotate_images(
     rule = splits or SplitRule()
     # before the store is made: a wrong path leaves nothing behind
     sources = find_sources(images, store.path if isinstance(store, Store) else Path(store))
+    of_image = rule.splits_of(source.name for source in sources)
     with nullcontext(store) if isinstance(store, Store) else Store(store) as opened:
-        of_image = {source.name: rule.split_of(source.name) for source in sources}
         lanes = lanes_of_splits(set(of_image.values()), annotator, verifier, in_flight)
         with tqdm(total=len(sources), unit="image", disable=not progress) as bar:
             return Run(opened, settings, features, of_image, lanes, bar, wait).go(sources)

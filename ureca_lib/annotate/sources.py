@@ -7,13 +7,14 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from ureca_lib.regions import RegionImage, load_sa1b
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
 
 SourceLike = str | Path | RegionImage
+_SHOWN = 3  # wrong entries of a list of splits that an error names
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class SplitRule:
     Args:
         shares: for each split its share of the images; what is left goes to `rest`.
         rest: the split of all others.
-        named: for each image's file name or stem its split.
+        named: for each image's file name (of its photo or its JSON) or stem its split.
         seed: another seed, another draw.
 
     Raises:
@@ -68,11 +69,38 @@ class SplitRule:
             raise ValueError(f"{text}: splits are an object {{file name: split}}")
         return cls(named=named)
 
+    def splits_of(self, names: Iterable[str]) -> dict[str, str]:
+        """For each image of a run its split.
+
+        Raises:
+            ValueError: entries of `named` that are none of these images: such a list has a slip,
+                and what it means for the test set would go into another split.
+        """
+        names = list(names)
+        known = {Path(name).name for name in names} | {Path(name).stem for name in names}
+        missing = [key for key in self.named if key not in known and _stem(key) not in known]
+        if missing:
+            first = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            raise ValueError(
+                f"{len(missing)} of {len(self.named)} entries of the list of splits are no image "
+                f"of this run: {first}"
+            )
+        return {name: self.split_of(name) for name in names}
+
     def split_of(self, name: str) -> str:
-        """The split of an image; the same wherever its file lies."""
+        """The split of an image; the same wherever its file lies.
+
+        Raises:
+            ValueError: `named` has its stem with several suffixes, and several splits.
+        """
         file = Path(name)
-        if file.name in self.named or file.stem in self.named:
-            return self.named.get(file.name) or self.named[file.stem]
+        for key in (file.name, file.stem):
+            if key in self.named:
+                return self.named[key]
+        if listed := self._by_stem.get(file.stem):
+            if len(set(listed.values())) > 1:
+                raise ValueError(f"{name}: {', '.join(listed)} have several splits; name one")
+            return next(iter(listed.values()))
         drawn = int.from_bytes(hashlib.sha256(f"{self.seed}/{file.stem}".encode()).digest()[:8])
         place = drawn / 2**64
         for split, share in self.shares.items():
@@ -80,6 +108,20 @@ class SplitRule:
                 return split
             place -= share
         return self.rest
+
+    @cached_property
+    def _by_stem(self) -> dict[str, dict[str, str]]:
+        """For each stem the entries of `named` that have it; an image's name is its JSON's."""
+        found: dict[str, dict[str, str]] = {}
+        for key, split in self.named.items():
+            found.setdefault(_stem(key), {})[key] = split
+        return found
+
+
+def _stem(key: str) -> str:
+    """What an entry of a list of splits names, without the suffix of a photo or a JSON file."""
+    path = Path(key)
+    return path.stem if path.suffix.lower() in (*PHOTO_SUFFIXES, ".json") else key
 
 
 def find_sources(images: Iterable[SourceLike] | SourceLike, store: Path) -> list[Source]:
