@@ -30,6 +30,7 @@ from ureca_lib.annotate.settings import CheckSettings, PipelineSettings, TreeSet
 from ureca_lib.annotate.sources import SplitRule, find_sources
 from ureca_lib.annotate.store import Store
 from ureca_lib.annotate.views import ViewSettings
+from ureca_lib.regions import RegionImage, load_sa1b
 
 SMALL = PipelineSettings(views=ViewSettings(min_side=0))  # enlarging 48 pixels takes time
 REGIONS = 7  # of `small_image`
@@ -466,6 +467,20 @@ def test_images_in_memory(tmp_path):
     annotator = FakeAnnotator()
     summary = run(images, tmp_path / "s.db", annotator)
     assert annotator.calls == [] and summary.reused == summary.calls + summary.reused > 0
+
+
+def test_an_image_in_memory_is_looked_at_again_though_it_was_read_from_a_file(folder, tmp_path):
+    whole = load_sa1b(folder / "image_0.json")
+
+    def part(*region_ids):
+        regions = [whole[region_id] for region_id in region_ids]
+        return RegionImage(regions, 48, 48, whole.photo, 0, "image_0.png", whole.path)
+
+    run(part(1, 3), tmp_path / "s.db", FakeAnnotator())
+    summary = run(part(3, 4), tmp_path / "s.db", FakeAnnotator())
+    assert (summary.done, summary.already) == (1, 0)
+    with Store(tmp_path / "s.db") as store:
+        assert [caption.region_id for caption in store.captions("image_0.png")] == [3, 4]
 
 
 def test_the_paper_settings_skip_what_is_no_main_object(folder, tmp_path):

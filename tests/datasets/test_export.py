@@ -325,6 +325,18 @@ def test_images_in_memory_are_given(tmp_path):
     assert (found.file_name, found.key) == ("image_0.png", "image_0")
 
 
+@pytest.mark.parametrize("place", ["s.db", "photos/s.db"])
+def test_images_in_memory_are_given_though_they_were_read_from_files(tmp_path, place):
+    (path,) = write_images(tmp_path / "photos", 1)
+    image = load_sa1b(path)
+    annotate_images(image, tmp_path / place, AttributeAnnotator(), progress=False)
+    with pytest.raises(ExportError, match=r"image_0.png was annotated in memory; give its masks"):
+        export_dataset(tmp_path / place, tmp_path / "out", progress=False)
+    images = {"image_0.png": image}
+    exported = export_dataset(tmp_path / place, tmp_path / "out", images=images, progress=False)
+    assert exported.statistics.rows["train"] > 0
+
+
 def test_store_and_images_can_be_moved_together(pipeline_store, exported, tmp_path):
     home = tmp_path / "home"
     (home / "photos").mkdir(parents=True)

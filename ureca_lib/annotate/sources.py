@@ -22,7 +22,7 @@ class Source:
     """An image to annotate: its name in the store, and how to load it when its turn comes."""
 
     name: str
-    path: Path | None  # of the annotations
+    path: Path | None  # of the annotations; None for an image in memory
     load: Callable[[bool], RegionImage] = field(compare=False)  # with `strict`
 
 
@@ -162,7 +162,8 @@ def _in_memory(image: RegionImage) -> Source:
     name = image.file_name or (image.path.name if image.path else image.image_id)
     if name is None:
         raise ValueError(f"{image!r} has neither a file name nor an id to be known by")
-    return Source(str(name), image.path, lambda strict: image)
+    # it may have a path too, but what it holds is not what that file holds
+    return Source(str(name), None, lambda strict: image)
 
 
 def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
