@@ -124,7 +124,25 @@ def test_a_finished_image_is_given_back(store):
     store.finish(row("a"))
     with Store(store.path) as other:
         assert other.claim("a")
-        assert other.image("a").status == "waiting"
+
+
+@pytest.mark.parametrize("status", ["done", "partial"])
+def test_a_finished_image_is_so_until_there_is_a_new_answer(store, status):
+    finished = row("a", status, error="1 answer failed" if status == "partial" else None)
+    store.finish(finished, [], [FinalCaption(1, "x", "unique")])
+    assert store.claim("a")
+    store.release("a")
+    assert store.image("a") == finished
+    assert store.claim("a")
+    store.save("a", answer("short", 0, 1))
+    store.release("a")
+    assert (store.image("a").status, store.image("a").error) == ("waiting", None)
+
+
+def test_an_image_that_failed_waits_once_it_is_looked_at_again(store):
+    store.finish(row("a", "failed", error="a.json: truncated"))
+    assert store.claim("a")
+    assert (store.image("a").status, store.image("a").error) == ("waiting", None)
 
 
 def test_a_killed_process_holds_nothing(store):

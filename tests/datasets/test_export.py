@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from fake_annotators import small_image, write_images
+from fake_annotators import FakeAnnotator, distinct_reply, small_image, write_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow.parquet import ParquetFile
@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.pipeline import annotate_images
-from ureca_lib.annotate.protocol import STAGES
+from ureca_lib.annotate.protocol import STAGES, AnnotatorUnavailableError, Reply
 from ureca_lib.annotate.records import STATES, FinalCaption
 from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.store import Store, StoreError
@@ -408,6 +408,23 @@ def test_unfinished_images_are_counted_and_left_out(tmp_path, write_store, final
     assert list(read_jsonl(tmp_path / "out/test.jsonl")) == []
     assert list(read_parquet(tmp_path / "out/parquet/test.parquet")) == []
     assert load_coco(tmp_path / "out/coco/instances_test.json") == []
+
+
+def test_a_retry_that_stops_at_once_takes_nothing_out_of_the_data_set(tmp_path):
+    def say(request):
+        bad = request.stage == "short" and request.region_id == 3
+        return Reply("", "failed", "refused") if bad else distinct_reply(request)
+
+    def gone(request):
+        raise AnnotatorUnavailableError("no server")
+
+    (path,) = write_images(tmp_path / "photos", 1)
+    annotate_images(path, tmp_path / "s.db", FakeAnnotator(say=say), progress=False)
+    before = contents(export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False).folder)
+    summary = annotate_images(path, tmp_path / "s.db", FakeAnnotator(say=gone), progress=False)
+    assert "no server" in summary.stopped
+    after = contents(export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False).folder)
+    assert after == before
 
 
 def test_nothing_finished_is_an_error(tmp_path):

@@ -44,6 +44,7 @@ from ureca_lib.annotate.schema import (
     review_row,
 )
 
+_WAIT = "UPDATE images SET status='waiting', error=NULL WHERE image=?"
 _BUSY = 60.0  # seconds to wait for another process's write
 
 
@@ -198,7 +199,11 @@ class Store:
         return image_row(found[0])
 
     def claim(self, image: str) -> bool:
-        """Take an image to work on, unless a process that lives has it; it is "waiting" then."""
+        """Take an image to work on, unless a process that lives has it.
+
+        What a finished image has stays in use until `save` brings something new; one that failed
+        has nothing, and waits.
+        """
         with self._lock:
             if self._lease is None:
                 self._lease = Lease(self.path)
@@ -208,9 +213,9 @@ class Store:
             if worker not in (None, self._lease.worker) and is_alive(self.path, worker):
                 return False
             connection.execute(
-                "UPDATE images SET worker=?, status='waiting', error=NULL WHERE image=?",
-                (self._lease.worker, image),
+                "UPDATE images SET worker=? WHERE image=?", (self._lease.worker, image)
             )
+            connection.execute(f"{_WAIT} AND status='failed'", (image,))
             return True
 
     def is_held(self, image: str) -> bool:
@@ -220,7 +225,7 @@ class Store:
         return any(w not in (None, own) and is_alive(self.path, w) for (w,) in found)
 
     def release(self, image: str) -> None:
-        """Give an image back unfinished."""
+        """Give an image back; without a new answer it is what it was."""
         with self._write() as connection:
             connection.execute("UPDATE images SET worker=NULL WHERE image=?", (image,))
 
@@ -231,9 +236,10 @@ class Store:
         return {answer.step: answer for answer in found}
 
     def save(self, image: str, answer: Answer) -> None:
-        """Commit one answer; it replaces what the step had."""
+        """Commit one answer; it replaces what the step had, and the image is "waiting" then."""
         with self._write() as connection:
             connection.execute(SAVE_ANSWER, answer_row(image, answer))
+            connection.execute(f"{_WAIT} AND status!='waiting'", (image,))
 
     def finish(
         self, row: ImageRow, answers: Iterable[Answer] = (), captions: Iterable[FinalCaption] = ()
