@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from ureca_lib.annotate.leases import Lease, is_alive
-from ureca_lib.annotate.records import Answer, FinalCaption, Step, digest
+from ureca_lib.annotate.records import Answer, FinalCaption, Step, digest, masks_digest
 from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.store import Store, StoreError
+from ureca_lib.regions import Region
 
 
 def row(image: str, status: str = "done", **changes: object) -> ImageRow:
@@ -184,8 +186,20 @@ def test_a_file_that_is_no_store_is_named(tmp_path):
     other.execute("CREATE TABLE songs (title TEXT)")
     other.commit()
     other.close()
-    with pytest.raises(StoreError, match=r"other\.db: not a store of version 2"):
+    with pytest.raises(StoreError, match=r"other\.db: not a store of version 3"):
         Store(tmp_path / "other.db")
+
+
+def test_a_store_of_version_2_does_not_know_the_masks_and_loses_nothing(store):
+    store.finish(row("a"), [], [FinalCaption(1, "x", "unique")])
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("ALTER TABLE images DROP COLUMN masks")
+        connection.execute("PRAGMA user_version=2")
+    with Store(store.path) as upgraded:
+        assert upgraded.image("a") == row("a")
+        assert upgraded.captions("a") == [FinalCaption(1, "x", "unique")]
+        upgraded.finish(row("a", masks="abc"))
+        assert upgraded.image("a").masks == "abc"
 
 
 def test_a_newer_store_is_left_alone(store):
@@ -201,6 +215,16 @@ def test_a_write_that_fails_says_which_store_and_changes_nothing(store):
     with pytest.raises(StoreError, match=r"s\.db: UNIQUE constraint"):
         store.finish(row("a"), [], [bad, bad])
     assert store.image("a").status == "waiting" and len(store.answers("a")) == 1
+
+
+def test_masks_have_one_digest_in_any_order_and_another_where_one_moves():
+    here, there = np.zeros((2, 4, 4), bool)
+    here[0, 0] = there[1, 1] = True
+    one, other = Region.from_mask(1, here), Region.from_mask("1", there)
+    known = masks_digest([one, other])
+    assert known == masks_digest([other, Region.from_mask(1, here, "named")])
+    swapped = [Region.from_mask(1, there), Region.from_mask("1", here)]
+    assert known != masks_digest(swapped) and known != masks_digest([one])
 
 
 def test_the_digest_tells_inputs_apart():

@@ -371,6 +371,23 @@ def test_masks_that_are_gone_or_changed_are_an_error_and_nothing_is_written(
     assert contents(out) == before and not list(out.glob(".partial*"))
 
 
+def test_masks_that_moved_under_their_ids_are_an_error(tmp_path):
+    (path,) = write_images(tmp_path / "photos", 1)
+    annotate_images(path, tmp_path / "s.db", AttributeAnnotator(), progress=False)
+    document = json.loads(path.read_text())
+    document["annotations"].reverse()
+    path.write_text(json.dumps(document))
+    export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False)  # the order is not a mask's
+    first, second = document["annotations"][:2]
+    first["id"], second["id"] = second["id"], first["id"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(ExportError, match=r"image_0.json: its masks have changed since"):
+        export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False)
+    with Store(tmp_path / "s.db") as store, store._write() as connection:
+        connection.execute("UPDATE images SET masks=NULL")  # as before they were kept
+    export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False)
+
+
 def _drop(path, region_id):
     document = json.loads(path.read_text())
     document["annotations"] = [a for a in document["annotations"] if a["id"] != region_id]

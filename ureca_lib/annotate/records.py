@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ureca_lib.annotate.protocol import Stage
 from ureca_lib.mask_tree import RegionId
+from ureca_lib.regions import Region
 
 AnswerStatus = Literal["done", "failed", "blocked", "kept"]
 State = Literal["unique", "unresolved", "failed", "dropped", "skipped"]
@@ -79,3 +81,9 @@ def digest(*parts: Any) -> str:
             hasher.update(b"j%d:" % len(text))
             hasher.update(text)
     return hasher.hexdigest()
+
+
+def masks_digest(regions: Iterable[Region]) -> str:
+    """A hash of an image's masks and their ids, in whatever order they come."""
+    masks = [[region.id, *region.size, region.rle["counts"].decode("ascii")] for region in regions]
+    return digest(sorted(masks, key=json.dumps))

@@ -23,7 +23,7 @@ from ureca_lib.annotate.lanes import Lane, Pair
 from ureca_lib.annotate.look_alikes import RegionFeatures
 from ureca_lib.annotate.prompts import PROMPT_VERSIONS
 from ureca_lib.annotate.protocol import Context
-from ureca_lib.annotate.records import Answer, Step, digest
+from ureca_lib.annotate.records import Answer, Step, digest, masks_digest
 from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import Source
@@ -255,6 +255,7 @@ class Run:
                 image.height,
                 tuple(str(item) for item in image.left_out),
                 self._inputs(work.source, photo),
+                masks_digest(image),
             ),
             answers,
             captions,

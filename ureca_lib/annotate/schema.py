@@ -10,7 +10,7 @@ from ureca_lib.annotate.records import Answer, FinalCaption, Step
 from ureca_lib.annotate.reviews import Review
 from ureca_lib.mask_tree import RegionId
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # what version 2 has more than version 1; a row is a decision, and none is changed or deleted
 REVIEWS = """
 CREATE TABLE reviews (
@@ -19,6 +19,9 @@ CREATE TABLE reviews (
   note TEXT NOT NULL);
 CREATE INDEX reviews_by_image ON reviews (image)
 """
+# what version 3 has more than version 2; an image that was finished before has none
+_CAPTIONED = "ALTER TABLE images ADD COLUMN masks TEXT"
+UPGRADES = {1: REVIEWS, 2: _CAPTIONED}  # for each version what the next one has more
 SCHEMA = f"""
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE runs (
@@ -26,7 +29,8 @@ CREATE TABLE runs (
   images INTEGER NOT NULL DEFAULT 0, calls INTEGER NOT NULL DEFAULT 0, stopped TEXT);
 CREATE TABLE images (
   image TEXT PRIMARY KEY, split TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'waiting', error TEXT,
-  path TEXT, photo TEXT, width INTEGER, height INTEGER, left_out TEXT, inputs TEXT, worker TEXT);
+  path TEXT, photo TEXT, width INTEGER, height INTEGER, left_out TEXT, inputs TEXT, worker TEXT,
+  masks TEXT);
 CREATE INDEX images_by_status ON images (status);
 CREATE TABLE answers (
   image TEXT NOT NULL, region TEXT NOT NULL, stage TEXT NOT NULL, round INTEGER NOT NULL,
@@ -47,7 +51,8 @@ _REVIEW = "region, decision, text, previous, reviewer, time, note"
 SAVE_REVIEW = f"INSERT INTO reviews (image, {_REVIEW}) VALUES (?,?,?,?,?,?,?,?)"
 READ_REVIEWS = f"SELECT {_REVIEW} FROM reviews WHERE image=? ORDER BY id"
 READ_IMAGE = (
-    "SELECT image, split, status, error, path, photo, width, height, left_out, inputs FROM images"
+    "SELECT image, split, status, error, path, photo, width, height, left_out, inputs, masks "
+    "FROM images"
 )
 
 
@@ -69,6 +74,7 @@ class ImageRow:
     height: int | None
     left_out: tuple[str, ...]
     inputs: str | None  # what it was finished with; equal inputs need no look at the image
+    masks: str | None = None  # `masks_digest` of what was captioned
 
 
 def region_key(region_id: RegionId | None) -> str | None:
@@ -84,7 +90,7 @@ def region_of(key: str | None) -> RegionId | None:
 def image_row(row: tuple[Any, ...]) -> ImageRow:
     """An image from the columns of `READ_IMAGE`."""
     left_out = tuple(json.loads(row[8])) if row[8] else ()
-    return ImageRow(*row[:8], left_out, row[9])
+    return ImageRow(*row[:8], left_out, *row[9:])
 
 
 def answer_row(image: str, answer: Answer) -> tuple[Any, ...]:

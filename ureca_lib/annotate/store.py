@@ -27,12 +27,12 @@ from ureca_lib.annotate.reviews import CaptionChangedError, Review, reviewed
 from ureca_lib.annotate.schema import (
     READ_IMAGE,
     READ_REVIEWS,
-    REVIEWS,
     SAVE_ANSWER,
     SAVE_CAPTION,
     SAVE_REVIEW,
     SCHEMA,
     SCHEMA_VERSION,
+    UPGRADES,
     ImageRow,
     answer_of,
     answer_row,
@@ -87,9 +87,12 @@ class Store:
         with self._write():
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            missing = SCHEMA if version == 0 and tables == 0 else REVIEWS if version == 1 else ""
+            known = version in UPGRADES
+            missing = [UPGRADES[old] for old in range(version, SCHEMA_VERSION)] if known else []
+            if version == 0 and tables == 0:
+                missing = [SCHEMA]
             if missing:
-                for statement in missing.split(";\n"):
+                for statement in ";\n".join(missing).split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
@@ -259,11 +262,11 @@ class Store:
             connection.execute("DELETE FROM captions WHERE image=?", (row.image,))
             rows = (caption_row(row.image, *numbered) for numbered in enumerate(captions))
             connection.executemany(SAVE_CAPTION, rows)
-            values = (*astuple(row)[2:8], json.dumps(row.left_out), row.inputs, row.image)
+            values = (*astuple(row)[2:8], json.dumps(row.left_out), row.inputs)
             connection.execute(
                 "UPDATE images SET status=?, error=?, path=?, photo=?, width=?, height=?, "
-                "left_out=?, inputs=?, worker=NULL WHERE image=?",
-                values,
+                "left_out=?, inputs=?, masks=?, worker=NULL WHERE image=?",
+                (*values, row.masks, row.image),
             )
 
     def _replace_answers(

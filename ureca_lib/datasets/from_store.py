@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from ureca_lib.annotate.protocol import STAGES
-from ureca_lib.annotate.records import Answer
+from ureca_lib.annotate.records import Answer, masks_digest
 from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.records import ExportError, ImageRecord, RegionRecord, region_row_id
@@ -87,3 +87,8 @@ def _check_same(row: ImageRow, image: RegionImage, captioned: list[RegionId]) ->
     if len(known) > len(captioned):
         fresh = next(region.id for region in image if region.id not in set(captioned))
         raise ExportError(f"{place}: region {fresh!r} came after the captions; annotate it again")
+    if row.masks not in (None, masks_digest(image)):  # None: of a store from before they were kept
+        raise ExportError(
+            f"{place}: its masks have changed since they were captioned, under the same ids; "
+            "annotate it again"
+        )
