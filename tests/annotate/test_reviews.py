@@ -113,7 +113,9 @@ def test_a_store_of_version_1_gets_the_table_and_loses_nothing(store, tmp_path):
     captions = store.captions("a")
     with sqlite3.connect(store.path) as connection:
         connection.execute("DROP TABLE reviews")
-        connection.execute("ALTER TABLE images DROP COLUMN masks")
+        for column in ("masks", "made_with"):
+            connection.execute(f"ALTER TABLE images DROP COLUMN {column}")
+        connection.execute("DROP TABLE made_with")
         connection.execute("PRAGMA user_version=1")
     store.close()
     with Store(tmp_path / "s.db", create=False) as reopened:

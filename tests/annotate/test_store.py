@@ -193,13 +193,17 @@ def test_a_file_that_is_no_store_is_named(tmp_path):
 def test_a_store_of_version_2_does_not_know_the_masks_and_loses_nothing(store):
     store.finish(row("a"), [], [FinalCaption(1, "x", "unique")])
     with sqlite3.connect(store.path) as connection:
-        connection.execute("ALTER TABLE images DROP COLUMN masks")
+        for column in ("masks", "made_with"):
+            connection.execute(f"ALTER TABLE images DROP COLUMN {column}")
+        connection.execute("DROP TABLE made_with")
         connection.execute("PRAGMA user_version=2")
     with Store(store.path) as upgraded:
         assert upgraded.image("a") == row("a")
         assert upgraded.captions("a") == [FinalCaption(1, "x", "unique")]
-        upgraded.finish(row("a", masks="abc"))
-        assert upgraded.image("a").masks == "abc"
+        upgraded.finish(row("a", masks="abc", made_with="def"))
+        assert upgraded.image("a") == row("a", masks="abc", made_with="def")
+        upgraded.set_settings({"rounds": 3}, {"def": {"rounds": 1}})
+        assert (upgraded.settings(), upgraded.settings("def")) == ({"rounds": 3}, {"rounds": 1})
 
 
 def test_a_newer_store_is_left_alone(store):

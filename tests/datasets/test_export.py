@@ -21,10 +21,18 @@ from typer.testing import CliRunner
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.pipeline import annotate_images
-from ureca_lib.annotate.protocol import STAGES, AnnotatorUnavailableError, Reply
+from ureca_lib.annotate.protocol import (
+    STAGES,
+    AnnotatorUnavailableError,
+    BudgetSpentError,
+    Reply,
+)
 from ureca_lib.annotate.records import STATES, FinalCaption
 from ureca_lib.annotate.schema import ImageRow
+from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
+from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.store import Store, StoreError
+from ureca_lib.annotate.views import ViewSettings
 from ureca_lib.datasets import QUESTION, load_published, parquet, read_jsonl
 from ureca_lib.datasets.commands import export
 from ureca_lib.datasets.export import ExportSettings, export_dataset
@@ -493,6 +501,83 @@ def test_an_empty_folder_is_filled(tmp_path, write_store, finals):
     (out / ".partial.old").mkdir(parents=True)  # of an export that was killed
     assert export_dataset(path, out, progress=False).folder == out
     assert (out / "train.jsonl").is_file()
+
+
+class Stops(FakeAnnotator):
+    """Spends its budget at a call."""
+
+    def __init__(self, temperature: float, most: int = 1000):
+        super().__init__(max_in_flight=1)
+        self.answer_settings, self._most = {"temperature": temperature}, most
+
+    def answer(self, request):
+        if len(self.requests) >= self._most:
+            raise BudgetSpentError("spent")
+        return super().answer(request)
+
+
+def annotated(images, store, annotator=None, *, splits=None, **settings):
+    changed = replace(PipelineSettings(views=ViewSettings(min_side=0)), **settings)
+    annotator = annotator or Stops(0.0)
+    return annotate_images(images, store, annotator, changed, splits=splits, progress=False)
+
+
+def card_of(store, out, **options) -> str:
+    folder = export_dataset(store, out, progress=False, **options).folder
+    return (folder / "DATA_CARD.md").read_text(encoding="utf-8")
+
+
+def test_captions_of_several_settings_go_together_only_where_that_is_allowed(app, tmp_path):
+    photos, store, out = tmp_path / "photos", tmp_path / "s.db", tmp_path / "out"
+    write_images(photos, 3)
+    annotated(photos, store)
+    first = card_of(store, out)
+    assert "temperature': 0.0" in first and "not all made with the same" not in first
+    assert annotated(photos, store, Stops(1.0, 0)).stopped
+    assert card_of(store, out) == first  # nothing new: the settings are those of the captions
+    calls = 3 * len(small_image(0)) + 1
+    stopped = annotated(photos, store, Stops(1.0, calls))
+    assert stopped.stopped and stopped.done == 1
+    with pytest.raises(ExportError, match=r"s.db: 1 of 2 finished images .* other settings"):
+        export_dataset(store, out, progress=False)
+    wrong = CliRunner().invoke(app, [str(store), "-o", str(out)])
+    assert wrong.exit_code == 2 and "--mixed" in wrong.output
+    assert CliRunner().invoke(app, [str(store), "-o", str(out), "--mixed"]).exit_code == 0
+    card = card_of(store, out, mixed=True)
+    assert "not all made with the same" in card
+    assert all(re.search(rf"\| train +\| +1 \|.*temperature': {t}", card) for t in (0.0, 1.0))
+    annotated(photos, store, Stops(1.0))
+    assert "temperature': 1.0" in card_of(store, out)
+
+
+def test_splits_annotated_apart_are_in_one_card_with_the_annotators_of_both(tmp_path):
+    paths, store = write_images(tmp_path / "photos", 2), tmp_path / "s.db"
+    for path, split, heat in zip(paths, ("train", "test"), (0.25, 0.75), strict=True):
+        rule = SplitRule.parse(split)
+        annotated(path, store, Stops(heat), splits=rule, verify_splits=("test",))
+    card = card_of(store, tmp_path / "out")
+    assert "temperature': 0.25" in card and "temperature': 0.75" in card
+    one = CheckSettings(rounds=1)
+    rule = SplitRule.parse("test")
+    annotated(paths[1], store, Stops(0.75), splits=rule, verify_splits=("test",), check=one)
+    with pytest.raises(ExportError, match="1 of 2 finished images"):
+        export_dataset(store, tmp_path / "out", progress=False)
+
+
+def test_images_of_an_older_store_are_of_one_kind_until_a_run_knows_them(tmp_path):
+    photos, store, out = tmp_path / "photos", tmp_path / "s.db", tmp_path / "out"
+    paths = write_images(photos, 2)
+    annotated(paths[0], store)
+    with Store(store) as opened, opened._write() as connection:
+        connection.execute("UPDATE images SET made_with=NULL")
+    card = card_of(store, out)
+    annotated(paths[1], store)
+    with pytest.raises(ExportError, match="1 of 2 finished images"):
+        export_dataset(store, out, progress=False)
+    assert "not known" in card_of(store, out, mixed=True)
+    annotator = Stops(0.0)
+    assert annotated(photos, store, annotator).already == 2 and annotator.calls == []
+    assert card[card.index("Settings of") :].split("##")[0] in card_of(store, out)
 
 
 @pytest.fixture

@@ -99,8 +99,21 @@ class Run:
         askers = {
             split: [who(lane.annotator) for lane in pair] for split, pair in self.pairs.items()
         }
-        used = {"annotators": askers, "features": self.features.name}
-        self.store.set_settings(asdict(self.settings) | used)
+        used = asdict(self.settings) | {"features": self.features.name}
+        self._made_with = {split: self._digest_of(split, one) for split, one in askers.items()}
+        kept = {self._made_with[split]: used | {"annotators": one} for split, one in askers.items()}
+        self.store.set_settings(used | {"annotators": askers}, kept)
+
+    def _digest_of(self, split: str, askers: list[Any]) -> str:
+        """What the captions of a split depend on, but for its images: two digests.
+
+        The first is of what all splits share, the second of what may differ between them.
+        """
+        settings = asdict(self.settings)
+        for name in ("retry_failed", "open_images", "verify_splits", "strict"):
+            del settings[name]
+        shared = digest([VERSION, settings, self.features.name], dict(PROMPT_VERSIONS))
+        return f"{shared}/{digest(askers, split in self.settings.verify_splits)}"
 
     def _work(self) -> None:
         while True:
@@ -175,6 +188,8 @@ class Run:
             same = row.inputs is not None and row.inputs == self._inputs(source, row.photo)
             failed = row.status in ("partial", "failed")
             if same and (row.status == "done" or (failed and not self.settings.retry_failed)):
+                if row.made_with is None:  # the inputs say more than the digest
+                    self.store.set_made_with(row.image, self._made_with[self.splits[row.image]])
                 self._count(source.name, row.status if failed else "already", row.error)
             elif self.store.claim(source.name):
                 self._claimed.add(source.name)
@@ -256,6 +271,7 @@ class Run:
                 tuple(str(item) for item in image.left_out),
                 self._inputs(work.source, photo),
                 masks_digest(image),
+                self._made_with[self.splits[name]],
             ),
             answers,
             captions,

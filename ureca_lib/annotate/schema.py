@@ -19,8 +19,13 @@ CREATE TABLE reviews (
   note TEXT NOT NULL);
 CREATE INDEX reviews_by_image ON reviews (image)
 """
+_MADE_WITH = "CREATE TABLE made_with (digest TEXT PRIMARY KEY, settings TEXT NOT NULL)"
 # what version 3 has more than version 2; an image that was finished before has none
-_CAPTIONED = "ALTER TABLE images ADD COLUMN masks TEXT"
+_CAPTIONED = f"""
+ALTER TABLE images ADD COLUMN masks TEXT;
+ALTER TABLE images ADD COLUMN made_with TEXT;
+{_MADE_WITH}
+"""
 UPGRADES = {1: REVIEWS, 2: _CAPTIONED}  # for each version what the next one has more
 SCHEMA = f"""
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -30,7 +35,8 @@ CREATE TABLE runs (
 CREATE TABLE images (
   image TEXT PRIMARY KEY, split TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'waiting', error TEXT,
   path TEXT, photo TEXT, width INTEGER, height INTEGER, left_out TEXT, inputs TEXT, worker TEXT,
-  masks TEXT);
+  masks TEXT, made_with TEXT);
+{_MADE_WITH};
 CREATE INDEX images_by_status ON images (status);
 CREATE TABLE answers (
   image TEXT NOT NULL, region TEXT NOT NULL, stage TEXT NOT NULL, round INTEGER NOT NULL,
@@ -51,8 +57,8 @@ _REVIEW = "region, decision, text, previous, reviewer, time, note"
 SAVE_REVIEW = f"INSERT INTO reviews (image, {_REVIEW}) VALUES (?,?,?,?,?,?,?,?)"
 READ_REVIEWS = f"SELECT {_REVIEW} FROM reviews WHERE image=? ORDER BY id"
 READ_IMAGE = (
-    "SELECT image, split, status, error, path, photo, width, height, left_out, inputs, masks "
-    "FROM images"
+    "SELECT image, split, status, error, path, photo, width, height, left_out, inputs, masks, "
+    "made_with FROM images"
 )
 
 
@@ -75,6 +81,7 @@ class ImageRow:
     left_out: tuple[str, ...]
     inputs: str | None  # what it was finished with; equal inputs need no look at the image
     masks: str | None = None  # `masks_digest` of what was captioned
+    made_with: str | None = None  # digest of the settings, see `Store.settings`
 
 
 def region_key(region_id: RegionId | None) -> str | None:

@@ -148,15 +148,27 @@ class Store:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def set_settings(self, settings: Mapping[str, Any]) -> None:
-        """Record the settings of the latest run, by name."""
+    def set_settings(
+        self, settings: Mapping[str, Any], made_with: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Record the settings of the latest run, by name.
+
+        Args:
+            settings: of the whole run.
+            made_with: for each digest that its images get those that decide their captions.
+        """
         rows = [(name, json.dumps(value)) for name, value in settings.items()]
+        kept = [(key, json.dumps(value)) for key, value in (made_with or {}).items()]
         with self._write() as connection:
             connection.execute("DELETE FROM settings")
             connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO made_with VALUES (?, ?)", kept)
 
-    def settings(self) -> dict[str, Any]:
-        """The settings of the latest run."""
+    def settings(self, made_with: str | None = None) -> dict[str, Any]:
+        """The settings of the latest run, or those that images of that digest were made with."""
+        if made_with is not None:
+            query = "SELECT settings FROM made_with WHERE digest=?"
+            return json.loads(self.rows(query, made_with)[0][0])
         return {name: json.loads(value) for name, value in self.rows("SELECT * FROM settings")}
 
     def begin_run(self) -> int:
@@ -265,9 +277,14 @@ class Store:
             values = (*astuple(row)[2:8], json.dumps(row.left_out), row.inputs)
             connection.execute(
                 "UPDATE images SET status=?, error=?, path=?, photo=?, width=?, height=?, "
-                "left_out=?, inputs=?, masks=?, worker=NULL WHERE image=?",
-                (*values, row.masks, row.image),
+                "left_out=?, inputs=?, masks=?, made_with=?, worker=NULL WHERE image=?",
+                (*values, row.masks, row.made_with, row.image),
             )
+
+    def set_made_with(self, image: str, made_with: str) -> None:
+        """Record what an image that is finished was made with, for a store from before that."""
+        with self._write() as connection:
+            connection.execute("UPDATE images SET made_with=? WHERE image=?", (made_with, image))
 
     def _replace_answers(
         self, connection: sqlite3.Connection, image: str, answers: Iterable[Answer]

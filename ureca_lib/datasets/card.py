@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ureca_lib.annotate.protocol import STAGES
 from ureca_lib.annotate.records import STATES
 from ureca_lib.datasets.limits import limits_text
+from ureca_lib.datasets.made_with import MadeWith
 from ureca_lib.datasets.markdown import escaped, percent, table
 from ureca_lib.datasets.statistics import AREA_BOUNDS, DatasetStatistics, Group, median
 from ureca_lib.datasets.table_one import table_one, table_one_markdown
@@ -44,6 +45,7 @@ def data_card(
     settings: Mapping[str, Any],
     states: Iterable[str],
     texts: CardTexts | None = None,
+    mixed: Sequence[MadeWith] = (),
 ) -> str:
     """The card of a data set.
 
@@ -52,6 +54,7 @@ def data_card(
         settings: what the pipeline was set to, as the store has it.
         states: of the regions whose captions are in the JSONL and COCO files.
         texts: what the card says besides.
+        mixed: where the captions were made with several settings, all of these.
     """
     texts = texts or CardTexts()
     sections = [
@@ -61,7 +64,7 @@ def data_card(
         _lengths(statistics),
         _uniqueness(statistics),
         _failures(statistics),
-        _making(statistics, settings),
+        _making(statistics, settings, mixed),
         _comparison(statistics),
         limits_text(statistics, settings),
         _licenses(texts),
@@ -188,7 +191,9 @@ def _failures(statistics: DatasetStatistics) -> str:
     return f"## Failures\n\n{text}"
 
 
-def _making(statistics: DatasetStatistics, settings: Mapping[str, Any]) -> str:
+def _making(
+    statistics: DatasetStatistics, settings: Mapping[str, Any], mixed: Sequence[MadeWith]
+) -> str:
     rows = []
     for (split, stage, annotator, version), work in sorted(
         statistics.work.items(), key=lambda item: (item[0][0], STAGES.index(item[0][1]), item[0])
@@ -201,7 +206,25 @@ def _making(statistics: DatasetStatistics, settings: Mapping[str, Any]) -> str:
     return (
         "## How it was made\n\nAnnotators and versions of prompts. Tokens are 0 where the "
         f"annotator counts none.\n\n{table(head, rows, range(4, 9))}\n"
-        f"Settings of the pipeline.\n\n{set_to}"
+        f"{_mixed(mixed)}Settings of the pipeline{', latest run' if mixed else ''}.\n\n{set_to}"
+    )
+
+
+def _mixed(kinds: Sequence[MadeWith]) -> str:
+    """Which settings differ, and how many images were captioned with which."""
+    if not kinds:
+        return ""
+    flat = [None if kind.settings is None else dict(_flat(kind.settings)) for kind in kinds]
+    known = [settings for settings in flat if settings is not None]
+    names = sorted({name for settings in known for name in settings})
+    differ = [name for name in names if len({settings.get(name) for settings in known}) > 1]
+    rows = []
+    for kind, found in zip(kinds, flat, strict=True):
+        said = "not known" if found is None else ", ".join(f"{n}: {found.get(n)}" for n in differ)
+        rows.append([kind.split, kind.images, said or "no setting that is kept"])
+    return (
+        "**The captions were not all made with the same settings or prompts.** Where they "
+        f"differ:\n\n{table(['split', 'images', 'made with'], rows, (1,))}\n"
     )
 
 

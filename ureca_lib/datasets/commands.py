@@ -22,6 +22,10 @@ def export(
     image_license: Annotated[str | None, typer.Option(help="Terms of the photos.")] = None,
     mask_license: Annotated[str | None, typer.Option(help="Terms of the masks.")] = None,
     caption_license: Annotated[str | None, typer.Option(help="Terms of the captions.")] = None,
+    mixed: Annotated[
+        bool,
+        typer.Option("--mixed", help="Captions of several settings together; the card says so."),
+    ] = False,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
     """Write a store's captions as a data set: JSONL, Parquet, COCO and a data card."""
@@ -33,7 +37,7 @@ def export(
     states = tuple(dict.fromkeys(("unique", *(include or ()))))
     try:
         settings = ExportSettings(states, card=texts)
-        exported = export_dataset(store, out, settings, progress=progress)
+        exported = export_dataset(store, out, settings, progress=progress, mixed=mixed)
     except (ValueError, OSError, StoreError) as error:
         typer.echo(f"ureca: {error}", err=True)
         raise typer.Exit(2) from None

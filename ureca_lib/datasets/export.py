@@ -21,6 +21,7 @@ from ureca_lib.datasets.card import CardTexts, data_card
 from ureca_lib.datasets.coco import CaptionsWriter, InstancesWriter
 from ureca_lib.datasets.from_store import FINISHED, read_store
 from ureca_lib.datasets.jsonl import QUESTION, conversation, json_line
+from ureca_lib.datasets.made_with import read_made_with
 from ureca_lib.datasets.parquet import ParquetWriter
 from ureca_lib.datasets.records import ExportError, ImageRecord, RegionRecord, image_keys
 from ureca_lib.datasets.statistics import DatasetStatistics
@@ -84,6 +85,7 @@ def export_dataset(
     settings: ExportSettings | None = None,
     images: Mapping[str, RegionImage] | None = None,
     progress: bool = True,
+    mixed: bool = False,
 ) -> Exported:
     """Write the finished images of a store as a data set.
 
@@ -100,31 +102,35 @@ def export_dataset(
         settings: what goes in.
         images: those that were annotated in memory, by their names in the store.
         progress: show a bar.
+        mixed: captions of several settings may go together; the card says how many of each.
 
     Raises:
         StoreError: there is no store, or it cannot be read.
         ExportError: no image is finished, masks are gone or changed since they were captioned,
-            a split's name cannot be that of a file, or the folder holds what no export wrote.
+            captions are of several settings and that is not allowed, a split's name cannot be
+            that of a file, or the folder holds what no export wrote.
     """
     if not isinstance(store, Store):
         with Store(store, create=False) as opened:
-            return export_dataset(opened, out_dir, settings, images, progress)
+            return export_dataset(opened, out_dir, settings, images, progress, mixed)
     settings = settings or ExportSettings()
     rows = store.images()
     splits = _splits(store, {row.split for row in rows})
-    finished = sum(row.status in FINISHED for row in rows)
+    finished = [row for row in rows if row.status in FINISHED]
     if not finished:
         raise ExportError(f"{store.path}: none of its {len(rows)} images is finished")
+    made_with, kinds = read_made_with(store, finished, mixed)
     statistics = DatasetStatistics()
     statistics.add_images(sorted(rows, key=lambda row: row.image))
     keys = image_keys(row.image for row in rows)
     with _Folder(Path(out_dir)) as folder:
-        with ExitStack() as files, tqdm(total=finished, unit="image", disable=not progress) as bar:
+        shown = tqdm(total=len(finished), unit="image", disable=not progress)
+        with ExitStack() as files, shown as bar:
             writer = _Writer(folder.partial, splits, settings, files)
             for image in read_store(store, keys, images):
                 statistics.add(image, writer.write(image))
                 bar.update()
-        card = data_card(statistics, store.settings(), settings.states, settings.card)
+        card = data_card(statistics, made_with, settings.states, settings.card, kinds)
         folder.write("DATA_CARD.md", card)
         folder.write("table_1.md", table_one_markdown(table_one(statistics)))
         return Exported(folder.path, folder.publish(), statistics)
