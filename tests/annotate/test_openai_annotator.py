@@ -293,6 +293,25 @@ def test_many_lost_questions_in_a_row_end_the_run(server):
         annotator.answer(question())
 
 
+def test_refusals_in_a_row_end_the_run_and_a_reply_begins_anew(server):
+    annotator = annotator_of(server, give_up_after=3)
+    bad = error(400, "At most 1 image(s) may be provided")
+    server.play([bad, bad, say("a red mug"), bad, error(422), bad])
+    states = [annotator.answer(question()).status for _ in range(5)]
+    assert states == ["failed", "failed", "done", "failed", "failed"]
+    with pytest.raises(AnnotatorUnavailableError, match=r"3 questions in a row.*At most 1 image"):
+        annotator.answer(question())
+
+
+def test_a_server_that_refuses_all_ends_the_run_of_the_pipeline(server, tmp_path, capfd):
+    server.then = error(400, "At most 1 image(s) may be provided")
+    images = write_images(tmp_path / "images", 3)
+    annotator = annotator_of(server, max_in_flight=1, give_up_after=4)
+    summary = annotate_images(images, tmp_path / "s.db", annotator, in_flight=1)
+    assert "At most 1 image" in summary.stopped and len(server.seen) == 4
+    assert summary.lost == 3 and "failed=3" in capfd.readouterr().err
+
+
 BAD_REPLIES = {
     "empty": (say(""), "is empty"),
     "null": (say(None), "is empty"),

@@ -239,6 +239,15 @@ def test_one_bad_question_fails_alone(annotator, batches):
     assert annotator.name in replies[1].error
 
 
+def test_a_model_that_fails_on_every_question_ends_the_run(folder):
+    annotator = TransformersAnnotator(str(folder), batch_wait=0, give_up_after=2)
+    bad = replace(question("red"), prompt="an <image> that is not there")
+    ends = [annotator.answer(request).status for request in (bad, question("red"), bad)]
+    assert ends == ["failed", "done", "failed"]
+    with pytest.raises(AnnotatorUnavailableError, match=r"2 questions in a row.*transformers:"):
+        annotator.answer(bad)
+
+
 def test_threads_are_let_go_when_the_running_one_is_interrupted(annotator, monkeypatch):
     entered = threading.Event()
 

@@ -30,7 +30,7 @@ from ureca_lib.annotate.protocol import (
     Reply,
     Request,
 )
-from ureca_lib.annotate.replies import Draft, NoAnswerError, Turn, answer_checked
+from ureca_lib.annotate.replies import Draft, LostQuestions, NoAnswerError, Turn, answer_checked
 from ureca_lib.server_keys import OPENAI_URL, server_key
 
 _MAX_BACKOFF = 60.0  # seconds
@@ -56,7 +56,6 @@ class _Budget:
         self._changed = threading.Condition()
         self._reserved = 0
         self.calls = self.tokens = 0
-        self.lost = 0  # questions in a row
         self.reached = False  # there was a connection once
 
     def reserve(self, tokens: int) -> None:
@@ -75,12 +74,6 @@ class _Budget:
                 self._changed.wait()
             self.calls += 1
             self._reserved += tokens
-
-    def lose(self) -> int:
-        """Count a question that was lost; returns how many in a row."""
-        with self._changed:
-            self.lost += 1
-            return self.lost
 
     def settle(self, reserved: int, tokens: int) -> None:
         """Replace what was set aside by what was used."""
@@ -144,7 +137,7 @@ class OpenAIAnnotator:
         default=600.0, metadata={"help": "most seconds that a question waits in all"}
     )
     give_up_after: int = field(
-        default=32, metadata={"help": "questions lost in a row at which the run ends"}
+        default=32, metadata={"help": "questions lost or refused in a row at which the run ends"}
     )
     max_corrections: int = field(
         default=2, metadata={"help": "most times that a bad reply is sent back"}
@@ -173,6 +166,7 @@ class OpenAIAnnotator:
     _hide: Callable[[str], str] = field(init=False, repr=False)
     _client: Any = field(init=False, repr=False)
     _budget: _Budget = field(init=False, repr=False)
+    _lost: LostQuestions = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._check()
@@ -183,6 +177,7 @@ class OpenAIAnnotator:
         put(self, "_hide", _hider(key))
         put(self, "_client", _client(self.base_url or OPENAI_URL, key, self.timeout))
         put(self, "_budget", _Budget(self.max_calls, self.max_tokens_total))
+        put(self, "_lost", LostQuestions(self.give_up_after))
 
     @property
     def answer_settings(self) -> dict[str, Any]:
@@ -209,7 +204,7 @@ class OpenAIAnnotator:
         Raises:
             BudgetSpentError: the next call may go over the budget.
             AnnotatorUnavailableError: 401, 402, 403 or 404, a spent quota, a server that cannot be
-                reached, or `give_up_after` questions in a row that were lost.
+                reached, or `give_up_after` questions in a row that were lost or refused.
         """
         content = message_content(request, self.image_format)
         pixels = sum(view.shape[0] * view.shape[1] for view in request.views)
@@ -232,9 +227,12 @@ class OpenAIAnnotator:
             except FaultyReplyError as fault:
                 self._wait(question, fault, attempts)
             except NoAnswerError as error:
+                self._budget.reached = True
+                self._lost.add(str(error))
                 raise NoAnswerError(str(error), attempts) from None
             else:
-                self._budget.lost, self._budget.reached = 0, True
+                self._budget.reached = True
+                self._lost.end()
                 return replace(draft, attempts=attempts)
 
     def _wait(self, question: _Question, fault: FaultyReplyError, attempts: int) -> None:
@@ -254,8 +252,9 @@ class OpenAIAnnotator:
         if question.retries < retries:
             why = f"another wait of {seconds:.0f} s goes over max_wait, {self.max_wait:g} s"
         message = f"{self._address}: {fault}; {why}"
-        if not fault.reached or self._budget.lose() >= self.give_up_after:
+        if not fault.reached:
             raise AnnotatorUnavailableError(message) from None
+        self._lost.add(message)
         raise NoAnswerError(message, attempts) from None
 
     def _call(self, messages: list[dict[str, Any]], tokens: int) -> Draft:

@@ -238,6 +238,7 @@ class Run:
             return
         self.summary.calls += called
         self.summary.reused += not called
+        self.summary.lost += answer.status == "failed"
         if work.source.name in self._open:
             work.plan.record(answer)
             self._advance(work)
@@ -313,6 +314,6 @@ class Run:
         self._noted, summary = now, self.summary
         waits = bool(self._held) and not self._open and not last
         self.bar.set_description("waiting for another process" if waits else None, refresh=False)
-        self.bar.set_postfix(calls=summary.calls, kept=summary.reused)
+        self.bar.set_postfix(calls=summary.calls, kept=summary.reused, failed=summary.lost)
         finished = summary.done + summary.partial
         self.store.update_run(self._number, finished, summary.calls, summary.stopped)

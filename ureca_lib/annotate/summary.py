@@ -22,6 +22,7 @@ class Summary:
     elsewhere: int = 0  # being worked on by another process
     calls: int = 0  # of an annotator
     reused: int = 0  # answers taken from the store
+    lost: int = 0  # answers that failed, of all images
     states: Counter[str] = field(default_factory=Counter)  # of the regions finished by this run
     stored: int = 0  # regions of finished images that the store holds at the end
     failures: list[tuple[str, str]] = field(default_factory=list)  # the first: image, why

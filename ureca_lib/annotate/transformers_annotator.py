@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ureca_lib.annotate.protocol import AnnotatorUnavailableError, Reply, Request
-from ureca_lib.annotate.replies import Draft, NoAnswerError, Turn, answer_checked
+from ureca_lib.annotate.replies import Draft, LostQuestions, NoAnswerError, Turn, answer_checked
 
 Conversation = list[dict[str, Any]]
 
@@ -49,6 +49,9 @@ class TransformersAnnotator:
     max_corrections: int = field(
         default=2, metadata={"help": "most times that a bad reply is sent back"}
     )
+    give_up_after: int = field(
+        default=32, metadata={"help": "questions lost in a row at which the run ends"}
+    )
     local_files_only: bool = field(
         default=False, metadata={"help": "never ask the hub, as without a network"}
     )
@@ -59,9 +62,11 @@ class TransformersAnnotator:
     _turn: threading.Lock = field(init=False, repr=False)
     _arrived: threading.Condition = field(init=False, repr=False)
     _waiting: deque[_Job] = field(init=False, repr=False)
+    _lost: LostQuestions = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         least = {"batch_size": 1, "max_new_tokens": 1, "batch_wait": 0, "max_corrections": 0}
+        least |= {"give_up_after": 1}
         for name, value in least.items():
             if not getattr(self, name) >= value:
                 raise ValueError(f"{name} is at least {value}, not {getattr(self, name)}")
@@ -75,6 +80,7 @@ class TransformersAnnotator:
         put(self, "_turn", threading.Lock())
         put(self, "_arrived", threading.Condition())
         put(self, "_waiting", deque())
+        put(self, "_lost", LostQuestions(self.give_up_after))
 
     @property
     def answer_settings(self) -> dict[str, Any]:
@@ -86,6 +92,9 @@ class TransformersAnnotator:
 
         Returns:
             The checked reply, or a failed one that says why.
+
+        Raises:
+            AnnotatorUnavailableError: the model failed on `give_up_after` questions in a row.
         """
         opening = _opening(request)
 
@@ -107,7 +116,10 @@ class TransformersAnnotator:
                     self._run_all(self._next_batch())
         if isinstance(job.result, Exception):
             error = job.result
-            raise NoAnswerError(f"{self.name}: {type(error).__name__}: {error}") from error
+            message = f"{self.name}: {type(error).__name__}: {error}"
+            self._lost.add(message)
+            raise NoAnswerError(message) from error
+        self._lost.end()
         return job.result
 
     def _next_batch(self) -> list[_Job]:
