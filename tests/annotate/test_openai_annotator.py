@@ -223,6 +223,28 @@ def test_a_wait_that_is_too_long_is_not_cut_short(server):
     assert len(server.seen) == 1 and time.monotonic() - start < 5
 
 
+def test_a_rate_limit_uses_up_no_retries(server):
+    server.play([error(429)] * 4)
+    reply = annotator_of(server, max_retries=0).answer(question())
+    assert (reply.text, reply.attempts) == ("a red mug", 5)
+    server.then = error(429, "too fast")
+    reply = annotator_of(server, max_wait=0.1).answer(question())
+    assert reply.status == "failed" and "too fast; another wait" in reply.error
+
+
+def test_threads_wait_together_for_a_server_that_limits_the_rate(server):
+    server.play([error(429, Retry_After="1")])
+    annotator = annotator_of(server)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(annotator.answer, question())
+        while not server.seen:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        others = list(pool.map(annotator.answer, [question()] * 3))
+    assert {reply.attempts for reply in others} == {1} and first.result().attempts == 2
+    assert server.gaps[0] >= 0.9
+
+
 def test_waits_grow(server):
     server.play([error(500)] * 3)
     annotator_of(server, backoff=0.1).answer(question())

@@ -24,12 +24,18 @@ class FaultyReplyError(Exception):
     """A request that may go well if it is made again."""
 
     def __init__(
-        self, message: str, wait: float = 0.0, processed: bool = True, reached: bool = True
+        self,
+        message: str,
+        wait: float = 0.0,
+        processed: bool = True,
+        reached: bool = True,
+        limited: bool = False,
     ):
         super().__init__(message)
         self.wait = wait  # seconds that the server asks for
         self.processed = processed  # the server may have counted the tokens
         self.reached = reached  # there was a connection
+        self.limited = limited  # too many requests in too short a time; nothing is wrong with it
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float:

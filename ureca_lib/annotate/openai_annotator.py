@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from ureca_lib.annotate.chat_completions import (
@@ -24,6 +24,7 @@ from ureca_lib.annotate.chat_completions import (
     read_body,
     retry_after,
 )
+from ureca_lib.annotate.pace import Pace
 from ureca_lib.annotate.protocol import (
     AnnotatorUnavailableError,
     BudgetSpentError,
@@ -91,6 +92,8 @@ class _Question:
     tokens: int  # of the prompt and the views, estimated
     retries: int = 0
     waited: float = 0.0
+    taken: float = 0.0  # when its latest turn was taken
+    limit: FaultyReplyError | None = None  # the latest refusal for asking too fast
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +129,8 @@ class OpenAIAnnotator:
     max_retries: int = field(
         default=6,
         metadata={
-            "help": "of a question, on 429, 5xx, timeouts, lost or broken replies; 2 while no "
-            "connection was ever made"
+            "help": "of a question, on 5xx, timeouts, lost or broken replies; 2 while no "
+            "connection was ever made. On 429, max_wait alone counts"
         },
     )
     backoff: float = field(
@@ -167,6 +170,7 @@ class OpenAIAnnotator:
     _client: Any = field(init=False, repr=False)
     _budget: _Budget = field(init=False, repr=False)
     _lost: LostQuestions = field(init=False, repr=False)
+    _pace: Pace = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._check()
@@ -178,6 +182,7 @@ class OpenAIAnnotator:
         put(self, "_client", _client(self.base_url or OPENAI_URL, key, self.timeout))
         put(self, "_budget", _Budget(self.max_calls, self.max_tokens_total))
         put(self, "_lost", LostQuestions(self.give_up_after))
+        put(self, "_pace", Pace(self.backoff, _MAX_BACKOFF))
 
     @property
     def answer_settings(self) -> dict[str, Any]:
@@ -221,6 +226,7 @@ class OpenAIAnnotator:
         tokens = question.tokens + sum(len(turn.text) for turn in turns) // _TOKEN_CHARACTERS
         attempts = 0
         while True:
+            self._take_turn(question, attempts)
             attempts += 1
             try:
                 draft = self._call(messages, tokens)
@@ -233,11 +239,26 @@ class OpenAIAnnotator:
             else:
                 self._budget.reached = True
                 self._lost.end()
+                self._pace.ease()
                 return replace(draft, attempts=attempts)
+
+    def _take_turn(self, question: _Question, attempts: int) -> None:
+        """Wait until all threads together ask no faster than the server allows."""
+        left = self.max_wait - question.waited
+        question.taken, seconds = self._pace.turn(left)
+        if seconds > left:
+            why = question.limit or "the server limits the rate"
+            self._lose(f"{why}; {self._too_long(seconds)}", attempts)
+        question.waited += seconds
+        time.sleep(seconds)
 
     def _wait(self, question: _Question, fault: FaultyReplyError, attempts: int) -> None:
         """Wait before a retry; an error where there is none left, or where it would be too long."""
         self._budget.reached = self._budget.reached or fault.reached
+        if fault.limited:
+            self._pace.slow(question.taken, fault.wait)
+            question.limit = fault
+            return
         retries = self.max_retries
         if not self._budget.reached:
             retries = min(retries, _FIRST_RETRIES)
@@ -250,10 +271,16 @@ class OpenAIAnnotator:
             return
         why = f"given up after {question.retries} retries"
         if question.retries < retries:
-            why = f"another wait of {seconds:.0f} s goes over max_wait, {self.max_wait:g} s"
-        message = f"{self._address}: {fault}; {why}"
+            why = self._too_long(seconds)
         if not fault.reached:
-            raise AnnotatorUnavailableError(message) from None
+            raise AnnotatorUnavailableError(f"{self._address}: {fault}; {why}") from None
+        self._lose(f"{fault}; {why}", attempts)
+
+    def _too_long(self, seconds: float) -> str:
+        return f"another wait of {seconds:.0f} s goes over max_wait, {self.max_wait:g} s"
+
+    def _lose(self, why: str, attempts: int) -> NoReturn:
+        message = f"{self._address}: {why}"
         self._lost.add(message)
         raise NoAnswerError(message, attempts) from None
 
@@ -306,7 +333,8 @@ class OpenAIAnnotator:
         if status in _FATAL or status < 400 or quota:
             return self._unavailable(status, text)
         if status in _BUSY or status >= 500:
-            return FaultyReplyError(f"status {status}: {text}", retry_after(headers), False)
+            wait, limited = retry_after(headers), status == 429
+            return FaultyReplyError(f"status {status}: {text}", wait, False, limited=limited)
         return NoAnswerError(f"{self._address}: status {status}: {text}")
 
     def _unavailable(self, status: int, text: str) -> AnnotatorUnavailableError:
