@@ -29,6 +29,7 @@ from ureca_lib.annotate.protocol import BudgetSpentError, Reply
 from ureca_lib.annotate.settings import CheckSettings, PipelineSettings, TreeSettings
 from ureca_lib.annotate.sources import SplitRule, find_sources
 from ureca_lib.annotate.store import Store
+from ureca_lib.annotate.summary import Summary
 from ureca_lib.annotate.views import ViewSettings
 from ureca_lib.regions import RegionImage, load_sa1b
 
@@ -607,7 +608,7 @@ def app():
 def test_the_commands(app, folder, tmp_path, monkeypatch):
     made = []
 
-    def make(kind, model, base_url, device, api_key_env):
+    def make(kind, model, base_url, device, api_key_env, in_flight):
         made.append((kind, model, base_url, device, api_key_env))
         return FakeAnnotator(f"{kind}:{model}")
 
@@ -658,6 +659,13 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
         (["--rounds", "0"], "rounds"),
         (["--split", "test=2"], "shares"),
         (["--in-flight", "0"], "in_flight"),
+        (["--in-flight", "64"], "at most 2 calls at a time"),
+        (["--paper", "--rounds", "3"], "--rounds"),
+        (["--split", "test", "--verifier-model", "x", "--verifier-url", "http://h/v1"], "--verify"),
+        (["--verifier-url", "http://h/v1", "--verify", "train"], "--verifier-model"),
+        (["--split", "test=0.1", "--verify", "tset"], "'tset'; --split gives test, train"),
+        (["--annotator", "openai", "--model", "a", "--model", "tset=b"], "'tset'"),
+        (["--split", "test-dev"], "'test-dev' cannot name"),
     ],
 )
 def test_commands_with_wrong_options(app, folder, tmp_path, options, said):
@@ -665,8 +673,28 @@ def test_commands_with_wrong_options(app, folder, tmp_path, options, said):
     wrong = CliRunner().invoke(app, command)
     assert wrong.exit_code == 2 and said in wrong.output
     assert "Traceback" not in wrong.output
+    with Store(tmp_path / "s.db") as store:
+        assert store.rows("SELECT count(*) FROM answers") == [(0,)]
     missing = CliRunner().invoke(app, ["status", str(tmp_path / "none.db")])
     assert missing.exit_code == 2 and "there is no store" in missing.output
+
+
+def test_more_calls_in_flight_are_the_annotators_own_limit(app, folder, tmp_path, monkeypatch):
+    pytest.importorskip("openai", reason="the openai extra is not installed")
+    made = []
+
+    def keep(images, store, annotator, *rest, verifier, in_flight, **options):
+        made.extend([annotator.get("train"), verifier])
+        return Summary()
+
+    monkeypatch.setattr("ureca_lib.annotate.pipeline.annotate_images", keep)
+    command = ["annotate", str(folder), "-o", str(tmp_path / "s.db"), "--in-flight", "64"]
+    command += ["--annotator", "openai", "--model", "a", "--base-url", "http://127.0.0.1:9/v1"]
+    command += ["--verify", "train", "--verifier-model", "b"]
+    command += ["--verifier-url", "http://127.0.0.1:9/v1"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert [(one.model, one.max_in_flight) for one in made] == [("a", 64), ("b", 64)]
 
 
 def test_status_shows_counts_rate_and_time_left(folder, tmp_path):

@@ -153,6 +153,7 @@ def make_annotator(
     base_url: str | None = None,
     device: str | None = "cpu",
     api_key_env: str | None = None,
+    in_flight: int | None = None,
 ) -> Annotator:
     """An annotator by name, for commands and notebooks.
 
@@ -164,6 +165,7 @@ def make_annotator(
         device: where "transformers" runs; None for CUDA where there is one.
         api_key_env: environment variable that holds the server's key; None is OPENAI_API_KEY at
             OpenAI, and no key at other servers.
+        in_flight: most calls of a server at a time; the others know their own best.
 
     Raises:
         ValueError: no such kind, device or key, or options that do not go together.
@@ -179,10 +181,12 @@ def make_annotator(
         raise ValueError("the annotator transformers runs here; --base-url is for openai")
     if kind != "openai" and api_key_env:
         raise ValueError(f"the annotator {kind} needs no key; it is for openai")
+    if kind == "openai":
+        more = {} if in_flight is None else {"max_in_flight": in_flight}
+        more |= {"base_url": base_url, "api_key_env": api_key_env}
+        return __getattr__("OpenAIAnnotator")(model, **more)
     if kind == "attributes":
         return AttributeAnnotator()
-    if kind == "openai":
-        return __getattr__("OpenAIAnnotator")(model, base_url=base_url, api_key_env=api_key_env)
     return __getattr__("TransformersAnnotator")(model, device=chosen_device(device))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ureca_lib.annotate.look_alikes import RegionFeatures
     from ureca_lib.annotate.protocol import Annotator
     from ureca_lib.annotate.settings import PipelineSettings
+    from ureca_lib.annotate.sources import SplitRule
 
 _PER_SPLIT = "May be repeated as SPLIT=VALUE."
 
@@ -42,7 +43,9 @@ def annotate(
         str,
         typer.Option(help="Split of all images, NAME=SHARE, or a JSON file {file name: split}."),
     ] = "train",
-    rounds: Annotated[int, typer.Option(help="Most refinements of a region; the paper: 1.")] = 3,
+    rounds: Annotated[
+        int | None, typer.Option(help="Most refinements of a region, 3 by default; --paper: 1.")
+    ] = None,
     paper: Annotated[
         bool, typer.Option(help="The published rules: main objects, one round, verified test set.")
     ] = False,
@@ -83,19 +86,28 @@ def annotate(
     from ureca_lib.annotate.store import StoreError
 
     try:
+        rule = SplitRule.parse(split)
         options = [_per_split(values) for values in (annotator, model, base_url, api_key_env)]
         settings = _settings(paper, rounds, tuple(verify or ()), strict, retry_failed)
+        asked = {*(verify or ()), *(key for option in options for key in option if key)}
+        _check_splits(rule, asked)
+        _check_verifier(rule, settings, verifier_model, verifier_url)
         verifier = None
         if verifier_model:
             verifier = make_annotator(
-                "openai", verifier_model, verifier_url, api_key_env=verifier_key_env
+                "openai",
+                verifier_model,
+                verifier_url,
+                api_key_env=verifier_key_env,
+                in_flight=in_flight or None,
             )
+        served = verifier is not None or "openai" in options[0].values()
         summary = annotate_images(
             images,
             out,
-            _OfSplits(options, device),
+            _OfSplits(options, device, in_flight, served),
             settings,
-            splits=SplitRule.parse(split),
+            splits=rule,
             verifier=verifier,
             features=_features(dino, device),
             in_flight=in_flight,
@@ -142,9 +154,16 @@ def _per_split(values: list[str] | None) -> dict[str, str]:
 class _OfSplits(dict):
     """For each split its annotator, made when it is first asked for."""
 
-    def __init__(self, options: list[dict[str, str]], device: str | None):
+    def __init__(
+        self,
+        options: list[dict[str, str]],
+        device: str | None,
+        in_flight: int | None,
+        served: bool,  # some are servers: in_flight may be meant for these
+    ):
         super().__init__()
         self._options, self._device = options, device
+        self._in_flight, self._served = in_flight, served
 
     def get(self, split: str, default: object = None) -> Annotator:
         """What the split's options say, or those of all splits; alike options share one."""
@@ -154,8 +173,18 @@ class _OfSplits(dict):
         kind, model, url, key_variable = found
         asked = (kind or "attributes", model, url, self._device, key_variable)
         if asked not in self:
-            self[asked] = make_annotator(*asked)
+            made = make_annotator(*asked, self._in_flight)
+            if not self._served:
+                _check_in_flight(made, self._in_flight)
+            self[asked] = made
         return self[asked]
+
+
+def _check_in_flight(annotator: Annotator, in_flight: int | None) -> None:
+    """Raise ValueError where more calls at a time are asked for than will be made."""
+    most = annotator.max_in_flight
+    if in_flight is not None and in_flight > most:
+        raise ValueError(f"{annotator.name} takes at most {most} calls at a time (--in-flight)")
 
 
 def _features(dino: str | None, device: str | None) -> RegionFeatures | None:
@@ -166,13 +195,32 @@ def _features(dino: str | None, device: str | None) -> RegionFeatures | None:
     return Dinov2Features(dino, chosen_device(device))
 
 
+def _check_splits(rule: SplitRule, asked: set[str]) -> None:
+    """Raise ValueError where an option is for a split that no image can be in."""
+    if unknown := sorted(asked - rule.names):
+        known = ", ".join(sorted(rule.names))
+        raise ValueError(f"no image is in the split {unknown[0]!r}; --split gives {known}")
+
+
+def _check_verifier(
+    rule: SplitRule, settings: PipelineSettings, model: str | None, url: str | None
+) -> None:
+    """Raise ValueError where a verifier is given that would never be asked."""
+    if url and not model:
+        raise ValueError("--verifier-url goes with a --verifier-model")
+    if model and not rule.names & {*settings.verify_splits}:
+        raise ValueError("nothing is verified: --verifier-model goes with --verify SPLIT")
+
+
 def _settings(
-    paper: bool, rounds: int, verify: tuple[str, ...], strict: bool, retry_failed: bool
+    paper: bool, rounds: int | None, verify: tuple[str, ...], strict: bool, retry_failed: bool
 ) -> PipelineSettings:
     from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
 
     settings = PipelineSettings.paper() if paper else PipelineSettings()
-    if not paper:
+    if paper and rounds not in (None, settings.check.rounds):
+        raise ValueError(f"--paper is one round, not the {rounds} of --rounds")
+    if rounds is not None:
         settings = replace(settings, check=CheckSettings(rounds=rounds))
     verify = tuple(sorted({*settings.verify_splits, *verify}))
     return replace(settings, verify_splits=verify, strict=strict, retry_failed=retry_failed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -37,7 +38,8 @@ class SplitRule:
         seed: another seed, another draw.
 
     Raises:
-        ValueError: shares that are negative or more than 1 together.
+        ValueError: shares that are negative or more than 1 together, or a split whose name no
+            export takes.
     """
 
     shares: Mapping[str, float] = field(default_factory=dict)
@@ -48,6 +50,17 @@ class SplitRule:
     def __post_init__(self) -> None:
         if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) > 1:
             raise ValueError(f"shares are 0 to 1, and at most 1 together, not {dict(self.shares)}")
+        for name in sorted(self.names):
+            if not names_files(name):
+                raise ValueError(
+                    f"the split {name!r} cannot name the files of a data set: letters, digits, _ "
+                    "and single dots can, but for left_out"
+                )
+
+    @property
+    def names(self) -> set[str]:
+        """All splits that an image can be in."""
+        return {self.rest, *self.shares, *self.named.values()}
 
     @classmethod
     def parse(cls, text: str) -> SplitRule:
@@ -116,6 +129,11 @@ class SplitRule:
         for key, split in self.named.items():
             found.setdefault(_stem(key), {})[key] = split
         return found
+
+
+def names_files(split: str) -> bool:
+    """Whether a split's name can be that of files: `datasets` takes it, and it is no path."""
+    return re.fullmatch(r"\w+(\.\w+)*", split) is not None and split != "left_out"
 
 
 def _stem(key: str) -> str:

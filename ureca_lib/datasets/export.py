@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from tqdm.auto import tqdm
 
 from ureca_lib.annotate.records import STATES, State
+from ureca_lib.annotate.sources import names_files
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.card import CardTexts, data_card
 from ureca_lib.datasets.coco import CaptionsWriter, InstancesWriter
@@ -138,8 +139,7 @@ def export_dataset(
 
 def _splits(store: Store, names: set[str]) -> list[str]:
     for name in sorted(names):
-        # what `datasets` takes as a split's name, and what is no path
-        if not re.fullmatch(r"\w+(\.\w+)*", name) or name == "left_out":
+        if not names_files(name):
             raise ExportError(f"{store.path}: the split {name!r} cannot name files; rename it")
     return sorted(names)
 
