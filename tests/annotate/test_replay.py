@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fake_annotators import FakeAnnotator, distinct_reply, write_images
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.protocol import Reply
 from ureca_lib.annotate.replay import AnnotatedImage
+from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.store import Store, StoreError
 
 PHOTOS = Path(__file__).resolve().parents[2] / "data_samples" / "photos"
@@ -59,6 +62,31 @@ def test_an_image_that_is_not_in_the_store_is_an_error(tmp_path):
         pytest.raises(StoreError, match=r"coins\.json is not in this store"),
     ):
         AnnotatedImage(PHOTOS / "coins.json", store)
+
+
+def test_a_region_that_was_not_asked_says_why(tmp_path):
+    def say(request):
+        bad = request.stage == "short" and request.region_id == 1
+        return Reply("", "failed", "refused") if bad else distinct_reply(request)
+
+    (path,) = write_images(tmp_path, 1)
+    annotator = FakeAnnotator(say=say)
+    settings = PipelineSettings(verify_splits=("train",))
+    with Store(tmp_path / "s.sqlite") as store:
+        annotate_images(path, store, annotator, settings, progress=False)
+        found = AnnotatedImage(path, store)
+    assert found.context("short", 1).parent is None
+    for stage in ("long", "unique"):
+        why = f"region 1 was not asked in stage {stage}: short: refused"
+        for ask in (found.context, found.prompt, found.views):
+            with pytest.raises(StoreError, match=why):
+                ask(stage, 1)
+    with pytest.raises(StoreError, match="region 1 was not asked in stage verify: short: refused"):
+        found.context("verify", 1)
+    verified = [request for request in annotator.requests if request.stage == "verify"]
+    assert len(verified) == len(found.image) - 1
+    for request in verified:
+        assert found.context("verify", request.region_id) == request.context
 
 
 class Gone(AttributeAnnotator):

@@ -47,6 +47,11 @@ class AnnotatedImage:
         alike = {region_id: final.look_alikes for region_id, final in self.finals.items()}
         self._plan = ImagePlan(self.tree, settings.tree.chosen(self.tree), alike)
         self._plan.answers = self.answers
+        self._plan.captions = {  # answers come by round: the last one stays
+            answer.step.region_id: answer.text
+            for answer in self.answers.values()
+            if answer.step.stage == "unique" and answer.status in ("done", "kept")
+        }
         self._view_settings = settings.views
 
     @cached_property
@@ -67,15 +72,27 @@ class AnnotatedImage:
         return answer.text if answer else ""
 
     def context(self, stage: Stage, region_id: RegionId) -> Context:
-        """What was known when a stage asked about a region (stage 4: in its first round)."""
-        return self._plan.context(Step(stage, int(stage == "unique"), region_id))
+        """What was known when a stage asked about a region (stage 4: in its first round).
+
+        Raises:
+            StoreError: the stage did not ask about it, and why: an answer before it failed.
+            KeyError: no such region.
+        """
+        step = Step(stage, int(stage == "unique"), region_id)
+        final, answer = self.finals[region_id], self.answers.get(step)
+        if answer is None or answer.status == "blocked":
+            why = (answer.error if answer else final.reason) or "it was not wanted"
+            raise StoreError(
+                f"{self.name}: region {region_id} was not asked in stage {stage}: {why}"
+            )
+        return self._plan.context(step)
 
     def prompt(self, stage: Stage, region_id: RegionId) -> Prompt:
-        """The prompt as it was filled."""
+        """The prompt as it was filled; raises as `context` does."""
         return fill_prompt(stage, self.tree, region_id, self.context(stage, region_id))
 
     def views(self, stage: Stage, region_id: RegionId) -> list[np.ndarray]:
-        """The pictures that were shown."""
+        """The pictures that were shown; raises as `context` does."""
         context = self.context(stage, region_id)
         return stage_views(stage, self.image_views, self.tree, region_id, context)
 
