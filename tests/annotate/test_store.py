@@ -141,6 +141,17 @@ def test_a_finished_image_is_so_until_there_is_a_new_answer(store, status):
     assert (store.image("a").status, store.image("a").error) == ("waiting", None)
 
 
+def test_an_answer_that_fails_again_leaves_its_image_finished(store):
+    failed = answer("short", 0, 1, "", "failed", error="status 500")
+    store.save("a", failed)
+    finished = row("a", "partial", error="1 answer failed")
+    store.finish(finished, [failed], [FinalCaption(1, "", "failed")])
+    store.save("a", answer("short", 0, 1, "", "failed", error="status 503"))
+    assert store.image("a") == finished
+    store.save("a", answer("short", 0, 2, "", "failed", error="status 503"))
+    assert store.image("a").status == "waiting"
+
+
 def test_an_image_that_failed_waits_once_it_is_looked_at_again(store):
     store.finish(row("a", "failed", error="a.json: truncated"))
     assert store.claim("a")

@@ -52,6 +52,10 @@ CREATE TABLE captions (
 {REVIEWS.strip()};
 """
 SAVE_ANSWER = "INSERT OR REPLACE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+FAILED_BEFORE = (
+    "SELECT count(*) FROM answers WHERE image=? AND region=? AND stage=? AND round=? "
+    "AND status='failed'"
+)
 SAVE_CAPTION = "INSERT INTO captions VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 _REVIEW = "region, decision, text, previous, reviewer, time, note"
 SAVE_REVIEW = f"INSERT INTO reviews (image, {_REVIEW}) VALUES (?,?,?,?,?,?,?,?)"

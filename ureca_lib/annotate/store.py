@@ -25,6 +25,7 @@ from ureca_lib.annotate.leases import Lease, is_alive
 from ureca_lib.annotate.records import Answer, FinalCaption, Step
 from ureca_lib.annotate.reviews import CaptionChangedError, Review, reviewed
 from ureca_lib.annotate.schema import (
+    FAILED_BEFORE,
     READ_IMAGE,
     READ_REVIEWS,
     SAVE_ANSWER,
@@ -251,10 +252,16 @@ class Store:
         return {answer.step: answer for answer in found}
 
     def save(self, image: str, answer: Answer) -> None:
-        """Commit one answer; it replaces what the step had, and the image is "waiting" then."""
+        """Commit one answer; it replaces what the step had.
+
+        The image is "waiting" then, unless the step has only failed again.
+        """
+        row = answer_row(image, answer)
         with self._write() as connection:
-            connection.execute(SAVE_ANSWER, answer_row(image, answer))
-            connection.execute(f"{_WAIT} AND status!='waiting'", (image,))
+            (again,) = connection.execute(FAILED_BEFORE, row[:4]).fetchone()
+            connection.execute(SAVE_ANSWER, row)
+            if answer.status != "failed" or not again:
+                connection.execute(f"{_WAIT} AND status!='waiting'", (image,))
 
     def finish(
         self, row: ImageRow, answers: Iterable[Answer] = (), captions: Iterable[FinalCaption] = ()
