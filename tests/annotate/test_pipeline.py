@@ -440,10 +440,13 @@ def test_a_list_of_splits_may_name_photos(folder, tmp_path):
 
 
 def test_entries_of_a_list_of_splits_that_are_no_image_are_named(folder, tmp_path):
-    named = {"image_1": "test"} | {f"sa_{number}.jpg": "test" for number in range(5)}
-    with pytest.raises(ValueError, match=r"5 of 6 entries.*: sa_0.jpg, .*sa_2.jpg, \.\.\."):
+    named = {f"sa_{number}.jpg": "test" for number in range(5)}
+    with pytest.raises(ValueError, match=r"5 of 5 entries.*: sa_0.jpg, .*sa_2.jpg, \.\.\."):
         run(folder, tmp_path / "s.db", FakeAnnotator(), splits=SplitRule(named=named))
     assert not (tmp_path / "s.db").exists()
+    with pytest.warns(UserWarning, match=r"5 of 6 entries"):  # a list of more than this run
+        splits = SplitRule(named=named | {"image_1": "test"})
+        assert run(folder, tmp_path / "s.db", FakeAnnotator(), splits=splits).done == 3
 
 
 def test_sources_are_found_once_each(folder, tmp_path):

@@ -57,7 +57,7 @@ def annotate_images(
 
     Raises:
         ValueError: a split without an annotator, in_flight below 1, image names that clash, or
-            entries of a list of splits that are no image's.
+            a list of splits that names none of them.
         FileNotFoundError: a path that was given does not exist; nothing is written.
         StoreError: the store cannot be used.
         KeyboardInterrupt: after the calls in flight have been kept.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -15,7 +16,7 @@ from ureca_lib.regions import RegionImage, load_sa1b
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
 
 SourceLike = str | Path | RegionImage
-_SHOWN = 3  # wrong entries of a list of splits that an error names
+_SHOWN = 3  # wrong entries of a list of splits that are named
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,24 @@ class SplitRule:
     def splits_of(self, names: Iterable[str]) -> dict[str, str]:
         """For each image of a run its split.
 
+        Warns of entries of `named` that are none of these images: the list may be of more than
+        this run, or have a slip by which test images go into another split.
+
         Raises:
-            ValueError: entries of `named` that are none of these images: such a list has a slip,
-                and what it means for the test set would go into another split.
+            ValueError: no entry of `named` is one of these images, or see `split_of`.
         """
         names = list(names)
         known = {Path(name).name for name in names} | {Path(name).stem for name in names}
         missing = [key for key in self.named if key not in known and _stem(key) not in known]
         if missing:
             first = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-            raise ValueError(
+            said = (
                 f"{len(missing)} of {len(self.named)} entries of the list of splits are no image "
                 f"of this run: {first}"
             )
+            if len(missing) == len(self.named):
+                raise ValueError(said)
+            warnings.warn(said, stacklevel=2)
         return {name: self.split_of(name) for name in names}
 
     def split_of(self, name: str) -> str:
