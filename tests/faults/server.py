@@ -75,6 +75,17 @@ def late(seconds: float, text: str = "a red mug") -> Act:
     return act
 
 
+def together(number: int, seconds: float = 30.0, text: str = "a red mug") -> Act:
+    """Answer calls in groups that are here at the same time; for seconds in vain, hang up."""
+    here = threading.Barrier(number, timeout=seconds)
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        here.wait()
+        say(text)(handler)
+
+    return act
+
+
 def half(status: int = 200, text: str = "a red mug") -> Act:
     """Promise a body and hang up in the middle of it."""
 
@@ -133,11 +144,10 @@ class FaultyServer:
     script: list[Act] = field(default_factory=list)
     then: Act = field(default_factory=lambda: say("a red mug"))
     seen: list[Seen] = field(default_factory=list)
-    most_active: int = 0
 
     def __enter__(self) -> FaultyServer:
         server = self
-        lock, active = threading.Lock(), [0]
+        lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
@@ -147,16 +157,12 @@ class FaultyServer:
                 with lock:
                     server.seen.append(Seen(time.monotonic(), self.path, headers, body))
                     act = server.script.pop(0) if server.script else server.then
-                    active[0] += 1
-                    server.most_active = max(server.most_active, active[0])
                 try:
                     act(self)
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # the client had enough
                 finally:
                     self.close_connection = True
-                    with lock:
-                        active[0] -= 1
 
             def log_message(self, *arguments: Any) -> None:
                 pass
