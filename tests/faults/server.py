@@ -167,7 +167,10 @@ class FaultyServer:
             def log_message(self, *arguments: Any) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Listening(ThreadingHTTPServer):
+            request_queue_size = 64  # with 5, connections made together wait for seconds
+
+        self._http = Listening(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         # a test does not wait for an act that sleeps on
         self._http.block_on_close = False
