@@ -75,11 +75,15 @@ tiny-base: $(READY)
 tiny-ureca: $(READY)
 	$(BIN)/ureca train-recipe --base data_samples/tiny_base --out data_samples/tiny_ureca
 
-# one square, and tiles that know their place, trained for as long as the committed model
+# one square, tiles, and tiles that know their place, at equal steps: more than the sweeps', fewer
+# than the committed model's
+EQUAL := --data scenes:train:2000 --steps-1 400 --steps-2 900
 full-recipe: $(READY)
-	$(BIN)/ureca train-recipe --base data_samples/tiny_base --mask single \
+	$(BIN)/ureca train-recipe --base data_samples/tiny_base --mask single $(EQUAL) \
 	  --out papermill_runs/full_recipe/single
-	$(BIN)/ureca train-recipe --base data_samples/tiny_base --tile-embedding \
+	$(BIN)/ureca train-recipe --base data_samples/tiny_base $(EQUAL) \
+	  --out papermill_runs/full_recipe/tiles
+	$(BIN)/ureca train-recipe --base data_samples/tiny_base --tile-embedding $(EQUAL) \
 	  --out papermill_runs/full_recipe/tile_embedding
 
 # every run of every sweep that has no record yet, from the committed base and from two smaller
