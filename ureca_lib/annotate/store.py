@@ -258,9 +258,11 @@ class Store:
         """
         row = answer_row(image, answer)
         with self._write() as connection:
-            (again,) = connection.execute(FAILED_BEFORE, row[:4]).fetchone()
+            again = False
+            if answer.status == "failed":
+                (again,) = connection.execute(FAILED_BEFORE, row[:4]).fetchone()
             connection.execute(SAVE_ANSWER, row)
-            if answer.status != "failed" or not again:
+            if not again:
                 connection.execute(f"{_WAIT} AND status!='waiting'", (image,))
 
     def finish(
