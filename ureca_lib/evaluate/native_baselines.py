@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import Kosmos2ForConditionalGeneration, VipLlavaForConditionalGeneration
 
 from ureca_lib.annotate.views import ViewSettings
@@ -80,9 +80,16 @@ class VipLlavaSystem:
 
     def inputs(self, image: CaptionedImage, regions: Sequence[Region]) -> Any:
         """What the model is given: the whole image, marked and made square, and the question."""
-        mean = self._processor.image_processor.image_mean
+        # CLIP's processor cuts the middle square out of a picture; ViP-LLaVA was trained, and is
+        # evaluated, on pictures that are padded with the mean colour before
+        mean = tuple(int(255 * value) for value in self._processor.image_processor.image_mean)
+        side = _VIP_VIEW.max_side
         pictures = [
-            Image.fromarray(squared(marked(image.pixels, region, self.settings["shape"]), mean))
+            ImageOps.pad(
+                Image.fromarray(marked(image.pixels, region, self.settings["shape"])),
+                (side, side),
+                color=mean,
+            )
             for region in regions
         ]
         text = _VIP_CHAT.format(question=self.settings["question"])
@@ -186,27 +193,6 @@ def marked(pixels: np.ndarray, region: Region, shape: Shape) -> np.ndarray:
         cut = Cut(cut.x, cut.y, np.ones_like(cut.mask))
     draw_contour(canvas, cut, _VIP_VIEW.contour_width, RED)
     return canvas
-
-
-def squared(pixels: np.ndarray, mean: Sequence[float]) -> np.ndarray:
-    """A picture in the middle of a square, the rest in the mean colour: nothing is cropped.
-
-    CLIP's processor cuts the middle square out of a picture; ViP-LLaVA was trained, and is
-    evaluated, on pictures that are padded so before.
-
-    Args:
-        pixels: (h, w, 3) uint8.
-        mean: of red, green and blue, from 0 to 1.
-
-    Returns:
-        (side, side, 3) uint8, side the longer of h and w.
-    """
-    height, width = pixels.shape[:2]
-    side = max(height, width)
-    square = np.full((side, side, 3), [int(value * 255) for value in mean], np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = pixels
-    return square
 
 
 def relative_box(region: Region) -> tuple[float, float, float, float]:
