@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ureca_lib.datasets.records import image_keys, region_row_id
+from ureca_lib.datasets.records import image_keys, published_keys, region_row_id
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,13 @@ REGION = st.integers(-2, 12) | st.text(st.sampled_from('a1_"-\\ '), max_size=4)
 @given(st.lists(st.tuples(KEY, REGION), unique=True, min_size=2, max_size=12))
 def test_no_two_regions_have_one_id(pairs):
     assert len({region_row_id(*pair) for pair in pairs}) == len(pairs)
+
+
+def test_images_of_a_published_file_go_by_what_tells_them_apart():
+    by_photo = [("x/a.jpg", "m.json"), ("b.jpg", "m.json"), ("x/a.jpg", "m.json")]
+    assert list(published_keys(by_photo).values()) == ["a", "b"]
+    by_masks = [("a.jpg", "m.json"), ("a.jpg", "n.json")]
+    assert list(published_keys(by_masks).values()) == ["m", "n"]
+    by_both = [*by_masks, ("b.jpg", "m.json")]
+    found = published_keys(by_both)
+    assert list(found) == by_both and len(set(found.values())) == 3

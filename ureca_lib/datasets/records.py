@@ -85,11 +85,13 @@ def image_keys(names: Iterable[str]) -> dict[str, str]:
 def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """For each image of a published file, named by its photo and its masks, its key.
 
-    It goes by the photo, unless one photo has two files of masks.
+    It goes by the photo, unless one photo has two files of masks; by both, if one of these has two
+    photos besides.
     """
     names = list(dict.fromkeys(names))
-    photos = [photo for photo, _ in names]
-    texts = photos if len(set(photos)) == len(photos) else [masks for _, masks in names]
+    both = [f"{masks}/{photo}" for photo, masks in names]
+    ways = ([photo for photo, _ in names], [masks for _, masks in names], both)
+    texts = next(way for way in ways if len(set(way)) == len(names))
     keys = image_keys(texts)
     return {name: keys[text] for text, name in zip(texts, names, strict=True)}
 
