@@ -246,6 +246,23 @@ def test_threads_wait_together_for_a_server_that_limits_the_rate(server):
     assert server.gaps[0] >= 0.9
 
 
+def test_no_question_is_lost_behind_many_others_at_a_slow_server(server):
+    last = [0.0]
+
+    def one_in_a_while(handler):
+        now = time.monotonic()
+        good = now - last[0] >= 0.1
+        if good:
+            last[0] = now
+        (say("a red mug") if good else error(429, "too fast"))(handler)
+
+    server.then = one_in_a_while
+    annotator = annotator_of(server, max_wait=1.0, backoff=0.05)
+    with ThreadPoolExecutor(16) as pool:
+        states = [one.status for one in pool.map(annotator.answer, [question()] * 32)]
+    assert states == ["done"] * 32
+
+
 def test_waits_grow(server):
     server.play([error(500)] * 3)
     annotator_of(server, backoff=0.1).answer(question())

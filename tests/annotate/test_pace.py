@@ -17,7 +17,7 @@ def clock(monkeypatch) -> list[float]:
 
 
 def turns(one: Pace, count: int) -> list[float]:
-    return [one.turn(1000.0)[1] for _ in range(count)]
+    return [one.turn(1000.0).wait for _ in range(count)]
 
 
 def test_nobody_waits_until_a_call_is_refused(clock):
@@ -31,7 +31,7 @@ def test_nobody_waits_until_a_call_is_refused(clock):
 
 def test_calls_of_one_pace_slow_it_down_once_and_those_of_the_next_again(clock):
     one = Pace(1.0, 3.0)
-    taken = [one.turn(1000.0)[0] for _ in range(8)]
+    taken = [one.turn(1000.0).taken for _ in range(8)]
     clock[0] = 101.0
     for when in taken:
         one.slow(when)
@@ -53,8 +53,16 @@ def test_a_wait_that_the_server_asks_for_holds_for_all(clock):
 def test_a_turn_that_comes_too_late_is_not_taken(clock):
     one = Pace(1.0, 60.0)
     one.slow(100.0, 30.0)
-    assert one.turn(29.0) == (100.0, 30.0)
+    assert one.turn(29.0) == (100.0, 30.0, 30.0)
     assert turns(one, 1) == [30]
+
+
+def test_turns_behind_others_are_no_reason_to_give_up(clock):
+    one = Pace(20.0, 60.0)
+    one.slow(100.0)
+    assert [one.turn(20.0) for _ in range(3)] == [(100, 20, 20), (100, 40, 20), (100, 60, 20)]
+    clock[0] = 130.0
+    assert one.turn(0.0) == (130, 50, 0)
 
 
 def test_replies_make_it_faster_until_there_is_no_gap(clock):

@@ -137,7 +137,7 @@ class OpenAIAnnotator:
         default=1.0, metadata={"help": "seconds before the first retry, then doubled, with jitter"}
     )
     max_wait: float = field(
-        default=600.0, metadata={"help": "most seconds that a question waits in all"}
+        default=600.0, metadata={"help": "most seconds that a question waits in all, those behind others not counted"}
     )
     give_up_after: int = field(
         default=32, metadata={"help": "questions lost or refused in a row at which the run ends"}
@@ -245,12 +245,13 @@ class OpenAIAnnotator:
     def _take_turn(self, question: _Question, attempts: int) -> None:
         """Wait until all threads together ask no faster than the server allows."""
         left = self.max_wait - question.waited
-        question.taken, seconds = self._pace.turn(left)
-        if seconds > left:
+        turn = self._pace.turn(left)
+        if turn.held > left:
             why = question.limit or "the server limits the rate"
-            self._lose(f"{why}; {self._too_long(seconds)}", attempts)
-        question.waited += seconds
-        time.sleep(seconds)
+            self._lose(f"{why}; {self._too_long(turn.held)}", attempts)
+        question.taken = turn.taken
+        question.waited += turn.held
+        time.sleep(turn.wait)
 
     def _wait(self, question: _Question, fault: FaultyReplyError, attempts: int) -> None:
         """Wait before a retry; an error where there is none left, or where it would be too long."""

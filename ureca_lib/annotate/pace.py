@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import NamedTuple
 
 _EASE = 0.9  # of the gap that is left after a reply
 _LEAST = 0.01  # seconds
+
+
+class Turn(NamedTuple):
+    """When a question may be asked.
+
+    Args:
+        taken: now, by the monotonic clock, for `Pace.slow`.
+        wait: seconds until the turn: until asking is allowed again, and until those before it were
+            asked.
+        held: seconds of it until asking is allowed again.
+    """
+
+    taken: float
+    wait: float
+    held: float
 
 
 class Pace:
@@ -21,23 +37,23 @@ class Pace:
     def __init__(self, least: float, most: float):
         self._least, self._most = max(least, _LEAST), most
         self._lock = threading.Lock()
-        self._gap, self._next, self._slowed = 0.0, 0.0, 0.0
+        self._gap, self._next, self._open, self._slowed = 0.0, 0.0, 0.0, 0.0
 
-    def turn(self, most: float) -> tuple[float, float]:
-        """Take the next turn, unless it comes too late.
+    def turn(self, most: float) -> Turn:
+        """Take the next turn, unless nobody may ask for too long.
+
+        Waiting behind others is no reason to give up: each of their turns is a call made.
 
         Args:
-            most: seconds that it may be away.
-
-        Returns:
-            Now, by the monotonic clock, for `slow`; and the seconds until the turn.
+            most: seconds that `held` may be; if it is more, no turn was taken.
         """
         with self._lock:
             now = time.monotonic()
+            held = max(0.0, self._open - now)
             start = max(now, self._next)
-            if start - now <= most:
+            if held <= most:
                 self._next = start + self._gap
-            return now, start - now
+            return Turn(now, start - now, held)
 
     def slow(self, taken: float, asked: float = 0.0) -> None:
         """A call was refused: nobody asks for a while, and then more slowly.
@@ -52,7 +68,8 @@ class Pace:
             if taken >= self._slowed:
                 self._gap = min(self._most, max(self._least, 2 * self._gap))
                 self._slowed = now
-            self._next = max(self._next, now + max(asked, self._gap))
+            self._open = max(self._open, now + max(asked, self._gap))
+            self._next = max(self._next, self._open)
 
     def ease(self) -> None:
         """A call went well: the next ones may come a little faster."""
