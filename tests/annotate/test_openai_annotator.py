@@ -69,8 +69,8 @@ def annotator_of(server: FaultyServer, **settings) -> OpenAIAnnotator:
     return OpenAIAnnotator("tiny", server.url, **(quick | settings))
 
 
-def question(stage: str = "short", views: int = 2, side: int = 28) -> Request:
-    image = small_image(0)
+def question(stage: str = "short", views: int = 2, side: int = 28, number: int = 0) -> Request:
+    image = small_image(number)
     generator = np.random.default_rng(1)
     pictures = [generator.integers(0, 255, (side, side, 3), np.uint8) for _ in range(views)]
     tree = build_mask_tree(image.regions)
@@ -337,19 +337,30 @@ def test_refusals_in_a_row_end_the_run_and_a_reply_begins_anew(server):
     annotator = annotator_of(server, give_up_after=3)
     bad = error(400, "At most 1 image(s) may be provided")
     server.play([bad, bad, say("a red mug"), bad, error(422), bad])
-    states = [annotator.answer(question()).status for _ in range(5)]
+    states = [annotator.answer(question(number=number)).status for number in range(5)]
     assert states == ["failed", "failed", "done", "failed", "failed"]
     with pytest.raises(AnnotatorUnavailableError, match=r"3 questions in a row.*At most 1 image"):
-        annotator.answer(question())
+        annotator.answer(question(number=5))
+
+
+def test_an_image_of_which_all_is_refused_does_not_end_the_run(server):
+    annotator = annotator_of(server, give_up_after=3)
+    server.then = error(400, "content_filter")
+    numbers = [0] * 5 + [1] * 5
+    states = [annotator.answer(question(number=number)).status for number in numbers]
+    assert states == ["failed"] * 10
+    with pytest.raises(AnnotatorUnavailableError, match="11 questions in a row"):
+        annotator.answer(question(number=2))
 
 
 def test_a_server_that_refuses_all_ends_the_run_of_the_pipeline(server, tmp_path, capfd):
     server.then = error(400, "At most 1 image(s) may be provided")
-    images = write_images(tmp_path / "images", 3)
+    images = write_images(tmp_path / "images", 5)
     annotator = annotator_of(server, max_in_flight=1, give_up_after=4)
     summary = annotate_images(images, tmp_path / "s.db", annotator, in_flight=1)
-    assert "At most 1 image" in summary.stopped and len(server.seen) == 4
-    assert summary.lost == 3 and "failed=3" in capfd.readouterr().err
+    # two images of seven regions, and the first question of the third
+    assert "At most 1 image" in summary.stopped and len(server.seen) == 15
+    assert summary.lost == 14 and "failed=14" in capfd.readouterr().err
 
 
 BAD_REPLIES = {

@@ -11,7 +11,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from ureca_lib.annotate.chat_completions import (
     read_body,
     retry_after,
 )
+from ureca_lib.annotate.lost_questions import LostQuestions
 from ureca_lib.annotate.pace import Pace
 from ureca_lib.annotate.protocol import (
     AnnotatorUnavailableError,
@@ -31,7 +32,7 @@ from ureca_lib.annotate.protocol import (
     Reply,
     Request,
 )
-from ureca_lib.annotate.replies import Draft, LostQuestions, NoAnswerError, Turn, answer_checked
+from ureca_lib.annotate.replies import Draft, NoAnswerError, Turn, answer_checked
 from ureca_lib.server_keys import OPENAI_URL, server_key
 
 _MAX_BACKOFF = 60.0  # seconds
@@ -89,6 +90,7 @@ class _Question:
     """What one question has used up of its retries."""
 
     content: list[dict[str, Any]]
+    image: Hashable  # stands for the image
     tokens: int  # of the prompt and the views, estimated
     retries: int = 0
     waited: float = 0.0
@@ -137,10 +139,16 @@ class OpenAIAnnotator:
         default=1.0, metadata={"help": "seconds before the first retry, then doubled, with jitter"}
     )
     max_wait: float = field(
-        default=600.0, metadata={"help": "most seconds that a question waits in all, those behind others not counted"}
+        default=600.0,
+        metadata={
+            "help": "most seconds that a question waits in all, those behind others not counted"
+        },
     )
     give_up_after: int = field(
-        default=32, metadata={"help": "questions lost or refused in a row at which the run ends"}
+        default=32,
+        metadata={
+            "help": "questions lost in a row, or refused of several images, at which the run ends"
+        },
     )
     max_corrections: int = field(
         default=2, metadata={"help": "most times that a bad reply is sent back"}
@@ -209,12 +217,15 @@ class OpenAIAnnotator:
         Raises:
             BudgetSpentError: the next call may go over the budget.
             AnnotatorUnavailableError: 401, 402, 403 or 404, a spent quota, a server that cannot be
-                reached, or `give_up_after` questions in a row that were lost or refused.
+                reached, or `give_up_after` questions in a row that were lost, or refused of several
+                images.
         """
         content = message_content(request, self.image_format)
         pixels = sum(view.shape[0] * view.shape[1] for view in request.views)
         tokens = pixels // _TOKEN_PIXELS + len(request.prompt) // _TOKEN_CHARACTERS
-        question = _Question(content, tokens)
+        image = request.image
+        shown = (image.path, image.image_id, image.file_name)
+        question = _Question(content, id(image) if shown == (None,) * 3 else shown, tokens)
         return answer_checked(
             request.stage, lambda turns: self._say(question, turns), self.max_corrections
         )
@@ -234,7 +245,7 @@ class OpenAIAnnotator:
                 self._wait(question, fault, attempts)
             except NoAnswerError as error:
                 self._budget.reached = True
-                self._lost.add(str(error))
+                self._lost.add(str(error), question.image)
                 raise NoAnswerError(str(error), attempts) from None
             else:
                 self._budget.reached = True

@@ -11,14 +11,12 @@ common words of a few other languages.
 from __future__ import annotations
 
 import re
-import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ureca_lib.annotate.protocol import STAGES, AnnotatorUnavailableError, Reply, Stage
-from ureca_lib.annotate.summary import counted
+from ureca_lib.annotate.protocol import STAGES, Reply, Stage
 
 MAX_CHARACTERS: Mapping[str, int] = MappingProxyType(
     {"short": 320, "long": 1600, "unique": 1600, "verify": 320}
@@ -164,34 +162,6 @@ class NoAnswerError(RuntimeError):
     def __init__(self, message: str, attempts: int = 1):
         super().__init__(message)
         self.attempts = attempts
-
-
-class LostQuestions:
-    """Counts questions in a row that got no reply; threads may share it.
-
-    Args:
-        most: how many end the run: nothing is wrong with so many questions, but with who is asked.
-    """
-
-    def __init__(self, most: int):
-        self._most, self._count, self._lock = most, 0, threading.Lock()
-
-    def add(self, message: str) -> None:
-        """Count one.
-
-        Raises:
-            AnnotatorUnavailableError: with the message, where it is one too many.
-        """
-        with self._lock:
-            self._count += 1
-            count = self._count
-        if count >= self._most:
-            lost = counted(count, "question")
-            raise AnnotatorUnavailableError(f"{lost} in a row got no reply; the last: {message}")
-
-    def end(self) -> None:
-        """A question got a reply."""
-        self._count = 0
 
 
 def answer_checked(

@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from ureca_lib.annotate.lost_questions import LostQuestions
 from ureca_lib.annotate.protocol import AnnotatorUnavailableError, Reply, Request
-from ureca_lib.annotate.replies import Draft, LostQuestions, NoAnswerError, Turn, answer_checked
+from ureca_lib.annotate.replies import Draft, NoAnswerError, Turn, answer_checked
 
 Conversation = list[dict[str, Any]]
 
