@@ -42,3 +42,15 @@ def test_a_file_that_is_not_there_is_no_empty_one():
     assert assigned("05_dataset.ipynb", {"in_memory"}, known | {"coco": ""})["in_memory"] == []
     with pytest.raises(RegionError, match=r"mistyped\.json"):
         assigned("05_dataset.ipynb", {"in_memory"}, known | {"coco": "mistyped.json"})
+
+
+@pytest.mark.parametrize("number", ["02", "03", "04", "05"])
+def test_a_server_s_key_is_named_by_its_variable(number):
+    (name,) = (path.name for path in NOTEBOOKS.glob(f"{number}_*.ipynb"))
+    asked = []
+    known = {"make_annotator": lambda *given, **named: asked.append((given, named))}
+    chosen = {"annotator": "openai", "model": "tiny", "base_url": "", "api_key_env": "MY_KEY"}
+    assigned(name, {"asked"}, known | chosen)
+    assigned(name, {"asked"}, known | chosen | {"api_key_env": ""})
+    given = ("openai", "tiny", None)
+    assert asked == [(given, {"api_key_env": key}) for key in ("MY_KEY", None)]
