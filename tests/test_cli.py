@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +132,16 @@ def test_annotate_refuses_what_is_not_there_before_it_writes(coins, tmp_path):
     assert result.exit_code == 2
     assert "nowhere.json" in result.output and "Traceback" not in result.output
     assert not store.exists()
+
+
+def test_a_warning_is_one_line_without_the_place_in_the_code(coins, tmp_path):
+    splits, store = tmp_path / "splits.json", tmp_path / "captions.sqlite"
+    splits.write_text(json.dumps({"coins.png": "test", "other.png": "train"}))
+    words = ("annotate", coins, "--out", store, "--split", splits, "--no-progress")
+    command = [sys.executable, "-m", "ureca_lib.cli", *map(str, words)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    said = "ureca: 1 of 2 entries of the list of splits are no image of this run: other.png"
+    assert ended.stderr.splitlines() == [said]
 
 
 def test_parameters_of_a_run_take_two_words_or_one(root, tmp_path):

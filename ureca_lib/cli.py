@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +24,7 @@ from ureca_lib.train import commands as train_commands
 if TYPE_CHECKING:
     from ureca_lib.regions import RegionImage
 
+_PACKAGE = Path(__file__).parent
 FEW_PIECES = (4, 8, 16)  # superpixels by level for a photo without masks: few enough to name
 
 
@@ -49,6 +52,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _begin(ctx: typer.Context) -> None:
+    ctx.with_resource(_plain_warnings())
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Our warnings without the place in our code: who reads them typed a command."""
+    python = warnings.formatwarning
+
+    def plain(message: str, category: type[Warning], filename: str, *more: Any) -> str:
+        ours = category is UserWarning and Path(filename).is_relative_to(_PACKAGE)
+        return f"ureca: {message}\n" if ours else python(message, category, filename, *more)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = python
 
 
 @app.command(cls=PairCommand)
@@ -231,14 +255,9 @@ def convert(
     from ureca_lib.checkpoints import convert as convert_checkpoint
 
     try:
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always", UserWarning)
-            convert_checkpoint(source, destination, progress=True)
+        convert_checkpoint(source, destination, progress=True)
     except (CheckpointError, OSError, ValueError) as error:
         raise _stop(error) from None
-    for warning in found:
-        if warning.category is UserWarning:
-            typer.echo(f"ureca: {warning.message}", err=True)
     typer.echo(f"written: {destination}")
 
 
