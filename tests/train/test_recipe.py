@@ -167,6 +167,11 @@ def test_an_unknown_component_is_refused(base):
         Recipe(base, mask="tiles")
 
 
+def test_one_square_has_no_tiles_to_tell_apart(base):
+    with pytest.raises(ValueError, match="one square has nothing to tell"):
+        Recipe(base, mask="single", tile_embedding=True)
+
+
 def test_the_training_figure_shows_every_run_and_refuses_none(trained):
     logs = {"one": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "eval_unique": 0.5}]}
     figure = training_figure(logs | {"two": trained.stages[0].log})

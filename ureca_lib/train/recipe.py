@@ -45,6 +45,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.mask not in ("none", "single", "dynamic"):
             raise ValueError(f"mask must be none, single or dynamic, not {self.mask!r}")
+        if self.tile_embedding and self.mask == "single":
+            raise ValueError("a tile embedding tells tiles apart: one square has nothing to tell")
 
     def settings(self, stage: int, model: str | Path) -> TrainSettings:
         """The stage's settings: the preset's file, and what the recipe says.
