@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from fake_annotators import small_image, write_images
 
+from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.datasets import PublishedError, read_jsonl, write_jsonl
 from ureca_lib.datasets.captioned import CaptionedError, CaptionedImage, from_scene, open_captioned
+from ureca_lib.datasets.export import export_dataset
 from ureca_lib.datasets.jsonl import conversation
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import RegionError, load_sa1b
@@ -180,3 +183,56 @@ def test_other_bad_requests_are_named(tmp_path, samples):
     image = load_sa1b(samples / "photos" / "coins.json")
     with pytest.raises(CaptionedError, match=r"coins: captions of regions .*-7"):
         CaptionedImage("coins", image, {-7: ["no such coin"]})
+
+
+def test_what_commands_wrote_beside_photos_is_no_data_set(tmp_path):
+    write_images(tmp_path, 2)
+    ids = open_captioned(tmp_path).ids
+    names = ("a.captions.jsonl", "P.jsonl", "P.meta.json", "P.scores.json")
+    for name in names:
+        (tmp_path / name).write_text("{}\n")
+    assert len(ids) == 2 and open_captioned(tmp_path).ids == ids
+
+
+def test_folders_that_are_links_are_searched(tmp_path):
+    write_images(tmp_path / "disk", 1)
+    root = tmp_path / "sa1b"
+    root.mkdir()
+    (root / "part").symlink_to(tmp_path / "disk")
+    (image,) = open_captioned(root)
+    assert len(image.regions) == 7
+    (file,) = (tmp_path / "disk").glob("*.json")
+    write_jsonl(tmp_path / "a.jsonl", [row(file.with_suffix(".png").name, 1)])
+    (image,) = open_captioned(f"{tmp_path / 'a.jsonl'}@{root}")
+    assert image.captions == {1: ["a caption"]}
+
+
+def test_a_folder_may_have_an_at_sign_and_is_opened_again_by_its_name(tmp_path):
+    masks = tmp_path / "me@home" / "sa1b"
+    write_images(masks, 1)
+    (file,) = masks.glob("*.json")
+    write_jsonl(tmp_path / "a.jsonl", [row(file.with_suffix(".png").name, 1)])
+    images = open_captioned(tmp_path / "a.jsonl", masks=masks)
+    assert open_captioned(images.name).ids == images.ids
+
+
+def test_photos_called_as_scenes_are_need_no_description(tmp_path):
+    write_images(tmp_path / "made", 1)
+    for file in (tmp_path / "made").iterdir():
+        file.rename(tmp_path / f"scene_001{file.suffix}")
+    (image,) = open_captioned(tmp_path / "scene_001.json")
+    assert image.scene is None and len(image.regions) == 7
+
+
+def test_files_that_are_links_keep_their_names_in_a_data_set(tmp_path):
+    # as the hub's cache and git-annex keep them
+    blobs, links = tmp_path / "blobs", tmp_path / "links"
+    write_images(blobs, 1)
+    links.mkdir()
+    for suffix in (".json", ".png"):
+        (blobs / f"image_0{suffix}").rename(blobs / f"9f3e{suffix}")
+        (links / f"image_0{suffix}").symlink_to(blobs / f"9f3e{suffix}")
+    annotate_images(links, tmp_path / "s.sqlite", AttributeAnnotator(), progress=False)
+    export_dataset(tmp_path / "s.sqlite", tmp_path / "out")
+    (image,) = open_captioned(f"{tmp_path / 'out' / 'train.jsonl'}@{links}")
+    assert len(image.captions) == 7

@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from ureca_lib.regions import RegionImage, load_sa1b
+from ureca_lib.regions.folders import annotation_files
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
 
 SourceLike = str | Path | RegionImage
@@ -178,8 +179,12 @@ def find_sources(images: Iterable[SourceLike] | SourceLike, store: Path) -> list
 
 
 def name_of(path: Path, store: Path) -> str:
-    """What an annotation file is called in a store: its path from the store's folder."""
-    return Path(os.path.relpath(path.resolve(), store.resolve().parent)).as_posix()
+    """What an annotation file is called in a store: its path from the store's folder.
+
+    A file that is a link has its own name, not that of what it leads to, which may be a hash.
+    """
+    whole = path.parent.resolve() / path.name
+    return Path(os.path.relpath(whole, store.resolve().parent)).as_posix()
 
 
 def _in_memory(image: RegionImage) -> Source:
@@ -195,7 +200,7 @@ def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
+        files = annotation_files(path)
         if not files:
             raise ValueError(f"{path}: the folder holds no annotation files (*.json)")
         yield from ((file, None) for file in files)

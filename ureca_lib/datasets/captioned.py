@@ -28,12 +28,13 @@ from ureca_lib.datasets.published import PublishedDataset, PublishedImage
 from ureca_lib.datasets.records import image_keys, published_keys
 from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree
 from ureca_lib.regions import Region, RegionImage, load_sa1b
+from ureca_lib.regions.folders import annotation_files
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
 from ureca_lib.scenes import Scene, SceneSpecification, Style, generate_scene, load_scene
-from ureca_lib.scenes.storage import SETTINGS_FILE, scene_name
+from ureca_lib.scenes.storage import scene_name
 from ureca_lib.scenes.writing import STYLES
 
-_SCENE_FILE = re.compile(r"scene_\d+")
+_SCENE_FILE = re.compile(r"scene_\d{7,}")  # as `scene_name` has it
 _SCENES = re.compile(r"scenes:(?P<split>\w+)(?::(?P<first>\d+)(?:-(?P<stop>\d+))?)?")
 _NO_SPLIT = ("left_out.jsonl",)  # of an export's JSONL files
 
@@ -179,8 +180,8 @@ def open_captioned(
 
         found = open_zero_shot(text, masks, limit, strict)
     else:
-        path, _, folder = text.rpartition("@") if ".jsonl@" in text else (text, "", masks)
-        found = _stored(Path(path), style, folder, strict)
+        path, named, folder = text.partition(".jsonl@")  # an @ may stand in a folder's name too
+        found = _stored(Path(f"{path}.jsonl" if named else text), style, folder or masks, strict)
     if not len(found):
         raise CaptionedError(f"{text}: there are no images")
     return found if limit is None else found[:limit]
@@ -230,19 +231,22 @@ def _stored(path: Path, style: Style, masks: str | Path | None, strict: bool) ->
 
 
 def _splits(folder: Path) -> list[Path]:
-    """JSONL files of an export's folder, or of another that has captions at its top."""
+    """JSONL files of an export's folder, or of another that has captions at its top.
+
+    What `ureca caption` and `ureca predict` wrote beside photos is no data set.
+    """
     return sorted(
         file
         for file in folder.glob("*.jsonl")
-        if file.name not in _NO_SPLIT and not file.name.startswith(".")
+        if not (file.name in _NO_SPLIT or file.name.startswith("."))
+        and not file.name.endswith(".captions.jsonl")
+        and not file.with_suffix(".meta.json").exists()
     )
 
 
 def _annotation_files(path: Path) -> list[Path]:
     if path.is_dir():
-        hidden = (SETTINGS_FILE,)
-        files = (file for file in path.rglob("*.json") if file.name not in hidden)
-        return sorted(file for file in files if not file.name.startswith("."))
+        return annotation_files(path)
     return [path.with_suffix(".json") if path.suffix.lower() in PHOTO_SUFFIXES else path]
 
 

@@ -6,7 +6,6 @@ id of a mask in the JSON of that photo.
 
 from __future__ import annotations
 
-import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from ureca_lib.datasets.jsonl import parse_line
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import RegionError, RegionImage, load_sa1b
+from ureca_lib.regions.folders import walk_linked
 from ureca_lib.regions.rle import is_whole
 
 
@@ -274,11 +274,10 @@ def _find_files(folder: Path, wanted: Iterable[str]) -> dict[str, list[Path]]:
     by_name: dict[str, list[PurePosixPath]] = {}
     for name in found:
         by_name.setdefault(PurePosixPath(name).name, []).append(PurePosixPath(name))
-    for directory, folders, files in os.walk(folder):
-        folders.sort()
+    for place, files in walk_linked(folder):
         for file in files:
             for name in by_name.get(file, ()):
-                path = Path(directory, file)
+                path = place / file
                 inside = path.relative_to(folder).parts
                 if inside[-len(name.parts) :] == name.parts:
                     found[name.as_posix()].append(path)
