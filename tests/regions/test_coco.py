@@ -299,6 +299,21 @@ def test_load_regions_takes_the_only_image_whatever_the_photo_is_called(path, tm
         load_regions(path, tmp_path / "gone.png", strict=False)
 
 
+def test_load_regions_looks_at_no_other_images_masks(path, tmp_path):
+    document = coco_document()
+    document["images"][0]["file_name"] = "val\\one.png"  # as Windows writes it
+    document["annotations"][2]["segmentation"] = [[5, 5, 5.1, 5, 5.1, 5.1]]  # of two.png
+    document["annotations"].append({"id": 9, "image_id": 1, "segmentation": []})
+    document["annotations"].append({"id": 9, "image_id": 77})
+    write_json(path, document)
+    Image.new("RGB", (16, 12), "white").save(tmp_path / "one.png")
+    image = load_regions(path, tmp_path / "one.png", strict=False)
+    assert [region.id for region in image] == [5, 6, 8, "x"]
+    assert [(out.index, out.region_id) for out in image.left_out] == [(5, 9)]
+    with pytest.raises(EmptyMaskError, match="region 5: "):
+        load_regions(path, tmp_path / "two.png")
+
+
 def test_two_images_of_one_name_are_ambiguous(path, tmp_path):
     document = replaced(coco_document(), ("images", 1, "file_name"), "val/one.png")
     write_json(path, document)

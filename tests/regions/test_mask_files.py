@@ -161,6 +161,12 @@ def test_inside_is_what_is_neither_black_nor_transparent(tmp_path, kind):
     assert_masks(load_masks([str(path), MASKS[0]]), [MASKS[1], MASKS[0]], ids=(1, 2))
 
 
+def test_hidden_files_of_a_folder_are_no_masks(tmp_path):
+    save(tmp_path / "1.png", MASKS[0])
+    (tmp_path / "._1.png").write_bytes(b"as macOS leaves them")
+    assert len(load_masks(tmp_path)) == 1
+
+
 def test_a_palette_counts_by_its_colours(tmp_path):
     image = Image.fromarray(1 - MASKS[1].astype(np.uint8), "L").convert("P")
     image.putpalette([255, 255, 255, 0, 0, 0])  # value 0 is white

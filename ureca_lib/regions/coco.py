@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,13 +63,60 @@ def load_coco(
     folder = path.parent if image_dir is None else Path(image_dir)
     if image_dir is not None and not folder.is_dir():
         raise FileMissingError("the folder of the photos does not exist", folder)
-    images, annotations, categories = _parts(path, max_pixels)
+    return _built(path, folder, *_parts(path, max_pixels), strict, max_pixels)
+
+
+def load_coco_image(
+    json_path: str | Path, file_name: str | None = None, strict: bool = True
+) -> RegionImage:
+    """Read one image of a COCO file; the masks of the others are not looked at.
+
+    Args:
+        json_path: the annotation file; the photo is looked for beside it.
+        file_name: the image's, without folders; may be left out, or be another, where the file
+            has one image only.
+        strict: as in `load_coco`.
+
+    Raises:
+        RegionError: as in `load_coco`; no such image, or several.
+    """
+    path = Path(json_path)
+    images, annotations, categories = _parts(path, MAX_PIXELS)
+    named = {
+        image_id: entry
+        for image_id, entry in images.items()
+        if file_name and re.split(r"[\\/]", entry.file_name or "")[-1] == file_name
+    }
+    chosen = named or images
+    if len(chosen) != 1:
+        reason = f"the file holds {len(images)} images; give the path of the photo meant"
+        if named:
+            reason = f"{len(named)} of the file's images are called '{file_name}'"
+        elif file_name:
+            reason = f"none of the file's {len(images)} images is called '{file_name}'"
+        raise AnnotationFormatError(reason, path)
+    wanted = (lambda one: _stated_image(one) in named) if named else (lambda one: True)
+    parts = (chosen, annotations, categories)
+    return _built(path, path.parent, *parts, strict, MAX_PIXELS, wanted)[0]
+
+
+def _built(
+    path: Path,
+    folder: Path,
+    images: Mapping[ImageId, _ImageEntry],
+    annotations: list[Any],
+    categories: Mapping[int, str],
+    strict: bool,
+    max_pixels: int,
+    wanted: Callable[[Any], bool] = lambda annotation: True,
+) -> list[RegionImage]:
     built, left_out = build_entries(
         annotations,
         lambda annotation: _build(annotation, images, categories, max_pixels),
         lambda pair: (pair[0], pair[1].id),
         path,
         strict,
+        wanted,
     )
     out = _by_image(left_out, annotations, images)
     regions: dict[ImageId, list[Region]] = {image_id: [] for image_id in images}
@@ -149,12 +197,15 @@ def _by_image(
     """Each image's share of what was left out, in file order."""
     shares: dict[ImageId, list[LeftOut]] = {image_id: [] for image_id in images}
     for item in left_out:
-        entry = annotations[item.index]
-        stated = entry.get("image_id") if isinstance(entry, Mapping) else None
-        known = isinstance(stated, (int, str)) and stated in shares
-        for image_id in [stated] if known else shares:
+        stated = _stated_image(annotations[item.index])
+        for image_id in [stated] if stated in shares else shares:
             shares[image_id].append(item)
     return shares
+
+
+def _stated_image(annotation: Any) -> ImageId | None:
+    stated = annotation.get("image_id") if isinstance(annotation, Mapping) else None
+    return stated if isinstance(stated, (int, str)) else None
 
 
 def _category_names(categories: list[Any]) -> dict[int, str]:

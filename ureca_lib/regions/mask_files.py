@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ureca_lib.regions.coco import load_coco
+from ureca_lib.regions.coco import load_coco_image
 from ureca_lib.regions.errors import (
-    AnnotationFormatError,
     EmptyMaskError,
     FileMissingError,
     RegionError,
@@ -83,28 +82,14 @@ def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = T
         return load_masks(path, image, strict=strict)
     if "images" not in read_json(path):
         return load_sa1b(path, image, strict)
-    one = _coco_image(load_coco(path, strict=strict), path, image)
+    file_name = Path(image).name if isinstance(image, (str, Path)) else None
+    one = load_coco_image(path, file_name, strict)
     photo = one.photo if image is None else image
     fields = (one.width, one.height, photo, one.image_id, one.file_name, path, one.left_out)
     result = RegionImage(one.regions, *fields)
     if image is not None:
         _ = result.image
     return result
-
-
-def _coco_image(candidates: list[RegionImage], path: Path, image: Photo | None) -> RegionImage:
-    wanted = Path(image).name if isinstance(image, (str, Path)) else None
-    named = [one for one in candidates if wanted and Path(one.file_name or "").name == wanted]
-    chosen = named or candidates
-    if len(chosen) == 1:
-        return chosen[0]
-    if named:
-        reason = f"{len(named)} of the file's images are called '{wanted}'"
-    elif wanted:
-        reason = f"none of the file's {len(candidates)} images is called '{wanted}'"
-    else:
-        reason = f"the file holds {len(candidates)} images; give the path of the photo meant"
-    raise AnnotationFormatError(reason, path)
 
 
 def _build(
@@ -146,7 +131,8 @@ def _listed(masks: np.ndarray | Sequence[MaskSource] | str | Path) -> list[Numbe
 
 
 def _png_files(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.suffix.lower() == ".png"]
+    names = (path for path in folder.iterdir() if not path.name.startswith("."))
+    found = [path for path in names if path.suffix.lower() == ".png"]
     return sorted(found, key=lambda path: (_with_numbers(path.stem), path.name))
 
 

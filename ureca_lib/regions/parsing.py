@@ -98,6 +98,7 @@ def build_entries(
     key: Callable[[Built], Any],
     path: Path,
     strict: bool,
+    wanted: Callable[[Any], bool] = lambda entry: True,
 ) -> tuple[list[Built], list[LeftOut]]:
     """Build every entry of an annotation file.
 
@@ -107,6 +108,7 @@ def build_entries(
         key: of a result; two results of one key are a `DuplicateIdError`.
         path: the file, for the errors.
         strict: True raises the first error; False lists them.
+        wanted: says of an entry whether it is looked at.
 
     Returns:
         The results in order, and what was left out.
@@ -115,6 +117,8 @@ def build_entries(
     left_out: list[LeftOut] = []
     seen: set[Any] = set()
     for index, entry in enumerate(entries):
+        if not wanted(entry):
+            continue
         try:
             built = build(entry)
             if key(built) in seen:
