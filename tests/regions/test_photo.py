@@ -22,6 +22,7 @@ from ureca_lib.regions import (
     WrongTypeError,
     load_image,
 )
+from ureca_lib.regions.photo import check_photo
 
 GENERATOR = np.random.default_rng(0)
 PIXELS = GENERATOR.integers(0, 256, (12, 16, 3), np.uint8)
@@ -413,8 +414,23 @@ def test_the_largest_size_is_the_callers_choice(tmp_path):
         load_image(tmp_path / "x.png", max_pixels=191)
 
 
-def test_large_photos_below_the_limit_give_no_warning(tmp_path):
-    Image.new("1", (10_000, 9_500)).save(tmp_path / "x.png")  # more than Pillow's 89 million
+def test_a_turned_tiff_passes_the_check_where_it_can_be_read(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.tif", exif=exif)
+    check_photo(tmp_path / "x.tif", (30, 20))
+    assert load_image(tmp_path / "x.tif", expected=(30, 20)).shape == (30, 20, 3)
+    for read in (load_image, check_photo):
+        with pytest.raises(SizeMismatchError):
+            read(tmp_path / "x.tif", (20, 30))
+
+
+# Pillow warns above 89 million pixels, and refuses twice as many
+@pytest.mark.parametrize("size", [(10_000, 9_500), (14_000, 13_000)])
+def test_large_photos_below_our_limit_are_read_and_pillows_stays(tmp_path, size):
+    Image.new("1", size).save(tmp_path / "x.png")
+    before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings(), pytest.raises(SizeMismatchError):
         warnings.simplefilter("error")
         load_image(tmp_path / "x.png", expected=(5, 5))
+    assert before == Image.MAX_IMAGE_PIXELS

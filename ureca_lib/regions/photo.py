@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +24,7 @@ from ureca_lib.regions.rle import MAX_PIXELS
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and values that swap the sides
+_opening = threading.Lock()  # Pillow has one limit for all threads
 Photo = str | Path | np.ndarray | Image.Image
 
 
@@ -33,8 +34,9 @@ def load_image(
     """Read a photo as RGB, the way a viewer shows it.
 
     EXIF rotation is applied, unless only the stored orientation has the `expected` size: then
-    the masks were drawn on the stored pixels. Transparent pixels are laid on white, 16-bit
-    values are scaled to 8, CMYK and grey become RGB; of an animation, the first frame is taken.
+    the masks were drawn on the stored pixels (which cannot be had of a TIFF). Transparent pixels
+    are laid on white, 16-bit values are scaled to 8, CMYK and grey become RGB; of an animation,
+    the first frame is taken.
 
     Args:
         photo: a path, a PIL image, or an array (H, W), (H, W, 1 | 3 | 4): uint8, uint16, bool,
@@ -75,7 +77,7 @@ def decode(
     with _faults_named(path, what):
         if path is None:
             return _checked_read(source, read, what, max_pixels)
-        with Image.open(path) as image:
+        with _open(path) as image:
             return _checked_read(image, read, what, max_pixels)
 
 
@@ -83,9 +85,7 @@ def decode(
 def _faults_named(path: Path | None, what: str) -> Iterator[None]:
     """Each way in which a file can be bad as a `RegionError` that names it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-            yield
+        yield
     except RegionError as error:
         raise error.located(path) from None
     except FileNotFoundError:
@@ -96,6 +96,16 @@ def _faults_named(path: Path | None, what: str) -> Iterator[None]:
         raise ImageUnreadableError("the file is not an image", path) from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
         raise ImageUnreadableError(f"the {what} cannot be decoded ({error})", path) from error
+
+
+def _open(path: Path) -> Image.Image:
+    # a file's size is checked before it is decoded, and Pillow's own limit is below ours
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _checked_read(
@@ -121,9 +131,10 @@ def check_photo(path: str | Path, expected: tuple[int, int]) -> None:
         FileMissingError, ImageUnreadableError, SizeMismatchError, TooLargeError
     """
     with _faults_named(Path(path), "photo"):
-        with Image.open(path) as image:
+        with _open(Path(path)) as image:
             stored = (image.height, image.width)
             turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+            turned = turned and image.format != "TIFF"  # Pillow opens those upright
         if not (turned and tuple(expected) == stored[::-1]):
             _check_expected(stored, expected)
 

@@ -245,7 +245,9 @@ class RegionImage:
             ImageUnreadableError: truncated or not an image; SizeMismatchError: another size.
         """
         if self._pixels is None and self._photo is not None:
-            self._pixels = load_image(self._photo, expected=(self.height, self.width))
+            size = self.height, self.width
+            limit = max(MAX_PIXELS, self.width * self.height)  # the masks may be so large
+            self._pixels = load_image(self._photo, expected=size, max_pixels=limit)
         return self._pixels
 
     @property
