@@ -201,6 +201,7 @@ def test_coco_instances_have_the_masks_and_captions(exported, pipeline_store, ca
             photo = photos / coco.imgs[annotation["image_id"]]["file_name"]
             mask = load_sa1b(photo.with_suffix(".json"))[annotation["mask_id"]].mask
             assert np.array_equal(coco.annToMask(annotation), mask)
+            assert annotation["bbox"] == coco_mask.toBbox(coco.annToRLE(annotation)).tolist()
             row = rows.pop(annotation["region_id"])
             assert annotation["caption"] == row["conversations"][1]["value"]
         assert rows == {}

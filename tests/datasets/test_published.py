@@ -158,6 +158,19 @@ def test_faulty_masks_matter_only_where_they_are_asked_for(tmp_path, sa1b):
         assert [error.row_id for error in data.left_out] == [f"image_0.jpg/{mask_id}"]
         list(data)
         assert len(data.left_out) == 1  # the second reading lists it once too
+        for name in data.images:
+            data.read(name)
+        assert len(data.left_out) == 1
+
+
+def test_a_faulty_mask_says_why_however_its_id_is_written(tmp_path, sa1b):
+    path = sa1b / "sa_000000" / "image_0.json"
+    document = json.loads(path.read_text())
+    document["annotations"][1]["area"] += 1
+    path.write_text(json.dumps(document))
+    for mask_id in (2, "2"):
+        with pytest.raises(PublishedError, match="region 2: the stated area"):
+            list(published(tmp_path, [row("image_0.jpg", mask_id)], sa1b))
 
 
 def test_a_json_that_cannot_be_read_is_named_or_left_out(tmp_path, sa1b):

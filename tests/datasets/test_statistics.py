@@ -16,7 +16,13 @@ from ureca_lib.datasets.card import CardTexts, data_card
 from ureca_lib.datasets.export import export_dataset
 from ureca_lib.datasets.parquet import read_parquet
 from ureca_lib.datasets.records import ImageRecord, RegionRecord
-from ureca_lib.datasets.statistics import AREA_BOUNDS, DatasetStatistics, count_dataset, median
+from ureca_lib.datasets.statistics import (
+    AREA_BOUNDS,
+    DatasetStatistics,
+    Listed,
+    count_dataset,
+    median,
+)
 from ureca_lib.datasets.table_one import CAPABILITIES, table_one, table_one_markdown
 from ureca_lib.regions import Region
 
@@ -236,6 +242,12 @@ def test_text_from_outside_cannot_change_the_card():
     card = data_card(found, {evil: {evil: [evil]}}, ("unique",), CardTexts(evil, evil, evil, evil))
     assert evil not in card and "<b>" not in card and "\n# z" not in card
     assert card.count("x \\| \\<b\\>y\\</b\\> # z \\[a\\](http\\://b)") >= 9
+
+
+def test_ids_are_names_and_no_numbers():
+    found = DatasetStatistics()
+    found.not_told_apart.append(Listed("sa_1", 523353737, "failed", "", "no answer"))
+    assert "| 523353737 |" in data_card(found, {}, ("unique",), CardTexts("", "", "", ""))
 
 
 def test_regions_that_could_not_be_told_apart_are_listed(tmp_path, write_store, finals):

@@ -256,6 +256,11 @@ def test_malformed_entries_are_left_out_when_asked(copy):
             SizeMismatchError,
             "is 5 x 512 here",
         ),
+        (
+            lambda v: v["images"].append(v["images"][0] | {"file_name": "other.jpg"}),
+            DuplicateIdError,
+            "an image before it, astronaut.png, has this id",
+        ),
     ],
 )
 def test_malformed_files_of_grits_form_are_named(copy, edit, kind, reason):

@@ -184,7 +184,7 @@ def open_captioned(
         found = _stored(Path(f"{path}.jsonl" if named else text), style, folder or masks, strict)
     if not len(found):
         raise CaptionedError(f"{text}: there are no images")
-    return found if limit is None else found[:limit]
+    return found if limit is None or len(found) <= limit else found[:limit]
 
 
 def from_scene(scene: Scene, style: Style = "phrase") -> CaptionedImage:

@@ -147,7 +147,7 @@ def _uniqueness(statistics: DatasetStatistics) -> str:
     total, sets = statistics.total, statistics.look_alike_sets
     sizes = table(["regions of a set", "sets"], sorted(sets.items()), (0, 1)) if sets else ""
     listed = [
-        [row.image, row.region_id, row.state, row.text, row.reason]
+        [row.image, str(row.region_id), row.state, row.text, row.reason]
         for row in statistics.not_told_apart
     ]
     names = ""

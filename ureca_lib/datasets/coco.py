@@ -101,6 +101,7 @@ class InstancesWriter:
             annotation = {"iscrowd": 0} | annotation_from(record.region)
             place = {"id": self._out.annotations + 1, "image_id": number, "category_id": 1}
             more = {
+                "bbox": list(record.region.pixel_box),  # COCO's; SA-1B's is a pixel less
                 "mask_id": record.region.id,
                 "region_id": record.id,
                 "caption": record.caption.text,

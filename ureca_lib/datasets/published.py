@@ -84,7 +84,7 @@ class PublishedDataset:
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: there is no such folder of masks")
         self._unread: list[PublishedError] = []
-        self._unused: list[PublishedError] = []
+        self._unused: dict[int, PublishedError] = {}  # by line: an image may be read again
         self._lines: dict[tuple[str, str], array] = {}  # (image, masks) -> line, offset, ...
         self.rows = 0
         self._index_lines()
@@ -94,7 +94,7 @@ class PublishedDataset:
     @property
     def left_out(self) -> list[PublishedError]:
         """Rows that `strict=False` has left out so far, in file order."""
-        return sorted(self._unread + self._unused, key=lambda error: error.line)
+        return sorted([*self._unread, *self._unused.values()], key=lambda error: error.line)
 
     def __len__(self) -> int:
         """How many images have captions and a JSON of masks."""
@@ -106,7 +106,7 @@ class PublishedDataset:
         return list(self._lines)
 
     def __iter__(self) -> Iterator[PublishedImage]:
-        self._unused = []
+        self._unused.clear()
         for name in self._lines:
             found = self.read(name)
             if found is not None:
@@ -132,7 +132,7 @@ class PublishedDataset:
                 try:
                     row = _parsed(self.path, number, line)
                 except PublishedError as error:
-                    self._leave_out(error, self._unread)
+                    self._unread.append(self._checked(error))
                     row = None
                 if row is not None:
                     places = self._lines.setdefault((row.image, row.masks), array("q"))
@@ -154,7 +154,7 @@ class PublishedDataset:
                     file.seek(offset)
                     row = _parsed(self.path, line, file.readline())
                     error = PublishedError(what, self.path, line, row and row.id)
-                    self._leave_out(error, self._unread)
+                    self._unread.append(self._checked(error))
                     self.rows -= 1
                 del self._lines[key]
 
@@ -166,16 +166,16 @@ class PublishedDataset:
         except RegionError as error:
             for line, row in rows:
                 reason = f"the masks cannot be read: {error}"
-                self._leave_out(PublishedError(reason, self.path, line, row.id), self._unused)
+                self._unused[line] = self._checked(PublishedError(reason, self.path, line, row.id))
             return None
         faulty = {item.region_id: item.error for item in whole.left_out}
         ids = {region.id for region in whole}
         captions = []
         for line, row in rows:
-            region_id = _matching(row.mask_id, ids)
+            region_id = _matching(row.mask_id, ids | faulty.keys())
             if region_id is None or region_id in faulty:  # an id that is there twice is both
-                reason = str(faulty.get(row.mask_id, f"{path} has no mask {row.mask_id!r}"))
-                self._leave_out(PublishedError(reason, self.path, line, row.id), self._unused)
+                reason = str(faulty.get(region_id, f"{path} has no mask {row.mask_id!r}"))
+                self._unused[line] = self._checked(PublishedError(reason, self.path, line, row.id))
             else:
                 captions.append(PublishedCaption(row.id, region_id, row.text, row.question, line))
         if not captions:
@@ -192,10 +192,10 @@ class PublishedDataset:
         )
         return PublishedImage(image, regions, captions)
 
-    def _leave_out(self, error: PublishedError, where: list[PublishedError]) -> None:
+    def _checked(self, error: PublishedError) -> PublishedError:
         if self.strict:
             raise error
-        where.append(error)
+        return error
 
 
 def load_published(

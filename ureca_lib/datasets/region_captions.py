@@ -129,6 +129,8 @@ def _add_image(
 ) -> None:
     width, height = image_size(item, MAX_PIXELS)
     image_id, name = get(item, "id", int), get(item, "file_name", str)
+    if image_id in images and images[image_id].file_name != name:
+        raise DuplicateIdError(f"an image before it, {images[image_id].file_name}, has this id")
     if name not in by_file:
         by_file[name] = DescribedImage(str(image_id), width, height, name, find(name))
     image = by_file[name]
