@@ -27,6 +27,7 @@ from ureca_lib.checkpoints import (
     convert,
     from_internvl_hf,
     load_official,
+    load_pair,
 )
 from ureca_lib.checkpoints.tokens import load_tokenizer
 from ureca_lib.configuration import MAX_TILES
@@ -387,6 +388,29 @@ def test_a_fresh_model_is_internvl_with_a_mask_encoder(internvl, tmp_path):
     model.save_pretrained(tmp_path)
     again = UrecaForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.allclose(again(**inputs).logits, model(**inputs).logits, atol=2e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_is_tied_where_the_file_has_none_whatever_config_json_leaves_out(
+    internvl, tmp_path, tied
+):
+    folder = tmp_path / "silent"
+    shutil.copytree(internvl, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config, config["text_config"]):
+        part.pop("tie_word_embeddings", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    head = tensors["language_model.lm_head.weight"]
+    if tied:
+        del tensors["language_model.lm_head.weight"]
+        head = tensors["language_model.model.embed_tokens.weight"]
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    convert(folder, tmp_path / "ours")
+    for model in (from_internvl_hf(folder), load_pair(tmp_path / "ours")[0]):
+        assert torch.equal(model.lm_head.weight[: len(head)], head)
+        assert (model.lm_head.weight is model.get_input_embeddings().weight) is tied
+        assert model.config.tie_word_embeddings is tied
 
 
 def test_the_seed_decides_the_new_mask_encoder(internvl):

@@ -89,6 +89,8 @@ def from_internvl_hf(
             raise CheckpointError(folder, "no tokenizer to take a mask token from: give its id")
         mask_token_id = tokenizer.convert_tokens_to_ids(MASK_CONTEXT)
     base = load_whole(InternVLForConditionalGeneration, folder, dtype=dtype or "auto")
+    # a file that does not say so is tied by transformers' default, even where it has a head
+    base.config.tie_word_embeddings = base.lm_head.weight is base.get_input_embeddings().weight
     config = _config(base.config, mask_token_id, _grid(folder) | settings)
     model = _with_mask_encoder(base, config, seed)
     rows = max(mask_token_id + 1, len(tokenizer) if tokenizer is not None else 0)
