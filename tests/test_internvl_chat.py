@@ -74,6 +74,19 @@ def test_it_is_the_same_model_with_a_new_mask_encoder(chat):
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
+def test_a_system_message_of_null_is_the_templates(chat, tmp_path):
+    folder = tmp_path / "null"
+    shutil.copytree(chat[0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"system_message": None}))
+    said = from_internvl_chat(folder).config.system_message
+    assert said == from_internvl_chat(chat[0]).config.system_message and "InternVL" in said
+    _, processor = load_pair(convert(folder, tmp_path / "ours"))
+    for message in (None, ""):
+        processor.system_message = message
+        assert processor.conversation.prompt().startswith("<|im_start|>user")
+
+
 def test_it_is_converted_with_its_tokenizer_and_then_loads(chat, tmp_path):
     written = convert(chat[0], tmp_path / "ours")
     model, processor = load_pair(written)

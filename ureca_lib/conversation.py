@@ -94,7 +94,7 @@ class Conversation:
             raise ValueError("this conversation has no mask, its question has <mask>")
         self._check_plain("question", "".join(p for p in pieces if p not in MARKS))
         body = "".join(_VISUALS.get(piece, piece) for piece in pieces)
-        system = self.system_message and self._turn("system", self.system_message)
+        system = self._turn("system", self.system_message) if self.system_message else ""
         return f"{system}{self._turn('user', body)}{TURN_START}assistant\n"
 
     def tokenize(self, question: str = QUESTION, answer: str | None = None) -> TokenizedTurn:

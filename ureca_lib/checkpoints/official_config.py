@@ -69,8 +69,14 @@ def official_config(raw: dict[str, Any], shapes: Shapes, path: Path) -> UrecaCon
         # the published demo takes up to 12 tiles of an image, whatever training took
         max_tiles=max(MAX_TILES, trained) if trained > 1 else 1,
         max_tiles_train=trained,
-        system_message=raw.get("system_message", SYSTEM_MESSAGES.get(raw.get("template"), "")),
+        system_message=_system_message(raw),
     )
+
+
+def _system_message(raw: dict[str, Any]) -> str:
+    """What config.json says; the template's where it says nothing, or null as InternVL3's do."""
+    stated = raw.get("system_message")
+    return SYSTEM_MESSAGES.get(raw.get("template"), "") if stated is None else stated
 
 
 def _number(value: Any, default: int) -> int:
