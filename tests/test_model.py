@@ -114,6 +114,28 @@ def test_generation_in_a_batch_is_generation_one_at_a_time(model, batch, beams, 
         assert together[row].tolist() == expected.tolist()
 
 
+BEAMS = {"max_new_tokens": 5, "do_sample": False, "num_beams": 3}
+
+
+def test_beams_find_placeholders_whose_ids_nobody_said(model, batch):
+    expected = model.generate(**batch, **BEAMS)
+    config = model.config
+    known = config.image_token_id, config.mask_token_id
+    try:
+        config.image_token_id = config.mask_token_id = None
+        assert torch.equal(model.generate(**batch, **BEAMS), expected)
+        assert (config.image_token_id, config.mask_token_id) == known
+    finally:
+        config.image_token_id, config.mask_token_id = known
+
+
+def test_beams_find_placeholders_by_their_embeddings(model, batch):
+    expected = model.generate(**batch, **BEAMS)[:, batch["input_ids"].shape[1] :]
+    given = dict(batch)
+    given["inputs_embeds"] = model.get_input_embeddings()(given.pop("input_ids"))
+    assert torch.equal(model.generate(**given, **BEAMS), expected)
+
+
 def test_tiles_of_a_sample_are_repeated_as_a_block():
     where = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
     assert repeat_tiles(torch.tensor([5, 6, 7]), where, 2).tolist() == [5, 5, 6, 7, 6, 7]

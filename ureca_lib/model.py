@@ -7,6 +7,8 @@ image features take the place of the image placeholders.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 from transformers import (
@@ -37,13 +39,14 @@ from ureca_lib.placeholders import (
 
 __all__ = ["UrecaConfig", "UrecaForConditionalGeneration", "UrecaModel"]
 
-_FIRST_STEP_ONLY = (
-    "pixel_values",
-    "mask_values",
-    "mask_places",
-    "image_features",
-    "mask_features",
-)
+_KINDS: dict[str, Literal["image", "mask"]] = {
+    "pixel_values": "image",
+    "image_features": "image",
+    "mask_values": "mask",
+    "mask_features": "mask",
+    "mask_places": "mask",
+}
+_FIRST_STEP_ONLY = tuple(_KINDS)
 
 
 class UrecaModel(InternVLModel):
@@ -295,16 +298,36 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
     ) -> tuple[torch.LongTensor, dict]:
         """Repeat each sample for beams; its tiles stay together (a tile is not a sample)."""
         features = {name: kwargs.pop(name) for name in _FIRST_STEP_ONLY if name in kwargs}
-        if expand_size > 1 and input_ids is not None:
-            for name, value in features.items():
-                if value is not None:
-                    kind = "mask" if name.startswith("mask") else "image"
-                    token_id = getattr(self.config, f"{kind}_token_id")
-                    features[name] = repeat_tiles(value, input_ids == token_id, expand_size)
+        if expand_size > 1:
+            for kind in ("image", "mask"):
+                named = {name for name in features if _KINDS[name] == kind}
+                given = {name: features[name] for name in named if features[name] is not None}
+                if given:
+                    tiles = len(next(iter(given.values())))
+                    embeds = kwargs.get("inputs_embeds")
+                    where = self._placeholders(kind, tiles, input_ids, embeds)
+                    for name, value in given.items():
+                        features[name] = repeat_tiles(value, where, expand_size)
         input_ids, kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size, input_ids=input_ids, **kwargs
         )
         return input_ids, kwargs | features
+
+    def _placeholders(
+        self,
+        kind: Literal["image", "mask"],
+        tiles: int,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """(B, L) bool, where the features of a prompt will stand that no pass has seen yet."""
+        config = self.config
+        tokens = config.image_seq_length if kind == "image" else config.num_mask_tokens
+        if inputs_embeds is not None:  # transformers adds ids without length
+            token_id, embedding = getattr(config, f"{kind}_token_id"), self.get_input_embeddings()
+            return placeholder_mask(token_id, None, inputs_embeds, embedding)
+        features = torch.empty(tiles, tokens, 0)
+        return input_ids == self.model._token_id(kind, input_ids, features)
 
 
 def positions(attention_mask: torch.Tensor, length: int) -> torch.Tensor:
