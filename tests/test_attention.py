@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import tiny_config, tiny_model, tiny_tokenizer
 
-from ureca_lib.attention import KINDS, caption_attention
+from ureca_lib.attention import KINDS, _words, caption_attention
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import EmptyMaskError, Region
@@ -149,6 +149,18 @@ def test_a_layer_that_is_not_there_is_named(photo, region, layer):
 def test_an_empty_mask_is_refused(photo):
     with pytest.raises(EmptyMaskError):
         caption_attention(make(), photo, np.zeros((HEIGHT, WIDTH), bool), CAPTION)
+
+
+def test_a_character_of_several_tokens_is_read_whole(photo, region):
+    captioner = make()
+    text = "a caf\u00e9\u2019s \U0001f6aa door"
+    found = caption_attention(captioner, photo, region, text)
+    assert found.words == ("a", "caf\u00e9\u2019s \U0001f6aa", "door")
+    ids = captioner.processor.conversation.answer_ids(text)[:-1]
+    assert len(ids) > len(text)  # the tiny tokenizer has the letters' bytes
+    _, owners = _words(captioner.processor, ids)
+    assert len(owners) == len(ids) and owners == sorted(owners)
+    assert owners.count(2) == len("door")
 
 
 def test_marks_belong_to_the_word_before_them(photo, region):

@@ -24,6 +24,7 @@ from ureca_lib.processor import MaskLike, Photo, UrecaProcessor, as_region, load
 from ureca_lib.tiling import best_grid
 
 KINDS: tuple[Kind, ...] = ("mask", "image", "text")
+_HALF = "\ufffd"  # what a tokenizer reads half a character as
 
 
 @dataclass(frozen=True)
@@ -153,14 +154,18 @@ def _words(processor: UrecaProcessor, ids: list[int]) -> tuple[list[str], list[i
     """Words of an answer, and for each token the word that it belongs to."""
     words: list[str] = []
     owners: list[int] = []
-    before = ""
+    before, waiting = "", 0
     for number in range(1, len(ids) + 1):
         text = processor.tokenizer.decode(ids[:number])
+        waiting += 1
+        if text.endswith(_HALF) and number < len(ids):
+            continue  # a character of several tokens is read with its last one
         piece = text[len(before) :]
         starts = not words or piece[:1].isspace() or before[-1:].isspace()
         if starts and any(map(str.isalnum, piece)):
             words.append("")
-        owners.append(max(len(words) - 1, 0))
+        owners += [max(len(words) - 1, 0)] * waiting
+        waiting = 0
         if words:
             words[-1] += piece
         before = text
