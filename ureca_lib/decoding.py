@@ -78,7 +78,7 @@ class BatchRows:
                 places = [self.rows.index(row) for row in rows]
                 padded[places] = embeds
                 return self._run(padded.unsqueeze(1))[places]
-            kept = torch.tensor([self.rows.index(row) for row in rows], device=embeds.device)
+            kept = torch.tensor([self.rows.index(row) for row in rows])  # layers may lie apart
             self.cache.batch_select_indices(kept)
             self.rows = rows
         return self._run(embeds.unsqueeze(1))
@@ -176,8 +176,9 @@ def _log_probabilities(
 ) -> torch.Tensor:
     """(L, D) hidden states and the (L,) ids that follow them -> (L,) log-probabilities."""
     parts = zip(hidden.split(_POSITIONS_A_HEAD), targets.split(_POSITIONS_A_HEAD), strict=True)
-    found = [
-        torch.log_softmax(head(states).float(), dim=-1).gather(1, ids[:, None])[:, 0]
-        for states, ids in parts
-    ]
+    found = []
+    for states, ids in parts:
+        logits = head(states).float()  # where the head lies, which may be elsewhere
+        chosen = ids[:, None].to(logits.device)
+        found.append(torch.log_softmax(logits, dim=-1).gather(1, chosen)[:, 0])
     return torch.cat(found)
