@@ -152,5 +152,13 @@ def test_a_folder_without_tokenizer_files_has_none(tmp_path):
 def test_a_tokenizer_that_needs_code_is_an_error(tmp_path):
     config = {"tokenizer_class": "NobodysTokenizer", "auto_map": {"AutoTokenizer": ["x.Y", None]}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="cannot be built without running its code"):
+    with pytest.raises(CheckpointError, match="NobodysTokenizer, cannot be built without running"):
         load_tokenizer(tmp_path)
+
+
+def test_a_sentencepiece_model_of_another_tokenizer_is_said_to_be_one(tmp_path):
+    folder = write_model(tmp_path / "three")
+    config = {"tokenizer_class": "InternLM3Tokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"InternLM3Tokenizer, .* only InternLM2's is read"):
+        load_tokenizer(folder)

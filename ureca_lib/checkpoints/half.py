@@ -18,14 +18,15 @@ def save_half(model: PreTrainedModel, folder: str | Path) -> Path:
     are slow in float16. The model that was given is rounded to what is stored.
 
     Raises:
-        CheckpointError: a weight is too large for float16.
+        CheckpointError: a weight is too large for float16; the model is as it was.
     """
     folder = Path(folder)
-    for name, value in model.state_dict().items():
-        if value.is_floating_point():
-            value.copy_(value.half())
-            if not value.isfinite().all():
-                raise CheckpointError(folder, f"{name} holds values too large for float16")
+    values = [(n, value) for n, value in model.state_dict().items() if value.is_floating_point()]
+    for name, value in values:  # all before the first is rounded
+        if not value.half().isfinite().all():
+            raise CheckpointError(folder, f"{name} holds values too large for float16")
+    for _, value in values:
+        value.copy_(value.half())
     dtype = model.dtype
     model.half().save_pretrained(folder)
     model.to(dtype)

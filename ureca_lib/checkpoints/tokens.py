@@ -73,8 +73,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
+        name, reason = settings.get("tokenizer_class", "unknown"), str(error)
+        if not (folder / "tokenizer.json").is_file() and (folder / "tokenizer.model").is_file():
+            reason = "of a tokenizer.model alone only InternLM2's is read"
         raise CheckpointError(
             folder,
-            f"its tokenizer cannot be built without running its code: {error}",
+            f"its tokenizer, {name}, cannot be built without running its code: {reason}",
         ) from error
     return add_visual_tokens(tokenizer)
