@@ -22,7 +22,7 @@ from ureca_lib.train import recipe_card
 from ureca_lib.train.base_model import as_internvl, new_base
 from ureca_lib.train.recipe import Recipe, report_values, train_recipe
 from ureca_lib.train.recipe_card import publish
-from ureca_lib.train.recipe_results import compare_results, paired_differences
+from ureca_lib.train.recipe_results import compare_results, paired_differences, stage_logs
 from ureca_lib.train.settings import load_settings
 from ureca_lib.train.tokenizer import scene_tokenizer
 
@@ -129,6 +129,18 @@ def test_results_stand_beside_each_other_only_if_measured_on_the_same(trained, t
     (second / "results.json").write_text("{}")
     with pytest.raises(ValueError, match=r"two.results\.json: not the results of a recipe"):
         compare_results({"two": second})
+
+
+def test_the_log_of_a_stage_is_what_the_stage_noted(trained, tmp_path):
+    publish(trained, tmp_path / "one", "scenes:test:1", tmp_path / "one.work")
+    for stage, result in trained.numbered.items():
+        (rows,) = stage_logs({"one": tmp_path / "one"}, stage).values()
+        assert rows == [{"stage": stage} | row for row in result.log]
+    with pytest.raises(ValueError, match=r"training_log\.jsonl: there is no stage 3"):
+        stage_logs({"one": tmp_path / "one"}, 3)
+    (tmp_path / "one" / "training_log.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(ValueError, match=r"training_log\.jsonl: not the log of a recipe"):
+        stage_logs({"one": tmp_path / "one"}, 1)
 
 
 def test_differences_in_pairs_are_those_of_the_command(trained, tmp_path):

@@ -15,7 +15,7 @@ from ureca_lib.evaluate.systems import model_record
 from ureca_lib.runs.record import write_json
 from ureca_lib.scenes import SceneSpecification
 from ureca_lib.train.recipe import Recipe, Trained, measure_model, report_values, stage_values
-from ureca_lib.train.recipe_results import RESULTS, percent
+from ureca_lib.train.recipe_results import LOG, RESULTS, percent
 
 MEASURED_ON = "scenes:test:500"
 
@@ -61,7 +61,7 @@ def publish(trained: Trained, out: str | Path, data: str, work: str | Path) -> E
     parameters = sum(parameter.numel() for parameter in model.parameters())
     save_half(model, out)
     processor.save_pretrained(out)
-    with (out / "training_log.jsonl").open("w", encoding="utf-8") as file:
+    with (out / LOG).open("w", encoding="utf-8") as file:
         for number, result in trained.numbered.items():
             for row in result.log:
                 file.write(json.dumps({"stage": number} | row) + "\n")

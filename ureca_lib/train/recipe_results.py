@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-RESULTS = "results.json"  # in the folder of a checkpoint that `ureca train-recipe` made
+# in the folder of a checkpoint that `ureca train-recipe` made
+RESULTS = "results.json"
+LOG = "training_log.jsonl"
 
 
 def compare_results(folders: Mapping[str, str | Path], measure: str = "unique") -> pd.DataFrame:
@@ -70,6 +73,33 @@ def paired_differences(files: Mapping[str, str | Path], measure: str = "unique")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file}: no comparison of two systems ({error!r})") from None
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def stage_logs(folders: Mapping[str, str | Path], stage: int) -> dict[str, list[dict[str, Any]]]:
+    """What was noted while one stage of each recipe was trained, for `training_figure`.
+
+    Args:
+        folders: by the label of a run; each with the `training_log.jsonl` of `ureca train-recipe`.
+        stage: 1 or 2.
+
+    Returns:
+        By label its rows, in the order of their steps.
+
+    Raises:
+        FileNotFoundError: no log there. ValueError: naming the file, where it is not such a log or
+            has nothing of the stage.
+    """
+    logs = {}
+    for label, folder in folders.items():
+        path = Path(folder) / LOG
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            logs[label] = [row for row in rows if row["stage"] == stage]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not the log of a recipe ({error!r})") from None
+        if not logs[label]:
+            raise ValueError(f"{path}: there is no stage {stage}")
+    return logs
 
 
 def _points(difference: float, low: float | None, high: float | None) -> str:
