@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ureca_lib.datasets.captioned import CaptionedError
+from ureca_lib.datasets.captioned import CaptionedError, open_captioned
 from ureca_lib.datasets.described import box_mask
 from ureca_lib.datasets.visual_genome import densecap_words, visual_genome_captioned
 from ureca_lib.regions import (
@@ -158,6 +158,8 @@ def test_a_limit_reads_no_further_than_it_needs(copy):
     first = json.dumps(json.loads(file.read_text())[0])
     file.write_text("[" + first + ", " + " " * 2_000_000 + "broken")
     assert visual_genome_captioned(copy, limit=1).ids == ["1"]
+    opened = open_captioned(f"visual_genome:test:{copy}", limit=1)
+    assert opened.ids == ["1"] and [out.region_id for out in opened.left_out] == [108, 109]
     with pytest.raises(AnnotationFormatError, match=r"truncated|not JSON"):
         visual_genome_captioned(copy)
 
