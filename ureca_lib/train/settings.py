@@ -81,7 +81,7 @@ class TrainSettings:
     blind: bool = _of(False, "all masks are zeros: the baseline that is not told the region")
 
     learning_rate: float = _of(2e-4, "peak learning rate (published: 2e-4, then 4e-5)")
-    epochs: float = _of(2.0, "passes over all regions (App. A: 2); not used where steps are set")
+    epochs: float = _of(2.0, "passes over all regions (published: 2); not used where steps are set")
     steps: int | None = _of(None, "optimizer steps, instead of epochs")
     batch_size: int = _of(16, "images a step over all devices, each with its regions (App. A: 16)")
     regions_per_image: int = _of(1, "K regions of an image in a step; the image is run once")
