@@ -26,7 +26,7 @@ from ureca_lib.train.data import open_data
 from ureca_lib.train.plan import make_plan
 from ureca_lib.train.run import own_device, train_stage
 from ureca_lib.train.settings import SettingsError
-from ureca_lib.train.trainer import RegionTrainer, read_best
+from ureca_lib.train.trainer import RegionTrainer, read_best, read_log
 
 IMAGES = 3
 
@@ -163,6 +163,20 @@ def test_a_run_goes_on_only_with_the_data_it_began_with(base, published, tmp_pat
     write_rows(published, {0: "an eye", 1: "a window"})
     with pytest.raises(TrainingError, match=r"run on other images, masks or captions than .*train"):
         train_stage(settings, out, progress=False)
+
+
+def test_a_run_that_goes_on_counts_the_time_of_its_steps_before(base, tmp_path):
+    settings, out = small(base, steps=4, save_every=2, eval_every=0, log_every=1), tmp_path / "run"
+    train_stage(settings, out, progress=False)
+    rows = read_log(out)
+    for row in rows:
+        row["seconds"] = 1000.0 * row["step"]
+    (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (out / "result.json").unlink()
+    shutil.rmtree(out / "checkpoint-4")  # as one that was killed in its third step
+    again = train_stage(settings, out, progress=False)
+    told = [row["seconds"] for row in read_log(out) if "loss" in row]
+    assert told[:2] == [1000, 2000] and 2000 < told[2] < told[3] < again.seconds < 3000
 
 
 def test_how_a_machine_does_it_may_change_between_parts_of_a_run(base, tmp_path):

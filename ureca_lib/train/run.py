@@ -73,7 +73,7 @@ class TrainingResult:
         folder: the run's.
         model: folder of the whole trained model; None where it was not exported.
         steps, epochs, samples: done in all; a sample is a region.
-        seconds: of this process, reading the data included.
+        seconds: reading the data included; of processes that were killed, only their steps.
         trained_parameters: numbers that learnt.
         final: the last evaluation, by name; empty where nothing was evaluated.
         best: step, metric and value of the best evaluation, or None.
@@ -144,7 +144,7 @@ def train_stage(
         kept, exported = _finish(settings, folder, trainer, trained), None
         if settings.export:
             exported = str(_export(trainer, learner, processor, folder))
-        seconds = round(time.perf_counter() - started, 2)
+        seconds = round(time.perf_counter() - started + trainer.json_log.earlier, 2)
         result = replace(result, kept_step=kept, model=exported, seconds=seconds)
         write_json(folder / RESULT, asdict(result))
         return result

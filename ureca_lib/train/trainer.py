@@ -97,9 +97,9 @@ class RegionTrainer(Trainer):
         super().__init__(**options)
         self.settings, self.held_out = settings, held_out
         self.folder = Path(self.args.output_dir)
-        log = JsonLog(self.folder / LOG, settings.batch_size / groups_an_epoch)
+        self.json_log = JsonLog(self.folder / LOG, settings.batch_size / groups_an_epoch)
         self.remove_callback(PrinterCallback)
-        self.add_callback(log)
+        self.add_callback(self.json_log)
         self.add_callback(EvaluateAtEnd())
         self.add_callback(GiveMemoryBack())
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
@@ -232,11 +232,14 @@ class JsonLog(TrainerCallback):
     Args:
         path: the file; lines of steps that are to be run again are dropped.
         epochs_a_step: for each line's epoch.
+
+    Attributes:
+        earlier: seconds that the steps took which an earlier process has done.
     """
 
     def __init__(self, path: Path, epochs_a_step: float):
         self.path, self.epochs_a_step = path, epochs_a_step
-        self.started = time.perf_counter()
+        self.started, self.earlier = time.perf_counter(), 0.0
 
     def on_train_begin(self, args, state, control, **_):
         self.started = time.perf_counter()
@@ -245,6 +248,8 @@ class JsonLog(TrainerCallback):
             partial = self.path.with_name(f".{self.path.name}")
             partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
             partial.replace(self.path)
+            self.earlier = kept[-1]["seconds"] if kept else 0.0
+            self.started -= self.earlier
 
     def on_log(self, args, state, control, logs=None, **_):
         told = {name: value for name, value in (logs or {}).items() if _is_kept(name)}
