@@ -75,16 +75,22 @@ tiny-base: $(READY)
 tiny-ureca: $(READY)
 	$(BIN)/ureca train-recipe --base data_samples/tiny_base --out data_samples/tiny_ureca
 
-# one square, tiles, and tiles that know their place, at equal steps: more than the sweeps', fewer
-# than the committed model's
+# one square, tiles, and tiles that know their place, at equal steps, more than the sweeps'; one
+# square and tiles for as long as the committed model, at another seed; what pairs of captions say
+FULL := papermill_runs/full_recipe
+RECIPE := $(BIN)/ureca train-recipe --base data_samples/tiny_base
 EQUAL := --data scenes:train:2000 --steps-1 400 --steps-2 900
+compare = $(BIN)/ureca evaluate $(FULL)/$(1).work/predictions-*.jsonl --metrics none \
+	--compare $(FULL)/$(2).work/predictions-*.jsonl --out $(FULL)/$(3).json
 full-recipe: $(READY)
-	$(BIN)/ureca train-recipe --base data_samples/tiny_base --mask single $(EQUAL) \
-	  --out papermill_runs/full_recipe/single
-	$(BIN)/ureca train-recipe --base data_samples/tiny_base $(EQUAL) \
-	  --out papermill_runs/full_recipe/tiles
-	$(BIN)/ureca train-recipe --base data_samples/tiny_base --tile-embedding $(EQUAL) \
-	  --out papermill_runs/full_recipe/tile_embedding
+	$(RECIPE) --mask single $(EQUAL) --out $(FULL)/single
+	$(RECIPE) $(EQUAL) --out $(FULL)/tiles
+	$(RECIPE) --tile-embedding $(EQUAL) --out $(FULL)/tile_embedding
+	$(RECIPE) --mask single --seed 1 --out $(FULL)/single_longer_seed_1
+	$(RECIPE) --seed 1 --out $(FULL)/tiles_longer_seed_1
+	$(call compare,tiles,single,tiles_less_one_square)
+	$(call compare,tile_embedding,tiles,tile_embedding_less_tiles)
+	$(call compare,tiles_longer_seed_1,single_longer_seed_1,tiles_less_one_square_longer)
 
 # every run of every sweep that has no record yet, from the committed base and from two smaller
 # ones, which are trained where a run needs them; goes on where it was stopped. Without
