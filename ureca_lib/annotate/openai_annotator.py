@@ -7,15 +7,14 @@ end a reply that comes in drips.
 
 from __future__ import annotations
 
-import math
 import random
-import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
+from ureca_lib.annotate.budget import Budget
 from ureca_lib.annotate.chat_completions import (
     FaultyReplyError,
     message_content,
@@ -26,12 +25,7 @@ from ureca_lib.annotate.chat_completions import (
 )
 from ureca_lib.annotate.lost_questions import LostQuestions
 from ureca_lib.annotate.pace import Pace
-from ureca_lib.annotate.protocol import (
-    AnnotatorUnavailableError,
-    BudgetSpentError,
-    Reply,
-    Request,
-)
+from ureca_lib.annotate.protocol import AnnotatorUnavailableError, Reply, Request
 from ureca_lib.annotate.replies import Draft, NoAnswerError, Turn, answer_checked
 from ureca_lib.server_keys import OPENAI_URL, server_key
 
@@ -49,49 +43,13 @@ _BUSY = (408, 409, 425, 429)
 _OWN_FIELDS = ("messages", "model", "stream", "n")
 
 
-class _Budget:
-    """Calls and tokens, shared by threads; tokens of calls in flight are reserved."""
-
-    def __init__(self, max_calls: int | None, max_tokens: int | None):
-        self._max_calls = math.inf if max_calls is None else max_calls
-        self._max_tokens = math.inf if max_tokens is None else max_tokens
-        self._changed = threading.Condition()
-        self._reserved = 0
-        self.calls = self.tokens = 0
-        self.reached = False  # there was a connection once
-
-    def reserve(self, tokens: int) -> None:
-        """Count a call, and set tokens aside; waits while calls in flight may give some back."""
-        with self._changed:
-            while True:
-                if self.calls >= self._max_calls:
-                    raise BudgetSpentError(f"the budget of {self._max_calls} calls is spent")
-                if self.tokens + self._reserved + tokens <= self._max_tokens:
-                    break
-                if not self._reserved:
-                    raise BudgetSpentError(
-                        f"{self.tokens} of the budget of {self._max_tokens} tokens are spent, and "
-                        f"the next call may take {tokens}"
-                    )
-                self._changed.wait()
-            self.calls += 1
-            self._reserved += tokens
-
-    def settle(self, reserved: int, tokens: int) -> None:
-        """Replace what was set aside by what was used."""
-        with self._changed:
-            self._reserved -= reserved
-            self.tokens += tokens
-            self._changed.notify_all()
-
-
 @dataclass
 class _Question:
     """What one question has used up of its retries."""
 
     content: list[dict[str, Any]]
-    image: Hashable  # stands for the image
     tokens: int  # of the prompt and the views, estimated
+    image: Hashable = None  # stands for the image, where it is about one
     retries: int = 0
     waited: float = 0.0
     taken: float = 0.0  # when its latest turn was taken
@@ -176,7 +134,7 @@ class OpenAIAnnotator:
     _variable: str | None = field(init=False, repr=False)
     _hide: Callable[[str], str] = field(init=False, repr=False)
     _client: Any = field(init=False, repr=False)
-    _budget: _Budget = field(init=False, repr=False)
+    _budget: Budget = field(init=False, repr=False)
     _lost: LostQuestions = field(init=False, repr=False)
     _pace: Pace = field(init=False, repr=False)
 
@@ -188,7 +146,7 @@ class OpenAIAnnotator:
         put(self, "_variable", variable)
         put(self, "_hide", _hider(key))
         put(self, "_client", _client(self.base_url or OPENAI_URL, key, self.timeout))
-        put(self, "_budget", _Budget(self.max_calls, self.max_tokens_total))
+        put(self, "_budget", Budget(self.max_calls, self.max_tokens_total))
         put(self, "_lost", LostQuestions(self.give_up_after))
         put(self, "_pace", Pace(self.backoff, _MAX_BACKOFF))
 
@@ -225,7 +183,7 @@ class OpenAIAnnotator:
         tokens = pixels // _TOKEN_PIXELS + len(request.prompt) // _TOKEN_CHARACTERS
         image = request.image
         shown = (image.path, image.image_id, image.file_name)
-        question = _Question(content, id(image) if shown == (None,) * 3 else shown, tokens)
+        question = _Question(content, tokens, id(image) if shown == (None,) * 3 else shown)
         return answer_checked(
             request.stage, lambda turns: self._say(question, turns), self.max_corrections
         )

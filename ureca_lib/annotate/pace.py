@@ -10,7 +10,7 @@ _EASE = 0.9  # of the gap that is left after a reply
 _LEAST = 0.01  # seconds
 
 
-class Turn(NamedTuple):
+class Slot(NamedTuple):
     """When a question may be asked.
 
     Args:
@@ -39,7 +39,7 @@ class Pace:
         self._lock = threading.Lock()
         self._gap, self._next, self._open, self._slowed = 0.0, 0.0, 0.0, 0.0
 
-    def turn(self, most: float) -> Turn:
+    def turn(self, most: float) -> Slot:
         """Take the next turn, unless nobody may ask for too long.
 
         Waiting behind others is no reason to give up: each of their turns is a call made.
@@ -53,7 +53,7 @@ class Pace:
             start = max(now, self._next)
             if held <= most:
                 self._next = start + self._gap
-            return Turn(now, start - now, held)
+            return Slot(now, start - now, held)
 
     def slow(self, taken: float, asked: float = 0.0) -> None:
         """A call was refused: nobody asks for a while, and then more slowly.
