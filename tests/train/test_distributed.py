@@ -45,6 +45,7 @@ def launch(words: list[str]) -> subprocess.CompletedProcess:
 def run_two(settings: Path, out: Path) -> None:
     """As the launcher does it, without its start-up time."""
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared |= {"OMP_NUM_THREADS": "1"}  # unset, accelerate takes two, which round otherwise
     children = []
     for rank in range(2):
         environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
