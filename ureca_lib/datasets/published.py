@@ -169,10 +169,10 @@ class PublishedDataset:
                 self._unused[line] = self._checked(PublishedError(reason, self.path, line, row.id))
             return None
         faulty = {item.region_id: item.error for item in whole.left_out}
-        ids = {region.id for region in whole}
+        ids = {region.id for region in whole} | faulty.keys()
         captions = []
         for line, row in rows:
-            region_id = _matching(row.mask_id, ids | faulty.keys())
+            region_id = _matching(row.mask_id, ids)
             if region_id is None or region_id in faulty:  # an id that is there twice is both
                 reason = str(faulty.get(region_id, f"{path} has no mask {row.mask_id!r}"))
                 self._unused[line] = self._checked(PublishedError(reason, self.path, line, row.id))

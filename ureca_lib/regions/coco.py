@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,9 +95,8 @@ def load_coco_image(
         elif file_name:
             reason = f"none of the file's {len(images)} images is called '{file_name}'"
         raise AnnotationFormatError(reason, path)
-    wanted = (lambda one: _stated_image(one) in named) if named else (lambda one: True)
     parts = (chosen, annotations, categories)
-    return _built(path, path.parent, *parts, strict, MAX_PIXELS, wanted)[0]
+    return _built(path, path.parent, *parts, strict, MAX_PIXELS, only_theirs=bool(named))[0]
 
 
 def _built(
@@ -108,15 +107,16 @@ def _built(
     categories: Mapping[int, str],
     strict: bool,
     max_pixels: int,
-    wanted: Callable[[Any], bool] = lambda annotation: True,
+    only_theirs: bool = False,
 ) -> list[RegionImage]:
+    """The images with their regions; `only_theirs` passes over annotations of other images."""
     built, left_out = build_entries(
         annotations,
         lambda annotation: _build(annotation, images, categories, max_pixels),
         lambda pair: (pair[0], pair[1].id),
         path,
         strict,
-        wanted,
+        lambda annotation: not only_theirs or _stated_image(annotation) in images,
     )
     out = _by_image(left_out, annotations, images)
     regions: dict[ImageId, list[Region]] = {image_id: [] for image_id in images}
