@@ -166,7 +166,7 @@ def test_a_system_without_a_caption_has_a_dash(image):
         ((3, True), "fits 3 regions", WRONG_COLOUR),
         ((1, False), "fits another region", WRONG_COLOUR),
         ((0, False), "fits no region", WRONG_COLOUR),
-        (None, "not in the scenes' words", None),
+        (None, "not scenes' words", None),
     ],
 )
 def test_marks_say_whether_a_caption_is_unique(image, fits, told, colour):

@@ -123,7 +123,7 @@ def _block_height(lines: Sequence[str], row: ComparedRegion, name: str) -> float
 def _mark(page: Page, fits: tuple[int, bool] | None, left: float, top: float, room: float) -> None:
     """Whether a caption is unique: a sign of its own shape and colour, and words."""
     if fits is None:
-        page.text(left, top, "not in the scenes' words", room, _SMALL, most=1, color=FAINT)
+        page.text(left, top, "not scenes' words", room, _SMALL, most=1, color=FAINT)
         return
     count, among = fits
     if among:
