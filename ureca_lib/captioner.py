@@ -256,12 +256,13 @@ class RegionCaptioner:
         self, regions: Sequence[Region], size: tuple[int, int], max_tiles: int | None
     ) -> torch.Tensor:
         """(R, T, N, D)."""
-        tiles = self.processor.mask_tiles(regions, size, max_tiles).to(self.device)
+        tiles = self.processor.distinct_mask_tiles(regions, size, max_tiles).to(self.device)
         places = self.processor.mask_places(size, max_tiles)
         if places is not None:
-            places = places.repeat(len(tiles), 1).to(self.device)  # (T, 2) -> (R * T, 2)
-        tokens = self.model.get_mask_features(tiles.flatten(0, 1), places)
-        return tokens.unflatten(0, tiles.shape[:2])
+            places = places.repeat(len(tiles.index), 1).to(self.device)  # (T, 2) -> (R * T, 2)
+        values = tiles.values(self.processor.mask_scale)[:, None]  # (K, S, S) -> (K, 1, S, S)
+        tokens = self.model.get_mask_features(values, places, tiles.index.flatten())
+        return tokens.unflatten(0, tiles.index.shape)  # (R * T, N, D) -> (R, T, N, D)
 
     def _decode(
         self,
