@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ureca_lib.checkpoints.errors import CheckpointError
+from ureca_lib.checkpoints.tensors import CheckpointError
 
 _SAMPLED = 4096  # bytes at both ends of every tensor
 _METADATA = "__metadata__"  # the one entry of a header that is no tensor

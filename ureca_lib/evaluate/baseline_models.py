@@ -22,7 +22,7 @@ from ureca_lib.annotate.protocol import (
 )
 from ureca_lib.checkpoints import load_pair
 from ureca_lib.checkpoints.internvl import internvl_reader
-from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.conversation import TURN_END
 from ureca_lib.decoding import BatchRows, greedy
 from ureca_lib.evaluate.baselines import Ask

@@ -143,7 +143,7 @@ def _native(options: SystemOptions) -> System:
 
 def _is_ours(model: str) -> bool:
     """Whether a folder holds a checkpoint that this package's own classes read."""
-    from ureca_lib.checkpoints.tensor_files import read_json
+    from ureca_lib.checkpoints.tensors import read_json
 
     config = Path(model).expanduser() / "config.json"
     if not config.is_file():

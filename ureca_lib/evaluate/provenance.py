@@ -71,7 +71,7 @@ def trained_on(model: Mapping[str, Any] | None) -> str | None:
     Raises:
         CheckpointError: a file there that is no JSON.
     """
-    from ureca_lib.checkpoints.tensor_files import read_json
+    from ureca_lib.checkpoints.tensors import read_json
 
     if model is None:
         return NO_MODEL

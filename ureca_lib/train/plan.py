@@ -21,8 +21,8 @@ from ureca_lib.checkpoints.internvl import (
     internvl_reader,
 )
 from ureca_lib.checkpoints.official import OfficialFiles
-from ureca_lib.checkpoints.tensor_files import read_json, tensor_index
-from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.checkpoints.tensors import read_json, tensor_index
+from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.conversation import add_visual_tokens
 from ureca_lib.costs import count

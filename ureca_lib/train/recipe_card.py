@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from ureca_lib.checkpoints import load_pair
-from ureca_lib.checkpoints.half import save_half
+from ureca_lib.checkpoints.loading import save_half
 from ureca_lib.evaluate.exact import ExactReport
 from ureca_lib.evaluate.systems import model_record
 from ureca_lib.runs.record import write_json

@@ -19,9 +19,8 @@ from torch.nn import functional
 
 from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.checkpoints.internvl import MASK_ENCODER, internvl_reader
-from ureca_lib.checkpoints.tensor_files import read_json
-from ureca_lib.checkpoints.tokens import load_tokenizer
-from ureca_lib.checkpoints.whole import load_whole
+from ureca_lib.checkpoints.tensors import load_whole, read_json
+from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.conversation import IGNORED
 from ureca_lib.costs import LORA_LAYERS

@@ -1,4 +1,4 @@
-"""Safetensors files of a checkpoint folder, read a few tensors at a time."""
+"""Safetensors of a checkpoint folder: read a few at a time, or strictly into a model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,50 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 
-from ureca_lib.checkpoints.errors import CheckpointError
+_SHOWN = 200  # enough for every key of a mistaken prefix in one layer, short of a flood
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read; says which file and why."""
+
+    def __init__(self, path: Path | str, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+
+
+class CheckpointKeysError(CheckpointError):
+    """A checkpoint whose tensors are not those of its configuration.
+
+    Attributes:
+        missing: keys that the configuration asks for and the files lack.
+        unexpected: keys that the files hold and the configuration has no place for.
+        mismatched: lines "key: shape in the file, what is wrong with it".
+    """
+
+    def __init__(
+        self, path: Path | str, missing: list[str], unexpected: list[str], mismatched: list[str]
+    ):
+        self.missing, self.unexpected, self.mismatched = missing, unexpected, mismatched
+        parts = [
+            _listing("missing", missing),
+            _listing("unexpected", unexpected),
+            _listing("of the wrong shape", mismatched),
+        ]
+        super().__init__(path, "; ".join(part for part in parts if part))
+
+
+def _listing(what: str, keys: list[str]) -> str:
+    if not keys:
+        return ""
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return f"{len(keys)} tensors {what}: {', '.join(keys[:_SHOWN])}{more}"
+
 
 SINGLE, INDEX, SHARDS = "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -132,3 +171,42 @@ def _open(file: Path) -> safe_open:
             pointer = stream.read(24).startswith(b"version https://git-lfs")
         reason = "a Git LFS pointer, not the file itself: run git lfs pull" if pointer else error
         raise CheckpointError(file, f"not a readable safetensors file ({reason})") from error
+
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def load_whole(kind: type[Model], path: str | Path, fresh: str = "", **options) -> Model:
+    """`kind.from_pretrained`, from safetensors, refused unless every tensor is stored.
+
+    Args:
+        kind: the model's class.
+        path: a folder, or a hub id.
+        fresh: tensors whose names start so may be missing or of another shape, because they are
+            drawn anew afterwards; empty for none.
+        options: of `from_pretrained`.
+
+    Raises:
+        CheckpointKeysError: tensors that the configuration asks for are missing, or of another
+            shape; lists them all.
+        CheckpointError: a folder whose files are damaged, missing or pickles.
+    """
+    if Path(path).is_dir():
+        tensor_index(Path(path))  # a damaged file is named before any weights are read
+    model, found = kind.from_pretrained(
+        path,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # told below, with the file's name
+        **options,
+    )
+
+    def needed(name: str) -> bool:
+        return not (fresh and name.startswith(fresh))
+
+    missing = sorted(filter(needed, found["missing_keys"]))
+    other = [each for each in sorted(found["mismatched_keys"]) if needed(each[0])]
+    if missing or other:
+        wrong = [f"{name}: {tuple(stored)}, not {tuple(ours)}" for name, stored, ours in other]
+        raise CheckpointKeysError(path, missing, sorted(found["unexpected_keys"]), wrong)
+    return model
