@@ -1,26 +1,144 @@
-"""`MaskTree`: the regions of an image as a tree, and the orders in which it is walked."""
+"""Stage 1: the mask tree (Sec. 3, App. F).
+
+Masks of one image contain one another: a person holds a boot, the boot a lace. The tree makes that
+explicit. Its root is the whole image, every other node is a region, and the parent of a region is a
+region that contains at least `threshold` of its pixels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from ureca_lib.mask_tree.containment import by_area
-from ureca_lib.mask_tree.label import region_label
-from ureca_lib.mask_tree.plot import plot_tree
-from ureca_lib.regions import DuplicateIdError, Region, RegionError
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from ureca_lib.regions import DuplicateIdError, Region, RegionError, SizeMismatchError
 from ureca_lib.regions.sa1b import annotation_from, region_from
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 RegionId = int | str
+ParentRule = Literal["smallest", "first"]
 
-CONTAINMENT_THRESHOLD = 0.8  # the published pipeline's
+CONTAINMENT_THRESHOLD = 0.8  # as published
 PAPER_MIN_HEIGHT = 4  # App. F, "whose depth exceeds a predefined threshold"; published: 4
 PAPER_MIN_AREA = 0.007  # of the image; published
 PAPER_MAX_AREA = 0.7  # of the image; published
+_BLOCK = 64  # masks per block of the containment matrix
 _SHOWN = 40  # regions in a tree's repr
+_LONGEST = 40  # characters of a name that are shown
+
+
+def build_mask_tree(
+    regions: Iterable[Region],
+    threshold: float = CONTAINMENT_THRESHOLD,
+    parent_rule: ParentRule = "smallest",
+) -> MaskTree:
+    """Build the mask tree of one image (Sec. 3, stage 1).
+
+    Regions are inserted in order of area, largest first, ties in the order given.
+
+    Args:
+        regions: of one image.
+        threshold: the share of a region that its parent must hold, in (0, 1].
+        parent_rule: "smallest" takes the last region before it in that order, that is the
+            smallest one, that holds the share. "first" is the published greedy rule: start at
+            the root and go down into the first child that holds the share, until none does.
+
+    Returns:
+        The tree. The same list always gives the same tree.
+
+    Raises:
+        ValueError: threshold or rule is not one of those.
+        SizeMismatchError, DuplicateIdError: the regions are not of one image.
+    """
+    regions = list(regions)
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be above 0 and at most 1, not {threshold}")
+    if parent_rule not in ("smallest", "first"):
+        raise ValueError(f"parent_rule must be 'smallest' or 'first', not {parent_rule!r}")
+    order = by_area(regions)
+    holds = containment_matrix(regions)[np.ix_(order, order)] >= threshold
+    choose = _smallest_container if parent_rule == "smallest" else _first_container
+    ranks = choose(holds)
+    parents = {
+        regions[order[rank]].id: None if parent is None else regions[order[parent]].id
+        for rank, parent in enumerate(ranks)
+    }
+    return MaskTree(regions, parents, threshold, parent_rule)
+
+
+def _smallest_container(holds: np.ndarray) -> list[int | None]:
+    """Rank of each region's parent; `holds[i, j]`: region j holds enough of region i."""
+    parents: list[int | None] = []
+    for rank in range(len(holds)):
+        before = np.flatnonzero(holds[rank, :rank])
+        parents.append(int(before[-1]) if before.size else None)
+    return parents
+
+
+def _first_container(holds: np.ndarray) -> list[int | None]:
+    parents: list[int | None] = []
+    children: dict[int | None, list[int]] = {None: []}
+    for rank in range(len(holds)):
+        parent: int | None = None
+        while True:
+            down = next((child for child in children[parent] if holds[rank, child]), None)
+            if down is None:
+                break
+            parent = down
+        children[parent].append(rank)
+        children[rank] = []
+        parents.append(parent)
+    return parents
+
+
+def containment_matrix(regions: Iterable[Region]) -> np.ndarray:
+    """Share of each mask that lies in each other mask, from the encodings, without decoding.
+
+    Args:
+        regions: R regions of one image.
+
+    Returns:
+        (R, R) float64; `[i, j]` is the number of pixels that i and j share, divided by the number
+        that i has. Exact: both are whole numbers, and the division is the only rounding.
+
+    Raises:
+        SizeMismatchError: masks of different sizes.
+    """
+    regions = list(regions)
+    _check_one_size(regions)
+    order = by_area(regions)
+    rles = [regions[i].rle for i in order]
+    areas = np.array([regions[i].area for i in order], np.float64)
+    count = len(rles)
+    shared = np.zeros((count, count))
+    for start in range(0, count, _BLOCK):
+        stop = min(start + _BLOCK, count)
+        # against a crowd, pycocotools' IoU is the intersection over the first mask's area; the
+        # intersection is symmetric, so only blocks on and left of the diagonal are computed
+        share = coco_mask.iou(rles[start:stop], rles[:stop], [1] * stop)
+        shared[start:stop, :stop] = np.rint(share * areas[start:stop, None])
+        shared[:start, start:stop] = shared[start:stop, :start].T
+    matrix = np.empty_like(shared)
+    matrix[np.ix_(order, order)] = shared / areas[:, None]
+    return matrix
+
+
+def by_area(regions: Sequence[Region]) -> np.ndarray:
+    """Indices of the regions, largest first, ties in the order given."""
+    return np.argsort([-region.area for region in regions], kind="stable").astype(np.intp)
+
+
+def _check_one_size(regions: Sequence[Region]) -> None:
+    for region in regions:
+        if region.size != regions[0].size:
+            (height, width), (first_height, first_width) = region.size, regions[0].size
+            raise SizeMismatchError(
+                f"the mask is {width} x {height} but region {regions[0].id}'s is "
+                f"{first_width} x {first_height} (width x height): not of one image",
+                None,
+                region.id,
+            )
 
 
 class MaskTree:
@@ -218,6 +336,10 @@ class MaskTree:
         head = f"MaskTree of {len(self)} regions, {self.height()} levels ({rule})"
         return f"{head}\n{self.outline(_SHOWN)}"
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the tree: the image on the left, one column a level, leaves from top to bottom."""
-        return plot_tree(self, ax)
+
+def region_label(region: Region) -> str:
+    """`name [id]` on one line, or `[id]`; a long name is cut."""
+    name = " ".join((region.name or "").split())
+    if len(name) > _LONGEST:
+        name = name[: _LONGEST - 1] + "…"
+    return f"{name} [{region.id}]".lstrip()

@@ -9,6 +9,7 @@ import pytest
 from mask_tree.nested import regions_of
 from matplotlib import pyplot as plt
 
+from ureca_lib.figures.trees import plot_tree
 from ureca_lib.mask_tree import MaskTree, build_mask_tree
 from ureca_lib.regions import Region
 
@@ -27,7 +28,7 @@ def test_every_region_has_its_label_at_its_level():
     names = ["house", None, "roof", "größe", "$x^2$"]
     regions = [Region.from_mask(i, m, names[i]) for i, m in enumerate(squares(5))]
     tree = MaskTree(regions, {0: None, 1: 0, 2: 0, 3: 2, 4: None})
-    ax = tree.plot()
+    ax = plot_tree(tree)
     levels = {text.get_text(): text.xy[0] for text in ax.texts}
     assert levels == {
         "image": 0,
@@ -45,7 +46,7 @@ def test_every_region_has_its_label_at_its_level():
 def test_each_region_is_joined_to_its_parent():
     regions = regions_of(squares(4))
     tree = MaskTree(regions, {97: None, 90: 97, 83: 97, 76: 83})
-    ax = tree.plot()
+    ax = plot_tree(tree)
     at = {text.get_text(): text.xy for text in ax.texts}
     joints = [line.get_xydata() for line in ax.lines if len(line.get_xdata()) == 3]
     found = {(tuple(joint[0]), tuple(joint[-1])) for joint in joints}
@@ -55,19 +56,19 @@ def test_each_region_is_joined_to_its_parent():
 
 def test_it_draws_on_the_axes_given():
     _, ax = plt.subplots()
-    assert build_mask_tree(regions_of(squares(3))).plot(ax) is ax
+    assert plot_tree(build_mask_tree(regions_of(squares(3))), ax) is ax
     assert len(ax.texts) == 4
 
 
 def test_no_region_is_an_image_alone():
-    assert [text.get_text() for text in build_mask_tree([]).plot().texts] == ["image"]
+    assert [text.get_text() for text in plot_tree(build_mask_tree([])).texts] == ["image"]
 
 
 @pytest.mark.parametrize("shape", ["flat", "chain"])
 def test_600_masks_make_a_picture_that_can_be_saved(shape):
     regions = [Region.from_mask(i, mask) for i, mask in enumerate(squares(600))]
     above = {i: None if shape == "flat" or i == 0 else i - 1 for i in range(600)}
-    ax = MaskTree(regions, above).plot()
+    ax = plot_tree(MaskTree(regions, above))
     assert {text.get_text() for text in ax.texts} == {"image", *(f"[{i}]" for i in range(600))}
     width, height = ax.figure.get_size_inches()
     assert max(width, height) <= 300 and min(width, height) >= 2
