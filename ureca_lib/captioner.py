@@ -12,18 +12,22 @@ from tqdm.auto import tqdm
 from ureca_lib.checkpoints import load_pair
 from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.decoding import (
+    ROOT,
     TOKENS_A_PASS,
     BatchRows,
     Decoded,
+    TokenTree,
     TreeRows,
+    activation_bytes,
+    free_bytes,
     greedy,
+    in_groups,
     log_likelihoods,
+    sequence_bytes,
 )
-from ureca_lib.memory import activation_bytes, free_bytes, in_groups, sequence_bytes
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import MaskLike, Photo, UrecaProcessor, as_region, check_size, load_photo
 from ureca_lib.regions import Region
-from ureca_lib.token_tree import ROOT, TokenTree
 
 MAX_NEW_TOKENS = 256
 REGIONS_A_GROUP = 32  # in a tree each looks past the others' tokens, which costs more and more
