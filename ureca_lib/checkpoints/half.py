@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints.errors import CheckpointError
+from ureca_lib.journal import write_text
 
 
 def save_half(model: PreTrainedModel, folder: str | Path) -> Path:
@@ -35,5 +36,5 @@ def save_half(model: PreTrainedModel, folder: str | Path) -> Path:
     for part in (config, config.get("text_config", {}), config.get("vision_config", {})):
         if "dtype" in part:
             part["dtype"] = str(torch.float32).removeprefix("torch.")
-    file.write_text(json.dumps(config, indent=2) + "\n")
+    write_text(file, json.dumps(config, indent=2) + "\n")
     return folder

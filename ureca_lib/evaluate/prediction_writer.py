@@ -19,7 +19,7 @@ from ureca_lib.evaluate.predictions import (
     read_meta,
     read_predictions,
 )
-from ureca_lib.regions.writing import replacing
+from ureca_lib.journal import replacing
 
 # what two runs into one file must agree on
 _SAME = ("system", "model", "trained_on", "data", "data_settings", "settings", "seed")

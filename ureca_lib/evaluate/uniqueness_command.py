@@ -42,7 +42,7 @@ def uniqueness(
     from ureca_lib.evaluate.collision import NEAR
     from ureca_lib.evaluate.uniqueness import UniquenessSettings
     from ureca_lib.evaluate.uniqueness_report import score_uniqueness, uniqueness_text
-    from ureca_lib.runs.record import write_json
+    from ureca_lib.journal import write_json
 
     try:
         settings = UniquenessSettings(
