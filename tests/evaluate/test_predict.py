@@ -14,7 +14,6 @@ from tiny_models import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
 from ureca_lib.captioner import RegionCaptioner
-from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.cli import app
 from ureca_lib.datasets import write_jsonl
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
@@ -29,9 +28,9 @@ from ureca_lib.evaluate.systems import (
     ShuffledSystem,
     UnusableSystemError,
     UrecaSystem,
-    model_record,
 )
 from ureca_lib.processor import UrecaProcessor
+from ureca_lib.provenance import model_record
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +208,7 @@ def test_weights_that_were_cut_off_are_named(tmp_path, kept):
     path = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(300)}, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: (not a readable|ends before)"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: (not a readable|ends before)"):
         model_record(tmp_path)
 
 

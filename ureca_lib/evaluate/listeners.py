@@ -17,8 +17,8 @@ from ureca_lib.annotate.color_texture import ColorTextureFeatures
 from ureca_lib.annotate.look_alikes import LookAlikeSettings, RegionFeatures, find_look_alikes
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device
-from ureca_lib.evaluate.systems import model_record
 from ureca_lib.mask_tree import RegionId
+from ureca_lib.provenance import model_record
 from ureca_lib.scenes import resolve
 
 LookAlikes = Mapping[RegionId, Sequence[RegionId]]

@@ -14,11 +14,9 @@ from tqdm.auto import tqdm
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
 from ureca_lib.evaluate.prediction_writer import PredictionWriter
 from ureca_lib.evaluate.predictions import Prediction, prediction_id
-from ureca_lib.evaluate.provenance import command_line
-from ureca_lib.evaluate.provenance import trained_on as told_by
 from ureca_lib.evaluate.systems import Said, System
+from ureca_lib.provenance import command_line, environment_record, training_data_of
 from ureca_lib.regions import Region, RegionError
-from ureca_lib.runs.record import git_commit, machine, package_versions
 
 
 class StoppedEarlyError(Exception):
@@ -160,12 +158,16 @@ def _meta(
     return {
         "system": system.name,
         "model": system.model,
-        "trained_on": trained_on or told_by(system.model),
+        "trained_on": trained_on or training_data_of(system.model, _data_of_preset),
         "data": data.name,
         "settings": dict(system.settings),
         "seed": seed,
-        "versions": package_versions(),
-        "machine": machine(),
-        "commit": git_commit(Path(__file__).parent),
+        **environment_record(),
         "command": command_line(sys.argv),
     }
+
+
+def _data_of_preset(preset: str) -> str:
+    from ureca_lib.train.settings import load_settings
+
+    return load_settings(preset, 2, {"model": "any"}).data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ureca_lib.evaluate.uniqueness import (
     UniquenessSettings,
     measure_uniqueness,
 )
-from ureca_lib.runs.record import package_versions
+from ureca_lib.provenance import file_sha256, package_versions
 
 
 def score_uniqueness(
@@ -60,7 +59,7 @@ def score_uniqueness(
     found = measure_uniqueness(listening, settings)
     record = found.as_record() | {
         "predictions": str(path),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": file_sha256(path),
         "meta": meta,
         "heard": str(kept),
         "versions": package_versions(),
