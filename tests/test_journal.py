@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from ureca_lib.journal import (
     check_same_run,
     read_journal,
     replacing,
+    unique,
     write_json,
     write_text,
 )
@@ -108,6 +110,27 @@ def test_two_runs_are_not_mixed(tmp_path):
     with pytest.raises(JournalError, match="does not say which run made it"):
         Journal(path, header={"model": "m"})
     check_same_run(path, {"a": [1], "b": 2}, {"a": (1,), "b": 3}, names=["a"])
+
+
+def test_rows_are_replaced_and_the_header_stays(tmp_path):
+    path = tmp_path / "x.jsonl"
+    with Journal(path, header={"model": "m"}) as journal:
+        journal.append({"a": 1}, {"a": 2})
+        journal.rewrite([{"a": 2}])
+        journal.append({"a": 3})
+        with pytest.raises(TypeError):
+            journal.rewrite([{"a": object()}])
+    with Journal(path, header={"model": "m"}) as journal:
+        assert journal.rows == [{"a": 2}, {"a": 3}]
+
+
+def test_a_second_row_with_the_same_key_is_named(tmp_path):
+    path = tmp_path / "x.jsonl"
+    with Journal(path) as journal:
+        journal.append({"number": 1}, {"number": 2}, {"number": 1})
+    parse = unique(lambda row: SimpleNamespace(**row), "number")
+    with pytest.raises(JournalError, match="line 3: number 1 is there twice"):
+        list(read_journal(path, parse))
 
 
 def test_what_json_cannot_hold_is_not_written(tmp_path):

@@ -68,7 +68,7 @@ class Journal(Generic[_Row]):
     ):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._guard = threading.Lock()
+        self._header, self._guard = header, threading.Lock()
         # not per thread: the thread that closes the journal need not be the one that opened it
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), thread_local=False)
         try:
@@ -113,6 +113,14 @@ class Journal(Generic[_Row]):
             finally:
                 if rest:  # half a line, to which the next row would be added
                     self._file.truncate(start)
+
+    def rewrite(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace all rows, for instance to drop some that are computed again; the header stays."""
+        head = [] if self._header is None else [{_HEADER: self._header}]
+        with self._guard:
+            write_text(self.path, "".join(json_line(row) for row in (*head, *rows)))
+            self._file.close()
+            self._file = self.path.open("ab", buffering=0)
 
     def close(self) -> None:
         """Close the file and let other processes open it."""
@@ -191,6 +199,21 @@ def check_same_run(
                 f"the file is of another run: {name} was {known.get(name)!r}, is "
                 f"{plain.get(name)!r}; name another file",
             )
+
+
+def unique(parse: Callable[[dict[str, Any]], _Row], name: str) -> Callable[[dict[str, Any]], _Row]:
+    """A `parse` that refuses a second row with the same value of an attribute."""
+    seen = set()
+
+    def parse_unique(row: dict[str, Any]) -> _Row:
+        parsed = parse(row)
+        value = getattr(parsed, name)
+        if value in seen:
+            raise ValueError(f"{name} {value} is there twice")
+        seen.add(value)
+        return parsed
+
+    return parse_unique
 
 
 def json_line(row: Mapping[str, Any]) -> str:

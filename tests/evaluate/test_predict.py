@@ -19,7 +19,7 @@ from ureca_lib.datasets import write_jsonl
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
 from ureca_lib.evaluate.exact import measure_exact
 from ureca_lib.evaluate.predict import StoppedEarlyError, predict
-from ureca_lib.evaluate.predictions import PredictionError, read_meta, read_predictions
+from ureca_lib.evaluate.predictions import read_meta, read_predictions
 from ureca_lib.evaluate.systems import (
     AttributesSystem,
     ClassNameSystem,
@@ -29,6 +29,7 @@ from ureca_lib.evaluate.systems import (
     UnusableSystemError,
     UrecaSystem,
 )
+from ureca_lib.journal import JournalError
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.provenance import model_record
 
@@ -122,7 +123,7 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(tmp_path):
 
 def test_another_system_does_not_go_into_the_file(tmp_path, scenes):
     predict(OracleSystem(), scenes, tmp_path / "p.jsonl", progress=False)
-    with pytest.raises(PredictionError, match="another run: system was 'oracle'"):
+    with pytest.raises(JournalError, match="another run: system was 'oracle'"):
         predict(ClassNameSystem(), scenes, tmp_path / "p.jsonl", progress=False)
 
 

@@ -102,7 +102,7 @@ def evaluate(
         only: ids to score; None is all.
 
     Raises:
-        FileNotFoundError, PredictionError: the file is not there or at fault.
+        FileNotFoundError, JournalError: the file is not there or at fault.
         ValueError: no such metric, several systems in one file, or nothing to score.
     """
     if unknown := sorted(set(metrics) - set(METRICS)):

@@ -12,8 +12,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
-from ureca_lib.evaluate.prediction_writer import PredictionWriter
-from ureca_lib.evaluate.predictions import Prediction, prediction_id
+from ureca_lib.evaluate.predictions import Prediction, PredictionWriter, prediction_id
 from ureca_lib.evaluate.systems import Said, System
 from ureca_lib.provenance import command_line, environment_record, training_data_of
 from ureca_lib.regions import Region, RegionError
@@ -85,7 +84,7 @@ def predict(
         What was done. An image that cannot be read is not predicted, and does not stop the rest.
 
     Raises:
-        PredictionError: the file is open elsewhere or holds another run. Whatever the system
+        JournalError: the file is open elsewhere or holds another run. Whatever the system
             raises, after what it said before is in the file.
     """
     start, made, unread = time.monotonic(), 0, {}

@@ -111,7 +111,7 @@ def read_systems(paths: Iterable[str | Path]) -> dict[str, list[Prediction]]:
         paths: of predictions files.
 
     Raises:
-        FileNotFoundError: a file that is not there. PredictionError: a row at fault.
+        FileNotFoundError: a file that is not there. JournalError: a row at fault.
     """
     files = [Path(path) for path in paths]
     rows = [read_predictions(path) for path in files]
