@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Generic, Self, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -127,7 +127,7 @@ class Journal(Generic[_Row]):
         self._file.close()
         self._lock.release()
 
-    def __enter__(self) -> Journal[_Row]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
