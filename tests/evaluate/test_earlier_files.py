@@ -6,7 +6,7 @@ import numpy as np
 
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
 from ureca_lib.evaluate.judge_log import Judged, JudgeLog, read_judge_log
-from ureca_lib.evaluate.listening import hear_all
+from ureca_lib.evaluate.listener_scores import score_images
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import meta_path, read_meta, read_predictions
 from ureca_lib.evaluate.systems import OracleSystem
@@ -110,7 +110,7 @@ def test_listener_scores_are_resumed(tmp_path):
     path.write_text(SCORES + SCORES.replace('"a"', '"b"')[:200])
     captions = {"1": "a red cup", "2": "<mask>"}
     listener = FixedListener()
-    found = hear_all(
+    found = score_images(
         Photos, {"a": captions, "b": captions}, lambda: listener, "fixed", path, "ours", False
     )
     assert listener.images == ["b"]
