@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 _HEADER = "journal"  # the only key of a header row
 _Row = TypeVar("_Row")
+_Parse = Callable[[dict[str, Any]], _Row]
 
 
 class JournalError(ValueError):
@@ -63,7 +64,7 @@ class Journal(Generic[_Row]):
     def __init__(
         self,
         path: str | Path,
-        parse: Callable[[dict[str, Any]], _Row] = dict,  # type: ignore[assignment]
+        parse: _Parse[_Row] = dict,
         header: Mapping[str, Any] | None = None,
     ):
         self.path = Path(path)
@@ -135,9 +136,7 @@ class Journal(Generic[_Row]):
 
 
 def read_journal(
-    path: str | Path,
-    parse: Callable[[dict[str, Any]], _Row] = dict,  # type: ignore[assignment]
-    header: Mapping[str, Any] | None = None,
+    path: str | Path, parse: _Parse[_Row] = dict, header: Mapping[str, Any] | None = None
 ) -> Iterator[_Row]:
     """Read the rows of a journal one by one, without its header, also while a process writes it.
 
@@ -156,10 +155,7 @@ def read_journal(
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n") and _is_half(line):
                 return
-            try:
-                row = parse_line(path, number, line)
-            except ValueError as error:
-                raise JournalError(path, str(error).removeprefix(f"{path}: ")) from None
+            row = parse_line(path, number, line)
             settings = row[_HEADER] if number == 1 and row and row.keys() == {_HEADER} else None
             if number == 1 and header is not None:
                 check_same_run(path, settings, header)
@@ -201,7 +197,7 @@ def check_same_run(
             )
 
 
-def unique(parse: Callable[[dict[str, Any]], _Row], name: str) -> Callable[[dict[str, Any]], _Row]:
+def unique(parse: _Parse[_Row], name: str) -> _Parse[_Row]:
     """A `parse` that refuses a second row with the same value of an attribute."""
     seen = set()
 
@@ -231,15 +227,15 @@ def parse_line(path: str | Path, number: int, line: bytes) -> dict[str, Any] | N
     """The row of one line, counted from 1; None if it is blank.
 
     Raises:
-        ValueError: naming the file and the line that is not a JSON object.
+        JournalError: naming the file and the line that is not a JSON object.
     """
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         row = json.loads(text) if text.strip() else None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: line {number} is not JSON ({error})") from None
+        raise JournalError(path, f"line {number} is not JSON ({error})") from None
     if text.strip() and not isinstance(row, dict):
-        raise ValueError(f"{path}: line {number} is not a JSON object")
+        raise JournalError(path, f"line {number} is not a JSON object")
     return row
 
 

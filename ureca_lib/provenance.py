@@ -29,7 +29,6 @@ _PROJECT = (".git", "pyproject.toml")  # the top folder of a project has one of 
 # an absolute path within an argument, such as refcocog:umd:val:/data/refcocog; never an address
 _ABSOLUTE = re.compile(r"(?<![^:=@,])/(?!/)[^:=@,]+")
 _SAMPLED = 4096  # bytes at both ends of every tensor
-_METADATA = "__metadata__"  # the only entry of a safetensors header that is not a tensor
 _CONFIGURATIONS = ("config.json", "processor_config.json", "adapter_config.json")
 
 
@@ -131,8 +130,9 @@ def _samples(file: BinaryIO, path: Path) -> Iterator[bytes]:
         (length,) = struct.unpack("<Q", file.read(8))
         # a damaged length must not make us read gigabytes
         header = file.read(length) if length <= path.stat().st_size else b""
-        tensors = {name: entry for name, entry in json.loads(header).items() if name != _METADATA}
-        spans = [entry["data_offsets"] for entry in tensors.values()]
+        entries = json.loads(header)
+        entries.pop("__metadata__", None)  # the only entry that is not a tensor
+        spans = [entry["data_offsets"] for entry in entries.values()]
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
     yield header

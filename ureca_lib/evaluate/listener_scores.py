@@ -16,7 +16,7 @@ a region is ruled out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -103,22 +103,17 @@ class ListenerScores:
 
     def row(self) -> dict[str, Any]:
         """The scores as JSON can hold them."""
-        regions = [
-            {"id": r.id, "area": r.area, "level": r.level, "look_alikes": list(r.look_alikes)}
-            for r in self.regions
-        ]
-        rounded = np.round(self.scores, DECIMALS)
-        scores = [[None if np.isneginf(x) else x for x in row] for row in rounded.tolist()]
+        rounded = np.round(self.scores, DECIMALS).tolist()
         return {
             "image_id": self.image_id,
             "listener": self.listener,
             "system": self.system,
-            "size": list(self.size),
-            "regions": regions,
-            "captions": list(self.captions),
-            "said": [[region_id, index] for region_id, index in self.caption_index.items()],
-            "scores": scores,
-            "unscorable": [[index, why] for index, why in self.unscorable.items()],
+            "size": self.size,
+            "regions": [asdict(region) for region in self.regions],
+            "captions": self.captions,
+            "said": list(self.caption_index.items()),
+            "scores": [[None if np.isneginf(x) else x for x in row] for row in rounded],
+            "unscorable": list(self.unscorable.items()),
         }
 
     @classmethod
@@ -133,20 +128,13 @@ class ListenerScores:
                 ScoredRegion(r["id"], int(r["area"]), r["level"], tuple(r["look_alikes"]))
                 for r in row["regions"]
             )
-            captions = tuple(str(text) for text in row["captions"])
+            captions = tuple(row["captions"])
             scores = np.array(row["scores"], np.float64).reshape(len(regions), len(captions))
+            scores[np.isnan(scores)] = -np.inf  # null is read as NaN
             height, width = row["size"]
-            return cls(
-                image_id=str(row["image_id"]),
-                listener=str(row["listener"]),
-                system=str(row["system"]),
-                size=(int(height), int(width)),
-                regions=regions,
-                captions=captions,
-                caption_index={region_id: int(index) for region_id, index in row["said"]},
-                scores=np.where(np.isnan(scores), -np.inf, scores),  # null is read as NaN
-                unscorable={int(index): str(why) for index, why in row["unscorable"]},
-            )
+            names = row["image_id"], row["listener"], row["system"]
+            index, unscorable = dict(row["said"]), dict(row["unscorable"])
+            return cls(*names, (height, width), regions, captions, index, scores, unscorable)
         except KeyError as error:
             raise ValueError(f"{error} is missing") from None
         except (TypeError, AttributeError) as error:
