@@ -17,7 +17,7 @@ from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.cli import app
 from ureca_lib.datasets import write_jsonl
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
-from ureca_lib.evaluate.exact import measure_exact
+from ureca_lib.evaluate.exact_match import measure_exact
 from ureca_lib.evaluate.predict import StoppedEarlyError, predict
 from ureca_lib.evaluate.predictions import read_meta, read_predictions
 from ureca_lib.evaluate.systems import (

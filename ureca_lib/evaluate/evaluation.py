@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, Comparison, compare_scores
-from ureca_lib.evaluate.exact import ExactReport, measure_exact
+from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
 from ureca_lib.evaluate.metrics import METRICS, MetricSettings, score_captions
 from ureca_lib.evaluate.predictions import Prediction, read_meta, read_predictions
 from ureca_lib.evaluate.references import MISSING, Coverage, References, with_references

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
-from ureca_lib.evaluate.exact import ExactReport
+from ureca_lib.evaluate.exact_match import ExactReport
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import (
     Prediction,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ureca_lib.checkpoints import load_pair
 from ureca_lib.checkpoints.half import save_half
-from ureca_lib.evaluate.exact import ExactReport
+from ureca_lib.evaluate.exact_match import ExactReport
 from ureca_lib.evaluate.systems import model_record
 from ureca_lib.journal import write_json
 from ureca_lib.scenes import SceneSpecification
