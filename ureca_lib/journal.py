@@ -62,10 +62,7 @@ class Journal(Generic[_Row]):
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        parse: _Parse[_Row] = dict,
-        header: Mapping[str, Any] | None = None,
+        self, path: str | Path, parse: _Parse[_Row] = dict, header: Mapping[str, Any] | None = None
     ):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
