@@ -19,8 +19,9 @@ from ureca_lib.evaluate.clair import (
     parse_verdict,
     score_clair,
 )
-from ureca_lib.evaluate.judge_log import JudgeLog, JudgeLogError, read_judge_log
+from ureca_lib.evaluate.judge_log import JudgeLog, read_judge_log
 from ureca_lib.evaluate.judges import OpenAIJudge, TransformersJudge, make_judge
+from ureca_lib.journal import JournalError
 
 QUIET = ClairSettings(progress=False, bootstrap=BootstrapSettings(samples=50))
 REFERENCES = {"a/1": ["a red cup"], "a/2": ["a blue cup", "a cup"], "b/1": ["a dog"]}
@@ -193,10 +194,10 @@ def test_a_line_that_a_kill_cut_is_dropped_and_asked_again(tmp_path):
 def test_a_log_at_fault_is_named(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"judge": 1}\n')
-    with pytest.raises(JudgeLogError, match=r"log\.jsonl: line 1"):
+    with pytest.raises(JournalError, match=r"log\.jsonl: line 1"):
         score_clair(CAPTIONS, REFERENCES, ScriptedJudge(GOOD), log)
     log.write_text("")
-    with JudgeLog(log), pytest.raises(JudgeLogError, match="another process"):
+    with JudgeLog(log), pytest.raises(JournalError, match="another process"):
         JudgeLog(log)
     with pytest.raises(ValueError, match="path of a log"):
         score_clair(CAPTIONS, REFERENCES, ScriptedJudge(GOOD))

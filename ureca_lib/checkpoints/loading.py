@@ -16,6 +16,7 @@ from ureca_lib.checkpoints.official import load_official
 from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
+from ureca_lib.journal import write_text
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 
@@ -144,5 +145,5 @@ def save_half(model: PreTrainedModel, folder: str | Path) -> Path:
     for part in (config, config.get("text_config", {}), config.get("vision_config", {})):
         if "dtype" in part:
             part["dtype"] = str(torch.float32).removeprefix("torch.")
-    file.write_text(json.dumps(config, indent=2) + "\n")
+    write_text(file, json.dumps(config, indent=2) + "\n")
     return folder

@@ -154,7 +154,7 @@ def score_clair(
 
     Raises:
         ValueError: no log for a judge, a log of several judges without one, or captions at fault.
-        JudgeLogError: a log that cannot be read or is open elsewhere.
+        JournalError: a log that cannot be read or is open elsewhere.
         JudgeStoppedError: a budget that is spent or a judge that cannot be reached.
     """
     settings = settings or ClairSettings()

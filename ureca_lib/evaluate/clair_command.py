@@ -47,7 +47,7 @@ def clair(
     from ureca_lib.evaluate.bootstrap import BootstrapSettings
     from ureca_lib.evaluate.clair import ClairSettings, JudgeStoppedError
     from ureca_lib.evaluate.judges import make_judge
-    from ureca_lib.runs.record import write_json
+    from ureca_lib.journal import write_json
 
     log = log or predictions.with_suffix(".clair.jsonl")
     target = out or predictions.with_suffix(".clair.json")

@@ -1,7 +1,7 @@
 """Evaluation while training: captions are generated for held-out regions, and looked at.
 
-The measures of `ureca_lib.evaluate.exact` on a few images, and the loss on the same regions. It
-chooses the best checkpoint and shows that a run learns; what is reported comes from
+The measures of `ureca_lib.evaluate.exact_match` on a few images, and the loss on the same regions.
+It chooses the best checkpoint and shows that a run learns; what is reported comes from
 `ureca predict` and `ureca evaluate`.
 """
 
@@ -132,5 +132,5 @@ def is_exact(caption: str, references: Sequence[str]) -> bool:
 
 
 def same_text(text: str) -> str:
-    """What two captions must share to be the same; as `ureca_lib.evaluate.exact` has it."""
+    """What two captions must share to be the same; as `ureca_lib.evaluate.exact_match` has it."""
     return " ".join(text.casefold().split()).rstrip(" .!,;:")

@@ -8,7 +8,7 @@ import pytest
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.datasets.statistics import AREA_BOUNDS
 from ureca_lib.evaluate.bootstrap import BootstrapSettings
-from ureca_lib.evaluate.exact import (
+from ureca_lib.evaluate.exact_match import (
     SceneMismatchError,
     completed,
     is_exact,

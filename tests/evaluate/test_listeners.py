@@ -1,4 +1,4 @@
-"""Hearing predictions: any listener, resumable, with nothing mixed up."""
+"""Listeners score predictions: any listener, resumable, with nothing mixed up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
-from ureca_lib.evaluate.heard import HeardError, read_heard
+from ureca_lib.evaluate.listener_scores import ListenerScores, score_image, score_images
 from ureca_lib.evaluate.listeners import (
     ExactListener,
     ListenerError,
@@ -17,7 +17,7 @@ from ureca_lib.evaluate.listeners import (
     look_alikes,
     make_listener,
 )
-from ureca_lib.evaluate.listening import hear, hear_all
+from ureca_lib.journal import JournalError, read_journal
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import Region, RegionImage
 
@@ -51,7 +51,7 @@ class Counting(ExactListener):
 
 
 def hearing(path, spoken, listener, name="exact"):
-    return hear_all(
+    return score_images(
         lambda: open_captioned(DATA), spoken, lambda: listener, name, path, "ours", False
     )
 
@@ -69,7 +69,8 @@ def test_a_run_that_was_stopped_goes_on_and_gives_the_same(tmp_path, spoken):
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert [one.image_id for one in found] == [one.image_id for one in whole] == list(spoken)
     assert all(
-        np.array_equal(a.scores, b.scores) for a, b in zip(found, read_heard(path), strict=True)
+        np.array_equal(a.scores, b.scores)
+        for a, b in zip(found, read_journal(path, ListenerScores.from_row), strict=True)
     )
 
 
@@ -80,7 +81,7 @@ def test_what_was_heard_needs_neither_images_nor_listener(tmp_path, spoken):
     def gone():
         raise AssertionError("not needed")
 
-    again = hear_all(gone, spoken, gone, "exact", path, "ours", False)
+    again = score_images(gone, spoken, gone, "exact", path, "ours", False)
     assert [one.row() for one in again] == [one.row() for one in first]
 
 
@@ -89,9 +90,9 @@ def test_other_captions_and_other_listeners_are_not_mixed_in(tmp_path, spoken):
     hearing(path, spoken, Counting())
     other = {name: dict(captions) for name, captions in spoken.items()}
     other["scene_2000001"]["1"] = "something else"
-    with pytest.raises(HeardError, match="scene_2000001 has other captions"):
+    with pytest.raises(JournalError, match="scene_2000001 has other captions"):
         hearing(path, other, Counting())
-    with pytest.raises(HeardError, match="was heard by exact, not tiny"):
+    with pytest.raises(JournalError, match="was scored by exact, not tiny"):
         hearing(path, spoken, Counting(), "tiny")
 
 
@@ -107,7 +108,7 @@ def test_what_does_not_parse_or_has_no_word_names_nothing(images):
     captions = dict(
         zip([region.id for region in image.regions], ["", "…", "colorless ideas"], strict=False)
     )
-    heard = hear(image, captions, ExactListener())
+    heard = score_image(image, captions, ExactListener())
     assert np.isneginf(heard.scores).all()
     assert heard.unscorable == {}
 
@@ -137,7 +138,7 @@ def small(count=3):
 def test_a_model_listens_and_a_caption_with_a_special_token_is_kept_with_its_reason(captioner):
     image = small()
     texts = ["a red car", "<mask>", ""]
-    heard = hear(
+    heard = score_image(
         image, dict(zip([1, 2, 3], texts, strict=True)), ModelListener(captioner, "tiny"), "s", {}
     )
     expected = captioner.score(image.pixels, image.regions, texts[:1], progress=False)
@@ -153,8 +154,10 @@ def test_a_checkpoint_on_disk_listens_under_a_name_that_changes_with_its_weights
     captioner.model.save_pretrained(folder)
     captioner.processor.save_pretrained(folder)
     listener, image = make_listener(str(folder)), small()
-    heard = hear(image, {1: "a red car", 3: "a car"}, listener, alike={})
-    direct = hear(image, {1: "a red car", 3: "a car"}, ModelListener(captioner, "x"), alike={})
+    heard = score_image(image, {1: "a red car", 3: "a car"}, listener, alike={})
+    direct = score_image(
+        image, {1: "a red car", 3: "a car"}, ModelListener(captioner, "x"), alike={}
+    )
     assert heard.scores == pytest.approx(direct.scores, abs=1e-3)
     assert heard.listener == listener_name(str(folder)) and heard.listener.startswith("tiny-")
     tiny_model(seed=1).save_pretrained(folder)
@@ -177,7 +180,7 @@ class Fixed:
 )
 def test_scores_that_are_none_are_refused(scores, message):
     with pytest.raises(ValueError, match=message):
-        hear(small(), {1: "a car"}, ModelListener(Fixed(scores), "fixed"), alike={})
+        score_image(small(), {1: "a car"}, ModelListener(Fixed(scores), "fixed"), alike={})
 
 
 def test_look_alikes_of_a_scene_are_of_its_kind_and_of_a_photo_by_features(images):

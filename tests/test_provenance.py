@@ -1,21 +1,32 @@
-"""What records say of commands, paths and training data, without folders of this machine."""
+"""Records of commands, code, paths and training data, without folders of this machine."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
 import sys
 
 import pytest
 
-from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.evaluation import evaluate
 from ureca_lib.evaluate.measured_rows import table_with
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_meta
-from ureca_lib.evaluate.provenance import command_line, command_text, shown_path, trained_on
 from ureca_lib.evaluate.systems import OracleSystem
 from ureca_lib.evaluate.table_texts import markdown
+from ureca_lib.provenance import (
+    command_line,
+    command_text,
+    display_path,
+    environment_record,
+    file_sha256,
+    git_commit,
+    package_versions,
+    show_versions,
+    training_data_of,
+)
 from ureca_lib.train.settings import load_settings
 
 KERNEL = "/home/ana/.venv/lib/python3.11/site-packages/ipykernel_launcher.py"
@@ -60,9 +71,9 @@ def test_a_command_as_text():
 
 
 def test_paths_start_at_the_project_or_are_a_name(project):
-    assert shown_path(project / "runs" / "p.jsonl") == "runs/p.jsonl"
-    assert shown_path("/somewhere/else/p.jsonl") == "p.jsonl"
-    assert shown_path("../runs/p.jsonl") == shown_path("runs/p.jsonl") == "runs/p.jsonl"
+    assert display_path(project / "runs" / "p.jsonl") == "runs/p.jsonl"
+    assert display_path("/somewhere/else/p.jsonl") == "p.jsonl"
+    assert display_path("../runs/p.jsonl") == display_path("runs/p.jsonl") == "runs/p.jsonl"
 
 
 def test_nothing_of_the_machine_is_in_a_table_made_in_a_notebook(project, monkeypatch):
@@ -91,6 +102,10 @@ def write(folder, **files):
     return {"path": str(folder)}
 
 
+def trained_on(model):
+    return training_data_of(model, lambda preset: load_settings(preset, 2, {"model": "any"}).data)
+
+
 def test_checkpoints_say_what_they_were_trained_on(tmp_path):
     base = write(tmp_path / "base", training_settings={"steps": 3000, "scenes": 12000})
     assert trained_on(base) == "3,000 steps on scenes:train:12000"
@@ -112,5 +127,50 @@ def test_what_no_file_says_is_not_made_up(tmp_path):
     assert trained_on(write(tmp_path / "a", training_settings={"steps": 3})) is None
     assert trained_on(write(tmp_path / "b", results={"other": 1})) is None
     (tmp_path / "b" / "results.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"results\.json"):
+    with pytest.raises(ValueError, match=r"results\.json: not a JSON object"):
         trained_on({"path": str(tmp_path / "b")})
+
+
+def git(folder, *arguments):
+    name = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run(["git", "-C", str(folder), *name, *arguments], check=True, capture_output=True)
+
+
+def test_a_commit_has_a_plus_where_tracked_files_are_changed(tmp_path):
+    assert git_commit(tmp_path) is None
+    (tmp_path / "a.py").write_text("1")
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "a")
+    commit = git_commit(tmp_path)
+    assert len(commit) == 40
+    (tmp_path / "new.py").write_text("2")
+    assert git_commit(tmp_path) == commit
+    (tmp_path / "a.py").write_text("2")
+    assert environment_record(tmp_path)["commit"] == f"{commit}+"
+
+
+def test_versions_are_of_installed_packages(capsys):
+    versions = package_versions()
+    assert {"python", "ureca-lib", "torch", "transformers", "accelerate"} <= versions.keys()
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    show_versions()
+    shown = capsys.readouterr().out
+    assert f"torch {versions['torch']}" in shown and sys.executable in shown
+    record = environment_record()
+    assert record["versions"] == versions and record["machine"]["cores"] > 0
+
+
+def test_the_digest_of_a_file_is_its_sha256(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc" * 100_000)
+    assert file_sha256(tmp_path / "x") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_provenance_and_journal_import_nothing_heavy_and_nothing_of_ours():
+    code = (
+        "import sys, ureca_lib.journal, ureca_lib.provenance\n"
+        "ours = [name for name in sys.modules if name.startswith('ureca_lib.')]\n"
+        "print(ours, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['ureca_lib.journal', 'ureca_lib.provenance'] False\n"

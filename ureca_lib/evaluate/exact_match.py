@@ -1,11 +1,11 @@
-"""The small evaluation that needs no judgement: exact match, and unique identification on scenes.
+"""Exact match, and unique identification on scenes: an evaluation without model or judge.
 
-- `exact_match`: the caption equals one of its references, but for letter case, white space and
-  marks at its end.
-- `unique`: on procedural scenes, the grammar read backwards (`scenes.resolve`) finds just the
-  region that the caption is of: no other, and not none. The scene is made again from its name.
+- `exact_match`: the caption equals one of its references, apart from letter case, white space and
+  punctuation at its end.
+- `unique`: on procedural scenes, the grammar (`scenes.resolve`) resolves the caption to its own
+  region and no other. The scene is generated again from its name.
 
-Both by the region's share of the image and by its level in the mask tree. Intervals resample
+Both also by the region's share of the image and by its level in the mask tree. Intervals resample
 images. Everything is computed from the predictions file alone.
 """
 
@@ -33,17 +33,17 @@ _LABELS = {EXACT: "exact match", UNIQUE: "unique identification"}
 
 
 class SceneMismatchError(ValueError):
-    """Predictions named after a scene that are of another one."""
+    """Predictions that do not fit the scene that their image is named after."""
 
 
 @dataclass(frozen=True)
 class ExactReport:
-    """What the small evaluation found.
+    """Scores by measure: "exact_match" if there are references, "unique" on scenes.
 
     Attributes:
-        overall: by measure: "exact_match" where there are references, "unique" on scenes.
-        by_size: for each share of the image that regions have, smallest first, the same.
-        by_level: for each level of the mask tree, 1 the top, the same.
+        overall: of all regions.
+        by_size: by the region's share of the image, smallest first.
+        by_level: by the level of the mask tree, 1 for the top.
     """
 
     overall: dict[str, Score]
@@ -51,27 +51,27 @@ class ExactReport:
     by_level: dict[str, dict[str, Score]]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data that JSON can hold."""
+        """The report as JSON can hold it."""
 
         def record(scores: dict[str, Score]) -> dict[str, Any]:
             return {name: score.as_record() for name, score in scores.items()}
 
         groups = {"by_size": self.by_size, "by_level": self.by_level}
-        told = {
+        records = {
             name: {key: record(s) for key, s in group.items()} for name, group in groups.items()
         }
-        return {"overall": record(self.overall)} | told
+        return {"overall": record(self.overall)} | records
 
 
 def same_text(caption: str) -> str:
-    """What two captions must share to match exactly."""
+    """The form of a caption that two exactly matching captions share."""
     return " ".join(caption.casefold().split()).rstrip(" .!,;:")
 
 
 def is_exact(prediction: Prediction) -> bool:
     """Whether the caption equals one of its references; see `same_text`."""
-    said = same_text(prediction.caption)
-    return any(said == same_text(text) for text in prediction.references)
+    caption = same_text(prediction.caption)
+    return any(caption == same_text(text) for text in prediction.references)
 
 
 def is_unique(prediction: Prediction, scene: Scene) -> bool:
@@ -84,26 +84,26 @@ def measure_exact(
     settings: BootstrapSettings | None = None,
     spec: SceneSpecification | None = None,
 ) -> ExactReport:
-    """Measure what applies to the predictions.
+    """Compute the measures that apply to the predictions.
 
     Args:
         predictions: of one system.
         settings: of the intervals; None is the default, 1,000 resamples and 95%.
-        spec: what scenes were made of; None is the frozen specification.
+        spec: of the scenes; None is the frozen specification.
 
     Returns:
-        The report, with nothing in it where there are neither references nor scenes.
+        The report; empty if there are neither references nor scenes.
 
     Raises:
-        SceneMismatchError: an image is named as a scene, and its regions or size are another's.
+        SceneMismatchError: an image is named after a scene that has other regions or another size.
     """
     settings = settings or BootstrapSettings()
-    rows, found = [], []
-    for prediction in predictions:  # both at once: making a scene takes longest
+    rows, unique = [], []
+    for prediction in predictions:  # in one pass, as generating a scene takes longest
         rows.append(completed(prediction, spec))
-        found.append(_uniqueness(prediction, spec))
+        unique.append(_uniqueness(prediction, spec))
     exact = [float(is_exact(row)) if row.references else np.nan for row in rows]
-    values = {EXACT: np.array(exact), UNIQUE: np.array(found)}
+    values = {EXACT: np.array(exact), UNIQUE: np.array(unique)}
     values = {name: column for name, column in values.items() if not np.isnan(column).all()}
 
     def measure(chosen: Sequence[bool]) -> dict[str, Score]:
@@ -123,36 +123,35 @@ def measure_exact(
 
 
 def scene_of(image_id: str, spec: SceneSpecification | None = None) -> Scene | None:
-    """The scene that an image is named after, made again; None where it is no scene's name."""
+    """Generate the scene that an image is named after; None if it is not the name of a scene."""
     match = _SCENE.fullmatch(image_id)
     return _scene(int(match[1]), spec or SceneSpecification()) if match else None
 
 
 def completed(prediction: Prediction, spec: SceneSpecification | None = None) -> Prediction:
-    """A prediction on a scene with the area, level and size that its file leaves out.
+    """Fill in area, level and image size of a prediction on a scene.
 
     Raises:
-        SceneMismatchError: the scene has no such region, or the row's numbers are not its.
+        SceneMismatchError: the scene has no such region, or the row has other numbers.
     """
     scene = scene_of(prediction.image_id, spec)
     if scene is None:
         return prediction
-    known = {facts.id for facts in scene.description.facts}
-    if prediction.region_id not in known:
+    if prediction.region_id not in {facts.id for facts in scene.description.facts}:
         raise SceneMismatchError(f"{prediction.id}: the scene has no region of this id")
-    found = {
+    values = {
         "area": scene.regions[prediction.region_id].area,
         "level": scene.tree.depth(prediction.region_id),
         "image_size": (scene.height, scene.width),
     }
-    for name, value in found.items():
-        told = getattr(prediction, name)
-        if told is not None and told != value:
+    for name, value in values.items():
+        stated = getattr(prediction, name)
+        if stated is not None and stated != value:
             raise SceneMismatchError(
-                f"{prediction.id}: its {name} is {told}, in the scene it is {value}: the "
+                f"{prediction.id}: its {name} is {stated}, in the scene it is {value}: the "
                 "predictions are of scenes of another specification"
             )
-    return replace(prediction, **found)
+    return replace(prediction, **values)
 
 
 @lru_cache(maxsize=8)  # predictions come image by image
@@ -183,7 +182,7 @@ def _score(
     kept: np.ndarray,
     settings: BootstrapSettings,
 ) -> Score:
-    """The mean of `values` (N,) where `kept` (N,) and not NaN."""
+    """The mean of `values` (N,) over rows that are `kept` (N,) and not NaN."""
     kept = kept & ~np.isnan(values)
     chosen = [row for row, keep in zip(rows, kept, strict=True) if keep]
     ids = tuple(row.id for row in chosen)
