@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from ureca_lib.configuration import CACHE
 from ureca_lib.token_tree import TokenTree
 
 TOKENS_A_PASS = 8192  # of prompts that share nothing
@@ -84,7 +85,8 @@ class BatchRows:
         return self._run(embeds.unsqueeze(1))
 
     def _run(self, embeds: torch.Tensor) -> torch.Tensor:
-        out = self.language_model(inputs_embeds=embeds, past_key_values=self.cache, use_cache=True)
+        past = {CACHE: self.cache}
+        out = self.language_model(inputs_embeds=embeds, use_cache=True, **past)
         return out.last_hidden_state[:, -1]
 
 

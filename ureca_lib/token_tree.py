@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from ureca_lib.configuration import CACHE
+
 ROOT = 0
 
 
@@ -73,8 +75,8 @@ class TokenTree:
             inputs_embeds=joined,
             attention_mask=self._mask(own, positions, joined.dtype),
             position_ids=positions.unsqueeze(0),
-            past_key_values=self.cache,
             use_cache=True,
+            **{CACHE: self.cache},
         )
         for branch, length in zip(branches, lengths, strict=True):
             self.depths[branch] += length
