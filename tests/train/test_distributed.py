@@ -8,20 +8,17 @@ import shutil
 import socket
 import subprocess
 import sys
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from forked import CONTEXT
 from packaging.version import parse
 from safetensors.torch import load_file
 from tiny_runs import SMALL, small, train_as_told, write_base
 
 from ureca_lib.train.run import train_stage
-
-CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["ureca_lib.train.run"])
 
 
 def free_port() -> int:
