@@ -13,6 +13,7 @@ SWEEPS := $(filter-out %/reference.yaml,$(sort $(wildcard papermill_runs/*.yaml)
 BASES := papermill_runs/bases/tiny_width96_depth2 papermill_runs/bases/tiny_width128_depth3
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.lock)
 EXTRAS := dev,offline,openai
+TEST_JOBS ?= auto
 
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
@@ -29,8 +30,10 @@ run: $(READY)
 quickstart: $(READY)
 	$(BIN)/ureca run notebooks/00_quickstart.ipynb --output $(OUT)
 
+# the files of tests are shared among workers, one thread each, so that they do not fight for cores
+test: export OMP_NUM_THREADS := 1
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedConfig
 
+from ureca_lib.configuration import CACHE
+
 ROOT = 0
 
 
@@ -79,8 +81,8 @@ class TokenTree:
             inputs_embeds=joined,
             attention_mask=self._mask(own, positions, joined.dtype),
             position_ids=positions.unsqueeze(0),
-            past_key_values=self.cache,
             use_cache=True,
+            **{CACHE: self.cache},
         )
         for branch, length in zip(branches, lengths, strict=True):
             self.depths[branch] += length
@@ -189,7 +191,8 @@ class BatchRows:
         return self._run(embeds.unsqueeze(1))
 
     def _run(self, embeds: torch.Tensor) -> torch.Tensor:
-        out = self.language_model(inputs_embeds=embeds, past_key_values=self.cache, use_cache=True)
+        past = {CACHE: self.cache}
+        out = self.language_model(inputs_embeds=embeds, use_cache=True, **past)
         return out.last_hidden_state[:, -1]
 
 

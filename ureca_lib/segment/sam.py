@@ -43,7 +43,7 @@ class SamConfig:
         default=0.7, metadata={"help": "of masks whose boxes have a higher IoU keep the best"}
     )
     points_per_batch: int | None = field(
-        default=None, metadata={"help": "points at a time; None takes what fits into 0.5 GiB"}
+        default=None, metadata={"help": "most points at a time; None takes what fits into 0.5 GiB"}
     )
 
     def __post_init__(self) -> None:
@@ -90,10 +90,14 @@ def sam_regions(
     config = replace(config or SamConfig(), **changes)
     pixels = load_image(image)
     height, width = pixels.shape[:2]
+    points = config.points_per_side**2
+    most = config.points_per_batch or _points_per_batch(height, width)
+    # transformers 5.6 recognizes the last batch of points only where all are of one size
+    batch = next(size for size in range(min(most, points), 0, -1) if points % size == 0)
     found = _load_pipeline(str(model), device)(
         Image.fromarray(pixels),
         points_per_crop=config.points_per_side,
-        points_per_batch=config.points_per_batch or _points_per_batch(height, width),
+        points_per_batch=batch,
         pred_iou_thresh=config.pred_iou_threshold,
         stability_score_thresh=config.stability_threshold,
         crops_nms_thresh=config.box_iou_threshold,

@@ -16,6 +16,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.checkpoints.internvl import MASK_ENCODER, internvl_reader
@@ -100,6 +101,16 @@ def _ours(
     return model
 
 
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Recompute activations in the backward pass, by the name that transformers has for it.
+
+    transformers' default is the non-reentrant kind; the reentrant kind would drop gradients where
+    the inputs need none, as in stage 1.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)()  # the older name
+
+
 def freeze_for_stage(
     model: UrecaForConditionalGeneration, settings: TrainSettings
 ) -> UrecaForConditionalGeneration | PeftModel:
@@ -110,9 +121,7 @@ def freeze_for_stage(
     """
     model.requires_grad_(False)
     if settings.gradient_checkpointing:
-        # the reentrant kind drops gradients where the inputs need none
-        options = {"use_reentrant": False}
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+        checkpoint_activations(model)
     if settings.stage == 1:
         model.model.mask_encoder.float().requires_grad_(True)
         return model
