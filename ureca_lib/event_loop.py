@@ -62,3 +62,11 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Result]) -> Result:
         finished.wait()  # for the cleanup; a second Ctrl-C does not wait for it
         raise
     return tasks[0].result()
+
+
+async def in_background(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Await a coroutine of the background loop from any loop, as that of a notebook cell."""
+    loop = background_loop()
+    if asyncio.get_running_loop() is loop:
+        return await coroutine
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ureca_lib.chat import KEY_HELP
 from ureca_lib.devices import DEVICE_HELP, chosen_device
-from ureca_lib.server_keys import KEY_HELP
 
 if TYPE_CHECKING:
     from ureca_lib.annotate.look_alikes import RegionFeatures

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from ureca_lib.annotate.protocol import STAGES, Reply, Stage
+from ureca_lib.chat import ChatReply, NoAnswerError, Turn
 
 MAX_CHARACTERS: Mapping[str, int] = MappingProxyType(
     {"short": 320, "long": 1600, "unique": 1600, "verify": 320}
@@ -27,7 +28,16 @@ _QUOTES = ('""', "''", "“”", "‘’", "„“", "«»", "「」", "『』",
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u200e\u200f"))
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no file can hold
-_THINKING = re.compile(r"^\s*<(think|thinking)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(r".*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_END_OF_TURN = re.compile(
+    r"(?:\s*(?:<\|(?:im_end|end|eot_id|eom_id|endoftext|end_of_text)\|>|</s>|<end_of_turn>|<eos>))+"
+    r"\s*$"
+)
+_MARKED = (
+    re.compile(r".*<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE),
+    re.compile(r".*<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL),
+    re.compile(r".*\\boxed\{(?:\\text\{)?((?:[^{}]|\{[^{}]*\})*?)\}", re.DOTALL),
+)
 _LISTED = re.compile(r"^(?:[-*•‣–]\s|\d{1,2}[.)]\s|#{1,6}\s|\||```)")
 _BULLET = re.compile(r"^(?:[-*•‣–]|\d{1,2}[.)]|#{1,6})\s+(?=\S)")
 _SURE = re.compile(
@@ -137,63 +147,40 @@ _RULES: tuple[tuple[tuple[str, ...], str, re.Pattern[str]], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One turn of the talk that follows the question."""
-
-    role: str  # "assistant" or "user"
-    text: str
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A reply as it came, before it is looked at."""
-
-    text: str
-    prompt_tokens: int = 0
-    reply_tokens: int = 0
-    attempts: int = 1
-    problem: str | None = None  # what is wrong with it however it reads, such as a cut-off end
-
-
-class NoAnswerError(RuntimeError):
-    """A question that got no reply to look at; others may still be answered."""
-
-    def __init__(self, message: str, attempts: int = 1):
-        super().__init__(message)
-        self.attempts = attempts
-
-
-def answer_checked(
-    stage: Stage, say: Callable[[Sequence[Turn]], Draft], max_corrections: int = 2
+async def answer_checked(
+    stage: Stage,
+    ask: Callable[[Sequence[Turn]], Awaitable[ChatReply]],
+    prompt: str = "",
+    max_corrections: int = 2,
 ) -> Reply:
     """Ask, check, and ask again with the fault named until the reply is good.
 
     Args:
         stage: whose rules hold.
-        say: asks the question and, after it, the turns given: nothing the first time, then the
-            last bad reply and what is wrong with it.
+        ask: asks the question and, after it, the given turns: none at first, then the last bad
+            reply and its faults.
+        prompt: the question; a caption in another script is refused.
         max_corrections: most times that a bad reply is sent back.
 
     Returns:
-        The cleaned reply; where none was good, a failed one whose text is the last one cleaned and
-        whose error names the faults and shows how it begins. Tokens and attempts of all turns.
+        The cleaned reply. If none was good, a failed reply: its text is the last one cleaned, its
+        error names the faults and quotes the beginning. Tokens and attempts are those of all turns.
     """
     turns: tuple[Turn, ...] = ()
     text, error = "", ""
     prompt_tokens = reply_tokens = attempts = 0
     for _ in range(max_corrections + 1):
         try:
-            draft = say(turns)
+            raw = await ask(turns)
         except NoAnswerError as none:
             attempts += none.attempts
             error = f"{none}; before that, {error}" if error else str(none)
             break
-        prompt_tokens += draft.prompt_tokens
-        reply_tokens += draft.reply_tokens
-        attempts += draft.attempts
-        text = clean_reply(stage, draft.text)
-        found = ([draft.problem] if draft.problem else []) + faults(stage, text)
+        prompt_tokens += raw.prompt_tokens
+        reply_tokens += raw.reply_tokens
+        attempts += raw.attempts
+        text = clean_reply(stage, raw.text)
+        found = ([raw.problem] if raw.problem else []) + faults(stage, text, prompt)
         if not found:
             return Reply(text, "done", None, prompt_tokens, reply_tokens, attempts)
         shown = text[: MAX_CHARACTERS[stage]]
@@ -214,20 +201,33 @@ def correction(stage: Stage, found: Sequence[str]) -> str:
     return f"This answer is not acceptable: it {'; it '.join(found)}. Answer again with {what}."
 
 
+def final_answer(text: str) -> str:
+    """A reply without what models of today write around it.
+
+    Removed are thoughts (up to `</think>`, with or without the opening tag), end-of-turn tokens,
+    and everything outside `<answer>...</answer>` or `\\boxed{...}`, if there is one.
+    """
+    text = _END_OF_TURN.sub("", _THOUGHT.sub("", text))
+    for marked in _MARKED:
+        if found := marked.match(text):
+            text = found.group(1)
+    return text
+
+
 def clean_reply(stage: Stage, text: str) -> str:
     """A reply without what does no harm; cleaning it again changes nothing.
 
-    Dropped are quotes and bold around the whole, leading labels and courtesies, thoughts in
-    <think> tags, invisible characters, superfluous white space, and one lonely bullet. Several
-    paragraphs stay apart, by an empty line, and lists keep their lines, to be found by `faults`.
-    A verdict is written "keep" or "drop: reason".
+    Removed are thoughts and marks around an answer (`final_answer`), quotes and bold around the
+    whole, leading labels and courtesies, invisible characters, superfluous white space, and one
+    lonely bullet. Paragraphs stay apart, by an empty line, and lists keep their lines, for
+    `faults` to find. A verdict is written "keep" or "drop: reason".
     """
     _check_stage(stage)
     text = _SURROGATE.sub("\ufffd", text[:_LONGEST]).translate(_INVISIBLE)
     before = None
     while text != before:
         before = text
-        text = unicodedata.normalize("NFC", _clean_once(_THINKING.sub("", text)))
+        text = unicodedata.normalize("NFC", _clean_once(final_answer(text)))
     if stage == "verify":
         verdict = _VERDICT.fullmatch(text)
         if verdict and verdict.group(1):
@@ -237,8 +237,13 @@ def clean_reply(stage: Stage, text: str) -> str:
     return text
 
 
-def faults(stage: Stage, text: str) -> list[str]:
-    """What is wrong with a cleaned reply, each to be read after "it"; empty where it is good.
+def faults(stage: Stage, text: str, prompt: str = "") -> list[str]:
+    """Faults of a cleaned reply, each to be read after "it"; empty if the reply is good.
+
+    Args:
+        stage: whose rules hold.
+        text: the cleaned reply.
+        prompt: the question, whose script a caption must have.
 
     Raises:
         ValueError: no such stage.
@@ -247,6 +252,9 @@ def faults(stage: Stage, text: str) -> list[str]:
     if not any(character.isalnum() for character in text):
         return ["is empty"]
     found = list(dict.fromkeys(_faults_of_form(stage, text)))
+    scripts = [_script(_QUOTED.sub("", words)) for words in (text, prompt)]
+    if stage in _CAPTIONS and all(scripts) and scripts[0] != scripts[1]:
+        found.append("is written in {}, not in {}, the script of the question".format(*scripts))
     for stages, fault, pattern in _RULES:
         if stage in stages and fault not in found and pattern.search(text):
             found.append(fault)
@@ -262,6 +270,15 @@ def count_sentences(text: str) -> int:
         if not _ABBREVIATION.search(plain[max(0, m.start() - 9) : m.start()])
     ]
     return 1 + len(stops)
+
+
+def _script(text: str) -> str | None:
+    """The script of most letters, such as "Latin", "Cyrillic" or "CJK"; None without letters."""
+    names = [unicodedata.name(letter, "?").split()[0] for letter in text if letter.isalpha()]
+    # Japanese mixes three scripts
+    counts = Counter("CJK" if n in ("HIRAGANA", "KATAKANA") else n for n in names)
+    (script, _), *_ = counts.most_common(1) or [(None, 0)]
+    return script if script in (None, "CJK") else script.capitalize()
 
 
 def _faults_of_form(stage: Stage, text: str) -> list[str]:

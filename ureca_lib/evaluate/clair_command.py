@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ureca_lib.chat import KEY_HELP
 from ureca_lib.devices import DEVICE_HELP
-from ureca_lib.server_keys import KEY_HELP
 
 
 def clair(
@@ -43,10 +43,9 @@ def clair(
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
     """Score predictions by CLAIR; goes on where an earlier run stopped."""
-    from ureca_lib.annotate.protocol import AnnotatorUnavailableError
+    from ureca_lib.chat import AnnotatorUnavailableError
     from ureca_lib.evaluate.bootstrap import BootstrapSettings
-    from ureca_lib.evaluate.clair import ClairSettings, JudgeStoppedError
-    from ureca_lib.evaluate.judges import make_judge
+    from ureca_lib.evaluate.clair import ClairSettings, JudgeStoppedError, make_judge
     from ureca_lib.runs.record import write_json
 
     log = log or predictions.with_suffix(".clair.jsonl")

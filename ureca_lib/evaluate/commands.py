@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ureca_lib.chat import KEY_HELP
 from ureca_lib.devices import DEVICE_HELP
-from ureca_lib.server_keys import KEY_HELP
 
 
 def predict(
