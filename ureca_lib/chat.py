@@ -246,7 +246,7 @@ class OpenAIChat(ChatModel):
     base_url: str | None = setting(None, "address of the server, up to /v1; None is OpenAI's own")
     api_key_env: str | None = setting(None, KEY_HELP)
     max_in_flight: int = setting(16, "most calls at a time")
-    timeout: float = setting(120.0, "most seconds that an attempt takes")
+    timeout: float = setting(120.0, "most seconds per attempt")
     # of a question after 5xx, timeouts, lost or broken replies; after 429, max_wait alone counts
     max_retries: int = setting(6, "most retries of a question")
     backoff: float = setting(1.0, "seconds before the first retry, then doubled, with jitter")
@@ -255,7 +255,7 @@ class OpenAIChat(ChatModel):
     give_up_after: int = setting(32, "number of questions in a row without reply that end the run")
     max_calls: int | None = setting(None, "budget of calls, retries included; None: no limit")
     max_tokens_total: int | None = setting(None, "budget of tokens; None: no limit")
-    temperature: float | None = setting(0.0, "sampling temperature; None leaves it to the server")
+    temperature: float | None = setting(0.0, "sampling temperature")  # None: the server's own
     max_reply_tokens: int = setting(512, "most tokens of a reply; a longer reply is cut")
     sampling_seed: int | None = setting(None, "seed that the server samples with")
     image_format: Literal["jpeg", "png"] = setting("jpeg", "jpeg (quality 95, full colors) or png")
@@ -685,7 +685,7 @@ def message_content(
     """
     names = [f"Image-{number}:" for number in range(1, len(images) + 1)]
     if side_by_side and len(images) > 1:
-        names = [f"{' '.join(names)} in one picture, from left to right"]
+        names = [f"{' '.join(names)} side by side in one picture, from left to right"]
         height = max(image.shape[0] for image in images)
         padding = [((0, height - image.shape[0]), (0, _VIEW_GAP), (0, 0)) for image in images]
         padded = [np.pad(i, p, constant_values=255) for i, p in zip(images, padding, strict=True)]

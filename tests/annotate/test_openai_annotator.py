@@ -380,6 +380,7 @@ BAD_REPLIES = {
     "control": (say("a red\u0000\u001b[31m mug"), "control"),
     "surrogate": (say("a red \ud800 mug"), "garbled"),
     "contour": (say("The mug in the yellow contour"), "contour"),
+    "other script": (say("一只红色的杯子"), "is written in CJK, not in Latin"),
 }
 
 

@@ -659,6 +659,7 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
         (["--annotator", "transformers", "--model", "./nowhere"], "nowhere"),
         (["--dino", "./nowhere"], "nowhere"),
         (["--model", "a", "--model", "b"], "given twice"),
+        (["--temperature", "0.5"], "temperature: no model is asked"),
         (["--rounds", "0"], "rounds"),
         (["--split", "test=2"], "shares"),
         (["--in-flight", "0"], "in_flight"),

@@ -140,6 +140,15 @@ def test_length_bounds(stage):
         "1. a red mug",
         "### a red mug",
         "<think>The contour is yellow.\n\nSo:</think>\n\na red mug",
+        "The contour is yellow.\n\nSo:\n</think>\n\na red mug",
+        "a red mug <|im_end|>",
+        "a red mug</s>\n",
+        "a red mug<|eot_id|><|eot_id|>",
+        "<think>Hm.</think><answer>a red mug</answer><|im_end|>",
+        "It is a mug, so: <answer>\na red mug\n</answer>",
+        "So the answer is $\\boxed{a red mug}$.",
+        "\\boxed{\\text{a red mug}}",
+        "<|begin_of_box|>a red mug<|end_of_box|>",
         "\ufeffa red\u200b mug",
     ],
 )
@@ -208,7 +217,7 @@ PIECES = st.lists(
     st.sampled_from(
         ['"', "'", "**", "*", "__", "`", "\n", "\n\n", " ", "- ", "1. ", "# ", "Caption:", "“", "”",
          "Certainly! ", "Here is the caption:", "a mug", "Sure,", ".", "<think>", "</think>",
-         "keep", "drop", ":", "-", "\u200b", "e\u0301", "\u0301", "\ud800", "I am", "。"]
+         "<answer>", "</answer>", "\\boxed{", "}", "<|im_end|>", "</s>", "keep", "drop", ":", "-", "\u200b", "e\u0301", "\u0301", "\ud800", "I am", "。"]
     )
     | st.text(max_size=3),
     max_size=12,
@@ -230,6 +239,29 @@ def test_what_passes_is_one_printable_line_in_bounds(text, stage):
         assert any(map(str.isalnum, clean)) and len(clean) <= MAX_CHARACTERS[stage]
         if stage == "verify":
             assert clean == "keep" or clean.startswith("drop: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "script"),
+    [
+        ("一只红色的杯子", "Describe the region.", "CJK"),
+        ("Красная кружка", "Describe the region.", "Cyrillic"),
+        ("a red mug", "描述这个区域。", "Latin"),
+        ("Красная кружка with", "Describe it.", "Cyrillic"),
+        ("赤いマグカップ", "領域を説明してください。", None),
+        ("a red mug", "Describe it. The sign says “禁止停车”.", None),
+        ("A sign that reads “禁止停车禁止停车禁止停车” on a wall", "Describe it.", None),
+        ("A sign, 禁止停车, on a wall", "Describe it.", None),
+        ("une tasse rouge à café", "Describe it.", None),
+        ("a red mug", "", None),
+    ],
+)
+def test_a_caption_in_another_script_than_its_question_is_named(text, prompt, script):
+    for stage in ("short", "long", "unique"):
+        found = [fault for fault in faults(stage, text, prompt) if "script" in fault]
+        assert bool(found) == (script is not None)
+        assert all(fault.startswith(f"is written in {script}, not in") for fault in found)
+    assert not faults("verify", "drop: 颜色不对", "Is it right?")
 
 
 def test_an_unknown_stage_is_an_error():
