@@ -49,8 +49,10 @@ _FATAL |= {403: "{key} may not use this model", 404: "no such model or address"}
 _BUSY = (0, 408, 409, 425)  # status codes that may pass; 0 is a lost or broken reply
 _CUT = "was cut off before its end"
 _PROBLEMS = {"length": _CUT, "content_filter": "was filtered"}
-# beginnings of headers; OPENAI_ORG_ID and OPENAI_CUSTOM_HEADERS would add others
+# beginnings of headers; OPENAI_ORG_ID and OPENAI_CUSTOM_HEADERS would add others. The last is a
+# note of the client to itself
 _HEADERS = ("host", "accept", "connection", "user-agent", "authorization", "content-")
+_HEADERS += ("x-stainless-raw-response",)
 _OTHER_LIMIT = re.compile(
     r"(?s)(?=.*max_completion_tokens)(?=.*(?:unsupported|not support|instead))"
 )
@@ -453,7 +455,7 @@ class OpenAIChat(ChatModel):
         import openai
 
         first, *rest = question.turns
-        content = [*question.parts, {"type": "text", "text": first.text}]
+        content = [*question.parts, _text(first.text)]
         messages: list[Any] = [{"role": first.role, "content": content}]
         messages += [{"role": turn.role, "content": turn.text} for turn in rest]
         body = {question.form.limit_field: self.max_reply_tokens, **self.extra}
@@ -560,14 +562,10 @@ class TransformersChat(ChatModel):
         """Turns as chat templates take them: parts for models that see, else plain text."""
         if not self._sees:
             return [{"role": turn.role, "content": turn.text} for turn in turns]
-        shown: list[dict[str, Any]] = []
-        for number, image in enumerate(images, start=1):
-            if len(images) > 1:
-                shown.append({"type": "text", "text": f"Image-{number}:"})
-            shown.append({"type": "image", "image": Image.fromarray(image)})
-        talk = [
-            {"role": turn.role, "content": [{"type": "text", "text": turn.text}]} for turn in turns
-        ]
+        shown = _named_images(
+            images, lambda image: {"type": "image", "image": Image.fromarray(image)}
+        )
+        talk = [{"role": turn.role, "content": [_text(turn.text)]} for turn in turns]
         talk[0]["content"] = shown + talk[0]["content"]
         return talk
 
@@ -683,25 +681,40 @@ def message_content(
         image_format: "jpeg" or "png".
         side_by_side: all in one picture, for servers that take one image per prompt.
     """
-    names = [f"Image-{number}:" for number in range(1, len(images) + 1)]
-    if side_by_side and len(images) > 1:
-        names = [f"{' '.join(names)} side by side in one picture, from left to right"]
-        height = max(image.shape[0] for image in images)
-        padding = [((0, height - image.shape[0]), (0, _VIEW_GAP), (0, 0)) for image in images]
-        padded = [np.pad(i, p, constant_values=255) for i, p in zip(images, padding, strict=True)]
-        images = [np.concatenate(padded, axis=1)]
-    elif len(images) == 1:
-        names = [""]  # a single view has no name
-    content: list[dict[str, Any]] = []
-    for name, image in zip(names, images, strict=True):
-        content += [{"type": "text", "text": name}] if name else []
+
+    def part(image: np.ndarray) -> dict[str, Any]:
         file = io.BytesIO()
         options = {"quality": 95, "subsampling": 0} if image_format == "jpeg" else {}
         Image.fromarray(image).save(file, image_format, **options)
         data = base64.b64encode(file.getvalue()).decode("ascii")
-        url = f"data:image/{image_format};base64,{data}"
-        content.append({"type": "image_url", "image_url": {"url": url}})
+        return {
+            "type": "image_url",
+            "image_url": {"url": f"data:image/{image_format};base64,{data}"},
+        }
+
+    if not side_by_side or len(images) < 2:
+        return _named_images(images, part)
+    names = " ".join(f"Image-{number}:" for number in range(1, len(images) + 1))
+    height = max(image.shape[0] for image in images)
+    margins = [((0, height - image.shape[0]), (0, _VIEW_GAP), (0, 0)) for image in images]
+    padded = [np.pad(i, m, constant_values=255) for i, m in zip(images, margins, strict=True)]
+    label = _text(f"{names} side by side in one picture, from left to right")
+    return [label, part(np.concatenate(padded, axis=1))]
+
+
+def _named_images(
+    images: Sequence[np.ndarray], part: Callable[[np.ndarray], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Images as parts of a message, named as the prompts name them; a single one has no name."""
+    content = []
+    for number, image in enumerate(images, start=1):
+        content += [_text(f"Image-{number}:")] if len(images) > 1 else []
+        content.append(part(image))
     return content
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
 
 
 def parse_completion(body: str) -> ChatReply:
@@ -791,20 +804,12 @@ def _client(url: str, key: str | None, timeout: float, hide: Callable[[str], str
 
         async def send(self, request: Any, **options: Any) -> Any:
             """Send a request with our headers alone, and read its reply."""
-            headers = request.headers.copy()  # whose repr hides the key
             if not _is_openai(url):
-                for name in [name for name in headers if not name.startswith(_HEADERS)]:
-                    del headers[name]
+                for name in [name for name in request.headers if not name.startswith(_HEADERS)]:
+                    del request.headers[name]
             # few bytes may unpack to gigabytes
-            headers["accept-encoding"] = "identity"
-            sent = type(request)(
-                request.method,
-                request.url,
-                headers=headers,
-                content=request.content,
-                extensions=request.extensions,
-            )
-            response = await super().send(sent, **(options | {"stream": True}))
+            request.headers["accept-encoding"] = "identity"
+            response = await super().send(request, **(options | {"stream": True}))
             try:
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise _CallError("the reply is compressed, which was not asked for")

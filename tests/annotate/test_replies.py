@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import unicodedata
 
 import pytest
@@ -217,7 +218,8 @@ PIECES = st.lists(
     st.sampled_from(
         ['"', "'", "**", "*", "__", "`", "\n", "\n\n", " ", "- ", "1. ", "# ", "Caption:", "“", "”",
          "Certainly! ", "Here is the caption:", "a mug", "Sure,", ".", "<think>", "</think>",
-         "<answer>", "</answer>", "\\boxed{", "}", "<|im_end|>", "</s>", "keep", "drop", ":", "-", "\u200b", "e\u0301", "\u0301", "\ud800", "I am", "。"]
+         "<answer>", "</answer>", "\\boxed{", "}", "<|im_end|>", "</s>",
+         "keep", "drop", ":", "-", "\u200b", "e\u0301", "\u0301", "\ud800", "I am", "。"]
     )
     | st.text(max_size=3),
     max_size=12,
@@ -239,6 +241,18 @@ def test_what_passes_is_one_printable_line_in_bounds(text, stage):
         assert any(map(str.isalnum, clean)) and len(clean) <= MAX_CHARACTERS[stage]
         if stage == "verify":
             assert clean == "keep" or clean.startswith("drop: ")
+
+
+@pytest.mark.parametrize("piece", ["<answer>", "\\boxed{", " ", "<|im_end|> x", "</s>\n", "{"])
+def test_a_hostile_reply_is_cleaned_in_no_time(piece):
+    start = time.monotonic()
+    clean_reply("long", piece * 500_000)
+    assert time.monotonic() - start < 10
+
+
+def test_an_answer_after_a_very_long_thought_is_found():
+    thought = "<think>" + "So it is. " * 10_000 + "</think>"
+    assert clean_reply("short", f"{thought}a red mug") == "a red mug"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""What a model's reply must be before it is kept: the output formats of Tables 7, 8 and 9 as rules.
+"""Rules for the replies of models: the output formats of Tables 7, 8 and 9.
 
-A reply is cleaned of what does no harm (quotes around it, bold, "Caption:", "Certainly!"), then
-checked. What is still wrong is named to the model, which is asked again a few times. What a reply
-says is never obeyed: an instruction or a tag in it is text like any other.
+A reply is cleaned of harmless dressing (quotes around it, bold, "Caption:", "Certainly!"), then
+checked. The model is told its remaining faults and asked again a few times. Replies are never
+obeyed: an instruction or a tag in them is text like any other.
 
 Most rules are about form, and hold in any language; those about words know English, and the most
 common words of a few other languages.
@@ -28,10 +28,9 @@ _QUOTES = ('""', "''", "“”", "‘’", "„“", "«»", "「」", "『』",
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u200e\u200f"))
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no file can hold
-_THOUGHT = re.compile(r".*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _END_OF_TURN = re.compile(
-    r"(?:\s*(?:<\|(?:im_end|end|eot_id|eom_id|endoftext|end_of_text)\|>|</s>|<end_of_turn>|<eos>))+"
-    r"\s*$"
+    r"(?:(?:<\|(?:im_end|end|eot_id|eom_id|endoftext|end_of_text)\|>|</s>|<end_of_turn>|<eos>)\s*)+$"
 )
 _MARKED = (
     re.compile(r".*<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE),
@@ -64,87 +63,68 @@ _BAD_CATEGORIES = ("Cc", "Cs", "Co", "Cn")
 _BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
-def _words(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
-
-
-# (stages, what is wrong, pattern): the stages are those whose table says so
+# (stages, fault, pattern): the stages are those whose table has the rule
 _CAPTIONS = ("short", "long", "unique")
 _REFUSAL = "is a refusal or speaks of its writer"
 _CONTOUR_COLOR = "mentions the color of the contour"
 _DRAWN = r"(?:outlined|highlighted|marked|circled) (?:in|with|by) (?:a |the )?"
-_RULES: tuple[tuple[tuple[str, ...], str, re.Pattern[str]], ...] = (
-    (
-        STAGES,
-        "holds a tag or a special token",
-        re.compile(r"</?[A-Za-z!][^<>]*>?|<\||\|>|\[/?INST"),
-    ),
-    (STAGES, "holds markdown", re.compile(r"\*\*|__|```|^#{1,6}\s|\]\(|^\|")),
-    (STAGES, "is JSON or code instead of words", re.compile(r"^\s*[\[{]")),
+_RULES_AS_TEXT: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (STAGES, "holds a tag or a special token", r"</?[A-Z!][^<>]*>?|<\||\|>|\[/?INST"),
+    (STAGES, "holds markdown", r"\*\*|__|```|^#{1,6}\s|\]\(|^\|"),
+    (STAGES, "is JSON or code instead of words", r"^\s*[\[{]"),
     (
         _CAPTIONS,
         _REFUSAL,
-        _words(
-            r"^sorry[,.]|^unfortunately,? i\b|\bas an ai\b|\bai (?:language )?(?:model|assistant)\b"
-            r"|^lo siento|^(?:je suis )?désolé|^(?:es )?tut mir leid|^mi dispiace"
-            r"|^很?抱歉|^对不起|^對不起|^申し訳|^すみません"
-        ),
+        r"^sorry[,.]|^unfortunately,? i\b|\bas an ai\b|\bai (?:language )?(?:model|assistant)\b"
+        r"|^lo siento|^(?:je suis )?désolé|^(?:es )?tut mir leid|^mi dispiace"
+        r"|^很?抱歉|^对不起|^對不起|^申し訳|^すみません",
     ),
     (
         _CAPTIONS,
         _REFUSAL,
         # case counts: a small "i" is an ordinary letter
-        re.compile(
-            r"(?:^|[.!?,;:]\s+|\b(?:and|but|so|that)\s)I(?:['’](?:m|ve|d|ll)\b|\s(?:am|can|cannot"
-            r"|can['’]t|couldn?['’]?t?|do|don['’]t|have|hope|will|would|see|think|apologize)\b)"
-        ),
+        r"(?:^|[.!?,;:]\s+|\b(?:and|but|so|that)\s)(?-i:I)(?:['’](?:m|ve|d|ll)\b|\s(?:am|can|cannot"
+        r"|can['’]t|couldn?['’]?t?|do|don['’]t|have|hope|will|would|see|think|apologize)\b)",
     ),
-    (_CAPTIONS, "addresses the reader", _words(r"\blet me know\b|\bhope this helps\b")),
+    (_CAPTIONS, "addresses the reader", r"\blet me know\b|\bhope this helps\b"),
     (
         _CAPTIONS,
         "starts with words about the answer",
-        _words(rf"^(?:certainly|of course|absolutely)\b|^here(?: is|['’]s) [^.]*\b{_CAPTION}\b"),
+        rf"^(?:certainly|of course|absolutely)\b|^here(?: is|['’]s) [^.]*\b{_CAPTION}\b",
     ),
-    (_CAPTIONS, "says nothing", _words(r"^(?:none|null|nil|n/?a|nothing|unknown|undefined)\W*$")),
+    (_CAPTIONS, "says nothing", r"^(?:none|null|nil|n/?a|nothing|unknown|undefined)\W*$"),
     (
         _CAPTIONS,
         "mentions a contour",
-        _words(
-            r"\bcontours?\b|\bcontoured in\b|\bbounding box|\bcontornos?\b|\bkontur|контур"
-            r"|轮廓|輪廓|輪郭"
-        ),
+        r"\bcontours?\b|\bcontoured in\b|\bbounding box|\bcontornos?\b|\bkontur|контур"
+        r"|轮廓|輪廓|輪郭",
     ),
     # yellow in Sec. 3, blue in Table 9
-    (("short", "long"), _CONTOUR_COLOR, _words(rf"\byellow outline|\b{_DRAWN}yellow\b")),
-    (("unique",), _CONTOUR_COLOR, _words(rf"\bblue outline|\b{_DRAWN}blue\b")),
+    (("short", "long"), _CONTOUR_COLOR, rf"\byellow outline|\b{_DRAWN}yellow\b"),
+    (("unique",), _CONTOUR_COLOR, rf"\bblue outline|\b{_DRAWN}blue\b"),
     (
         _CAPTIONS,
         "mentions an index",
-        _words(
-            r"\bind(?:ex|ices|exes|ice)\s*(?:#|no\.?|number)?\s*\d|\bindices\b|\bindexed\b"
-            r"|\b(?:other|this) index\b(?! (?:finger|card|tab|page))"
-        ),
+        r"\bind(?:ex|ices|exes|ice)\s*(?:#|no\.?|number)?\s*\d|\bindices\b|\bindexed\b"
+        r"|\b(?:other|this) index\b(?! (?:finger|card|tab|page))",
     ),
-    (_CAPTIONS, 'calls it the "main object"', _words(r"\bmain object\b|主要(?:对象|物体)")),
+    (_CAPTIONS, 'calls it the "main object"', r"\bmain object\b|主要(?:对象|物体)"),
     (
         _CAPTIONS,
         "speaks of the image it was shown",
-        _words(
-            r"^(?:in )?(?:the|this) (?:given |provided |cropped )?(?:image|picture|photo(?:graph)?)"
-            r"(?:,| (?:shows|depicts|features|displays|contains|captures|presents)\b)"
-            r"|\bimage[- ]?[12]\b|^l['’]image |^das bild |^la imagen |^这张|^這張|^图中|^图片"
-        ),
+        r"^(?:in )?(?:the|this) (?:given |provided |cropped )?(?:image|picture|photo(?:graph)?)"
+        r"(?:,| (?:shows|depicts|features|displays|contains|captures|presents)\b)"
+        r"|\bimage[- ]?[12]\b|^l['’]image |^das bild |^la imagen |^这张|^這張|^图中|^图片",
     ),
-    (("short",), "mentions the blurred background", _words(r"\bblur(?:red|ry)? background\b")),
+    (("short",), "mentions the blurred background", r"\bblur(?:red|ry)? background\b"),
     (
         ("unique",),
         'says "distinguished by" or the like',
-        _words(
-            r"\bdistinguish(?:ed|es|ing|able)\b|\bdifferentiat(?:ed|es|ing)\b"
-            r"|\bset(?:s|ting)? (?:it|this \w+|itself) apart\b"
-        ),
+        r"\bdistinguish(?:ed|es|ing|able)\b|\bdifferentiat(?:ed|es|ing)\b"
+        r"|\bset(?:s|ting)? (?:it|this \w+|itself) apart\b",
     ),
 )
+_RULES = [(stages, fault, re.compile(text, re.I)) for stages, fault, text in _RULES_AS_TEXT]
 
 
 async def answer_checked(
@@ -207,7 +187,7 @@ def final_answer(text: str) -> str:
     Removed are thoughts (up to `</think>`, with or without the opening tag), end-of-turn tokens,
     and everything outside `<answer>...</answer>` or `\\boxed{...}`, if there is one.
     """
-    text = _END_OF_TURN.sub("", _THOUGHT.sub("", text))
+    text = _END_OF_TURN.sub("", _THOUGHT_END.split(text)[-1][:_LONGEST])
     for marked in _MARKED:
         if found := marked.match(text):
             text = found.group(1)
@@ -223,7 +203,7 @@ def clean_reply(stage: Stage, text: str) -> str:
     `faults` to find. A verdict is written "keep" or "drop: reason".
     """
     _check_stage(stage)
-    text = _SURROGATE.sub("\ufffd", text[:_LONGEST]).translate(_INVISIBLE)
+    text = _SURROGATE.sub("\ufffd", final_answer(text)).translate(_INVISIBLE)
     before = None
     while text != before:
         before = text

@@ -28,7 +28,7 @@ _OURS = ("internvl", "ureca")  # model types that this package reads itself
 
 @dataclass(frozen=True)
 class SystemOptions:
-    """Which system, and how it is asked."""
+    """Name and options of a captioning system."""
 
     system: str = field(metadata={"help": f"one of {', '.join(SYSTEMS)}"})
     model: str | None = field(
