@@ -100,6 +100,15 @@ def test_a_temperature_that_is_refused_for_good_fails_its_question(server):
     assert len(server.seen) == 1  # a field of `extra` is the user's own
 
 
+def test_a_refusal_for_another_reason_changes_nothing(server):
+    server.play([error(400, "content filter: the temperature of the soup"), say("a mug")])
+    chat = chat_of(server)
+    with pytest.raises(NoAnswerError, match="content filter"):
+        chat.ask("What?")
+    assert chat.ask("What?").text == "a mug"
+    assert {"temperature", "max_tokens"} <= server.seen[-1].body.keys()
+
+
 def pictures(seen) -> list[np.ndarray]:
     content = seen.body["messages"][0]["content"]
     urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]

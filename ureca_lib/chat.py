@@ -53,8 +53,8 @@ _PROBLEMS = {"length": _CUT, "content_filter": "was filtered"}
 # note of the client to itself
 _HEADERS = ("host", "accept", "connection", "user-agent", "authorization", "content-")
 _HEADERS += ("x-stainless-raw-response",)
-_OTHER_LIMIT = re.compile(
-    r"(?s)(?=.*max_completion_tokens)(?=.*(?:unsupported|not support|instead))"
+_UNSUPPORTED = re.compile(
+    "unsupported|not support|not allowed|not permitted|only|deprecated|unrecognized|unknown|instead"
 )
 _ONE_IMAGE = re.compile(
     r"at most (?:1|one) image|only (?:1|one|a single) image|multiple images|"
@@ -390,9 +390,10 @@ class OpenAIChat(ChatModel):
         """Change the form of requests if that is what a refusal asks for; remembered for all."""
         form, text = self._form, refusal.lower()
         sent = self.temperature is not None and "temperature" not in self.extra
-        if form.limit_field == "max_tokens" and _OTHER_LIMIT.match(text):
+        unsupported = _UNSUPPORTED.search(text)
+        if form.limit_field == "max_tokens" and unsupported and "max_completion_tokens" in text:
             self._form = form._replace(limit_field="max_completion_tokens")
-        elif form.with_temperature and sent and "temperature" in text:
+        elif form.with_temperature and sent and unsupported and "temperature" in text:
             self._form = form._replace(with_temperature=False)
             warnings.warn(
                 f"{self._address} refuses temperature {self.temperature:g}, so it is asked again "
