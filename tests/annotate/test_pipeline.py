@@ -659,6 +659,7 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
         (["--annotator", "transformers", "--model", "./nowhere"], "nowhere"),
         (["--dino", "./nowhere"], "nowhere"),
         (["--model", "a", "--model", "b"], "given twice"),
+        (["--temperature", "0.5"], "temperature: no model is asked"),
         (["--rounds", "0"], "rounds"),
         (["--split", "test=2"], "shares"),
         (["--in-flight", "0"], "in_flight"),
@@ -697,7 +698,7 @@ def test_more_calls_in_flight_are_the_annotators_own_limit(app, folder, tmp_path
     command += ["--verifier-url", "http://127.0.0.1:9/v1"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert [(one.model, one.max_in_flight) for one in made] == [("a", 64), ("b", 64)]
+    assert [(one.chat.model, one.max_in_flight) for one in made] == [("a", 64), ("b", 64)]
 
 
 def test_status_shows_counts_rate_and_time_left(folder, tmp_path):
