@@ -23,6 +23,7 @@ __all__ = [
     "SamConfig",
     "SegmentationUnavailable",
     "SuperpixelConfig",
+    "check_prompts",
     "regions_at",
     "regions_in",
     "sam_regions",
