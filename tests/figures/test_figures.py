@@ -75,6 +75,28 @@ def test_other_captions_stand_under_the_first_and_a_row_is_as_high_as_its_longes
     assert figure.get_figheight() > short.get_figheight() + 1
 
 
+def test_a_large_photo_is_cut_and_reduced_before_it_is_drawn():
+    photo = np.zeros((3000, 4000, 3), np.uint8)
+    mask = np.zeros((3000, 4000), bool)
+    mask[500:2600, 1000:3900] = True
+    thin = np.zeros((3000, 4000), bool)
+    thin[700, 1200:1500] = True
+    regions = RegionImage([Region.from_mask(1, mask), Region.from_mask(2, thin)], 4000, 3000, photo)
+    figure = caption_figure(regions, {1: "one", 2: "two"})
+    for ax, region in zip([ax for ax in figure.axes if ax.images], regions, strict=True):
+        (image,) = ax.images
+        assert max(image.get_array().shape) <= 700
+        x, y, columns, rows = region.pixel_box
+        (outline,) = ax.collections[0].get_paths()
+        (left, top), (right, bottom) = outline.vertices.min(0), outline.vertices.max(0)
+        step = 4000 / 700
+        assert np.allclose([left, right], [x - 0.5, x + columns - 0.5], atol=step)
+        assert np.allclose([top, bottom], [y - 0.5, y + rows - 0.5], atol=step)
+    level = level_figure(regions, build_mask_tree(regions))
+    arrays = [image.get_array().shape for ax in level.axes for image in ax.images]
+    assert max(max(shape) for shape in arrays) <= 1402
+
+
 def test_the_tree_figure_names_every_region(coffee):
     tree = build_mask_tree(coffee)
     labels = " ".join(texts_of(tree_figure(coffee, tree)))

@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ureca_lib.figures.outlines import deepest_point
 from ureca_lib.figures.page import Box, Page
@@ -20,6 +21,8 @@ from ureca_lib.regions import Region, RegionImage
 
 _HALO = [patheffects.withStroke(linewidth=2, foreground="black")]
 _GAP = 0.1  # inches between panels
+# of the longer side of what is drawn: about 200 dpi across a page, and for one panel of several
+_PAGE_PIXELS, _PANEL_PIXELS = 1400, 700
 
 
 def draw_regions(
@@ -35,20 +38,54 @@ def draw_regions(
         fill: opacity of the colour, 0 to 1.
     """
     height, width = image.shape[:2]
-    ax.imshow(image)
-    ax.axis("off")
+    step = _show(ax, image, 0, 0, _PAGE_PIXELS)
     written: list[tuple[float, float, float]] = []  # row, column, half width of each label
     for number, region in enumerate(sorted(regions, key=lambda region: -region.area)):
-        mask, colour = region.mask, PALETTE[number % len(PALETTE)]
-        layer = np.zeros((*mask.shape, 4))
-        layer[mask] = (*to_rgb(colour), fill)
-        ax.imshow(layer)
-        outline = {"colors": [colour], "linewidths": 1.2, "extent": (-1, width, -1, height)}
-        ax.contour(np.pad(mask, 1), [0.5], **outline)
+        mask, color = region.mask, PALETTE[number % len(PALETTE)]
+        # of the region's box alone: a layer of the whole photo per region would fill the memory
+        xs, ys, part = _reduced(region, mask, step)
+        layer = np.zeros((*part.shape, 4), np.uint8)
+        layer[part] = [round(255 * value) for value in (*to_rgb(color), fill)]
+        half = step / 2
+        ax.imshow(layer, extent=(xs[0] - half, xs[-1] + half, ys[-1] + half, ys[0] - half))
+        ax.contour(xs, ys, part, [0.5], colors=[color], linewidths=1.2)
         if labels:
             _label(ax, region, mask, written)
     ax.set_xlim(-0.5, width - 0.5)
     ax.set_ylim(height - 0.5, -0.5)
+
+
+def _show(ax: Axes, image: np.ndarray, left: int, top: int, most: int) -> int:
+    """Show a photo, or the part of it that begins at (left, top), with `most` pixels a side.
+
+    Returns:
+        How many pixels of the photo, each way, are averaged into one that is drawn.
+    """
+    height, width = image.shape[:2]
+    step = -(-max(height, width) // most)
+    place = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
+    ax.imshow(image if step == 1 else Image.fromarray(image).reduce(step), extent=place)
+    ax.axis("off")
+    return step
+
+
+def _reduced(
+    region: Region, mask: np.ndarray, step: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A region's box with a margin, `step` x `step` pixels as one; thin parts do not get lost.
+
+    Returns:
+        x (w,) and y (h,) of the cells' centers in the photo's pixels, and the mask (h, w).
+    """
+    x, y, columns, rows = region.pixel_box
+    part = mask[y : y + rows, x : x + columns]
+    part = np.pad(part, ((0, -rows % step), (0, -columns % step)))
+    height, width = part.shape
+    part = part.reshape(height // step, step, width // step, step).any((1, 3))
+    part = np.pad(part, 1)  # closes the outline of a mask that touches the border
+    middle = (step - 1) / 2
+    xs = x + middle + step * (np.arange(part.shape[1]) - 1)
+    return xs, y + middle + step * (np.arange(part.shape[0]) - 1), part
 
 
 def _label(
@@ -82,7 +119,7 @@ def level_figure(regions: RegionImage, tree: MaskTree, columns: int = 3) -> Figu
     for region in tree.top_down():
         levels.setdefault(tree.depth(region.id), []).append(region)
     figure, axes = _grid(len(levels) + 1, columns, regions.height / regions.width)
-    axes[0].imshow(regions.pixels)
+    _show(axes[0], regions.pixels, 0, 0, _PAGE_PIXELS)
     axes[0].set_title(f"{regions.file_name or 'photo'}", fontsize=8)
     for ax, (depth, members) in zip(axes[1:], sorted(levels.items()), strict=True):
         draw_regions(ax, regions.pixels, members, labels=True)
@@ -143,19 +180,19 @@ def draw_target(ax: Axes, image: np.ndarray, region: Region, context: float = 0.
     left, top = x + columns / 2 - side / 2, y + rows / 2 - side / 2
     left = min(max(left, 0), max(width - side, 0)) if side < width else (width - side) / 2
     top = min(max(top, 0), max(height - side, 0)) if side < height else (height - side) / 2
+    # what is shown is cut out first: each panel would hold the whole photo otherwise
+    rows_shown = slice(max(int(top), 0), int(np.ceil(top + side)))
+    columns_shown = slice(max(int(left), 0), int(np.ceil(left + side)))
     mask = region.mask
-    shown = image.copy()
-    shown[~mask] = shown[~mask] // 5 * 3
-    ax.imshow(shown)
-    ax.contour(
-        np.pad(mask, 1),
-        [0.5],
-        colors=[TARGET_COLOUR],
-        linewidths=1.4,
-        extent=(-1, width, -1, height),
-    )
-    ax.set_xlim(left - 0.5, left + side - 0.5)
-    ax.set_ylim(top + side - 0.5, top - 0.5)
+    inside, shown = mask[rows_shown, columns_shown], image[rows_shown, columns_shown].copy()
+    shown[~inside] = shown[~inside] // 5 * 3
+    step = _show(ax, shown, columns_shown.start, rows_shown.start, _PANEL_PIXELS)
+    xs, ys, part = _reduced(region, mask, step)
+    ax.contour(xs, ys, part, [0.5], colors=[TARGET_COLOUR], linewidths=1.4)
+    # no margin beside a photo that is narrower than the view: its caption is to stand close
+    left, top = max(left, 0), max(top, 0)
+    ax.set_xlim(left - 0.5, min(left + side, width) - 0.5)
+    ax.set_ylim(min(top + side, height) - 0.5, top - 0.5)
 
 
 def tree_figure(regions: RegionImage, tree: MaskTree) -> Figure:
