@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from ureca_lib.figures import (
+    OverviewColumn,
     caption_figure,
     containment_figure,
     deepest_point,
@@ -103,15 +104,23 @@ def test_the_tree_figure_names_every_region(coffee):
     assert all(f"[{region.id}]" in labels for region in coffee)
 
 
-def test_the_overview_shows_the_chosen_regions_only(coffee):
-    tree = build_mask_tree(coffee)
+def test_the_overview_has_each_number_on_the_photo_and_before_its_caption(coffee):
     texts = {region.id: f"caption {region.id}" for region in coffee}
-    shown = texts_of(overview_figure(coffee, tree, texts, [1, 3, 30]))
-    assert {text for text in shown if text.startswith("caption")} == {
-        "caption 1",
-        "caption 3",
-        "caption 30",
-    }
+    columns = (
+        OverviewColumn("Objects", (1, 20)),
+        OverviewColumn("Parts", (3, 33), (100, 50, 300, 200)),
+    )
+    figure = overview_figure(coffee, texts, columns)
+    pictures = [ax for ax in figure.axes if ax.images]
+    shown = texts_of(figure)
+    assert [t for t in shown if t.startswith("caption")] == [f"caption {i}" for i in (1, 20, 3, 33)]
+    assert [[t.get_text() for t in ax.texts] for ax in pictures] == [["1", "2"], ["3", "4"]]
+    assert [shown.count(str(number)) for number in range(1, 5)] == [2] * 4
+    assert pictures[1].get_xlim() == (99.5, 399.5) and pictures[1].get_ylim() == (249.5, 49.5)
+    # the number of a small region stands beside it
+    x, _, columns_wide, _ = coffee[33].pixel_box
+    place = pictures[1].texts[1].get_position()[0]
+    assert place < x or place > x + columns_wide
 
 
 def test_trees_with_different_parents_are_shown_side_by_side(coffee):
