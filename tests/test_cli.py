@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import ureca_lib
 from ureca_lib.cli import app
 
 PHOTOS = Path(__file__).resolve().parents[1] / "data_samples" / "photos"
@@ -26,6 +27,11 @@ def coins(tmp_path) -> Path:
     for name in ("coins.png", "coins.json"):
         shutil.copy(PHOTOS / name, tmp_path)
     return tmp_path / "coins.png"
+
+
+def test_the_version_is_the_packages():
+    result = ureca("--version")
+    assert result.exit_code == 0 and result.output.split() == ["ureca", ureca_lib.__version__]
 
 
 def test_annotate_resumes_and_status_counts(coins, tmp_path):

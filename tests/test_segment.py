@@ -38,9 +38,8 @@ from ureca_lib.segment import (
     segment_image,
     superpixel_regions,
 )
-from ureca_lib.segment.region_merging import merge_order
 from ureca_lib.segment.sam import _points_per_batch, suppress_boxes
-from ureca_lib.segment.superpixels import nested_labels
+from ureca_lib.segment.superpixels import merge_order, nested_labels
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg")
 
@@ -79,7 +78,8 @@ def assert_sound(regions, least=0.0005):
     assert [region.id for region in regions] == list(range(1, len(regions) + 1))
     areas = [region.area for region in regions]
     assert areas == sorted(areas, reverse=True)
-    assert min(areas) >= least * regions.width * regions.height
+    # 0.05 * 3 * 20 is a little more than 3
+    assert min(areas) >= least * regions.width * regions.height - 1e-9
     assert len({region.rle["counts"] for region in regions}) == len(regions)
     for region in regions:
         assert ndimage.label(region.mask)[1] == 1, region
@@ -468,7 +468,7 @@ def test_all_regions_of_sam_2_and_3_come_from_a_grid_of_points(square):
 def test_every_sam_takes_points_and_boxes(kind, tmp_path):
     sam, image = Sam(save_sam(kind, tmp_path / kind, seed=8)), noise(48, 80, 2)
     for ask, prompts in (
-        (sam.at_points, [(5, 7), (60, 30), (30, 40), (70, 10)]),
+        (sam.at_points, [(5, 7), (60.5, 30), (79, 47)]),
         (sam.in_boxes, [(2, 3, 30, 20), (40, 20, 30, 25), (0, 0, 80, 48)]),
     ):
         apart = [ask(image, [prompt])[0] for prompt in prompts]

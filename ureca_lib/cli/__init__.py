@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+import ureca_lib
 from ureca_lib.annotate import commands as annotate_commands
 from ureca_lib.cli import caption
 from ureca_lib.datasets import commands as dataset_commands
@@ -25,10 +26,10 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 class PairCommand(TyperCommand):
-    """A command whose `-p NAME VALUE` takes two words, as papermill's does; `-p NAME=VALUE` too."""
+    """A command whose `-p` takes `NAME VALUE`, as papermill's does, or `NAME=VALUE`."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        """Join the two words, which typer has no type for."""
+        """Join name and value, a pair that typer has no type for."""
         joined: list[str] = []
         rest = list(args)
         while rest:
@@ -50,14 +51,25 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ureca {ureca_lib.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _begin(ctx: typer.Context) -> None:
+def _begin(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
     ctx.with_resource(_plain_warnings())
 
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Our warnings without the place in our code: who reads them typed a command."""
+    """Print our warnings without a source location."""
     python = warnings.formatwarning
 
     def plain(message: str, category: type[Warning], filename: str, *more: Any) -> str:
@@ -173,6 +185,6 @@ def convert(
 
 
 def _stop(reason: Exception | str) -> typer.Exit:
-    """Say why, on standard error, and end with status 2: the input is at fault."""
+    """Print the reason on standard error and exit with status 2: the input is at fault."""
     typer.echo(f"ureca: {reason}", err=True)
     return typer.Exit(2)

@@ -1,4 +1,4 @@
-"""Regions drawn on their photo: by level of the tree, and one by one with their captions."""
+"""Regions on their photo: by level of the tree, and one by one with their captions."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _PAGE_PIXELS, _PANEL_PIXELS = 1400, 700
 def draw_regions(
     ax: Axes, image: np.ndarray, regions: Iterable[Region], labels: bool = True, fill: float = 0.35
 ) -> None:
-    """Draw regions, each in a colour of its own, with its name inside.
+    """Draw regions, each in a color of its own, with its name inside.
 
     Args:
         ax: where to draw.
         image: (H, W, 3) uint8.
         regions: of the image; smaller ones are drawn over larger ones.
         labels: write the names (or ids) at a point well inside each region.
-        fill: opacity of the colour, 0 to 1.
+        fill: opacity of the color, 0 to 1.
     """
     height, width = image.shape[:2]
     step = _show(ax, image, 0, 0, _PAGE_PIXELS)
@@ -108,12 +108,12 @@ def _label(
 
 
 def level_figure(regions: RegionImage, tree: MaskTree, columns: int = 3) -> Figure:
-    """One panel a level of the tree: what granularity means (Sec. 3).
+    """One panel per level of the tree: granularity (Sec. 3).
 
     Args:
         regions: with the photo.
         tree: of these regions.
-        columns: panels a row.
+        columns: panels per row.
     """
     levels: dict[int, list[Region]] = {}
     for region in tree.top_down():
@@ -134,14 +134,14 @@ def caption_figure(
     columns: int = 4,
     others: Mapping[str, Mapping[RegionId, str]] | None = None,
 ) -> Figure:
-    """One panel a region: where it is, and its caption below.
+    """One panel per region, with its caption below.
 
     Args:
         regions: with the photo.
         captions: text by region id.
         ids: which regions, in this order; None takes all that have a caption.
-        columns: panels a row.
-        others: further systems' captions by name; then each line says whose it is.
+        columns: panels per row.
+        others: further systems' captions by name; then each line begins with the system's name.
     """
     chosen = list(captions) if ids is None else list(ids)
     columns = max(1, min(columns, len(chosen)))
@@ -149,10 +149,12 @@ def caption_figure(
     for first in range(0, len(chosen), columns):  # a row is as high as its own captions need
         bottom = top
         for place, region_id in enumerate(chosen[first : first + columns]):
-            told = [f"{name}: {said.get(region_id, '-')}" for name, said in (others or {}).items()]
+            lines = [
+                f"{name}: {texts.get(region_id, '-')}" for name, texts in (others or {}).items()
+            ]
             view = partial(_panel, regions.pixels, regions[region_id])
             box = page.picture(Box(place * (side + _GAP), top, side, side), view)
-            for text in (captions[region_id], *told):
+            for text in (captions[region_id], *lines):
                 box = page.text(box.left, box.bottom + 0.04, text, side, align="center")
             bottom = max(bottom, box.bottom)
         top = bottom + _GAP
