@@ -7,32 +7,29 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+import ureca_lib
 from ureca_lib.annotate import commands as annotate_commands
+from ureca_lib.cli import caption
 from ureca_lib.datasets import commands as dataset_commands
-from ureca_lib.devices import DEVICE_HELP
 from ureca_lib.evaluate import clair_command, table_command, uniqueness_command
 from ureca_lib.evaluate import commands as evaluate_commands
 from ureca_lib.runs import reference_commands, sweep_commands
 from ureca_lib.train import base_command, recipe_command
 from ureca_lib.train import commands as train_commands
 
-if TYPE_CHECKING:
-    from ureca_lib.regions import RegionImage
-
-_PACKAGE = Path(__file__).parent
-FEW_PIECES = (4, 8, 16)  # superpixels by level for a photo without masks: few enough to name
+_PACKAGE = Path(__file__).parents[1]
 
 
 class PairCommand(TyperCommand):
-    """A command whose `-p NAME VALUE` takes two words, as papermill's does; `-p NAME=VALUE` too."""
+    """A command whose `-p` takes `NAME VALUE`, as papermill's does, or `NAME=VALUE`."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        """Join the two words, which typer has no type for."""
+        """Join name and value, a pair that typer has no type for."""
         joined: list[str] = []
         rest = list(args)
         while rest:
@@ -54,14 +51,25 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ureca {ureca_lib.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _begin(ctx: typer.Context) -> None:
+def _begin(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
     ctx.with_resource(_plain_warnings())
 
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Our warnings without the place in our code: who reads them typed a command."""
+    """Print our warnings without a source location."""
     python = warnings.formatwarning
 
     def plain(message: str, category: type[Warning], filename: str, *more: Any) -> str:
@@ -131,93 +139,8 @@ def run(
         raise typer.Exit(1)
 
 
-@app.command()
-def segment(
-    image: Annotated[Path, typer.Argument(help="The photo.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="SA-1B JSON; default: beside the photo.")
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="superpixels (no model needed) or sam.")
-    ] = "superpixels",
-    model: Annotated[
-        str, typer.Option(help="SAM checkpoint: hub id or local folder.")
-    ] = "facebook/sam-vit-base",
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
-) -> None:
-    """Find nested masks in a photo and write them as SA-1B JSON."""
-    from ureca_lib.regions import save_sa1b
-
-    options = {"model": model, "device": device} if method == "sam" else {}
-    found = _segmented(image, method, **options)
-    target = output or image.with_suffix(".json")
-    if output is None and target.exists():
-        raise _stop(f"{target} exists; name another file with --output")
-    save_sa1b(found, target, image.name)
-    typer.echo(f"{len(found)} masks ({method}) -> {target}")
-
-
-@app.command()
-def caption(
-    image: Annotated[Path, typer.Argument(help="The photo.")],
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            help="SA-1B or COCO JSON, a label map PNG or a folder of mask PNGs. Default: the "
-            "JSON beside the photo, else superpixels."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="JSONL; default: NAME.captions.jsonl.")
-    ] = None,
-    figure: Annotated[
-        Path | None,
-        typer.Option(help="Draw regions with their captions (.png, joined by a .pdf; .pdf; .svg)."),
-    ] = None,
-    shown: Annotated[int, typer.Option(help="Most regions in the figure, the largest.")] = 24,
-    strict: Annotated[
-        bool, typer.Option(help="Stop at a bad mask; --no-strict leaves it out and says so.")
-    ] = True,
-) -> None:
-    """Caption every region of a photo uniquely, without a model, and write a data set."""
-    from ureca_lib.annotate.annotators import AttributeAnnotator
-    from ureca_lib.datasets import caption_rows, write_jsonl
-    from ureca_lib.mask_tree import build_mask_tree
-    from ureca_lib.regions import RegionError, load_regions
-
-    beside = image.with_suffix(".json")
-    target = output or image.with_suffix(".captions.jsonl")
-    if target.is_dir():
-        raise _stop(f"{target} is a folder; --output takes a file")
-    if figure and figure.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise _stop(f"{figure}: a figure is .png, .pdf or .svg")
-    try:
-        if masks is None and not beside.is_file():
-            regions = _segmented(image, "superpixels", levels=FEW_PIECES)
-        else:
-            regions = load_regions(masks or beside, image, strict)
-        tree = build_mask_tree(regions)
-        captions = AttributeAnnotator().caption(regions, tree)
-    except RegionError as error:
-        raise _stop(error) from None
-    for item in regions.left_out:
-        typer.echo(f"left out: {item}", err=True)
-    write_jsonl(target, caption_rows(image.name, captions))
-    for row in captions:
-        typer.echo(f"{row.region_id}\t{row.text}")
-    alike = sum(not row.unique for row in captions)
-    typer.echo(f"{len(captions)} captions -> {target}", err=True)
-    if alike:
-        typer.echo(f"{alike} regions could not be told apart from others", err=True)
-    if figure:
-        from ureca_lib.figures import caption_figure, save_figure
-
-        texts = {row.region_id: row.text for row in captions}
-        largest = sorted(texts, key=lambda region_id: -regions[region_id].area)[:shown]
-        save_figure(caption_figure(regions, texts, ids=largest), figure)
-        typer.echo(f"figure -> {figure}", err=True)
-
-
+app.command()(caption.caption)
+app.command()(caption.segment)
 app.command()(annotate_commands.annotate)
 app.command()(annotate_commands.status)
 app.command()(dataset_commands.export)
@@ -261,21 +184,7 @@ def convert(
     typer.echo(f"written: {destination}")
 
 
-def _segmented(image: Path, method: str, **options: Any) -> RegionImage:
-    from ureca_lib.regions import RegionError
-    from ureca_lib.segment import SegmentationUnavailable, segment_image
-
-    try:
-        return segment_image(image, method=method, **options)
-    except (RegionError, SegmentationUnavailable, ValueError) as error:
-        raise _stop(error) from None
-
-
 def _stop(reason: Exception | str) -> typer.Exit:
-    """Say why, on standard error, and end with status 2: the input is at fault."""
+    """Print the reason on standard error and exit with status 2: the input is at fault."""
     typer.echo(f"ureca: {reason}", err=True)
     return typer.Exit(2)
-
-
-if __name__ == "__main__":
-    app()
