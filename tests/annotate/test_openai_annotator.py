@@ -33,7 +33,6 @@ from PIL import Image
 from ureca_lib.annotate.annotators import make_annotator
 from ureca_lib.annotate.chat_completions import retry_after
 from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import (
     Annotator,
     AnnotatorUnavailableError,
@@ -41,6 +40,7 @@ from ureca_lib.annotate.protocol import (
     Context,
     Request,
 )
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.store import Store
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.server_keys import OPENAI_URL

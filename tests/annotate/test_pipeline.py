@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
@@ -17,19 +18,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from fake_annotators import FakeAnnotator, distinct_reply, small_image, write_images
+from fake_annotators import (
+    AsyncAnnotator,
+    FakeAnnotator,
+    distinct_reply,
+    small_image,
+    write_images,
+)
 from typer.testing import CliRunner
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.clashes import normalized
 from ureca_lib.annotate.commands import annotate, status
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.progress import duration, read_status
 from ureca_lib.annotate.protocol import BudgetSpentError, Reply
+from ureca_lib.annotate.run import Summary, annotate_images
 from ureca_lib.annotate.settings import CheckSettings, PipelineSettings, TreeSettings
 from ureca_lib.annotate.sources import SplitRule, find_sources
 from ureca_lib.annotate.store import Store
-from ureca_lib.annotate.summary import Summary
 from ureca_lib.annotate.views import ViewSettings
 from ureca_lib.regions import RegionImage, load_sa1b
 
@@ -113,9 +119,25 @@ def test_threads_or_not_the_captions_are_the_same(folder, tmp_path, expected):
     assert contents(tmp_path / "s.db") == contents(tmp_path / "one.db") == expected
 
 
+def test_coroutines_or_not_the_captions_are_the_same(folder, tmp_path, expected):
+    annotator = AsyncAnnotator(max_in_flight=16, latency=0.01)
+    summary = run(folder, tmp_path / "s.db", annotator)
+    assert contents(tmp_path / "s.db") == expected
+    assert summary.calls == len(annotator.calls) and annotator.most_active > 2
+
+
+def test_it_runs_in_a_notebook_cell(folder, tmp_path, expected):
+    async def cell():  # the kernel's loop runs while a cell does
+        return run(folder, tmp_path / "s.db", FakeAnnotator())
+
+    assert asyncio.run(cell()).complete
+    assert contents(tmp_path / "s.db") == expected
+
+
+@pytest.mark.parametrize("kind", [FakeAnnotator, AsyncAnnotator])
 @pytest.mark.parametrize(("most", "in_flight", "reached"), [(3, None, 3), (8, 2, 2), (1, 5, 1)])
-def test_no_more_calls_in_flight_than_allowed(folder, tmp_path, most, in_flight, reached):
-    annotator = FakeAnnotator(max_in_flight=most, latency=0.02)
+def test_no_more_calls_in_flight_than_allowed(folder, tmp_path, kind, most, in_flight, reached):
+    annotator = kind(max_in_flight=most, latency=0.02)
     run(folder, tmp_path / "s.db", annotator, in_flight=in_flight)
     assert annotator.most_active == reached
 
@@ -293,7 +315,8 @@ def test_what_is_no_verdict_fails_and_halves_of_characters_are_replaced(tmp_path
         assert all("keep or drop" in c.reason for c in store.captions("image_0.png"))
 
 
-def test_a_server_that_is_gone_stops_the_run_and_keeps_what_was_said(folder, tmp_path):
+@pytest.mark.parametrize("kind", [FakeAnnotator, AsyncAnnotator])
+def test_a_server_that_is_gone_stops_the_run_and_keeps_what_was_said(folder, tmp_path, kind):
     calls = iter(range(1000))
 
     def say(request):
@@ -301,7 +324,7 @@ def test_a_server_that_is_gone_stops_the_run_and_keeps_what_was_said(folder, tmp
             raise ConnectionError("no server at http://localhost:1")
         return distinct_reply(request)
 
-    annotator = FakeAnnotator(say=say, latency=0.005)
+    annotator = kind(say=say, latency=0.005)
     summary = run(folder, tmp_path / "s.db", annotator)
     assert summary.stopped == "ConnectionError: no server at http://localhost:1"
     assert summary.done < 3 and not summary.complete
@@ -547,15 +570,16 @@ def test_two_runs_at_once_share_the_work(tmp_path, request):
     assert not asked[0] & asked[1] and len(asked[0] | asked[1]) == 8
 
 
-def test_an_interrupt_keeps_what_is_in_flight(folder, tmp_path, expected):
+@pytest.mark.parametrize("kind", ["FakeAnnotator", "AsyncAnnotator"])
+def test_an_interrupt_keeps_what_is_in_flight(folder, tmp_path, expected, kind):
     code = (
         "import signal, sys; from pathlib import Path\n"
         # as from a terminal: a shell's background job starts with interrupts ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from fake_annotators import FakeAnnotator\n"
-        "from ureca_lib.annotate.pipeline import annotate_images\n"
+        f"from fake_annotators import {kind}\n"
+        "from ureca_lib.annotate.run import annotate_images\n"
         "from ureca_lib.annotate.settings import PipelineSettings, ViewSettings\n"
-        "annotate_images(sys.argv[1], sys.argv[2], FakeAnnotator(latency=.05, log=Path(sys.argv[3])"
+        f"annotate_images(sys.argv[1], sys.argv[2], {kind}(latency=.05, log=Path(sys.argv[3])"
         "), PipelineSettings(views=ViewSettings(min_side=0)), progress=False)"
     )
     log, store = tmp_path / "log", tmp_path / "s.db"
@@ -690,7 +714,7 @@ def test_more_calls_in_flight_are_the_annotators_own_limit(app, folder, tmp_path
         made.extend([annotator.get("train"), verifier])
         return Summary()
 
-    monkeypatch.setattr("ureca_lib.annotate.pipeline.annotate_images", keep)
+    monkeypatch.setattr("ureca_lib.annotate.run.annotate_images", keep)
     command = ["annotate", str(folder), "-o", str(tmp_path / "s.db"), "--in-flight", "64"]
     command += ["--annotator", "openai", "--model", "a", "--base-url", "http://127.0.0.1:9/v1"]
     command += ["--verify", "train", "--verifier-model", "b"]

@@ -26,7 +26,6 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.utils import is_serve_available
 
 from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import (
     Annotator,
     AnnotatorUnavailableError,
@@ -34,6 +33,7 @@ from ureca_lib.annotate.protocol import (
     Request,
 )
 from ureca_lib.annotate.replies import correction
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.transformers_annotator import TransformersAnnotator
 from ureca_lib.mask_tree import build_mask_tree
 

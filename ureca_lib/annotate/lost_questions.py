@@ -6,7 +6,7 @@ import threading
 from collections.abc import Hashable
 
 from ureca_lib.annotate.protocol import AnnotatorUnavailableError
-from ureca_lib.annotate.summary import counted
+from ureca_lib.annotate.run import counted
 
 _REFUSED_IMAGES = 3  # as many must be refused before it is said that all are
 

@@ -1,9 +1,10 @@
-"""Settings of the stages; each is part of what decides an answer, or which are asked for."""
+"""Settings of the stages. They decide which questions are asked, and what the annotator sees."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from ureca_lib.annotate.look_alikes import LookAlikeSettings
 from ureca_lib.annotate.views import ViewSettings
@@ -62,7 +63,7 @@ class TreeSettings:
         return build_mask_tree(regions, self.threshold, self.parent_rule)
 
     def chosen(self, tree: MaskTree) -> list[RegionId]:
-        """Ids of the regions that are captioned, top-down; with a part, all that hold it are in."""
+        """Ids of the regions to caption, top-down; the ancestors of a chosen region are chosen."""
         mains = tree.main_objects(self.min_height, self.min_area, self.max_area)
         inside = {region.id for region in mains}
         for region in tree.top_down():
@@ -74,7 +75,7 @@ class TreeSettings:
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """Stage 4: how often look-alikes are refined, and when captions are too much alike.
+    """Stage 4: how often captions are refined, and which captions are too similar.
 
     Raises:
         ValueError: a value out of range.
@@ -99,7 +100,7 @@ class CheckSettings:
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """Everything that a run is set to, but the annotators."""
+    """All settings of a run except its annotators."""
 
     tree: TreeSettings = field(default_factory=TreeSettings)
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -112,7 +113,7 @@ class PipelineSettings:
         default=True, metadata={"help": "a bad mask fails its image; else it is left out"}
     )
     retry_failed: bool = field(
-        default=True, metadata={"help": "ask again what failed in an earlier run"}
+        default=True, metadata={"help": "ask questions again that failed in an earlier run"}
     )
     open_images: int | None = field(
         default=None, metadata={"help": "most images in memory; None: as many as calls in flight"}
@@ -124,3 +125,57 @@ class PipelineSettings:
         return cls(
             tree=TreeSettings.paper(), check=CheckSettings(rounds=1), verify_splits=("test",)
         )
+
+    def for_store(self, recipe: int) -> PipelineSettings:
+        """The settings as a store of that recipe takes them, see `Store.recipe`.
+
+        Stores of recipe 1 keep the pictures that their answers were given for, so that nothing
+        is asked again: look-alikes are numbered with bare digits.
+        """
+        if recipe > 1:
+            return self
+        known = {item.name for item in fields(ViewSettings)}
+        views = {name: value for name, value in _VIEWS_OF_RECIPE_1.items() if name in known}
+        return replace(self, views=replace(self.views, **views))
+
+    def record(self, recipe: int) -> dict[str, Any]:
+        """The settings that decide an image's captions, as plain data, in the recipe's fields."""
+        known = asdict(self)
+        if recipe > 1:
+            for name in ("retry_failed", "open_images", "verify_splits"):
+                del known[name]
+            return known
+        kept = {group: dict(values) for group, values in _RECIPE_1.items()}
+        for group, values in kept.items():
+            values |= {name: known[group][name] for name in values if name in known[group]}
+        return kept | {"strict": self.strict}
+
+
+# settings that came later, with the value that recipe 1 had without them
+_VIEWS_OF_RECIPE_1 = {"numbers": "digits"}
+# Recipe 1 of stored answers, frozen: the fields of then, and the values of fields that are gone.
+# A changed name or value here would ask every question of those stores again.
+_RECIPE_1: dict[str, dict[str, Any]] = {
+    "tree": {
+        "threshold": 0.8,
+        "parent_rule": "smallest",
+        "min_height": 1,
+        "min_area": 0.0,
+        "max_area": 1.0,
+        "min_part_area": 0.0,
+    },
+    "views": {
+        "blur_sigma": 100.0,
+        "contour_width": 3,
+        "contour_color": (255, 255, 0),
+        "context_blur": "parent",
+        "look_alike_frame": "crop",
+        "margin": 0.1,
+        "min_margin": 8,
+        "min_side": 448,
+        "max_side": 1792,
+        "number_height": 0.04,
+    },
+    "look_alikes": {"threshold": None, "family": False, "most": 8},
+    "check": {"rounds": 3, "max_overlap": 1.0, "most": 8},
+}

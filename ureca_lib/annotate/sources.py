@@ -1,4 +1,4 @@
-"""Which images a run is about, their names in the store, and their split."""
+"""The images of a run: their names in the store, and their splits."""
 
 from __future__ import annotations
 
