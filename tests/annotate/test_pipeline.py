@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections import Counter
 from dataclasses import replace
@@ -460,6 +461,31 @@ def test_a_list_of_splits_may_name_photos(folder, tmp_path):
     assert (both.split_of("a.jpg"), both.split_of("a.png")) == ("test", "val")
     with pytest.raises(ValueError, match=r"x/a\.json: a\.jpg, a\.png have several splits"):
         both.split_of("x/a.json")
+
+
+def splits_of(path):
+    with Store(path) as store:
+        return {Path(row.image).stem: row.split for row in store.images()}
+
+
+def test_an_image_stays_in_its_split_unless_a_list_moves_it(folder, tmp_path):
+    """Without a word, test images would become training data where an option is left out."""
+    store, rule = tmp_path / "s.db", SplitRule(rest="test")
+    run(folder / "image_1.json", store, FakeAnnotator(), splits=rule)
+    trained, tested = FakeAnnotator("train"), FakeAnnotator()
+    with pytest.warns(UserWarning, match=r"1 image .*stay there: .*image_1.json \(test, not train"):
+        run(folder, store, {"train": trained, "test": tested})
+    assert splits_of(store) == {"image_0": "train", "image_1": "test", "image_2": "train"}
+    assert tested.calls == [] and "image_1.png" not in {r.image.file_name for r in trained.requests}
+    listed = SplitRule(named={"image_1.png": "train"})
+    with pytest.warns(UserWarning, match=r"1 image move.*image_1.json \(from test to train\)"):
+        run(folder, store, FakeAnnotator("train"), splits=listed)
+    assert set(splits_of(store).values()) == {"train"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(folder, store, FakeAnnotator("train"))
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="for the split 'train'"):
+        run(folder, store, {"test": FakeAnnotator()}, splits=rule)
 
 
 def test_entries_of_a_list_of_splits_that_are_no_image_are_named(folder, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,7 @@ MOST_FAILURES = 5  # failures listed in a summary
 _OPENERS = 2  # threads that load and finish images
 _POLL = 0.2  # seconds between two looks at images of other processes
 _NOTE = 2.0  # seconds between two records of a run's progress
+_SHOWN = 3  # images named in a warning
 
 
 @dataclass
@@ -156,17 +158,52 @@ def annotate_images(
     """
     if in_flight is not None and in_flight < 1:
         raise ValueError(f"in_flight is at least 1, not {in_flight}")
+    rule = splits or SplitRule()
     # before the store is created: a wrong path leaves nothing behind
     sources = find_sources(images, store.path if isinstance(store, Store) else Path(store))
-    of_image = (splits or SplitRule()).splits_of(source.name for source in sources)
+    of_image = rule.splits_of(source.name for source in sources)
     with ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store(store))
+        of_image = _stored_splits(opened, rule, of_image)
         callers = _callers_of_splits(set(of_image.values()), annotator, verifier, in_flight)
         bar = stack.enter_context(tqdm(total=len(sources), unit="image", disable=not progress))
         settings = (settings or PipelineSettings()).for_store(opened.recipe)
         run = _Run(opened, settings, features or ColorTextureFeatures(), of_image, callers, bar)
         stack.callback(run.close)
         return run_coroutine(run.go(sources, wait))
+
+
+def _stored_splits(store: Store, rule: SplitRule, splits: Mapping[str, str]) -> dict[str, str]:
+    """The splits of a run's images, after those that the store has them in.
+
+    Training data must not become test data, nor the other way round, because an option was left
+    out; so only a list that names an image moves it.
+    """
+    found, kept, moved = dict(splits), [], []
+    for name, split in store.rows("SELECT image, split FROM images"):
+        if found.get(name, split) != split:
+            if rule.lists(name):
+                moved.append(f"{name} (from {split} to {found[name]})")
+            else:
+                kept.append(f"{name} ({split}, not {found[name]})")
+                found[name] = split
+    if kept:
+        warnings.warn(
+            f"{store.path}: {counted(len(kept), 'image')} in another split from an earlier run "
+            f"stay there: {_first(kept)}. To move them, name them in a list of splits",
+            stacklevel=3,
+        )
+    if moved:
+        warnings.warn(
+            f"{store.path}: {counted(len(moved), 'image')} move to another split, as the list of "
+            f"splits names them: {_first(moved)}",
+            stacklevel=3,
+        )
+    return found
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 class _Callers(NamedTuple):

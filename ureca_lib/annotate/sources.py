@@ -107,6 +107,11 @@ class SplitRule:
             warnings.warn(said, stacklevel=2)
         return {name: self.split_of(name) for name in names}
 
+    def lists(self, name: str) -> bool:
+        """Whether `named` has an image."""
+        stem = Path(name).stem
+        return Path(name).name in self.named or stem in self.named or stem in self._by_stem
+
     def split_of(self, name: str) -> str:
         """The split of an image; the same wherever its file lies.
 
