@@ -584,7 +584,7 @@ def test_images_of_an_older_store_are_of_one_kind_until_a_run_knows_them(tmp_pat
         export_dataset(store, out, progress=False)
     assert "not known" in card_of(store, out, mixed=True)
     annotator = Stops(0.0)
-    assert annotated(photos, store, annotator).already == 2 and annotator.calls == []
+    assert annotated(photos, store, annotator).complete and annotator.calls == []
     assert card[card.index("Settings of") :].split("##")[0] in card_of(store, out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ureca_lib.annotate.look_alikes import LookAlikeSettings
@@ -132,50 +132,32 @@ class PipelineSettings:
         Stores of recipe 1 keep the pictures that their answers were given for, so that nothing
         is asked again: look-alikes are numbered with bare digits.
         """
-        if recipe > 1:
-            return self
-        known = {item.name for item in fields(ViewSettings)}
-        views = {name: value for name, value in _VIEWS_OF_RECIPE_1.items() if name in known}
-        return replace(self, views=replace(self.views, **views))
+        new = {"numbers": "digits"} if recipe == 1 else {}
+        new = {name: new[name] for name in new if hasattr(self.views, name)}
+        return replace(self, views=replace(self.views, **new)) if new else self
 
     def record(self, recipe: int) -> dict[str, Any]:
         """The settings that decide an image's captions, as plain data, in the recipe's fields."""
         known = asdict(self)
+        for name in ("retry_failed", "open_images", "verify_splits"):
+            del known[name]
         if recipe > 1:
-            for name in ("retry_failed", "open_images", "verify_splits"):
-                del known[name]
             return known
-        kept = {group: dict(values) for group, values in _RECIPE_1.items()}
-        for group, values in kept.items():
-            values |= {name: known[group][name] for name in values if name in known[group]}
+        kept = {
+            group: {name: known[group][name] for name in names}
+            for group, names in _RECIPE_1.items()
+        }
         return kept | {"strict": self.strict}
 
 
-# settings that came later, with the value that recipe 1 had without them
-_VIEWS_OF_RECIPE_1 = {"numbers": "digits"}
-# Recipe 1 of stored answers, frozen: the fields of then, and the values of fields that are gone.
-# A changed name or value here would ask every question of those stores again.
-_RECIPE_1: dict[str, dict[str, Any]] = {
-    "tree": {
-        "threshold": 0.8,
-        "parent_rule": "smallest",
-        "min_height": 1,
-        "min_area": 0.0,
-        "max_area": 1.0,
-        "min_part_area": 0.0,
-    },
-    "views": {
-        "blur_sigma": 100.0,
-        "contour_width": 3,
-        "contour_color": (255, 255, 0),
-        "context_blur": "parent",
-        "look_alike_frame": "crop",
-        "margin": 0.1,
-        "min_margin": 8,
-        "min_side": 448,
-        "max_side": 1792,
-        "number_height": 0.04,
-    },
-    "look_alikes": {"threshold": None, "family": False, "most": 8},
-    "check": {"rounds": 3, "max_overlap": 1.0, "most": 8},
+# The settings of recipe 1, frozen: another name, or one more, would ask every question of those
+# stores again. A setting that is removed from its class keeps its former default in `record`.
+_RECIPE_1 = {
+    "tree": ("threshold", "parent_rule", "min_height", "min_area", "max_area", "min_part_area"),
+    "views": (
+        *("blur_sigma", "contour_width", "contour_color", "context_blur", "look_alike_frame"),
+        *("margin", "min_margin", "min_side", "max_side", "number_height"),
+    ),
+    "look_alikes": ("threshold", "family", "most"),
+    "check": ("rounds", "max_overlap", "most"),
 }

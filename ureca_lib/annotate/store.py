@@ -38,67 +38,53 @@ from ureca_lib.annotate.records import (
 )
 from ureca_lib.annotate.reviews import CaptionChangedError, Review, reviewed
 
-SCHEMA_VERSION = 4
 _BUSY = 60.0  # seconds to wait for another process's write
 _UNREADABLE = (sqlite3.Error, UnicodeDecodeError)  # the latter from damaged messages of SQLite
 _STATUSES = ("waiting", "done", "partial", "failed")
 # columns of an image that its checksum covers. Status and counts change often: a damaged status is
 # none of the four words, and the counts are compared with the rows
 _SEALED = "image, split, path, photo, width, height, left_out, inputs, masks, made_with"
-# added in schema version 2: an append-only log of review decisions
-_REVIEWS = """
-CREATE TABLE reviews (
-  id INTEGER PRIMARY KEY, image TEXT NOT NULL, region TEXT NOT NULL, decision TEXT NOT NULL,
-  text TEXT NOT NULL, previous TEXT NOT NULL, reviewer TEXT NOT NULL, time REAL NOT NULL,
-  note TEXT NOT NULL{checksum});
-CREATE INDEX reviews_by_image ON reviews (image)
-"""
-_MADE_WITH = "CREATE TABLE made_with (digest TEXT PRIMARY KEY, settings TEXT NOT NULL)"
-_RECIPE = "CREATE TABLE recipe (version INTEGER NOT NULL)"
-_SCHEMA = f"""
+# from an empty file to schema version 1, and from each version to the next
+_SCHEMAS = (
+    """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE runs (
   id INTEGER PRIMARY KEY, started REAL NOT NULL, updated REAL NOT NULL,
   images INTEGER NOT NULL DEFAULT 0, calls INTEGER NOT NULL DEFAULT 0, stopped TEXT);
 CREATE TABLE images (
   image TEXT PRIMARY KEY, split TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'waiting', error TEXT,
-  path TEXT, photo TEXT, width INTEGER, height INTEGER, left_out TEXT, inputs TEXT,
-  masks TEXT, made_with TEXT, caption_count INTEGER NOT NULL DEFAULT 0,
-  answer_count INTEGER NOT NULL DEFAULT 0, review_count INTEGER NOT NULL DEFAULT 0,
-  checksum INTEGER);
-{_MADE_WITH};
+  path TEXT, photo TEXT, width INTEGER, height INTEGER, left_out TEXT, inputs TEXT);
 CREATE INDEX images_by_status ON images (status);
 CREATE TABLE answers (
   image TEXT NOT NULL, region TEXT NOT NULL, stage TEXT NOT NULL, round INTEGER NOT NULL,
   text TEXT NOT NULL, status TEXT NOT NULL, error TEXT, annotator TEXT NOT NULL,
   prompt_version TEXT NOT NULL, inputs_hash TEXT NOT NULL, seconds REAL NOT NULL,
   prompt_tokens INTEGER NOT NULL, reply_tokens INTEGER NOT NULL, attempts INTEGER NOT NULL,
-  is_unique INTEGER, checksum INTEGER, PRIMARY KEY (image, region, stage, round)) WITHOUT ROWID;
+  is_unique INTEGER, PRIMARY KEY (image, region, stage, round)) WITHOUT ROWID;
 CREATE TABLE captions (
   image TEXT NOT NULL, region TEXT NOT NULL, place INTEGER NOT NULL, text TEXT NOT NULL,
   state TEXT NOT NULL, reason TEXT, stage TEXT, round INTEGER NOT NULL, parent TEXT,
-  depth INTEGER NOT NULL, height INTEGER NOT NULL, look_alikes TEXT NOT NULL, checksum INTEGER,
-  PRIMARY KEY (image, region)) WITHOUT ROWID;
-{_REVIEWS.strip().format(checksum=", checksum INTEGER")};
-{_RECIPE};
-INSERT INTO recipe VALUES (2)
-"""
-# from each version to the next
-_UPGRADES = {
-    1: _REVIEWS.format(checksum=""),
-    2: f"""
+  depth INTEGER NOT NULL, height INTEGER NOT NULL, look_alikes TEXT NOT NULL,
+  PRIMARY KEY (image, region)) WITHOUT ROWID""",
+    # an append-only log of review decisions
+    """
+CREATE TABLE reviews (
+  id INTEGER PRIMARY KEY, image TEXT NOT NULL, region TEXT NOT NULL, decision TEXT NOT NULL,
+  text TEXT NOT NULL, previous TEXT NOT NULL, reviewer TEXT NOT NULL, time REAL NOT NULL,
+  note TEXT NOT NULL);
+CREATE INDEX reviews_by_image ON reviews (image)""",
+    """
 ALTER TABLE images ADD COLUMN masks TEXT;
 ALTER TABLE images ADD COLUMN made_with TEXT;
-{_MADE_WITH}
-""",
-    3: f"""
+CREATE TABLE made_with (digest TEXT PRIMARY KEY, settings TEXT NOT NULL)""",
+    f"""
 ALTER TABLE answers ADD COLUMN checksum INTEGER;
 ALTER TABLE captions ADD COLUMN checksum INTEGER;
 ALTER TABLE reviews ADD COLUMN checksum INTEGER;
+ALTER TABLE images ADD COLUMN checksum INTEGER;
 ALTER TABLE images ADD COLUMN caption_count INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE images ADD COLUMN answer_count INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE images ADD COLUMN review_count INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE images ADD COLUMN checksum INTEGER;
 UPDATE answers SET checksum=row_checksum(image, region, stage, round, text, status, error,
   annotator, prompt_version, inputs_hash, seconds, prompt_tokens, reply_tokens, attempts,
   is_unique);
@@ -110,10 +96,9 @@ UPDATE images SET checksum=row_checksum({_SEALED}),
   caption_count=(SELECT count(*) FROM captions WHERE captions.image=images.image),
   answer_count=(SELECT count(*) FROM answers WHERE answers.image=images.image),
   review_count=(SELECT count(*) FROM reviews WHERE reviews.image=images.image);
-{_RECIPE};
-INSERT INTO recipe VALUES (1)
-""",
-}
+CREATE TABLE recipe (version INTEGER NOT NULL)""",
+)
+SCHEMA_VERSION = len(_SCHEMAS)
 _WAIT = "UPDATE images SET status='waiting', error=NULL WHERE image=?"
 _SEAL = f"UPDATE images SET checksum=row_checksum({_SEALED}) WHERE image=?"
 _SAVE_ANSWER = "INSERT OR REPLACE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -122,7 +107,10 @@ _REVIEW = "image, region, decision, text, previous, reviewer, time, note, checks
 _SAVE_REVIEW = f"INSERT INTO reviews ({_REVIEW}) VALUES (?,?,?,?,?,?,?,?,?)"
 _READ_IMAGE = f"SELECT status, error, {_SEALED}, checksum FROM images"
 # the rows of an image and their expected number, in one statement: other processes may write
-_READ = "SELECT images.status, {count}, {columns} FROM images LEFT JOIN {table} AS t ON t.image=images.image"
+_READ = (
+    "SELECT images.status, {count}, {columns} FROM images "
+    "LEFT JOIN {table} AS t ON t.image=images.image"
+)
 
 
 class StoreError(RuntimeError):
@@ -170,16 +158,14 @@ class Store:
         with self._write():
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            scripts = [_UPGRADES[old] for old in range(max(version, 1), SCHEMA_VERSION)]
-            if version == 0 and tables == 0:
-                scripts = [_SCHEMA]
-            elif not 0 < version <= SCHEMA_VERSION:
+            if not 0 <= version <= SCHEMA_VERSION or (version == 0 and tables):
                 raise StoreError(
                     f"{self.path}: not a store of version {SCHEMA_VERSION} (it says {version})"
                 )
-            if scripts:
-                for statement in ";\n".join(scripts).split(";\n"):
+            if version < SCHEMA_VERSION:
+                for statement in ";\n".join(_SCHEMAS[version:]).split(";\n"):
                     connection.execute(statement)
+                connection.execute("INSERT INTO recipe VALUES (?)", (1 if version else 2,))
                 connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         ((self.recipe,),) = self.rows("SELECT version FROM recipe") or ((0,),)
         if self.recipe not in (1, 2):
