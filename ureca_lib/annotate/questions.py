@@ -182,20 +182,10 @@ class Caller:
             loop = asyncio.get_running_loop()
             reply = await loop.run_in_executor(self.threads, self._answer, request)
         seconds, reply = round(time.perf_counter() - start, 6), checked(request.stage, reply)
-        answer = Answer(
-            question.step,
-            reply.text,
-            reply.status,
-            reply.error,
-            self.annotator.name,
-            request.prompt_version,
-            question.key,
-            seconds,
-            reply.prompt_tokens,
-            reply.reply_tokens,
-            reply.attempts,
-            reply.unique,
-        )
+        made = (self.annotator.name, request.prompt_version, question.key, seconds)
+        spent = (reply.prompt_tokens, reply.reply_tokens, reply.attempts)
+        text = (reply.text, reply.status, reply.error)
+        answer = Answer(question.step, *text, *made, *spent, reply.unique)
         await save(answer)
         return answer
 

@@ -11,13 +11,12 @@ import itertools
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
@@ -35,14 +34,7 @@ from ureca_lib.annotate.questions import (
     prepare,
     to_the_end,
 )
-from ureca_lib.annotate.records import (
-    STATES,
-    Answer,
-    ImageRow,
-    Step,
-    digest,
-    masks_digest,
-)
+from ureca_lib.annotate.records import STATES, Answer, ImageRow, Step, digest, masks_digest
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import Source, SourceLike, SplitRule, find_sources
 from ureca_lib.annotate.store import Store, StoreError
@@ -52,7 +44,6 @@ from ureca_lib.regions import RegionError
 
 VERSION = 1  # of the pipeline's behavior under the same settings
 MOST_FAILURES = 5  # failures listed in a summary
-_OPENERS = 2  # threads that load and finish images
 _POLL = 0.2  # seconds between two looks at images of other processes
 _NOTE = 2.0  # seconds between two records of a run's progress
 _SHOWN = 3  # images named in a warning
@@ -187,30 +178,15 @@ def _stored_splits(store: Store, rule: SplitRule, splits: Mapping[str, str]) -> 
             else:
                 kept.append(f"{name} ({split}, not {found[name]})")
                 found[name] = split
-    if kept:
-        warnings.warn(
-            f"{store.path}: {counted(len(kept), 'image')} in another split from an earlier run "
-            f"stay there: {_first(kept)}. To move them, name them in a list of splits",
-            stacklevel=3,
-        )
-    if moved:
-        warnings.warn(
-            f"{store.path}: {counted(len(moved), 'image')} move to another split, as the list of "
-            f"splits names them: {_first(moved)}",
-            stacklevel=3,
-        )
+    for names, change in (
+        (kept, "in another split from an earlier run stay there; a list of splits can move them"),
+        (moved, "in another split from an earlier run move, as the list of splits has them"),
+    ):
+        if names:
+            first = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            text = f"{store.path}: {counted(len(names), 'image')} {change}: {first}"
+            warnings.warn(text, stacklevel=3)
     return found
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
-class _Callers(NamedTuple):
-    """The annotators of a split."""
-
-    captions: Caller
-    verifies: Caller
 
 
 def _callers_of_splits(
@@ -218,8 +194,8 @@ def _callers_of_splits(
     annotator: Annotator | Mapping[str, Annotator],
     verifier: Annotator | None,
     in_flight: int | None,
-) -> dict[str, _Callers]:
-    """The callers of each split; an annotator has one caller, for whatever it is asked.
+) -> dict[str, tuple[Caller, Caller]]:
+    """Split -> the callers that caption its images and verify them; one caller per annotator.
 
     Raises:
         ValueError: a split without an annotator.
@@ -234,8 +210,7 @@ def _callers_of_splits(
     by_id = {id(one): one for one in (*chosen.values(), *([verifier] if verifier else []))}
     callers = {key: Caller(one, in_flight) for key, one in by_id.items()}
     return {
-        split: _Callers(callers[id(one)], callers[id(verifier or one)])
-        for split, one in chosen.items()
+        split: (callers[id(one)], callers[id(verifier or one)]) for split, one in chosen.items()
     }
 
 
@@ -247,7 +222,7 @@ class _Run:
         settings: of all stages.
         features: by which look-alikes are found.
         splits: image name -> split.
-        callers: split -> its annotators.
+        callers: split -> the callers that caption its images and verify them.
         bar: shows the finished images.
     """
 
@@ -257,7 +232,7 @@ class _Run:
         settings: PipelineSettings,
         features: RegionFeatures,
         splits: Mapping[str, str],
-        callers: Mapping[str, _Callers],
+        callers: Mapping[str, tuple[Caller, Caller]],
         bar: tqdm,
     ):
         self.store, self.settings, self.features = store, settings, features
@@ -265,15 +240,14 @@ class _Run:
         self.summary = Summary(images=len(splits))
         self.callers = list(dict.fromkeys(caller for pair in callers.values() for caller in pair))
         self._most = settings.open_images or max((c.calls for c in self.callers), default=1)
-        self._openers = ThreadPoolExecutor(_OPENERS, "open")
-        self._preparers = ThreadPoolExecutor(SPARE, "prepare")
-        self._open = self._opening = 0  # images in memory, and those of them still being loaded
+        self._preparers = ThreadPoolExecutor(SPARE, "prepare")  # load images, draw pictures
+        self._open = 0  # images in memory
         self._held: list[Source] = []  # images of other processes
         self._changed, self._noted = asyncio.Event(), 0.0
 
     def close(self) -> None:
         """End the threads; calls in flight are finished before, or by these threads."""
-        for pool in (self._openers, self._preparers, *(caller.threads for caller in self.callers)):
+        for pool in (self._preparers, *(caller.threads for caller in self.callers)):
             pool.shutdown(wait=True, cancel_futures=True)
 
     async def go(self, sources: list[Source], wait: bool) -> Summary:
@@ -287,6 +261,8 @@ class _Run:
             self.summary.stopped = "interrupted"
             raise
         finally:
+            for source in sources:  # those that were claimed and not finished
+                self.store.release(source.name)
             self.summary.elsewhere = len(self._held)
             self.summary.seconds = time.perf_counter() - start
             self._note(last=True)
@@ -323,9 +299,9 @@ class _Run:
                 async with asyncio.TaskGroup() as group:
                     for source in sources:
                         await self._room()
-                        if self._take(source):
-                            self._open, self._opening = self._open + 1, self._opening + 1
-                            group.create_task(self._annotate(source, next(turns)))
+                        if self._take(source) and (work := await self._load(source)):
+                            self._open += 1
+                            group.create_task(self._write(work, next(turns)))
             except BaseExceptionGroup as errors:
                 for error in errors.exceptions:
                     if not isinstance(error, AnnotatorStoppedError):
@@ -342,11 +318,7 @@ class _Run:
     async def _room(self) -> None:
         """Wait until one more image may be open, and an annotator has a turn free for it."""
         await asyncio.sleep(0)  # long lists of finished images do not block the loop
-        while (
-            self._opening >= _OPENERS
-            or self._open >= self._most
-            or not any(caller.turns.free for caller in self.callers)
-        ):
+        while self._open >= self._most or not any(c.turns.free for c in self.callers):
             self._changed.clear()
             await self._changed.wait()
 
@@ -372,61 +344,61 @@ class _Run:
         decides = self._decides[self.splits[source.name]]
         return digest(decides, [dict(PROMPT_VERSIONS), _stamp(source.path), _stamp(photo)])
 
-    async def _annotate(self, source: Source, turn: int) -> None:
-        """Write the captions of one image. An error of its own fails it; the others go on."""
-        loop, opening = asyncio.get_running_loop(), True
+    @contextmanager
+    def _alone(self, source: Source) -> Iterator[None]:
+        """An error of an image's own fails this image; the others go on."""
         try:
-            work = await loop.run_in_executor(self._openers, self._load, source)
-            opening = self._opened()
-            captions = await work.captions.write(partial(self._ask, work, turn))
-            row = self._row(work)
-            arguments = (row, work.captions.answers.values(), captions)
-            await to_the_end(loop.run_in_executor(self._openers, self.store.finish, *arguments))
-            self.summary.states.update(caption.state for caption in captions)
-            self._count(source.name, row.status, row.error)
+            yield
         except (AnnotatorStoppedError, StoreError):
             raise
         except Exception as error:
-            self._fail(source, error)
+            known = isinstance(error, RegionError)  # names the file itself
+            reason = str(error) if known else f"{source.name}: {type(error).__name__}: {error}"
+            place = (source.path and str(source.path), None, None, None)
+            row = (source.name, self.splits[source.name], "failed", reason, *place, ())
+            self.store.finish(ImageRow(*row, self._inputs(source, None)))
+            self._count(source.name, "failed", reason)
+
+    async def _load(self, source: Source) -> OpenImage | None:
+        """Load an image, build its tree (stage 1) and find its look-alikes; None: it fails."""
+        settings, features = self.settings, self.features
+
+        def load() -> OpenImage:
+            stored, image = self.store.answers(source.name), source.load(settings.strict)
+            tree = settings.tree.build(image.regions)
+            views, chosen = ImageViews(image, settings.views), settings.tree.chosen(tree)
+            threshold = settings.look_alikes.threshold
+            threshold = features.threshold if threshold is None else threshold
+            vectors = features(image, chosen)
+            alike = find_look_alikes(vectors, tree, settings.look_alikes, threshold)
+            verify = self.splits[source.name] in settings.verify_splits
+            captions = ImageCaptions(tree, chosen, alike, settings.check, verify)
+            return OpenImage(source, image, views, captions, stored, settings)
+
+        with self._alone(source):
+            return await asyncio.get_running_loop().run_in_executor(self._preparers, load)
+        return None
+
+    async def _write(self, work: OpenImage, turn: int) -> None:
+        """Write the captions of an image."""
+        try:
+            with self._alone(work.source):
+                captions = await work.captions.write(partial(self._ask, work, turn))
+                row, answers = self._row(work), work.captions.answers.values()
+                await to_the_end(asyncio.to_thread(self.store.finish, row, answers, captions))
+                self.summary.states.update(caption.state for caption in captions)
+                self._count(row.image, row.status, row.error)
         finally:
-            if opening:
-                self._opened()
             self._open -= 1
-            self.store.release(source.name)
             self._changed.set()
-
-    def _opened(self) -> bool:
-        self._opening -= 1
-        self._changed.set()
-        return False
-
-    def _load(self, source: Source) -> OpenImage:
-        """Load an image, build its tree (stage 1) and find its look-alikes.
-
-        Raises:
-            RegionError: the annotations or the photo are bad, naming the file and the reason.
-        """
-        settings = self.settings
-        stored, image = self.store.answers(source.name), source.load(settings.strict)
-        tree = settings.tree.build(image.regions)
-        views, chosen = ImageViews(image, settings.views), settings.tree.chosen(tree)
-        threshold = settings.look_alikes.threshold
-        threshold = self.features.threshold if threshold is None else threshold
-        features = self.features(image, chosen)
-        alike = find_look_alikes(features, tree, settings.look_alikes, threshold)
-        verify = self.splits[source.name] in settings.verify_splits
-        captions = ImageCaptions(tree, chosen, alike, settings.check, verify)
-        return OpenImage(source, image, views, captions, stored, settings)
 
     async def _ask(self, work: OpenImage, turn: int, step: Step, context: Context) -> Answer:
         """The answer of a step: from the store if it was asked before, else by the annotator."""
-        pair = self.by_split[self.splits[work.source.name]]
-        caller = pair.verifies if step.stage == "verify" else pair.captions
-        loop, arguments = asyncio.get_running_loop(), (work, step, context, caller.annotator)
+        caller = self.by_split[self.splits[work.source.name]][step.stage == "verify"]
+        question = (work, step, context, caller.annotator, self.store.recipe)
+        loop = asyncio.get_running_loop()
         async with caller.turns.turn(turn):
-            found = await loop.run_in_executor(
-                self._preparers, prepare, *arguments, self.store.recipe
-            )
+            found = await loop.run_in_executor(self._preparers, prepare, *question)
             if isinstance(found, Answer):
                 self.summary.reused += 1
                 self.summary.lost += found.status == "failed"
@@ -443,33 +415,15 @@ class _Run:
 
     def _row(self, work: OpenImage) -> ImageRow:
         """A finished image as the store records it."""
-        image, name, path = work.image, work.source.name, work.source.path
-        answers = work.captions.answers.values()
+        image, source, answers = work.image, work.source, work.captions.answers.values()
         errors = [answer.error for answer in answers if answer.status == "failed"]
+        error = f"{counted(len(errors), 'answer')} failed: {min(errors)}" if errors else None
+        split, status = self.splits[source.name], "partial" if errors else "done"
         photo = str(image.photo) if image.photo else None
-        return ImageRow(
-            name,
-            self.splits[name],
-            "partial" if errors else "done",
-            f"{counted(len(errors), 'answer')} failed: {min(errors)}" if errors else None,
-            None if path is None else str(path),
-            photo,
-            image.width,
-            image.height,
-            tuple(str(item) for item in image.left_out),
-            self._inputs(work.source, photo),
-            masks_digest(image),
-            self._made_with[self.splits[name]],
-        )
-
-    def _fail(self, source: Source, error: Exception) -> None:
-        """Record why an image could not be annotated."""
-        known = isinstance(error, RegionError)  # names the file itself
-        reason = str(error) if known else f"{source.name}: {type(error).__name__}: {error}"
-        path = None if source.path is None else str(source.path)
-        place = (source.name, self.splits[source.name], "failed", reason, path, None, None, None)
-        self.store.finish(ImageRow(*place, (), self._inputs(source, None)))
-        self._count(source.name, "failed", reason)
+        place = (source.path and str(source.path), photo, image.width, image.height)
+        left_out, inputs = tuple(map(str, image.left_out)), self._inputs(source, photo)
+        made_with = (masks_digest(image), self._made_with[split])
+        return ImageRow(source.name, split, status, error, *place, left_out, inputs, *made_with)
 
     def _count(self, name: str, status: str, reason: str | None) -> None:
         setattr(self.summary, status, getattr(self.summary, status) + 1)

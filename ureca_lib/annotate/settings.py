@@ -151,7 +151,7 @@ class PipelineSettings:
 
 
 # The settings of recipe 1, frozen: another name, or one more, would ask every question of those
-# stores again. A setting that is removed from its class keeps its former default in `record`.
+# stores again. If a setting is removed from its class, `record` must give its former default.
 _RECIPE_1 = {
     "tree": ("threshold", "parent_rule", "min_height", "min_area", "max_area", "min_part_area"),
     "views": (
