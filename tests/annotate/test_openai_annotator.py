@@ -31,7 +31,6 @@ from faults.server import (
 from PIL import Image
 
 from ureca_lib.annotate.annotators import OpenAIAnnotator, make_annotator
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import (
     Annotator,
     AnnotatorUnavailableError,
@@ -39,6 +38,7 @@ from ureca_lib.annotate.protocol import (
     Context,
     Request,
 )
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.store import Store
 from ureca_lib.chat import OPENAI_URL, retry_after
 from ureca_lib.mask_tree import build_mask_tree

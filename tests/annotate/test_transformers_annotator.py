@@ -27,7 +27,6 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.utils import is_serve_available
 
 from ureca_lib.annotate.annotators import OpenAIAnnotator, TransformersAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import (
     Annotator,
     AnnotatorUnavailableError,
@@ -35,6 +34,7 @@ from ureca_lib.annotate.protocol import (
     Request,
 )
 from ureca_lib.annotate.replies import correction
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.mask_tree import build_mask_tree
 
 COLORS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}

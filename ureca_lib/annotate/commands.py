@@ -83,8 +83,8 @@ def annotate(
 ) -> None:
     """Caption every region of the images uniquely; resumes where an earlier run stopped."""
     from ureca_lib.annotate.annotators import make_annotator
-    from ureca_lib.annotate.pipeline import annotate_images
     from ureca_lib.annotate.protocol import AnnotatorUnavailableError
+    from ureca_lib.annotate.run import annotate_images
     from ureca_lib.annotate.sources import SplitRule
     from ureca_lib.annotate.store import StoreError
 
@@ -129,7 +129,7 @@ def annotate(
         named = Path(image).name in reason
         typer.echo(f"failed: {reason if named else f'{image}: {reason}'}", err=True)
     if not summary.complete:
-        typer.echo(f"more: ureca status {out}; run the same command again to go on", err=True)
+        typer.echo(f"See `ureca status {out}`; rerun the command to resume.", err=True)
         raise typer.Exit(1)
 
 
