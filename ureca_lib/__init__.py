@@ -15,7 +15,7 @@ from typing import Any
 _HOMES = {
     "RegionCaptioner": "ureca_lib.captioner",
     "RegionExplorer": "ureca_lib.explorer",
-    "annotate_images": "ureca_lib.annotate.pipeline",
+    "annotate_images": "ureca_lib.annotate.run",
     "build_mask_tree": "ureca_lib.mask_tree",
     "caption": "ureca_lib.captioning",
     "load_regions": "ureca_lib.regions",
