@@ -21,7 +21,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # JupyterLab refuses to run as root, as in a container, unless it is told to
 LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: install run quickstart test lint lab bench lock check-pythons samples clean
+.PHONY: install run quickstart test lint lab bench lock check-pythons check-versions samples clean
 .PHONY: tiny-base tiny-ureca full-recipe ablations reproduce
 
 install: $(READY)
@@ -61,12 +61,18 @@ lock: $(READY)
 	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
-# asks the resolver whether the pins can be installed on the other Pythons; installs nothing
+# asks the resolver whether the pins can be installed on the other Pythons, installing nothing, and
+# tests a part of the package on those that are on this machine. Needs the package index
 check-pythons: $(READY)
 	for version in 3.12 3.13; do \
 	  $(BIN)/python -m pip install --quiet --dry-run --ignore-installed \
 	    --only-binary=:all: --python-version $$version --target $(VENV)/none \
 	    -r requirements.lock && echo "the pins resolve on Python $$version" || exit 1; done
+	.ci/pythons
+
+# the model's tests beside the lowest and the newest transformers, and torch where TORCH_INDEX has it
+check-versions: $(READY)
+	TORCH_INDEX=$(TORCH_INDEX) .ci/versions
 
 # the masks of the sample photos, from their hand-drawn polygons, and sentences about them
 samples: $(READY)
