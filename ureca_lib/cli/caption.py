@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from tqdm.auto import tqdm
 
+from ureca_lib.chat import KEY_HELP
 from ureca_lib.devices import DEVICE_HELP
-from ureca_lib.server_keys import KEY_HELP
 
 if TYPE_CHECKING:
     from ureca_lib.captioning import PhotoCaptions
