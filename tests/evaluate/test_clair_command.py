@@ -9,7 +9,7 @@ from faults.server import FaultyServer, error, say
 from typer.testing import CliRunner
 
 from ureca_lib.cli import app
-from ureca_lib.evaluate.measured_rows import read_tables
+from ureca_lib.evaluate.tables import read_tables
 
 GOOD = '{"score": 80, "reason": "alike"}'
 

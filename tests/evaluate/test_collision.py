@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ureca_lib.annotate.clashes import normalized, word_overlap
-from ureca_lib.evaluate.collision import find_collisions, word_overlaps
+from ureca_lib.evaluate.uniqueness import find_collisions, word_overlaps
 
 WORDS = ["the", "red", "left", "car", "Tree", "of", "a", "wheel", "café", "!"]
 

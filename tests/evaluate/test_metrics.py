@@ -8,9 +8,8 @@ import pytest
 from evaluate.sentences import peer_pairs
 from evaluate.wordnet_folder import write_wordnet
 
-from ureca_lib.evaluate.bootstrap import BootstrapSettings
-from ureca_lib.evaluate.metrics import MetricSettings, compare_systems, score_captions
-from ureca_lib.evaluate.scores import Score
+from ureca_lib.evaluate.metrics import MetricSettings, score_captions
+from ureca_lib.evaluate.scores import BootstrapSettings, Score, compare_scores
 
 WORDS = ("bleu", "rouge_l", "meteor", "cider")
 KEYS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "meteor", "cider"]
@@ -155,7 +154,11 @@ def test_bertscore_without_a_model_has_no_value_and_says_why(tmp_path):
 
 def test_two_systems_are_compared_on_the_same_images(settings):
     worse = CAPTIONS | {"b/1": "a hat"}
-    found = compare_systems(CAPTIONS, worse, REFERENCES, WORDS, IMAGES, settings)
+    scores = [
+        score_captions(captions, REFERENCES, WORDS, IMAGES, settings)
+        for captions in (CAPTIONS, worse)
+    ]
+    found = compare_scores(*scores, settings.bootstrap)
     assert sorted(found) == sorted(KEYS)
     for one in found.values():
         assert one.difference == pytest.approx(one.first - one.second)

@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
-from ureca_lib.evaluate.bootstrap import BootstrapSettings, compare_scores
-from ureca_lib.evaluate.listener_scores import ListenerScores, ScoredRegion, score_image
-from ureca_lib.evaluate.listeners import ExactListener
+from ureca_lib.evaluate.exact_match import AREA_NAMES
+from ureca_lib.evaluate.scores import BootstrapSettings, compare_scores
 from ureca_lib.evaluate.uniqueness import (
     COLLISION,
     LABELS,
     LOOK_ALIKE,
     RETRIEVAL,
     UniquenessSettings,
-    area_names,
     measure_uniqueness,
 )
+from ureca_lib.listeners import ExactListener, ListenerScores, ScoredRegion, score_image
 from ureca_lib.scenes import resolve
 
 QUICK = UniquenessSettings(bootstrap=BootstrapSettings(samples=200))
@@ -111,7 +110,7 @@ def test_groups_are_parts_of_the_whole(images, found):
     for level, scores in whole.by_level.items():
         assert scores["mrr"].count == depths.count(int(level))
     assert list(whole.by_level) == sorted(whole.by_level, key=int)
-    assert [name for name in area_names() if name in whole.by_area] == list(whole.by_area)
+    assert [name for name in AREA_NAMES if name in whole.by_area] == list(whole.by_area)
 
 
 def test_systems_are_compared_on_the_same_images(found):

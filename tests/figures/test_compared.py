@@ -9,7 +9,7 @@ import pytest
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
 from ureca_lib.evaluate.exact_match import measure_exact
 from ureca_lib.evaluate.predictions import Prediction
-from ureca_lib.evaluate.systems import ClassNameSystem, OracleSystem
+from ureca_lib.evaluate.systems import build_system
 from ureca_lib.figures.compared import (
     REFERENCE,
     compared_regions,
@@ -28,7 +28,8 @@ def images():
 @pytest.fixture(scope="module")
 def systems():
     scenes = open_captioned("scenes:test:2")
-    return {one.name: predictions_of(one, scenes) for one in (OracleSystem(), ClassNameSystem())}
+    names = ("oracle", "class-name")
+    return {name: predictions_of(build_system(name), scenes) for name in names}
 
 
 def places(rows):

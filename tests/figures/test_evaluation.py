@@ -13,7 +13,7 @@ from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.exact_match import measure_exact
 from ureca_lib.evaluate.metrics import score_captions
 from ureca_lib.evaluate.scores import Score
-from ureca_lib.evaluate.systems import ClassNameSystem, OracleSystem
+from ureca_lib.evaluate.systems import build_system
 from ureca_lib.figures import comparison_figure, legibility
 from ureca_lib.figures.compared import REFERENCE, predictions_of
 from ureca_lib.figures.evaluation import ranked_regions, scores_figure, size_scores_figure
@@ -32,7 +32,8 @@ def images():
 
 @pytest.fixture(scope="module")
 def said(images):
-    return {one.name: predictions_of(one, images) for one in (ClassNameSystem(), OracleSystem())}
+    names = ("class-name", "oracle")
+    return {name: predictions_of(build_system(name), images) for name in names}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ import ureca_lib
 from ureca_lib.annotate import commands as annotate_commands
 from ureca_lib.cli import caption
 from ureca_lib.datasets import commands as dataset_commands
-from ureca_lib.evaluate import clair_command, table_command, uniqueness_command
 from ureca_lib.evaluate import commands as evaluate_commands
 from ureca_lib.runs import reference_commands, sweep_commands
 from ureca_lib.train import base_command, recipe_command
@@ -146,9 +145,9 @@ app.command()(annotate_commands.status)
 app.command()(dataset_commands.export)
 app.command()(evaluate_commands.predict)
 app.command()(evaluate_commands.evaluate)
-app.command()(clair_command.clair)
-app.command()(uniqueness_command.uniqueness)
-app.command()(table_command.table)
+app.command()(evaluate_commands.clair)
+app.command()(evaluate_commands.uniqueness)
+app.command()(evaluate_commands.table)
 app.command()(sweep_commands.sweep)
 app.command()(reference_commands.reference)
 app.command()(train_commands.train)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +12,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+import ureca_lib
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
 from ureca_lib.evaluate.predictions import Prediction, PredictionWriter, prediction_id
-from ureca_lib.evaluate.systems import Said, System
+from ureca_lib.evaluate.systems import Caption, StoppedEarlyError, System
 from ureca_lib.provenance import command_line, environment_record, training_data_of
 from ureca_lib.regions import Region, RegionError
-
-
-class StoppedEarlyError(Exception):
-    """A system stopped within an image, for instance because a budget is spent.
-
-    Args:
-        said: its captions so far, None for the other regions.
-        cause: the reason.
-    """
-
-    def __init__(self, said: Sequence[Said | None], cause: Exception):
-        self.said, self.cause = list(said), cause
-        super().__init__(str(cause))
 
 
 @dataclass(frozen=True)
@@ -118,14 +107,14 @@ def _predict_image(system: System, image: CaptionedImage, writer: PredictionWrit
         return 0
     stopped = None
     try:
-        said: Sequence[Said | None] = system.describe(image, missing)
+        captions: Sequence[Caption | None] = system.describe(image, missing)
     except StoppedEarlyError as error:
-        said, stopped = error.said, error.cause
+        captions, stopped = error.captions, error.cause
     levels = image.levels
     rows = [
-        _row(system, image, region, one, levels[region.id])
-        for region, one in zip(missing, said, strict=True)
-        if one is not None
+        _row(system, image, region, caption, levels[region.id])
+        for region, caption in zip(missing, captions, strict=True)
+        if caption is not None
     ]
     writer.add(rows)
     if stopped is not None:
@@ -134,20 +123,20 @@ def _predict_image(system: System, image: CaptionedImage, writer: PredictionWrit
 
 
 def _row(
-    system: System, image: CaptionedImage, region: Region, said: Said, level: int
+    system: System, image: CaptionedImage, region: Region, caption: Caption, level: int
 ) -> Prediction:
     return Prediction(
         prediction_id(image.image_id, region.id),
         image.image_id,
         region.id,
-        said.text,
+        caption.text,
         tuple(image.captions.get(region.id, ())),
-        said.score,
+        caption.score,
         region.area,
         image.size,
         level,
         system.name,
-        {"error": said.error} if said.error else {},
+        {"error": caption.error} if caption.error else {},
     )
 
 
@@ -167,6 +156,6 @@ def _meta(
 
 
 def _data_of_preset(preset: str) -> str:
-    from ureca_lib.train.settings import load_settings
-
-    return load_settings(preset, 2, {"model": "any"}).data
+    # the settings files are data here: evaluation does not import training
+    file = Path(ureca_lib.__file__).parent / "train" / "settings_files" / f"{preset}_stage2.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))["data"]

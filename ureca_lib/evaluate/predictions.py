@@ -1,4 +1,4 @@
-"""Predictions files: the captions of any system for the regions of any data, as JSON Lines.
+"""Predictions files: captions of any system for the regions of any data, as JSON Lines.
 
     {"id": "scene_2000000/7", "image_id": "scene_2000000", "region_id": 7,
      "caption": "the blue door of the house", "references": ["the blue door of the left house"],
@@ -22,7 +22,6 @@ data, all settings, versions and the command. Rows are only ever appended.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from ureca_lib.datasets.references import prediction_id, split_id
 from ureca_lib.journal import (
     Journal,
     JournalError,
@@ -40,7 +40,6 @@ from ureca_lib.journal import (
 )
 from ureca_lib.mask_tree import RegionId
 
-_NUMBER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 # two runs into one file must agree on these
 _SAME = ("system", "model", "trained_on", "data", "data_settings", "settings", "seed")
 _Filled = Annotated[str, Field(min_length=1)]
@@ -79,7 +78,7 @@ _NAMES = ("id", *_Columns.model_fields)  # in the order of a row
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row of a predictions file; None if the file does not say.
+    """One row of a predictions file; None for a value that the file lacks.
 
     Attributes:
         id: `IMAGE/REGION`.
@@ -138,23 +137,6 @@ class Prediction:
         return cls(**values, extra=extra)
 
 
-def prediction_id(image_id: str, region_id: RegionId) -> str:
-    """The id of a region in predictions files: `IMAGE/REGION`."""
-    return f"{image_id}/{region_id}"
-
-
-def split_id(text: str) -> tuple[str, RegionId]:
-    """Image and region of an id; a region's id that reads as a number is a number.
-
-    Raises:
-        ValueError: there is no slash with a name on both sides.
-    """
-    image_id, _, region = text.rpartition("/")
-    if not image_id or not region:
-        raise ValueError(f"an id is IMAGE/REGION, not {text!r}")
-    return image_id, int(region) if _NUMBER.fullmatch(region) else region
-
-
 def read_predictions(path: str | Path) -> list[Prediction]:
     """All rows of a predictions file, without half a row at the end that a kill left.
 
@@ -166,6 +148,18 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     if not rows:
         raise JournalError(path, "there are no predictions")
     return rows
+
+
+def system_of(path: Path, rows: Sequence[Prediction], meta: Mapping[str, Any]) -> str:
+    """The name of the system of a predictions file, from its rows, its record, or its name.
+
+    Raises:
+        ValueError: there are several.
+    """
+    named = sorted({row.system for row in rows if row.system})
+    if len(named) > 1:
+        raise ValueError(f"{path}: captions of several systems: {', '.join(named)}")
+    return named[0] if named else str(meta.get("system") or path.stem)
 
 
 def meta_path(path: str | Path) -> Path:
@@ -184,12 +178,9 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     if not beside.is_file():
         return {}
     try:
-        meta = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise JournalError(beside, f"not JSON ({error})") from None
-    if not isinstance(meta, dict):
-        raise JournalError(beside, "not a JSON object")
-    return meta
+        return {**json.loads(beside.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError) as error:
+        raise JournalError(beside, f"not a JSON object ({error})") from None
 
 
 class PredictionWriter:
@@ -218,8 +209,13 @@ class PredictionWriter:
         self._journal = Journal(self.path, unique(Prediction.from_row, "id"))
         try:
             rows = self._journal.rows
+            known = read_meta(self.path)
+            if rows and not known:
+                beside = meta_path(self.path).name
+                reason = f"the file is there without its {beside}; name another file"
+                raise JournalError(self.path, reason)
             if rows:
-                self._check_same_run(meta)
+                check_same_run(self.path, known, meta, _SAME)
             if retry_failed and any(row.error for row in rows):
                 rows = [row for row in rows if not row.error]
                 self._journal.rewrite(row.to_dict() for row in rows)
@@ -229,16 +225,6 @@ class PredictionWriter:
             raise
         self.ids = {row.id for row in rows}
         self.errors = {row.id: row.error for row in rows if row.error}
-
-    def _check_same_run(self, meta: Mapping[str, Any]) -> None:
-        known = read_meta(self.path)
-        if not known:
-            raise JournalError(
-                self.path,
-                f"the file is there without its {meta_path(self.path).name}, which says what made "
-                "it; name another file",
-            )
-        check_same_run(self.path, known, meta, _SAME)
 
     def add(self, rows: Sequence[Prediction]) -> None:
         """Append rows, those of an image together.

@@ -96,7 +96,7 @@ def predictions_of(system: System, images: CaptionedImages) -> list[Prediction]:
         images: all of whose regions it captions.
 
     Raises:
-        UnusableSystemError: as the system does.
+        ValueError: as the system does.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.jsonl"

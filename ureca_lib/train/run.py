@@ -30,8 +30,8 @@ from filelock import FileLock, Timeout
 from peft import PeftModel
 from transformers import set_seed
 
-from ureca_lib.evaluate.systems import model_record
 from ureca_lib.processor import UrecaProcessor
+from ureca_lib.provenance import model_record
 from ureca_lib.train.checkpointing import (
     TRAINED,
     TrainingError,
