@@ -18,7 +18,9 @@ from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.cli import app
 from ureca_lib.datasets import write_jsonl
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
+from ureca_lib.evaluate.evaluation import evaluate
 from ureca_lib.evaluate.exact_match import measure_exact
+from ureca_lib.evaluate.metrics import score_captions
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_meta, read_predictions
 from ureca_lib.evaluate.systems import (
@@ -235,6 +237,19 @@ def test_predict_and_evaluate_on_the_command_line(tmp_path, checkpoint):
     difference = scores["comparison"]["differences"]["unique"]
     assert difference["apart"] and 0 < difference["difference"] < 1
     assert scores["meta"]["data"] == "scenes:test:3"
+
+
+def test_python_and_the_command_score_a_file_alike(tmp_path):
+    captions = {"a/1": "The man, in blue.", "a/2": "A man; running!", "b/1": "The DOG's tail"}
+    rows = [{"id": i, "caption": c, "references": ["the man in blue"]} for i, c in captions.items()]
+    write_jsonl(tmp_path / "p.jsonl", rows)
+    done = run("evaluate", tmp_path / "p.jsonl")
+    assert done.exit_code == 0, done.output
+    scores = json.loads((tmp_path / "p.scores.json").read_text())
+    assert scores["metrics"] == evaluate(tmp_path / "p.jsonl").to_dict()["metrics"]
+    direct = score_captions(captions, dict.fromkeys(captions, "the man in blue"), ("bleu", "cider"))
+    for name, score in direct.items():
+        assert scores["metrics"][name]["value"] == score.value
 
 
 def test_the_command_scores_tokens_as_cocos_evaluation_has_them(tmp_path):

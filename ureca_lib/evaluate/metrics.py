@@ -29,7 +29,8 @@ class MetricSettings:
     """Settings that scores depend on."""
 
     tokenizer: str = field(
-        default="whitespace", metadata={"help": "whitespace, or ptb as COCO's evaluation has it"}
+        default="ptb",
+        metadata={"help": "ptb, as COCO's evaluation has it, or whitespace"},
     )
     meteor: Literal["nltk", "java"] = field(
         default="nltk", metadata={"help": "nltk, or java: METEOR 1.5 by the extra of that name"}
