@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -26,6 +26,12 @@ def _one_line_errors() -> Iterator[None]:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         typer.echo(f"ureca: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def _exit_1(reason: str | None) -> NoReturn:
+    """Exit with status 1: nothing was predicted or scored."""
+    typer.echo(f"ureca: {reason}", err=True)
+    raise typer.Exit(1)
 
 
 @with_chat_options("max_reply_tokens")  # --max-new-tokens
@@ -124,6 +130,8 @@ def predict(
         if reasons:
             first, reason = next(iter(reasons.items()))
             typer.echo(f"{problem}: {len(reasons):,}, such as {first}: {reason}", err=True)
+    if not summary.predictions:
+        _exit_1("nothing was predicted: no image could be read, or none has a region")
     if not summary.complete:
         raise typer.Exit(1)
 
@@ -197,14 +205,21 @@ def evaluate(
             compared = scoring.comparison_record(other, differences, sizes)
             found = scoring.evaluate_all(side, *asked)
         target = out or predictions.with_suffix(".scores.json")
-        scoring.write_scores(target, found, compared)
+        kept = scoring.write_scores(target, found, compared)
     for message in found.messages():
         typer.echo(message, err=True)
     typer.echo(scoring.evaluation_text(found))
     if compare is not None:
         typer.echo(scoring.evaluation_text(other))
         typer.echo(scoring.comparison_text(differences, sizes, len(other.rows)))
+    if kept:
+        typer.echo(f"kept from an earlier run: {', '.join(kept)}", err=True)
     typer.echo(f"all scores -> {target}", err=True)
+    values = [score.value for score in found.scores.values()]
+    if all(value is None for value in values):
+        reasons = [score.reason for score in found.scores.values()]
+        first = (reasons or ["there are neither references (--refs) nor scenes"])[0]
+        _exit_1(f"nothing was scored: {first}")
 
 
 @with_chat_options()
@@ -269,6 +284,8 @@ def clair(
         if number := score.settings.get(name):
             typer.echo(f"  {name}: {number:,}")
     typer.echo(f"all scores -> {target}", err=True)
+    if score.value is None:
+        _exit_1(f"nothing was scored: {score.reason}")
 
 
 def uniqueness(
@@ -323,6 +340,11 @@ def uniqueness(
     typer.echo(f"all scores -> {target}", err=True)
 
 
+def _not_a_formula(value: Any) -> Any:
+    """A cell that no spreadsheet computes: texts may come from other people's files."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
 def table(
     number: Annotated[int, typer.Argument(help="2 to 6.")],
     records: Annotated[
@@ -348,7 +370,7 @@ def table(
             raise ValueError(f"--format is one of {', '.join(FORMATS)}, not {form!r}")
         content = read_tables(number, records or [], ours)
         if form == "csv":
-            text = content.cells_frame().to_csv(index=False)
+            text = content.cells_frame().map(_not_a_formula).to_csv(index=False)
         else:
             write = {"markdown": markdown, "latex": latex, "html": html}[form]
             text = write(content, intervals)

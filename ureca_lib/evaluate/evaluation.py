@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -111,6 +113,11 @@ class Evaluation:
             )
         return found
 
+    @property
+    def _references_sha256(self) -> str:
+        texts = {row.id: row.references for row in self.rows if row.references}
+        return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
+
     def to_dict(self) -> dict[str, Any]:
         """The scores and their provenance, as JSON can hold them."""
         return {
@@ -122,6 +129,7 @@ class Evaluation:
             "empty": sum(not row.caption.strip() for row in self.rows),
             "failed": self.failed,
             "coverage": self.coverage.to_dict(),
+            "references_sha256": self._references_sha256,
             "exact": self.exact.to_dict(),
             "metrics": score_records(self.metrics),
             "versions": package_versions(),
@@ -276,10 +284,37 @@ def compare_sizes(
 
 def write_scores(
     path: str | Path, evaluation: Evaluation, compared: Mapping[str, Any] | None = None
-) -> None:
-    """Write an evaluation, and a comparison if there is one, as JSON."""
-    more = {} if compared is None else {"comparison": dict(compared)}
-    write_json(Path(path), evaluation.to_dict() | more)
+) -> list[str]:
+    """Write an evaluation, and a comparison if there is one, as JSON.
+
+    Metrics and comparison of an earlier record of the same predictions and references stay, unless
+    they were computed again with a value.
+
+    Returns:
+        The metrics of the earlier record that stay.
+    """
+    record = evaluation.to_dict()
+    earlier = _earlier(Path(path), record)
+    kept = {
+        name: score
+        for name, score in earlier.get("metrics", {}).items()
+        if record["metrics"].get(name, {}).get("value") is None
+    }
+    record["metrics"] |= kept
+    if compared is None:
+        compared = earlier.get("comparison")
+    write_json(Path(path), record | ({} if compared is None else {"comparison": dict(compared)}))
+    return list(kept)
+
+
+def _earlier(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of the same predictions and references; empty if there is none."""
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        same = [earlier[name] == record[name] for name in ("sha256", "references_sha256")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return earlier if all(same) else {}
 
 
 def comparison_record(
