@@ -39,6 +39,12 @@ from ureca_lib.scenes import resolve
 
 DECIMALS = 4  # of a log-likelihood on disk
 EXACT = "exact"
+STYLE_NOTE = (
+    "A model that listens prefers the style of its training captions: on the same scenes, class "
+    "names had a recall of 29.6 by a trained model and of 51.4 by the exact grammar. Compare "
+    "systems by one listener, and take one that wrote none of the captions and was not trained on "
+    "them."
+)
 Captions = Mapping[str, Mapping[str, str]]  # image id -> region id, as a text -> caption
 LookAlikes = Mapping[RegionId, Sequence[RegionId]]
 _SHOWN = 3  # ids in an error

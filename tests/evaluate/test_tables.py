@@ -178,6 +178,17 @@ def test_a_cell_has_a_figure_or_a_reason():
             Cell(value, Source("measured", "p.jsonl"), reason=reason)
 
 
+def test_a_recall_stands_with_its_chance_and_a_model_listener_with_a_warning():
+    settings = {"chance": 0.03, "candidates": 36.12}
+    recall = score(0.4, "Recall at 1", model="listener tiny-1a2b", settings=settings)
+    text = markdown(table_with(2, [record(metrics={}, overall={"recall_at_1": recall})]))
+    assert "Recall at 1 (a guess: 3.0, of 36.1 regions on average) by own" in text.replace("\\", "")
+    assert "prefers the style of its training captions" in text
+    exact = recall | {"model": "listener exact"}
+    text = markdown(table_with(2, [record(metrics={}, overall={"recall_at_1": exact})]))
+    assert "prefers the style" not in text
+
+
 def test_records_of_other_predictions_make_rows_of_their_own_or_an_error():
     uniqueness = record(metrics={}, overall={"recall_at_1": score(0.75, "Recall at 1")})
     table = table_with(2, [record(), uniqueness, record(sha="e" * 64), record("theirs")])

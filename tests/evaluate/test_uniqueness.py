@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -18,8 +19,15 @@ from ureca_lib.evaluate.uniqueness import (
     RETRIEVAL,
     UniquenessSettings,
     measure_uniqueness,
+    uniqueness_text,
 )
-from ureca_lib.listeners import ExactListener, ListenerScores, ScoredRegion, score_image
+from ureca_lib.listeners import (
+    STYLE_NOTE,
+    ExactListener,
+    ListenerScores,
+    ScoredRegion,
+    score_image,
+)
 from ureca_lib.scenes import resolve
 
 QUICK = UniquenessSettings(bootstrap=BootstrapSettings(samples=200))
@@ -124,7 +132,8 @@ def test_the_record_is_plain_and_says_how_it_came_about(found):
     record = json.loads(json.dumps(found["oracle"].as_record(), allow_nan=False))
     recall = record["overall"]["recall_at_1"]
     assert (recall["model"], record["listener"]) == ("listener exact", "exact")
-    assert recall["settings"] == {"calibrate": "none"} and recall["unit"] == "image"
+    assert recall["settings"]["calibrate"] == "none" and recall["unit"] == "image"
+    assert recall["settings"]["chance"] == record["chance"]["recall_at_1"]
     assert record["overall"]["collision_near"]["settings"] == {"near": 0.8}
     assert set(record["overall"]) == set(LABELS)
     assert record["settings"]["bootstrap"]["samples"] == 200
@@ -142,7 +151,20 @@ def test_regions_without_captions_are_candidates_and_not_counted():
     found = measure_uniqueness([heard], QUICK)
     assert found.overall["mrr"].value == 0.5 and found.overall["mrr"].count == 1
     assert found.chance["recall_at_1"] == pytest.approx(1 / 3)
+    assert found.candidates["recall_at_1"] == pytest.approx(3)
     assert list(found.by_area) == ["20% to 70%"]
+
+
+def test_chance_and_candidates_stand_behind_each_recall_and_a_model_listener_is_warned_of():
+    small = one_image([[-1.0], [-2.0]], {0: 0})
+    large = one_image([[-1.0]] * 6, {5: 0}, image_id="b", level=2)
+    found = measure_uniqueness([small, large], QUICK)
+    assert found.candidates["recall_at_1"] == 4
+    text = uniqueness_text(found)
+    assert "guess 33.3 of 4.0" in text and "guess 16.7 of 6.0" in text  # all, and level 2
+    assert STYLE_NOTE in text
+    exact = [replace(scores, listener="exact") for scores in (small, large)]
+    assert STYLE_NOTE not in uniqueness_text(measure_uniqueness(exact, QUICK))
 
 
 def test_look_alikes_leave_out_the_other_regions():

@@ -25,6 +25,7 @@ import pandas
 
 from ureca_lib.datasets.markdown import escaped
 from ureca_lib.datasets.markdown import table as markdown_table
+from ureca_lib.listeners import STYLE_NOTE
 from ureca_lib.provenance import command_text, display_path
 
 Origin = Literal["quoted", "measured"]
@@ -81,6 +82,14 @@ class Source:
         parts = [f"{self.backend} {self.version}".strip(), self.model]
         parts += [self.tokenizer and f"{self.tokenizer} tokens"]
         return ", ".join(part for part in parts if part)
+
+    @property
+    def guess(self) -> str:
+        """Chance level and number of candidates of a recall, in words; empty for other metrics."""
+        if self.settings.get("chance") is None:
+            return ""
+        chance, candidates = PERCENT * self.settings["chance"], self.settings["candidates"]
+        return f" (a guess: {chance:.1f}, of {candidates:.1f} regions on average)"
 
 
 @dataclass(frozen=True)
@@ -239,6 +248,9 @@ class Table:
         if len({row.data for row in self.rows}) > 1:
             notes.append("Rows of different data do not compare.")
         notes += [_provenance(row, self) for row in self.rows if row.origin == "measured"]
+        listeners = {str(cell.source.model) for row in self.rows for cell in row.cells.values()}
+        if any(name.startswith("listener ") and name != "listener exact" for name in listeners):
+            notes.append(STYLE_NOTE)
         head = [self.head, "Trained on", "Data", *self.columns.values()]
         return {o: pandas.DataFrame(rows, columns=head) for o, rows in blocks.items()}, notes
 
@@ -305,7 +317,7 @@ def _provenance(row: Row, content: Table) -> str:
     sources = [row.cells[key].source for key in content.columns]
     labels: dict[str, list[str]] = {}
     for source in filter(lambda source: source.computed_by, sources):
-        labels.setdefault(source.computed_by, []).append(source.label)
+        labels.setdefault(source.computed_by, []).append(source.label + source.guess)
     backends = [f"{', '.join(names)} by {backend}" for backend, names in labels.items()]
     files = dict.fromkeys(
         source.place + (f" (sha256 {source.sha256[:12]})" if source.sha256 else "")

@@ -27,7 +27,7 @@ and the region it picks is the column's largest. That is `calibrate="none"`, and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -56,6 +56,8 @@ from ureca_lib.evaluate.scores import (
     with_intervals,
 )
 from ureca_lib.listeners import (
+    EXACT,
+    STYLE_NOTE,
     ListenerScores,
     check_scores,
     listener_name,
@@ -111,7 +113,8 @@ class Uniqueness:
             go into `compare_scores`.
         by_level: the same for each level of the mask tree, "1" the top.
         by_area: the same by the region's share of the image, see `AREA_NAMES`.
-        chance: recall of a guess, over all regions and among look-alikes.
+        chance, candidates: recall of a guess, and mean number of regions to choose from, over all
+            regions and among look-alikes.
         unscorable: number of captions that the listener refused; they count as not understood.
     """
 
@@ -122,6 +125,7 @@ class Uniqueness:
     by_level: dict[str, dict[str, Score]]
     by_area: dict[str, dict[str, Score]]
     chance: dict[str, float | None]
+    candidates: dict[str, float | None]
     unscorable: int = 0
 
     def as_record(self) -> dict[str, Any]:
@@ -134,6 +138,7 @@ class Uniqueness:
             "by_level": {name: score_records(scores) for name, scores in self.by_level.items()},
             "by_area": {name: score_records(scores) for name, scores in self.by_area.items()},
             "chance": self.chance,
+            "candidates": self.candidates,
             "unscorable": self.unscorable,
         }
 
@@ -160,6 +165,7 @@ def measure_uniqueness(
     parts = [_of_image(image, settings) for image in images]
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     chance = {name: values.pop(f"chance {name}") for name in (RETRIEVAL[0], LOOK_ALIKE[0])}
+    candidates = {name: 1 / column for name, column in chance.items()}
     ids, owners, levels, areas = [], {}, [], []
     for image in images:
         regions = {region.id: region for region in image.regions}
@@ -175,7 +181,11 @@ def measure_uniqueness(
         found = {}
         for name, column in values.items():
             score = _score(name, column[chosen], images[0].listener, settings)
-            found[name] = replace(score, **about)
+            guess = {}
+            if name in chance:
+                guess["chance"] = _mean(chance[name][chosen])
+                guess["candidates"] = _mean(candidates[name][chosen])
+            found[name] = replace(score, settings={**score.settings, **guess}, **about)
         return with_intervals(found, settings.bootstrap)
 
     def by(groups: Sequence[str], order: Callable[[str], Any]) -> dict[str, dict[str, Score]]:
@@ -189,11 +199,16 @@ def measure_uniqueness(
         overall=measure(np.ones(len(ids), bool)),
         by_level=by(levels, level_order),
         by_area=by(areas, AREA_NAMES.index),
-        chance={n: None if np.isnan(c).all() else float(np.nanmean(c)) for n, c in chance.items()},
+        chance={name: _mean(column) for name, column in chance.items()},
+        candidates={name: _mean(column) for name, column in candidates.items()},
         unscorable=sum(
             index in image.unscorable for image in images for index in image.caption_index.values()
         ),
     )
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _score(name: str, values: np.ndarray, listener: str, settings: UniquenessSettings) -> Score:
@@ -437,15 +452,15 @@ def uniqueness_text(found: Uniqueness) -> str:
     rows += [[f"level {name}", *scores.values()] for name, scores in found.by_level.items()]
     rows += [[f"{name} of the image", *scores.values()] for name, scores in found.by_area.items()]
     shown = [[name, str(scores[0].count), *map(_percent, scores)] for name, *scores in rows]
-    chance = [found.chance["recall_at_1"], found.chance["look_alike_recall_at_1"]]
-    shares = ["–" if share is None else f"{100 * share:.1f}" for share in chance]
     head = ["captions", "number", *LABELS.values()]
     lines = [
         f"{found.system}, heard by {found.listener}; percent, with 95% intervals over images",
         "",
         table(head, shown, right=range(1, len(head))),
-        f"a guess has a recall of {shares[0]}, among look-alikes {shares[1]}",
+        "Behind a recall: that of a guess, and the mean number of regions to choose from.",
     ]
+    if found.listener != EXACT:
+        lines.append(STYLE_NOTE)
     if found.unscorable:
         lines.append(f"{found.unscorable} captions were refused by the listener")
     return "\n".join(lines)
@@ -455,4 +470,11 @@ def _percent(score: Score) -> str:
     if score.value is None:
         return "–"
     interval = "" if score.low is None else f" ({100 * score.low:.1f}–{100 * score.high:.1f})"
-    return f"{100 * score.value:.1f}{interval}"
+    return f"{100 * score.value:.1f}{interval}{guess_text(score.settings)}"
+
+
+def guess_text(settings: Mapping[str, Any]) -> str:
+    """The recall of a guess and the number of candidates, for text behind a recall."""
+    if settings.get("chance") is None:
+        return ""
+    return f"; guess {100 * settings['chance']:.1f} of {settings['candidates']:.1f}"
