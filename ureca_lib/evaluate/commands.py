@@ -360,15 +360,68 @@ def table(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Default: the screen.")] = None,
     intervals: Annotated[bool, typer.Option(help="Show 95% intervals of measured rows.")] = False,
     ours: Annotated[bool, typer.Option(help="Add columns that the paper does not have.")] = True,
+    models: Annotated[
+        Path | None,
+        typer.Option(help="Table 2: predict and score with every model of this folder first."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="With --models: the test set, as `ureca predict` takes it.")
+    ] = None,
+    work: Annotated[
+        Path, typer.Option(help="With --models: folder of predictions and records.")
+    ] = Path("table_2"),
+    limit: Annotated[int | None, typer.Option(help="With --models: number of images.")] = None,
+    listener: Annotated[
+        str, typer.Option(help="With --models: exact (scenes), or the folder of a checkpoint.")
+    ] = "exact",
+    bertscore_model: Annotated[
+        str, typer.Option(help="With --models: auto, minilm, hub id or folder.")
+    ] = "auto",
+    max_new_tokens: Annotated[
+        int, typer.Option(help="With --models: longest caption in tokens.")
+    ] = 256,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
-    """Print a table of the paper with measured rows; every value has its source."""
+    """Print a table of the paper with measured rows; every value has its source.
+
+    \b
+    ureca table 2 P.scores.json P.clair.json P.uniqueness.json --format latex
+    ureca table 2 --models models/ --data test.jsonl@sa1b/
+
+    The second form reproduces Table 2. --models has a folder for each checkpoint, under any name:
+    a URECA; an InternVL or another multimodal LLM with a chat template (rows none, contour and
+    crop); a ViP-LLaVA; a KOSMOS-2; and NAME.jsonl for predictions of systems that run elsewhere.
+    Every model captions every region once. The seconds of each are printed: a run with --limit 10
+    tells how long all images will take. An interrupted run resumes in --work; CLAIR comes from
+    `ureca clair WORK/NAME.jsonl` and a second run.
+    """
     from ureca_lib.evaluate.tables import html, latex, markdown, read_tables
     from ureca_lib.journal import write_text
 
+    failures: dict[str, str] = {}
     with _one_line_errors():
         if form not in FORMATS:
             raise ValueError(f"--format is one of {', '.join(FORMATS)}, not {form!r}")
-        content = read_tables(number, records or [], ours)
+        if models is None:
+            content = read_tables(number, records or [], ours)
+        else:
+            from ureca_lib.evaluate.metrics import MetricSettings
+            from ureca_lib.evaluate.reproduction import reproduce_table_2
+
+            if number != 2 or data is None or records:
+                raise ValueError("--models is for Table 2, without records, and needs --data")
+            settings = MetricSettings(bertscore_model=bertscore_model, device=device)
+            content, failures = reproduce_table_2(
+                models,
+                data,
+                work,
+                limit,
+                listener,
+                device,
+                settings,
+                lambda line: typer.echo(line, err=True),
+                max_new_tokens=max_new_tokens,
+            )
         if form == "csv":
             text = content.cells_frame().map(_not_a_formula).to_csv(index=False)
         else:
@@ -380,3 +433,7 @@ def table(
         typer.echo(text, nl=False)
     else:
         typer.echo(f"Table {number} -> {out}", err=True)
+    for name, reason in failures.items():
+        typer.echo(f"ureca: {name} has no row: {reason}", err=True)
+    if failures:
+        raise typer.Exit(1)

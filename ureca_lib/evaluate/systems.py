@@ -217,7 +217,7 @@ def _build(options: SystemOptions) -> System:
 
         kind = VipLlavaSystem if name == "vip-llava" else Kosmos2System
         return kind(model, device, options.dtype, options.question, limit, size)
-    if _is_ours(model):
+    if is_ours(model):
         reader = OwnReader(model, device, limit, options.max_tiles, size)
     elif name == "box":
         raise ValueError("the system box needs an InternVL that was taught boxes in text")
@@ -227,7 +227,7 @@ def _build(options: SystemOptions) -> System:
     return PromptedSystem(reader, name, options.question)
 
 
-def _is_ours(model: str) -> bool:
+def is_ours(model: str | Path) -> bool:
     """Whether a folder holds a checkpoint that this package's own classes read."""
     from ureca_lib.checkpoints.tensors import read_json
 
