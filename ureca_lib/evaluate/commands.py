@@ -1,4 +1,4 @@
-"""`ureca predict`, `evaluate`, `clair`, `uniqueness` and `table`."""
+"""`ureca predict`, `evaluate`, `clair`, `uniqueness`, `table` and `agreement`."""
 
 from __future__ import annotations
 
@@ -437,3 +437,40 @@ def table(
         typer.echo(f"ureca: {name} has no row: {reason}", err=True)
     if failures:
         raise typer.Exit(1)
+
+
+def agreement(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Stores of `ureca annotate` with reviews, or JSONL files of judgments: "
+            '{"id": "IMAGE/REGION", "caption": ..., "decision": "accept", "reviewer": ...}.'
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="JSON with all disagreements.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Resamples for the intervals; 0: none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+) -> None:
+    """Measure how far reviewers agree with each other and with the verifier.
+
+    The share of equal judgments and Cohen's kappa, with 95% intervals over images, and the captions
+    on which two disagree.
+    """
+    from ureca_lib.evaluate.agreement import agreement_text, measure_agreement, read_judgments
+    from ureca_lib.evaluate.scores import BootstrapSettings
+    from ureca_lib.journal import write_json
+
+    with _one_line_errors():
+        judgments = read_judgments(sources)
+        settings = BootstrapSettings(samples=samples, seed=seed)
+        try:
+            found = measure_agreement(judgments, settings)
+        except ValueError as error:
+            _exit_1(str(error))
+        if out is not None:
+            write_json(out, [each.to_dict() for each in found])
+    typer.echo(agreement_text(found))
+    if out is not None:
+        typer.echo(f"all disagreements -> {out}", err=True)
