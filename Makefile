@@ -21,8 +21,10 @@ export TOKENIZERS_PARALLELISM ?= false
 # JupyterLab refuses to run as root, as in a container, unless it is told to
 LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: run quickstart test lint lab bench lock check-pythons check-versions samples clean
+.PHONY: install run quickstart test lint lab bench lock check-pythons check-versions samples clean
 .PHONY: tiny-base tiny-ureca full-recipe ablations reproduce
+
+install: $(READY)
 
 run: $(READY)
 	$(BIN)/ureca run $(NOTEBOOKS) --output $(OUT)

@@ -87,13 +87,17 @@ class UrecaModel(InternVLModel):
         return features
 
     def get_mask_features(
-        self, mask_values: torch.Tensor, mask_places: torch.Tensor | None = None
+        self,
+        mask_values: torch.Tensor,
+        mask_places: torch.Tensor | None = None,
+        mask_index: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Mask tiles as they are to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D).
+        """Mask tiles to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D).
 
-        `mask_places`, (M, 2), is for a model with `mask_tile_embedding`.
+        `mask_places`, (M, 2), is for a model with `mask_tile_embedding`; `mask_index`, (M,), for
+        distinct tiles; see `MaskEncoder.forward`.
         """
-        return self.mask_encoder(mask_values.to(self.mask_encoder.conv1.weight.dtype), mask_places)
+        return self.mask_encoder(mask_values, mask_places, mask_index)
 
     def embed_inputs(
         self,
@@ -202,10 +206,13 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
         self.post_init()
 
     def get_mask_features(
-        self, mask_values: torch.Tensor, mask_places: torch.Tensor | None = None
+        self,
+        mask_values: torch.Tensor,
+        mask_places: torch.Tensor | None = None,
+        mask_index: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See `UrecaModel.get_mask_features`."""
-        return self.model.get_mask_features(mask_values, mask_places)
+        return self.model.get_mask_features(mask_values, mask_places, mask_index)
 
     @can_return_tuple
     def forward(

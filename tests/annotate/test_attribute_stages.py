@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.pipeline import parse_verdict
 from ureca_lib.annotate.protocol import Annotator, Context, Request
-from ureca_lib.annotate.verify import parse_verdict
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import Region, RegionImage, load_sa1b
 

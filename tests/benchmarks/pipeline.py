@@ -32,8 +32,8 @@ from fake_annotators import FakeAnnotator, distinct_reply
 
 from ureca_lib.annotate import asking
 from ureca_lib.annotate.color_texture import ColorTextureFeatures
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import Reply, Request
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.store import Store
 from ureca_lib.regions import RegionImage, load_sa1b
 from ureca_lib.scenes import generate_scene, save_scene

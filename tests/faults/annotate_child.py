@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fake_annotators import FakeAnnotator, distinct_reply
 
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import Reply, Request
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.views import ViewSettings

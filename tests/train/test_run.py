@@ -15,7 +15,7 @@ from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.train import stages
 from ureca_lib.train.checkpointing import TrainingError
 from ureca_lib.train.data import open_data
-from ureca_lib.train.evaluation import blind_processor, is_exact, measured, same_text
+from ureca_lib.train.evaluation import is_exact, measured, same_text
 from ureca_lib.train.merge import load_run, merge_run
 from ureca_lib.train.run import read_result, train_stage
 from ureca_lib.train.settings import SettingsError
@@ -217,14 +217,6 @@ def test_an_evaluation_counts_as_the_measures_do():
     sums = torch.tensor([12.0, 4, 3, 6, 1, 2])
     assert measured(sums) == {"loss": 3, "exact_match": 0.5, "unique": 0.5, "regions": 6}
     assert "unique" not in measured(torch.tensor([12.0, 4, 3, 6, 0, 0]))
-
-
-def test_a_blind_processor_sees_nothing_and_leaves_the_other_as_it_was(base):
-    _, processor = stages.load_start(small(base))
-    image = open_captioned(SCENES, 1)[0]
-    blind = blind_processor(processor)
-    shown, hidden = (p.mask_tiles(image.regions[:2], image.size) for p in (processor, blind))
-    assert shown.any() and not hidden.any() and shown.shape == hidden.shape
 
 
 def test_the_log_outlives_a_line_cut_off(first, tmp_path):

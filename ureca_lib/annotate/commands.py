@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ureca_lib.chat import KEY_HELP
+from ureca_lib.chat_options import with_chat_options
 from ureca_lib.devices import DEVICE_HELP, chosen_device
-from ureca_lib.server_keys import KEY_HELP
 
 if TYPE_CHECKING:
     from ureca_lib.annotate.look_alikes import RegionFeatures
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 _PER_SPLIT = "May be repeated as SPLIT=VALUE."
 
 
+@with_chat_options()
 def annotate(
+    chat: dict[str, Any],
     images: Annotated[
         list[Path],
         typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
@@ -78,10 +81,10 @@ def annotate(
     ] = True,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
-    """Caption every region of the images uniquely; goes on where an earlier run stopped."""
+    """Caption every region of the images uniquely; resumes where an earlier run stopped."""
     from ureca_lib.annotate.annotators import make_annotator
-    from ureca_lib.annotate.pipeline import annotate_images
     from ureca_lib.annotate.protocol import AnnotatorUnavailableError
+    from ureca_lib.annotate.run import annotate_images
     from ureca_lib.annotate.sources import SplitRule
     from ureca_lib.annotate.store import StoreError
 
@@ -100,12 +103,16 @@ def annotate(
                 verifier_url,
                 api_key_env=verifier_key_env,
                 in_flight=in_flight or None,
+                **chat,
             )
+        asks = verifier is not None or {*options[0].values()} & {"openai", "transformers"}
+        if chat and not asks:
+            raise ValueError(f"{', '.join(chat)}: no model is asked; give --annotator openai")
         served = verifier is not None or "openai" in options[0].values()
         summary = annotate_images(
             images,
             out,
-            _OfSplits(options, device, in_flight, served),
+            _OfSplits(options, device, in_flight, served, chat),
             settings,
             splits=rule,
             verifier=verifier,
@@ -122,7 +129,7 @@ def annotate(
         named = Path(image).name in reason
         typer.echo(f"failed: {reason if named else f'{image}: {reason}'}", err=True)
     if not summary.complete:
-        typer.echo(f"more: ureca status {out}; run the same command again to go on", err=True)
+        typer.echo(f"See `ureca status {out}`; rerun the command to resume.", err=True)
         raise typer.Exit(1)
 
 
@@ -160,9 +167,10 @@ class _OfSplits(dict):
         device: str | None,
         in_flight: int | None,
         served: bool,  # some are servers: in_flight may be meant for these
+        chat: dict[str, Any],
     ):
         super().__init__()
-        self._options, self._device = options, device
+        self._options, self._device, self._chat = options, device, chat
         self._in_flight, self._served = in_flight, served
 
     def get(self, split: str, default: object = None) -> Annotator:
@@ -173,7 +181,8 @@ class _OfSplits(dict):
         kind, model, url, key_variable = found
         asked = (kind or "attributes", model, url, self._device, key_variable)
         if asked not in self:
-            made = make_annotator(*asked, self._in_flight)
+            settings = {} if asked[0] == "attributes" else self._chat
+            made = make_annotator(*asked, self._in_flight, **settings)
             if not self._served:
                 _check_in_flight(made, self._in_flight)
             self[asked] = made

@@ -10,7 +10,7 @@ from ureca_lib.figures.examples import Example, examples_figure, spread_examples
 from ureca_lib.figures.legible import Legibility, legibility
 from ureca_lib.figures.mask_tree import mask_tree_figure
 from ureca_lib.figures.outlines import deepest_point, draw_outline
-from ureca_lib.figures.overview import overview_figure
+from ureca_lib.figures.overview import OverviewColumn, overview_figure
 from ureca_lib.figures.pipeline_example import pipeline_figure, telling_region
 from ureca_lib.figures.regions import (
     caption_figure,
@@ -30,6 +30,7 @@ __all__ = [
     "ComparedRegion",
     "Example",
     "Legibility",
+    "OverviewColumn",
     "ambiguity_figure",
     "caption_figure",
     "comparison_figure",

@@ -9,9 +9,9 @@ import torch
 from transformers import get_scheduler
 
 from ureca_lib.configuration import UrecaConfig
-from ureca_lib.costs import LEARNT, LOGIT, LORA_LAYERS, count, training_bytes
-from ureca_lib.memory import activation_bytes
+from ureca_lib.decoding import activation_bytes
 from ureca_lib.model import UrecaForConditionalGeneration
+from ureca_lib.presets import LEARNT, LOGIT, LORA_LAYERS, count, training_bytes
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.tiling import best_grid
 from ureca_lib.train.images import ImageRecord

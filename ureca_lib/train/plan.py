@@ -21,13 +21,12 @@ from ureca_lib.checkpoints.internvl import (
     internvl_reader,
 )
 from ureca_lib.checkpoints.official import OfficialFiles
-from ureca_lib.checkpoints.tensor_files import read_json, tensor_index
-from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.checkpoints.tensors import read_json, tensor_index
+from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.conversation import add_visual_tokens
-from ureca_lib.costs import count
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.presets import get_preset, preset_config
+from ureca_lib.presets import count, get_preset, preset_config
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.train.data import open_data
 from ureca_lib.train.estimates import (

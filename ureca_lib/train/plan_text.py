@@ -6,7 +6,7 @@ import shlex
 from dataclasses import fields
 from pathlib import Path
 
-from ureca_lib.costs import LEARNT
+from ureca_lib.presets import LEARNT
 from ureca_lib.train.plan import PEAKS, UTILISATION, Plan
 from ureca_lib.train.settings import TrainSettings, load_settings
 

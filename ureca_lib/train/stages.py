@@ -20,13 +20,12 @@ from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.checkpoints.internvl import MASK_ENCODER, internvl_reader
-from ureca_lib.checkpoints.tensor_files import read_json
-from ureca_lib.checkpoints.tokens import load_tokenizer
-from ureca_lib.checkpoints.whole import load_whole
+from ureca_lib.checkpoints.tensors import load_whole, read_json
+from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.conversation import IGNORED
-from ureca_lib.costs import LORA_LAYERS
 from ureca_lib.model import UrecaForConditionalGeneration
+from ureca_lib.presets import LORA_LAYERS
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.train.features import FeatureCache
 from ureca_lib.train.grouped import GroupedBatch, grouped_forward

@@ -18,7 +18,7 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_tensorboard_available
 
-from ureca_lib.memory import give_back_freed
+from ureca_lib.decoding import give_back_freed
 from ureca_lib.train.checkpointing import (
     TRAINED,
     TrainingError,
