@@ -18,26 +18,27 @@ from PIL import Image
 from scipy import ndimage
 from skimage.color import deltaE_ciede2000, rgb2hsv, rgb2lab
 
+from ureca_lib.annotate import views as views_module
 from ureca_lib.annotate.protocol import Context
 from ureca_lib.annotate.views import (
+    BLUE,
+    COVERED,
     LOOK_ALIKE_COLORS,
+    YELLOW,
+    Cut,
     ImageViews,
     ViewSettings,
     blur,
-    image_views,
-    stage_views,
-)
-from ureca_lib.annotate.views.drawing import contour_of, grow
-from ureca_lib.annotate.views.frames import Cut, frame_of
-from ureca_lib.annotate.views.numbers import (
-    COVERED,
+    contour_of,
+    frame_of,
+    grow,
     middle,
     number_color,
     number_patch,
     number_pixels,
     place_numbers,
+    stage_views,
 )
-from ureca_lib.annotate.views.settings import BLUE, YELLOW
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import FileMissingError, Region, RegionError, RegionImage, load_sa1b
 
@@ -336,8 +337,8 @@ def squares(places: list[tuple[int, int, int]]) -> list[Cut]:
 def test_small_region_gets_its_number_beside():
     cuts = squares([(100, 80, 6), (20, 20, 60)])
     small, large = place_numbers(cuts, [(12, 16), (12, 16)], 200, 300, gap=5)
-    assert large.centre == middle(cuts[1])
-    assert small.x == 100 + 6 + 5 and abs(small.centre[1] - 83) <= 1
+    assert large.center == middle(cuts[1])
+    assert small.x == 100 + 6 + 5 and abs(small.center[1] - 83) <= 1
 
 
 @pytest.mark.parametrize("x, y", [(294, 80), (294, 0), (0, 194), (294, 194)])
@@ -351,9 +352,9 @@ def test_number_beside_stays_in_the_picture(x, y):
 def test_region_around_another_gets_its_number_where_the_other_is_not():
     cuts = squares([(20, 20, 160), (80, 80, 40)])
     large, small = place_numbers(cuts, [(12, 16), (12, 16)], 200, 200, gap=5)
-    assert small.centre == middle(cuts[1])
-    assert 20 <= large.centre[0] < 180 and 20 <= large.centre[1] < 180
-    assert not (80 <= large.centre[0] < 120 and 80 <= large.centre[1] < 120)
+    assert small.center == middle(cuts[1])
+    assert 20 <= large.center[0] < 180 and 20 <= large.center[1] < 180
+    assert not (80 <= large.center[0] < 120 and 80 <= large.center[1] < 120)
 
 
 @settings(max_examples=40, deadline=None)
@@ -368,7 +369,7 @@ def test_numbers_of_separate_regions_never_collide(cells, side):
         canvas[cut.window] = cut.mask
         assert canvas[spot.window].sum() <= COVERED * cut.mask.sum()
     for spot, cut in zip(spots, cuts, strict=True):  # and each is next to its own region
-        near = [np.hypot(*np.subtract(spot.centre, middle(one))) for one in cuts]
+        near = [np.hypot(*np.subtract(spot.center, middle(one))) for one in cuts]
         assert near[cuts.index(cut)] == min(near)
 
 
@@ -443,7 +444,7 @@ def test_views_are_new_arrays(image):
 
 def test_photo_is_blurred_once_and_threads_agree(image, monkeypatch):
     calls = []
-    monkeypatch.setattr(image_views, "blur", lambda *args: calls.append(1) or blur(*args))
+    monkeypatch.setattr(views_module, "blur", lambda *args: calls.append(1) or blur(*args))
     views = ImageViews(image)
     work = [(name, kind) for name in MASKS for kind in range(3)] * 2
 
