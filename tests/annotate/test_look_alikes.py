@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
-from ureca_lib.annotate.dino import Dinov2Features
 from ureca_lib.annotate.look_alikes import (
+    ColorTextureFeatures,
+    Dinov2Features,
     LookAlikeSettings,
     cosine_similarity,
     find_look_alikes,

@@ -21,8 +21,8 @@ from fake_annotators import FakeAnnotator, distinct_reply, small_image, write_im
 from typer.testing import CliRunner
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.clashes import normalized
 from ureca_lib.annotate.commands import annotate, status
+from ureca_lib.annotate.look_alikes import normalized
 from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.progress import duration, read_status
 from ureca_lib.annotate.protocol import BudgetSpentError, Reply

@@ -190,7 +190,7 @@ def _check_in_flight(annotator: Annotator, in_flight: int | None) -> None:
 def _features(dino: str | None, device: str | None) -> RegionFeatures | None:
     if dino is None:
         return None
-    from ureca_lib.annotate.dino import Dinov2Features
+    from ureca_lib.annotate.look_alikes import Dinov2Features
 
     return Dinov2Features(dino, chosen_device(device))
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
 from ureca_lib.annotate.lanes import lanes_of_splits
-from ureca_lib.annotate.look_alikes import RegionFeatures
+from ureca_lib.annotate.look_alikes import ColorTextureFeatures, RegionFeatures
 from ureca_lib.annotate.protocol import Annotator
 from ureca_lib.annotate.run import Run
 from ureca_lib.annotate.settings import PipelineSettings

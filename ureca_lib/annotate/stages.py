@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
 
-from ureca_lib.annotate.clashes import Pair, find_clashes, groups
+from ureca_lib.annotate.look_alikes import Pair, find_clashes, groups
 from ureca_lib.annotate.protocol import Context, Stage
 from ureca_lib.annotate.records import Answer, Step
 from ureca_lib.annotate.settings import CheckSettings

@@ -9,7 +9,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ureca_lib.annotate.clashes import normalized
+from ureca_lib.annotate.look_alikes import normalized
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
 from ureca_lib.evaluate.heard import (
     Heard,
