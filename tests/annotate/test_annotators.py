@@ -11,7 +11,7 @@ from annotate.drawn import BLUE, GREY, RED, ellipse, image_of, images, rectangle
 from hypothesis import given, settings
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.predicates import ImageAttributes
+from ureca_lib.annotate.referring.predicates import ImageAttributes
 from ureca_lib.mask_tree import MaskTree, build_mask_tree
 from ureca_lib.regions import FileMissingError, RegionImage, load_sa1b
 

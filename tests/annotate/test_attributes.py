@@ -7,7 +7,7 @@ import pytest
 from annotate.drawn import BLUE, GREEN, RED, ellipse, image_of, images, rectangle
 from hypothesis import given, settings
 
-from ureca_lib.annotate.attributes import (
+from ureca_lib.annotate.referring.attributes import (
     cropped_mask,
     different_ancestors,
     mask_keys,

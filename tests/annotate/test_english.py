@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ureca_lib.annotate.english import is_light, ordinal, phrase, plural, preposition
-from ureca_lib.annotate.predicates import Attribute
+from ureca_lib.annotate.referring.english import is_light, ordinal, phrase, plural, preposition
+from ureca_lib.annotate.referring.predicates import Attribute
 
 
 def noun(value: str) -> tuple[Attribute, ...]:

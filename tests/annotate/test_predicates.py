@@ -7,7 +7,7 @@ import pytest
 from annotate.drawn import BLUE, RED, ellipse, image_of, images, rectangle
 from hypothesis import given, settings
 
-from ureca_lib.annotate.predicates import DIRECTIONS, PLACES, Attribute, ImageAttributes
+from ureca_lib.annotate.referring.predicates import DIRECTIONS, PLACES, Attribute, ImageAttributes
 from ureca_lib.mask_tree import build_mask_tree
 
 SIZE = (90, 90)

@@ -27,8 +27,8 @@ from scipy.sparse.csgraph import connected_components
 from skimage.color import rgb2lab
 from skimage.feature import local_binary_pattern
 
-from ureca_lib.annotate.attributes import cropped_mask, measure_outline
-from ureca_lib.annotate.colors import color_bins
+from ureca_lib.annotate.referring.attributes import cropped_mask, measure_outline
+from ureca_lib.annotate.referring.colors import color_bins
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import RegionImage
 

@@ -16,7 +16,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from ureca_lib.annotate.colors import RegionColor, color_bins, region_color
+from ureca_lib.annotate.referring.colors import RegionColor, color_bins, region_color
 from ureca_lib.mask_tree import MaskTree
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.rle import run_lengths

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from ureca_lib.annotate.predicates import Attribute, Description
+from ureca_lib.annotate.referring.predicates import Attribute, Description
 
 _ONES = (
     *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"),
