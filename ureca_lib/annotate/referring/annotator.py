@@ -1,189 +1,204 @@
-"""The stages of the pipeline as the embedded annotator answers them, for one image.
+"""The embedded annotator: it needs no model and no network.
 
-Short captions tell a region from its siblings only, as Table 7 asks; long ones add what it looks
-like, where it is and what it has (Table 8); unique ones begin with a phrase that fits no other
-region of the image (Table 9). So the stages differ here in the way that a model's answers do.
+Short captions distinguish a region from its siblings only, as Table 7 asks; long ones add its
+look, its place and its parts (Table 8); unique ones begin with a phrase that fits no other region
+of the image (Table 9). So the stages differ here in the way that a model's answers do.
+
+Every caption carries its logical form, which `ImageAttributes.fits` reads back against all regions
+of the image: what the caption states is true of its region, and it is called unique only if it
+fits no other.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ureca_lib.annotate.protocol import Reply, Request
-from ureca_lib.annotate.referring.attributes import UNNAMED, UNNAMED_PART, RegionAttributes
+from ureca_lib.annotate.protocol import Reply, Request, Stage
+from ureca_lib.annotate.referring.attributes import NOUNS_WITHOUT_NAME
 from ureca_lib.annotate.referring.english import (
+    MANY,
     counted,
-    is_collective,
     is_group,
-    is_light,
     is_plural,
     listing,
     place_phrase,
     plural,
-    preposition,
 )
 from ureca_lib.annotate.referring.expressions import KINDS, PREFERENCE, Composer, ReferringPhrase
-from ureca_lib.annotate.referring.predicates import PLACES, Description, ImageAttributes
+from ureca_lib.annotate.referring.predicates import (
+    EXTENTS,
+    PLACES,
+    Attribute,
+    Description,
+    ImageAttributes,
+)
 from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree
 from ureca_lib.regions import RegionImage
 
 _WIDE = 0.6  # of the image's width or height, above which no place is named
-_MOST, _MUCH = 0.6, 0.3  # shares of the image that are worth a word
-
-ComposerFactory = Callable[[ImageAttributes], Composer]
-
-
-class ImageStages:
-    """Answers about the regions of one image. What they share is measured once.
-
-    Args:
-        image: with its photo, unless colours are not used.
-        tree: of its regions.
-        compose: makes the composer of referring phrases for a set of regions.
-        color: whether colours are used.
-    """
-
-    def __init__(
-        self, image: RegionImage, tree: MaskTree, compose: ComposerFactory, color: bool = True
-    ):
-        self.image, self.tree, self._color = image, tree, color
-        self._compose = compose
-        self.scene = ImageAttributes(image, tree, color)
-        self._index = {region_id: i for i, region_id in enumerate(self.scene.ids)}
-        self._phrases: list[ReferringPhrase] | None = None
-        self._families: dict[RegionId | None, dict[RegionId, str]] = {}
-
-    def reply(self, request: Request) -> Reply:
-        """Answer a request about this image."""
-        region_id, context = request.region_id, request.context
-        if request.stage == "short":
-            return Reply(self.short(region_id))
-        if request.stage == "long":
-            return Reply(self.describe(region_id, self.short(region_id), context.children))
-        phrase = self._unique_phrase(region_id)
-        fits = self.scene.fits(phrase.description)
-        unique = int(fits.sum()) == 1
-        if request.stage == "unique":
-            children = self.tree.children(region_id)
-            return Reply(self.describe(region_id, phrase.text, children), unique=unique)
-        return self._verdict(region_id, phrase, context.current or "", unique)
-
-    def short(self, region_id: RegionId) -> str:
-        """A phrase that no sibling fits, and what the region is a part of."""
-        parent = self.tree.parent(region_id)
-        if parent not in self._families:
-            self._families[parent] = self._family(parent)
-        phrase = self._families[parent][region_id]
-        if parent is None:
-            return phrase
-        noun, whole = self._about(region_id).noun, self._about(parent).noun
-        grouped = whole == plural(noun) or is_group(whole) or is_collective(whole)
-        if grouped or whole in (UNNAMED, UNNAMED_PART):
-            return phrase
-        return f"{phrase} {preposition(noun, whole)} the {whole}"
-
-    def _family(self, parent: RegionId | None) -> dict[RegionId, str]:
-        """Phrases for the children of one parent, told apart from one another only."""
-        members = [self.tree[region_id] for region_id in self.tree.children(parent)]
-        photo = self.image.pixels if self._color else None
-        family = RegionImage(members, self.image.width, self.image.height, photo)
-        scene = ImageAttributes(family, build_mask_tree(members), self._color)
-        phrases = self._compose(scene).compose()
-        return {i: phrase.text for i, phrase in zip(scene.ids, phrases, strict=True)}
-
-    def describe(self, region_id: RegionId, subject: str, children: Iterable[RegionId]) -> str:
-        """One paragraph: what it looks like, where it is, how much of the image, what it has."""
-        about = self._about(region_id)
-        looks = [] if is_light(about.noun) else list(about.color.said[:1])
-        looks = [word for word in (*looks, *about.shapes[:1]) if word not in subject.split()]
-        be = "are" if is_plural(about.noun) else "is"
-        said = [f"{be} {listing(looks)}"] if looks else []
-        said += self._where(about, be)
-        sentence = f"{subject[0].upper()}{subject[1:]} {listing(said)}"
-        nouns = Counter(self._about(child).noun for child in children)
-        if nouns:
-            has = listing([counted(noun, number) for noun, number in nouns.items()])
-            sentence += f", with {has}"
-        return f"{sentence}."
-
-    def _where(self, about: RegionAttributes, be: str) -> list[str]:
-        """A verb phrase on its place, or how far it reaches."""
-        place, share = self._place(about), about.area / (self.image.width * self.image.height)
-        if place is not None:
-            return [f"{be} {place_phrase(place)} of the image"]
-        verb = ("fill", "reach") if be == "are" else ("fills", "reaches")
-        if share >= _MUCH:
-            return [f"{verb[0]} {'most' if share >= _MOST else 'much'} of the image"]
-        wide = about.box[2] / self.image.width >= about.box[3] / self.image.height
-        return [f"{verb[1]} far {'across' if wide else 'up and down'} the image"]
-
-    def _verdict(
-        self, region_id: RegionId, phrase: ReferringPhrase, caption: str, unique: bool
-    ) -> Reply:
-        """Keep or drop a caption of this annotator's own; of others' it knows no English."""
-        subject = phrase.text.casefold()
-        if caption.casefold().startswith(subject):
-            if unique:
-                return Reply("keep", unique=True)
-            return Reply("drop: another region has the same mask or attributes", unique=False)
-        if caption.casefold().startswith(self.short(region_id).casefold()):
-            return Reply("keep") if self._told_apart(region_id) else Reply("drop: fits others too")
-        error = "the embedded annotator can only verify captions that it wrote itself"
-        return Reply("", status="failed", error=error)
-
-    def _told_apart(self, region_id: RegionId) -> bool:
-        """No other region has the same short caption."""
-        own = self.short(region_id)
-        return all(self.short(other) != own for other in self.scene.ids if other != region_id)
-
-    def _unique_phrase(self, region_id: RegionId) -> ReferringPhrase:
-        if self._phrases is None:
-            self._phrases = self._compose(self.scene).compose()
-        return self._phrases[self._index[region_id]]
-
-    def _about(self, region_id: RegionId) -> RegionAttributes:
-        return self.scene.regions[self._index[region_id]]
-
-    def _place(self, about: RegionAttributes) -> str | None:
-        """The narrowest place of the image that the centre is in; None for what reaches far."""
-        size = np.array([self.image.width, self.image.height])
-        if np.any(np.array(about.box[2:]) > _WIDE * size):
-            return None
-        x, y = np.array(about.center) / size
-        found = [
-            name
-            for name, ((left, right), (top, bottom)) in PLACES.items()
-            if left <= x <= right and top <= y <= bottom
-        ]
-        return found[-1] if found else "middle"  # between the middle and a side
+# verb and object of an extent, for one thing
+_EXTENTS = {
+    "most": ("fills", "most of the image"),
+    "much": ("fills", "much of the image"),
+    "width": ("spans", "the width of the image"),
+    "height": ("spans", "the height of the image"),
+    "quarter": ("covers", "about a quarter of the image"),
+    "small": ("covers", "a small part of the image"),
+}
 
 
 @dataclass(frozen=True)
 class AttributeCaption:
-    """A caption and what it rests on.
+    """A caption and its logical form.
 
     Args:
         region_id: of the region.
-        text: a noun phrase, such as "the left eye of the cat".
-        unique: the attributes fit no other region of the image.
+        text: a noun phrase, such as "the left eye of the cat", or a sentence that begins with it.
+        unique: the attributes fit no other region of the image. False too if there is nothing to
+            compare: an image's only region, without a name.
         same_as: regions with the identical mask, which nothing can separate from this one.
-        confused_with: the other regions that all attributes fit too.
-        attributes: what was used, in the order in which it was added.
+        confused_with: the other regions that all attributes fit too, or that have the same phrase.
+        attributes: of the noun phrase, in the order in which they were added.
+        claims: the attributes that the rest of a sentence states; they fit the region.
     """
 
-    region_id: int | str
+    region_id: RegionId
     text: str
     unique: bool
-    same_as: tuple[int | str, ...] = ()
-    confused_with: tuple[int | str, ...] = ()
+    same_as: tuple[RegionId, ...] = ()
+    confused_with: tuple[RegionId, ...] = ()
     attributes: Description = ()
+    claims: Description = ()
+
+
+class ImageCaptions:
+    """Captions of the regions of one image, for each stage. Shared measurements are made once.
+
+    Args:
+        image: with its photo, unless colors are not used.
+        tree: of its regions.
+        preference, max_words, max_whole_words: of the `Composer`.
+    """
+
+    def __init__(self, image: RegionImage, tree: MaskTree, *composer: Any):
+        self.tree = tree
+        self.scene = ImageAttributes(image, tree, color="color" in composer[0])
+        self._composer = Composer(self.scene, *composer)
+        self._texts = Counter(phrase.text for phrase in self._composer.phrases.values())
+        self._families: dict[RegionId, dict[int, ReferringPhrase]] = {}
+
+    def caption(
+        self, stage: Stage, region_id: RegionId, children: Iterable[RegionId] = ()
+    ) -> AttributeCaption:
+        """The caption of a region after a stage; "verify" gives the phrase of "unique" alone.
+
+        Args:
+            stage: of the pipeline.
+            region_id: of the region.
+            children: parts that a sentence names.
+        """
+        index = self.scene.index[region_id]
+        of_family = stage in ("short", "long")
+        phrase = self._short(index) if of_family else self._composer.phrases[index]
+        if stage in ("short", "verify"):
+            return self._read_back(index, phrase, phrase.text)
+        parts = [self.scene.index[child] for child in children]
+        claims = self._claims(index, phrase.description, parts)
+        return self._read_back(index, phrase, _sentence(phrase, claims), claims)
+
+    def _short(self, index: int) -> ReferringPhrase:
+        """A phrase that fits no sibling; siblings without a parent are all regions of the image."""
+        parent = self.tree.parent(self.scene.ids[index])
+        if parent is None:
+            return self._composer.phrases[index]
+        if parent not in self._families:
+            members = [self.scene.index[child] for child in self.tree.children(parent)]
+            self._families[parent] = self._composer.family(members, self.scene.index[parent])
+        return self._families[parent][index]
+
+    def _read_back(
+        self, index: int, phrase: ReferringPhrase, text: str, claims: Description = ()
+    ) -> AttributeCaption:
+        """The caption with the regions that its phrase fits, of all regions of the image."""
+        scene, ids = self.scene, self.scene.ids
+        fits = scene.fits(phrase.description)
+        if self._texts[phrase.text] > 1:  # other attributes may read the same
+            same_text = (other.text == phrase.text for other in self._in_order())
+            fits = fits | np.fromiter(same_text, bool, len(ids))
+        same = scene.twin == scene.twin[index]
+        others = np.flatnonzero(fits & ~same)
+        twins = [i for i in np.flatnonzero(same) if i != index]
+        known = self._named(index) or (len(phrase.description) > 1 and not same.all())
+        return AttributeCaption(
+            ids[index],
+            text,
+            known and not twins and not others.size,
+            tuple(ids[i] for i in twins),
+            tuple(ids[i] for i in others),
+            phrase.description,
+            claims,
+        )
+
+    def _named(self, index: int) -> bool:
+        return self.scene.regions[index].noun not in NOUNS_WITHOUT_NAME
+
+    def _in_order(self) -> Iterable[ReferringPhrase]:
+        return (self._composer.phrases[index] for index in range(len(self.scene)))
+
+    def _claims(self, index: int, subject: Description, parts: list[int]) -> Description:
+        """Its look, its place or extent, and its parts, without what the subject states."""
+        region, stated = self.scene.regions[index], {attribute.kind for attribute in subject}
+        claims = []
+        if "color" not in stated:
+            claims += self._composer.values(index, "color")[:1]
+        if "shape" not in stated and not is_plural(region.noun) and not is_group(region.noun):
+            claims += self._composer.values(index, "shape")[:1]
+        in_image = any(a.kind == "place" and not a.among for a in subject)
+        if not (in_image and claims):
+            claims.append(self._place(index))
+        nouns = Counter(self.scene.regions[part].noun for part in parts)
+        named = [noun for noun in nouns if noun not in NOUNS_WITHOUT_NAME]
+        for noun in named or nouns:
+            if plural(noun).casefold() != region.noun.casefold():  # "the eyes with two eyes"
+                number = min(int(self.scene.part_counts(noun)[index]), MANY)
+                claims.append(Attribute("with", noun, number))
+        return tuple(claims)
+
+    def _place(self, index: int) -> Attribute:
+        """The narrowest place of the image that the center is in, or the extent of a large region.
+
+        A center between the middle and a side is in the middle.
+        """
+        places = [value for value in PLACES if self.scene.placed(index, value, ())]
+        extent = self.scene.boxes[index, 2:] / self.scene.size
+        middle = Attribute("place", "middle")
+        if not places and (extent <= _WIDE).all() and self.scene.fits((middle,))[index]:
+            places = ["middle"]
+        if places:
+            return Attribute("place", places[-1])
+        extents = [Attribute("extent", value) for value in EXTENTS]
+        return next(claim for claim in extents if self.scene.fits((claim,))[index])
+
+
+def _sentence(phrase: ReferringPhrase, claims: Description) -> str:
+    """One sentence that begins with a phrase and states the claims."""
+    noun = next(a.value for a in phrase.description if a.kind == "type")
+    several = is_plural(noun)
+    looks = [claim.value for claim in claims if claim.kind in ("color", "shape")]
+    looks += [f"{place_phrase(a.value)} of the image" for a in claims if a.kind == "place"]
+    verbs = [f"{'are' if several else 'is'} {listing(looks)}"] if looks else []
+    for verb, extent in (_EXTENTS[a.value] for a in claims if a.kind == "extent"):
+        verbs.append(f"{verb.removesuffix('s') if several else verb} {extent}")
+    sentence = f"{phrase.text[0].upper()}{phrase.text[1:]} {listing(verbs)}"
+    parts = [counted(claim.value, claim.number) for claim in claims if claim.kind == "with"]
+    return f"{sentence}, with {listing(parts)}." if parts else f"{sentence}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,13 +209,14 @@ class AttributeAnnotator:
     """
 
     name = "attributes"
+    version = 2  # of its captions: answers that are stored under another version are asked again
     max_in_flight = 2  # it computes: more threads would only take turns
 
     preference: tuple[str, ...] = field(
         default=PREFERENCE,
         metadata={"help": "attributes after the noun, in order; 'with' names a part it has"},
     )
-    max_words: int = field(default=24, metadata={"help": "most words of a caption"})
+    max_words: int = field(default=24, metadata={"help": "most words of a phrase"})
     max_whole_words: int = field(
         default=14, metadata={"help": "most words that describe the whole a region is part of"}
     )
@@ -214,7 +230,7 @@ class AttributeAnnotator:
 
     @property
     def answer_settings(self) -> dict[str, Any]:
-        """What decides an answer besides the question; part of the record."""
+        """Settings that affect an answer; part of the record."""
         words = {"max_words": self.max_words, "max_whole_words": self.max_whole_words}
         return {"preference": list(self.preference), **words}
 
@@ -234,8 +250,8 @@ class AttributeAnnotator:
             tree: of the same regions; None builds the default one.
 
         Returns:
-            Captions in the order of `image.regions`. No two regions have the same text, except
-            where their masks are identical.
+            Captions in the order of `image.regions`: phrases. Those that are unique have different
+            texts.
 
         Raises:
             FileMissingError: the photo is needed but there is none.
@@ -243,40 +259,40 @@ class AttributeAnnotator:
         """
         if not len(image):
             return []
-        if tree is None:
-            tree = build_mask_tree(image.regions)
-        scene = ImageAttributes(image, tree, color="color" in self.preference)
-        phrases = self._composer(scene).compose()
-        return [_caption(scene, index, phrase) for index, phrase in enumerate(phrases)]
+        captions = self.captions(image, build_mask_tree(image.regions) if tree is None else tree)
+        return [captions.caption("verify", region.id) for region in image]
+
+    def captions(self, image: RegionImage, tree: MaskTree) -> ImageCaptions:
+        """The captions of all stages with their logical forms; raises as `caption` does."""
+        settings = (self.preference, self.max_words, self.max_whole_words)
+        return ImageCaptions(image, tree, *settings)
 
     def answer(self, request: Request) -> Reply:
-        """Answer one question of the pipeline; see `ImageStages`.
+        """Answer one question of the pipeline.
 
         Raises:
             FileMissingError: the photo is needed but there is none.
         """
         with self._lock:  # the measurements of an image are shared by its questions
-            stages = self._images.get(request.image)
-            if stages is None or stages.tree is not request.tree:
-                color = "color" in self.preference
-                stages = ImageStages(request.image, request.tree, self._composer, color)
-                self._images[request.image] = stages
-            return stages.reply(request)
+            captions = self._images.get(request.image)
+            if captions is None or captions.tree is not request.tree:
+                captions = self._images[request.image] = self.captions(request.image, request.tree)
+            region_id = request.region_id
+            if request.stage == "verify":
+                return _verdict(captions, region_id, request.context.current or "")
+            children = request.context.children
+            if request.stage == "unique":
+                children = request.tree.children(region_id)
+            caption = captions.caption(request.stage, region_id, children)
+            return Reply(caption.text, unique=caption.unique)
 
-    def _composer(self, scene: ImageAttributes) -> Composer:
-        return Composer(scene, self.preference, self.max_words, self.max_whole_words)
 
-
-def _caption(scene: ImageAttributes, index: int, phrase: ReferringPhrase) -> AttributeCaption:
-    fits = scene.fits(phrase.description)
-    same = scene.twin == scene.twin[index]
-    others = np.flatnonzero(fits & ~same)
-    twins = [i for i in np.flatnonzero(same) if i != index]
-    return AttributeCaption(
-        scene.ids[index],
-        phrase.text,
-        not twins and not others.size,
-        tuple(scene.ids[i] for i in twins),
-        tuple(scene.ids[i] for i in others),
-        phrase.description,
-    )
+def _verdict(captions: ImageCaptions, region_id: RegionId, text: str) -> Reply:
+    """Keep or drop a caption that this annotator wrote; it cannot read others."""
+    for stage in ("verify", "short"):  # the phrase of the image, then that of the family
+        own = captions.caption(stage, region_id)
+        if text.casefold().startswith(own.text.casefold()):
+            verdict = "keep" if own.unique else "drop: it fits other regions too"
+            return Reply(verdict, unique=own.unique)
+    error = "the embedded annotator can only verify captions that it wrote itself"
+    return Reply("", status="failed", error=error)

@@ -1,31 +1,42 @@
-"""Attributes as predicates: for any of them, exactly which regions of an image it fits.
+"""The logical form of a caption, and the function that reads it back.
 
-A caption is a list of attributes read from left to right. Some look at a region alone (a colour),
-some at the regions that the attributes before them leave ("the second from the left"), some at
-another description ("of the left eye"). Those carry what they look at in `among`, so that a list
-can be evaluated by itself, over all regions, by anyone.
+A caption's description is a list of attributes, read from left to right. Some look at a region
+alone (a color), some at the regions that the attributes before them leave ("the second from the
+left"), some at another description ("of the left eye"). These carry it in `among`, so that
+`ImageAttributes.fits` can decide for any description exactly which regions of an image it fits,
+without the code that composed it. A caption is true if it fits its region, and unique if it fits
+no other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from ureca_lib.annotate.referring.attributes import different_ancestors, mask_keys, measure_regions
+from ureca_lib.annotate.referring.attributes import (
+    UNNAMED,
+    UNNAMED_MAIN,
+    UNNAMED_PART,
+    different_ancestors,
+    mask_keys,
+    measure_regions,
+)
+from ureca_lib.annotate.referring.english import MANY
 from ureca_lib.mask_tree import MaskTree
 from ureca_lib.regions import RegionImage
 
 # directions in which regions are ranked, each from the end that it names
 DIRECTIONS = ("left", "right", "top", "bottom", "largest", "smallest")
-# tried where all of those are equal
+# tried if all of those are equal
 SECONDARY = (
     *("widest", "narrowest", "tallest", "shortest"),
     *("far left", "far right", "far up", "far down"),
 )
 ROW_DIRECTIONS = ("top", "bottom", "left", "right")
-# place: ranges of the centre, as shares of a frame, in which it is said and in which it fits
+# place: ranges of the center, as shares of a frame, in which it is said and in which it fits
 _LOW, _MIDDLE, _HIGH, _ANY = (0.0, 0.35), (0.38, 0.62), (0.65, 1.0), (0.0, 1.0)
 _WIDER = {_LOW: (0.0, 0.48), _MIDDLE: (0.27, 0.73), _HIGH: (0.52, 1.0), _ANY: _ANY}
 PLACES = {
@@ -43,9 +54,18 @@ PLACES = {
     "top middle": (_MIDDLE, _LOW),
     "bottom middle": (_MIDDLE, _HIGH),
 }
+# extent: ranges of the share of the image's area, width and height, the clearest first
+EXTENTS = {
+    "most": ((0.6, 1.0), _ANY, _ANY),
+    "much": ((0.3, 1.0), _ANY, _ANY),
+    "width": (_ANY, (0.9, 1.0), _ANY),
+    "height": (_ANY, _ANY, (0.9, 1.0)),
+    "quarter": ((0.2, 0.3), _ANY, _ANY),
+    "small": ((0.0, 0.2), _ANY, _ANY),
+}
 _PLACE_EXTENT = 0.6  # of the frame, above which a region is not said to be on a side of it
-_LEAST = 6  # regions, under which nobody speaks of rows
-_SPLIT = 0.5  # of the median extent: a larger gap between centres starts a new row
+_LEAST_IN_ROWS = 6  # fewer regions are not described in rows
+_SPLIT = 0.5  # of the median extent: a larger gap between centers starts a new row
 
 
 @dataclass(frozen=True)
@@ -53,13 +73,14 @@ class Attribute:
     """One attribute of a region and its value.
 
     Args:
-        kind: "type", "whole" (what the region is part of), "color", "shape", "place", "row",
-            "column", "rank" or "with" (a part it has).
-        value: the noun, the colour, ... or the end that a rank is counted from.
-        number: of a rank, row or column: 1 is the first from the end in `value`.
-        of: how many regions, rows or columns are counted.
-        among: the attributes that this one is relative to: those that say which regions are
-            counted, or those that describe the whole.
+        kind: "type", "whole" (that the region is part of), "color", "shape", "place", "extent",
+            "row", "column", "rank" or "with" (a part of it).
+        value: the noun, the color, ... or the end from which a rank is counted.
+        number: of a rank, row or column: 1 is the first from the end in `value`. Of "with": the
+            number of parts; 1 is at least one, and `MANY` that or more.
+        of: number of regions, rows or columns that are counted; 0 is not checked.
+        among: the attributes that this one is relative to: those that define the regions to count
+            (for ranks, rows and columns, all attributes before it), or those of the whole.
     """
 
     kind: str
@@ -78,12 +99,12 @@ Description = tuple[Attribute, ...]
 
 
 class ImageAttributes:
-    """All regions of an image with their attributes, and which of them a description fits.
+    """All regions of an image with their attributes, and the regions that a description fits.
 
     Args:
-        image: the regions and, where `color` is set, the photo.
+        image: the regions and, if `color` is set, the photo.
         tree: of the same regions.
-        color: False does without the photo and without colours.
+        color: False needs no photo, and there are no colors.
 
     Raises:
         FileMissingError: the photo is needed but there is none.
@@ -91,38 +112,38 @@ class ImageAttributes:
     """
 
     def __init__(self, image: RegionImage, tree: MaskTree, color: bool = True):
-        found = measure_regions(image, tree, color)
-        self.regions = list(found.values())
-        self.ids = list(found)
-        index = {region_id: i for i, region_id in enumerate(self.ids)}
+        attributes = measure_regions(image, tree, color)
+        self.regions = list(attributes.values())
+        self.ids = list(attributes)
+        self.index = {region_id: i for i, region_id in enumerate(self.ids)}
         keys = mask_keys(image)
         self.mask_keys = [keys[region_id] for region_id in self.ids]
         first: dict[bytes, int] = {}
-        # index of the first region that has the same mask
+        # (R,) index of the first region that has the same mask
         self.twin = np.array(
             [first.setdefault(key, i) for i, key in enumerate(self.mask_keys)], np.intp
         )
         holders = different_ancestors(tree, keys)
-        self.ancestors = [[index[other] for other in holders[i]] for i in self.ids]
+        self.ancestors = [[self.index[other] for other in holders[i]] for i in self.ids]
         self.depths = [tree.depth(region_id) for region_id in self.ids]
         self.size = (image.width, image.height)
         self.kinds = np.array([region.noun.casefold() for region in self.regions], dtype=object)
         self.boxes = np.array([region.box for region in self.regions]).reshape(-1, 4)
         self.centers = np.array([region.center for region in self.regions]).reshape(-1, 2)
         self.keys = self._rank_keys()
-        self._fits: dict[Description, np.ndarray] = {}
+        self._fits: dict[tuple[Description, bool], np.ndarray] = {}
         self._frames: dict[Description, np.ndarray] = {}
 
     def _rank_keys(self) -> dict[str, np.ndarray]:
-        """For each direction the (R,) numbers that regions are ranked by, the first smallest."""
+        """The (R,) numbers by which each direction ranks regions, the first smallest."""
         x, y, columns, rows = self.boxes.T
         across, down = self.centers.T
-        area = np.array([region.area for region in self.regions], np.int64)
+        self.areas = np.array([region.area for region in self.regions], np.int64)
         return {
             **{"left": across, "right": -across, "top": down, "bottom": -down},
-            **{"largest": -area, "smallest": area, "widest": -columns, "narrowest": columns},
-            **{"tallest": -rows, "shortest": rows, "far left": x, "far right": -(x + columns)},
-            **{"far up": y, "far down": -(y + rows)},
+            **{"largest": -self.areas, "smallest": self.areas, "widest": -columns},
+            **{"narrowest": columns, "tallest": -rows, "shortest": rows, "far left": x},
+            **{"far right": -(x + columns), "far up": y, "far down": -(y + rows)},
         }
 
     def __len__(self) -> int:
@@ -132,59 +153,113 @@ class ImageAttributes:
         """Ids of the regions that every attribute fits, in the order of the image."""
         return tuple(self.ids[i] for i in np.flatnonzero(self.fits(description)))
 
-    def fits(self, description: Description) -> np.ndarray:
-        """(R,) bool: the regions that every attribute fits."""
+    def fits(self, description: Description, clearly: bool = False) -> np.ndarray:
+        """(R,) bool: the regions that every attribute fits.
+
+        Args:
+            description: read from left to right.
+            clearly: colors, shapes and places must be those that are said of a region, and not
+                just fit it in a wider sense.
+
+        Raises:
+            ValueError: an attribute of no known kind, or a count that is not over the regions
+                that the attributes before it leave.
+        """
         if not description:
             return np.ones(len(self), bool)
-        if description not in self._fits:
+        key = (description, clearly)
+        if key not in self._fits:
             *before, last = description
-            self._fits[description] = self.fits(tuple(before)) & self._fits_one(last)
-        return self._fits[description]
+            if last.kind in ("rank", "row", "column") and last.among != tuple(before):
+                raise ValueError(f"{last} counts among other regions than the words before it")
+            fits = self._fits_clearly if clearly else self._fits_widely
+            self._fits[key] = self.fits(tuple(before), clearly) & fits(last)
+        return self._fits[key]
 
     def counted(self, description: Description) -> np.ndarray:
-        """Indices of the regions that fit, one for each mask."""
+        """Indices of the regions that fit, one per mask."""
         return np.unique(self.twin[self.fits(description)])
 
     def isolates(self, description: Description) -> bool:
         """Whether the regions that fit all have one mask."""
         return len(self.counted(description)) == 1
 
-    def _fits_one(self, attribute: Attribute) -> np.ndarray:
-        value = attribute.value
-        if attribute.kind == "type":
-            return self.kinds == value.casefold()
-        if attribute.kind == "color":
+    def is_crisp(self, description: Description) -> bool:
+        """Whether nobody could draw the line elsewhere: all regions that fit fit clearly.
+
+        Only such regions can be counted: "the third red coin" is undecidable if one is reddish.
+        """
+        return bool((self.fits(description) == self.fits(description, clearly=True)).all())
+
+    def _fits_clearly(self, attribute: Attribute) -> np.ndarray:
+        kind, value = attribute.kind, attribute.value
+        if kind == "color":
+            return self._where(value in region.color.said for region in self.regions)
+        if kind == "shape":
+            return self._where(value in region.shapes for region in self.regions)
+        if kind == "place":
+            return self._where(self.placed(i, value, attribute.among) for i in range(len(self)))
+        return self._fits_widely(attribute)
+
+    def _fits_widely(self, attribute: Attribute) -> np.ndarray:
+        kind, value = attribute.kind, attribute.value
+        if kind == "type":
+            return self._of_type(value.casefold())
+        if kind == "color":
             return self._where(value in region.color.fits for region in self.regions)
-        if attribute.kind == "shape":
+        if kind == "shape":
             return self._where(value in region.shape_fits for region in self.regions)
-        if attribute.kind == "whole":
+        if kind == "whole":
             whole = self.fits(attribute.among)
             return self._where(whole[above].any() for above in self.ancestors)
-        if attribute.kind == "with":
-            return self._has_part(value)
-        if attribute.kind == "place":
+        if kind == "with":
+            parts = self.part_counts(value)
+            few = attribute.number not in (1, MANY)
+            return parts == attribute.number if few else parts >= attribute.number
+        if kind == "place":
             return self._in_place(tuple(_WIDER[side] for side in PLACES[value]), attribute.among)
-        if attribute.kind == "rank":
+        if kind == "extent":
+            shares = np.stack([self.areas, *self.boxes[:, 2:].T], 1).astype(float)  # (R, 3)
+            shares /= (self.size[0] * self.size[1], *self.size)
+            return _within(shares, EXTENTS[value])
+        if kind == "rank":
             return self._ranked(attribute)
-        if attribute.kind in ("row", "column"):
+        if kind in ("row", "column"):
             counted = self.counted(attribute.among)
             numbers = self.row_numbers(counted, attribute.value)
             fits = np.zeros(len(self), bool)
-            fits[counted] = False if numbers is None else numbers == attribute.number
+            if numbers is not None and attribute.of in (0, numbers.max()):
+                fits[counted] = numbers == attribute.number
             return fits[self.twin]
-        raise ValueError(f"there is no attribute of kind {attribute.kind!r}")
+        raise ValueError(f"there is no attribute of kind {kind!r}")
 
-    def _where(self, values: object) -> np.ndarray:
-        return np.fromiter(values, bool, len(self))  # type: ignore[call-overload]
+    def _where(self, values: Iterable[bool]) -> np.ndarray:
+        return np.fromiter(values, bool, len(self))
 
-    def _has_part(self, noun: str) -> np.ndarray:
-        fits = np.zeros(len(self), bool)
-        for part in np.flatnonzero(self.kinds == noun.casefold()):
-            fits[self.ancestors[part]] = True
-        return fits
+    def _of_type(self, noun: str) -> np.ndarray:
+        """Regions of a name; a noun for regions without a name means those with one too."""
+        if noun == UNNAMED:
+            return np.ones(len(self), bool)
+        if noun in (UNNAMED_MAIN, UNNAMED_PART):
+            return self._where(bool(above) == (noun == UNNAMED_PART) for above in self.ancestors)
+        return self.kinds == noun
+
+    def part_counts(self, noun: str) -> np.ndarray:
+        """(R,) int: the number of different masks of this name in each region.
+
+        "part" means all regions directly in it, named or not.
+        """
+        counts = np.zeros(len(self), np.int64)
+        any_part = noun == UNNAMED_PART
+        for part in np.unique(self.twin[self._of_type(noun.casefold())]):
+            above = self.twin[self.ancestors[part][: 1 if any_part else None]]
+            counts[np.unique(above)] += 1
+        return counts[self.twin]
 
     def _ranked(self, attribute: Attribute) -> np.ndarray:
         counted = self.counted(attribute.among)
+        if attribute.of not in (0, len(counted)):
+            return np.zeros(len(self), bool)
         keys = self.keys[attribute.value]
         before = np.searchsorted(np.sort(keys[counted]), keys, side="left")
         return before == attribute.number - 1
@@ -206,12 +281,10 @@ class ImageAttributes:
 
     def _in_place(self, ranges: tuple[tuple[float, float], ...], among: Description) -> np.ndarray:
         frames = self._frames_of(among)
-        shares = (self.centers - frames[:, :2] + 0.5) / frames[:, 2:]
-        low, high = np.array(ranges).T
-        return ((low <= shares) & (shares <= high)).all(1)
+        return _within((self.centers - frames[:, :2] + 0.5) / frames[:, 2:], ranges)
 
     def _frames_of(self, among: Description) -> np.ndarray:
-        """(R, 4) boxes of the nearest whole that `among` fits; of the image where there is none."""
+        """(R, 4) boxes of the nearest whole that `among` fits; of the image if there is none."""
         if among not in self._frames:
             frames = np.tile([0, 0, *self.size], (len(self), 1))
             if among:
@@ -224,12 +297,18 @@ class ImageAttributes:
         return self._frames[among]
 
 
-def row_numbers(centers: np.ndarray, boxes: np.ndarray, axis: int) -> np.ndarray | None:
-    """The row (or column) of each region, or None where they do not clearly stand in rows.
+def _within(values: np.ndarray, ranges: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """(R, K) values and K ranges -> (R,) bool: all K values of a row are in their range."""
+    low, high = np.array(ranges).T
+    return ((low <= values) & (values <= high)).all(1)
 
-    Rows are runs of sorted centres, split at large gaps. They are clear when at least two, and
-    most of them, have two regions or more, each is thinner than the smallest gap between two
-    rows, and the regions of a row stand beside each other.
+
+def row_numbers(centers: np.ndarray, boxes: np.ndarray, axis: int) -> np.ndarray | None:
+    """The row (or column) of each region, or None if they are not clearly in rows.
+
+    Rows are runs of sorted centers, split at large gaps. They are clear if at least two, and most
+    of them, have two regions or more, each is thinner than the smallest gap between two rows, and
+    the regions of a row stand beside each other.
 
     Args:
         centers: (R, 2) x and y in pixels.
@@ -239,7 +318,7 @@ def row_numbers(centers: np.ndarray, boxes: np.ndarray, axis: int) -> np.ndarray
     Returns:
         (R,) int, 1 for the topmost row or leftmost column.
     """
-    if len(centers) < _LEAST:
+    if len(centers) < _LEAST_IN_ROWS:
         return None
     across = centers[:, axis]
     order = np.argsort(across, kind="stable")
