@@ -13,14 +13,19 @@ import numpy as np
 import pytest
 from annotate.drawn import image_of, images, rectangle
 from hypothesis import given, settings
+from PIL import Image
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.referring.expressions import phrase
 from ureca_lib.annotate.referring.predicates import ImageAttributes
 from ureca_lib.mask_tree import build_mask_tree
-from ureca_lib.regions import Region, RegionImage, load_sa1b
+from ureca_lib.regions import Region, RegionImage, load_masks, load_sa1b
 
 PHOTOS = Path(__file__).resolve().parents[2] / "data_samples" / "photos"
+MASKS = [
+    *(rectangle((90, 120), 2, 2, 30), rectangle((90, 120), 80, 2, 30)),
+    rectangle((90, 120), 45, 50, 20),
+]
 STAGES = ("short", "long", "unique", "verify")
 
 
@@ -233,3 +238,12 @@ def test_wording_does_not_repeat():
             assert f"{region.name} with" not in text and " a hair" not in text
             said = text.partition(" image")[0]
             assert said.count(" is ") + said.count(" are ") <= 1, text
+
+
+def test_names_of_mask_files_are_used(tmp_path):
+    for name, mask in (("lake_1", MASKS[0]), ("lake_2", MASKS[1]), ("pagoda", MASKS[2])):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"{name}.png")
+    image = load_masks(tmp_path, np.full((90, 120, 3), 90, np.uint8))
+    captions = AttributeAnnotator().caption(image)
+    texts = {image[caption.region_id].name: caption.text for caption in captions}
+    assert texts == {"lake_1": "the left lake", "lake_2": "the right lake", "pagoda": "the pagoda"}
