@@ -43,8 +43,9 @@ from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import FileMissingError, Region, RegionError, RegionImage, load_sa1b
 
 HEIGHT, WIDTH = 120, 160
-EXACT = ViewSettings(min_side=0, max_side=0)  # photo pixels as they are
-SMALL = ViewSettings(min_side=0, max_side=128)
+EXACT = ViewSettings(min_side=0, max_side=0, numbers="digits")  # photo pixels as they are
+BOXES = dataclasses.replace(EXACT, numbers="boxes", look_alike_frame="image")
+SMALL = ViewSettings(min_side=0, max_side=128, numbers="digits")
 REFERENCES = Path(__file__).parent / "references"
 PHOTOS = Path(__file__).resolve().parents[2] / "data_samples" / "photos"
 # name: photo, changed settings, what is drawn
@@ -64,6 +65,11 @@ DRAWN = {
         "rocket",
         {"look_alike_frame": "image", "max_side": 192},
         lambda views: views.numbered(21, [22, 24, 23]),
+    ),
+    "boxes": (
+        "astronaut",
+        {"numbers": "boxes", "max_side": 256},
+        lambda views: views.numbered(86, [84, 83, 82, 85]),
     ),
 }
 
@@ -403,6 +409,48 @@ def test_number_is_legible_on_any_ground():
         assert abs(around - luminance) > 100
 
 
+def test_boxes_are_around_the_contours_in_their_colors(image):
+    view = ImageViews(image, BOXES).numbered("block", ["outside", "pixel"])
+    for index, name in enumerate(("block", "outside", "pixel")):
+        rows, columns = np.nonzero(MASKS[name])
+        top, left = rows.min() - 6, columns.min() - 6  # 3 of contour, 1 between, 2 of line
+        bottom, right = rows.max() + 7, columns.max() + 7
+        lines = np.zeros((HEIGHT, WIDTH), bool)
+        lines[top:bottom, left:right] = True
+        lines[top + 2 : bottom - 2, left + 2 : right - 2] = False
+        mine = is_color(view, number_color(index))
+        # labels, and boxes of numbers before it, may be on a part of the line
+        assert (mine & lines).sum() > 0.6 * lines.sum()
+        assert (mine & ring_of(MASKS[name], 3)).any()
+
+
+def test_a_box_at_the_edge_of_the_picture_is_drawn_inside(image):
+    view = ImageViews(image, BOXES).numbered("whole", [])
+    frame = np.ones((HEIGHT, WIDTH), bool)
+    frame[2:-2, 2:-2] = False
+    assert is_color(view, BLUE)[frame].all()
+
+
+def test_labels_are_filled_and_their_numbers_legible():
+    for index in range(13):
+        patch, opacity = number_patch(index, 20, True)
+        assert (opacity == 1).all()
+        color, fill = is_color(patch, number_color(index)), patch[2, 2]
+        assert set(fill.tolist()) in ({0}, {255})
+        assert color[0].all() and color[-1].all() and color[:, 0].all() and color[:, -1].all()
+        luminance = np.dot(number_color(index), (0.299, 0.587, 0.114))
+        assert abs(float(fill[0]) - luminance) > 100
+        assert color[1:-1, 1:-1].sum() > 25  # the digits
+
+
+def test_digits_and_boxes_differ_in_stage_4_alone(image, exact):
+    boxes = ImageViews(image, dataclasses.replace(EXACT, numbers="boxes"))
+    assert ViewSettings().numbers == "boxes"
+    for view in ("target_crop", "contoured_image"):
+        np.testing.assert_array_equal(getattr(boxes, view)("hole"), getattr(exact, view)("hole"))
+    assert not np.array_equal(boxes.numbered("hole", ["edge"]), exact.numbered("hole", ["edge"]))
+
+
 def test_stage_views_are_in_the_order_of_the_prompts(image, exact):
     tree = build_mask_tree(image.regions)
     assert tree.ancestors("hole") == ["block", "whole"]
@@ -483,6 +531,7 @@ def test_errors_name_what_is_wrong(exact, image):
         {"min_side": 900, "max_side": 800},
         {"context_blur": "none"},
         {"look_alike_frame": "none"},
+        {"numbers": "none"},
     ],
 )
 def test_bad_settings_are_named(changes):

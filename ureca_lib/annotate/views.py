@@ -23,6 +23,7 @@ from ureca_lib.regions import Region, RegionError, RegionImage
 
 ContextBlur = Literal["parent", "main_object"]
 LookAlikeFrame = Literal["image", "crop"]
+Numbers = Literal["boxes", "digits"]
 Color = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # x, y, columns, rows in photo pixels
 
@@ -49,6 +50,7 @@ _CACHED_MASKS = 64  # decoded masks per image, each cut to its box: every stage 
 _REDUCED_SIGMA = 8.0  # standard deviation of the blur in pixels of the reduced photo
 _LEAST_HEIGHT = 14  # pixels: a smaller number cannot be read
 _OUTLINE = 0.12  # of a number's height
+_BOX_WIDTH = 2  # pixels: the line of a bounding box
 _GRID = 5  # places tried along each side of a region whose middle is too crowded
 # Penalties where no place is free: to overlap a number, to hide a region, to have the middle in
 # a smaller region, to touch another region, to be one number's height away.
@@ -88,6 +90,13 @@ class ViewSettings:
             "all (published code), or 'image', the whole image"
         },
     )
+    numbers: Numbers = field(
+        default="boxes",
+        metadata={
+            "help": "marks of look-alikes besides their contours: 'boxes', a bounding box and a "
+            "filled label with its number (Sec. 3), or 'digits', the bare number"
+        },
+    )
     margin: float = field(
         default=0.1, metadata={"help": "space around a crop, as a share of its longer side"}
     )
@@ -124,6 +133,7 @@ class ViewSettings:
         for name, allowed in (
             ("context_blur", ("parent", "main_object")),
             ("look_alike_frame", ("image", "crop")),
+            ("numbers", ("boxes", "digits")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {allowed}, not {getattr(self, name)!r}")
@@ -342,6 +352,26 @@ def draw_contour(canvas: np.ndarray, cut: Cut, width: int, color: Color) -> None
     canvas[contour.window][contour.mask] = color
 
 
+def draw_box(canvas: np.ndarray, box: Box, gap: int, color: Color) -> None:
+    """Draw a rectangle around a box onto a (H, W, 3) uint8 canvas, in place.
+
+    Args:
+        canvas: the picture.
+        box: (x, y, columns, rows) in pixels of the picture.
+        gap: pixels between the box and the line; at the picture's edge the line is inside.
+        color: of the line.
+    """
+    x, y, columns, rows = box
+    height, width = canvas.shape[:2]
+    reach = gap + _BOX_WIDTH
+    left, top = max(0, x - reach), max(0, y - reach)
+    right, bottom = min(width, x + columns + reach), min(height, y + rows + reach)
+    inside = canvas[top + _BOX_WIDTH : bottom - _BOX_WIDTH, left + _BOX_WIDTH : right - _BOX_WIDTH]
+    kept = inside.copy()
+    canvas[top:bottom, left:right] = color
+    inside[:] = kept
+
+
 def number_color(index: int) -> Color:
     """The color of a number and its contour: blue for 0, the target, and for no other."""
     return BLUE if index == 0 else LOOK_ALIKE_COLORS[(index - 1) % len(LOOK_ALIKE_COLORS)]
@@ -353,12 +383,13 @@ def number_pixels(share: float, height: int, width: int) -> int:
 
 
 @lru_cache(maxsize=512)
-def number_patch(index: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """A number in its color, with an outline that makes it readable on any background.
+def number_patch(index: int, pixels: int, boxed: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A number in its color, readable on any background: with an outline, or on a filled label.
 
     Args:
         index: 0 for the target.
         pixels: height of the digits.
+        boxed: fill the patch with the color of the outline, black or white.
 
     Returns:
         (h, w, 3) uint8 colors and (h, w, 1) float32 opacity.
@@ -374,6 +405,9 @@ def number_patch(index: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
         ImageDraw.Draw(picture).text(
             (-left, -top), text, fill=fill, font=font, stroke_width=stroke, stroke_fill=around
         )
+    if boxed:
+        opacity = Image.new("L", size, 255)
+        ImageDraw.Draw(patch).rectangle((0, 0, size[0] - 1, size[1] - 1), outline=color)
     return np.asarray(patch), np.asarray(opacity, np.float32)[..., None] / 255
 
 
@@ -402,9 +436,8 @@ class Spot(NamedTuple):
         return max(0, columns) * max(0, rows)
 
 
-def draw_number(canvas: np.ndarray, index: int, pixels: int, spot: Spot) -> None:
-    """Draw a number onto a (H, W, 3) uint8 canvas, in place; parts beyond the edge are cut."""
-    patch, opacity = number_patch(index, pixels)
+def draw_number(canvas: np.ndarray, spot: Spot, patch: np.ndarray, opacity: np.ndarray) -> None:
+    """Draw a number's patch onto a (H, W, 3) uint8 canvas, in place; the edge may cut it."""
     below = canvas[spot.window]
     rows, columns = below.shape[:2]
     patch, opacity = patch[:rows, :columns], opacity[:rows, :columns]
@@ -606,7 +639,9 @@ class ImageViews:
         return canvas
 
     def numbered(self, region_id: RegionId, look_alike_ids: Sequence[RegionId]) -> np.ndarray:
-        """The target and its look-alikes contoured and numbered (Table 9): (h, w, 3) uint8.
+        """The target and its look-alikes contoured and numbered (Sec. 3, Table 9): (h, w, 3) uint8.
+
+        With `numbers="boxes"` each has a bounding box and a filled label too.
 
         Args:
             region_id: the target, 0, in blue.
@@ -623,14 +658,20 @@ class ImageViews:
         frame = self._frame(cuts) if cropped else self._whole
         canvas = frame.resized(self._photo[frame.window]).copy() if cropped else self._shown.copy()
         mapped = [frame.mapped(cut) for cut in cuts]
-        pixels = number_pixels(self.settings.number_height, *canvas.shape[:2])
-        sizes = [number_patch(index, pixels)[0].shape[1::-1] for index in range(len(ids))]
-        spots = place_numbers(mapped, sizes, *canvas.shape[:2], self.settings.contour_width + 2)
+        height, width = canvas.shape[:2]
+        pixels = number_pixels(self.settings.number_height, height, width)
+        boxed, line = self.settings.numbers == "boxes", self.settings.contour_width
+        patches = [number_patch(index, pixels, boxed) for index in range(len(ids))]
+        sizes = [patch.shape[1::-1] for patch, _ in patches]
+        gap = line + 2 + boxed * _BOX_WIDTH
+        spots = place_numbers(mapped, sizes, height, width, gap)
         # the target comes last, over the others; all numbers come over all contours
         for index in reversed(range(len(ids))):
             self._contour(canvas, mapped[index], number_color(index))
+            if boxed:
+                draw_box(canvas, mapped[index].box, line + 1, number_color(index))
         for index in reversed(range(len(ids))):
-            draw_number(canvas, index, pixels, spots[index])
+            draw_number(canvas, spots[index], *patches[index])
         return canvas
 
     def _frame(self, cuts: Sequence[Cut]) -> Frame:
