@@ -1,8 +1,9 @@
 """The embedded annotator: it needs no model and no network.
 
 Short captions distinguish a region from its siblings only, as Table 7 asks; long ones add its
-look, its place and its parts (Table 8); unique ones begin with a phrase that fits no other region
-of the image (Table 9). So the stages differ here in the way that a model's answers do.
+look, its place and its parts (Table 8), and unique ones begin with the shortest phrase that fits
+no other region of the image (Table 9). A long caption begins with that phrase too if the short
+one fits another region: it is the final caption of a region without look-alikes.
 
 Every caption carries its logical form, which `ImageAttributes.fits` reads back against all regions
 of the image: what the caption states is true of its region, and it is called unique only if it
@@ -105,8 +106,12 @@ class ImageCaptions:
             children: parts that a sentence names.
         """
         index = self.scene.index[region_id]
-        of_family = stage in ("short", "long")
-        phrase = self._short(index) if of_family else self._composer.phrases[index]
+        phrase = self._composer.phrases[index]
+        if stage in ("short", "long"):
+            of_family = self._short(index)
+            # a long caption is final for a region without look-alikes (Sec. 3, stage 4)
+            if stage == "short" or self.scene.isolates(of_family.description):
+                phrase = of_family
         if stage in ("short", "verify"):
             return self._read_back(index, phrase, phrase.text)
         parts = [self.scene.index[child] for child in children]
