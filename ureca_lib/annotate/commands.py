@@ -63,7 +63,9 @@ def annotate(
     ] = None,
     dino: Annotated[
         str | None,
-        typer.Option(help="DINOv2 (hub id or folder) for look-alikes, instead of color and shape."),
+        typer.Option(
+            help="DINOv2 or DINOv3 (hub id or folder) for look-alikes, instead of color and shape."
+        ),
     ] = None,
     in_flight: Annotated[int | None, typer.Option(help="Most calls at a time.")] = None,
     strict: Annotated[
@@ -190,9 +192,9 @@ def _check_in_flight(annotator: Annotator, in_flight: int | None) -> None:
 def _features(dino: str | None, device: str | None) -> RegionFeatures | None:
     if dino is None:
         return None
-    from ureca_lib.annotate.look_alikes import Dinov2Features
+    from ureca_lib.annotate.look_alikes import DinoFeatures
 
-    return Dinov2Features(dino, chosen_device(device))
+    return DinoFeatures(dino, chosen_device(device))
 
 
 def _check_splits(rule: SplitRule, asked: set[str]) -> None:

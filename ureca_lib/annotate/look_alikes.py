@@ -1,7 +1,7 @@
 """Which regions of an image look alike, and which captions read alike (Sec. 3, stage 4).
 
 The paper compares DINOv2 features of the regions' crops by cosine similarity (App. F); that is
-`Dinov2Features`. `ColorTextureFeatures` needs no model. Look-alikes whose captions share too many
+`DinoFeatures`. `ColorTextureFeatures` needs no model. Look-alikes whose captions share too many
 words clash: `find_clashes`.
 """
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 DINO_MODEL = "facebook/dinov2-base"
+DINO_KINDS = ("dinov2", "dinov2_with_registers", "dinov3_vit", "dinov3_convnext")
 Pair = tuple[RegionId, RegionId]
 
 _WEIGHTS = {"color": 2.0, "texture": 1.0, "shape": 2.0, "size": 1.0}
@@ -139,23 +140,28 @@ def cosine_similarity(features: Mapping[RegionId, np.ndarray]) -> np.ndarray:
     return np.clip(unit @ unit.T, -1, 1)  # (R, F) @ (F, R) -> (R, R)
 
 
-class Dinov2Features:
-    """The class token of DINOv2 for each region's crop.
+class DinoFeatures:
+    """The class token of a DINO model for each region's crop: DINOv2, with registers, or DINOv3.
 
     A crop is the region's box with a margin. The processor's mean color replaces everything else
     in it, so that it carries no information for the model.
 
+    The threshold is not calibrated. The published code has 0.8 for DINO v1 (ViT-B/16) on crops
+    with a blurred background; the paper names DINOv2 and no value. Similarities of other models
+    and crops are distributed differently: see `ureca look-alikes`.
+
     Args:
-        model: hub id or local folder of a Dinov2 checkpoint in safetensors, with its processor.
+        model: hub id or local folder of a checkpoint in safetensors, with its processor.
         device: of the model.
         batch_size: crops at a time.
         margin: around the box, as a share of its longer side.
 
     Raises:
         OSError: the checkpoint does not exist; transformers says what is missing.
+        ValueError: it is a model of another kind.
     """
 
-    threshold = 0.8  # of the published pipeline
+    threshold = 0.8
 
     def __init__(
         self,
@@ -165,13 +171,21 @@ class Dinov2Features:
         margin: float = 0.1,
     ):
         import torch  # seconds to import, and only these features need it
-        from transformers import BitImageProcessorPil, Dinov2Model
+        from transformers import AutoConfig, AutoModel, BitImageProcessorPil
 
-        self.name = f"dinov2:{Path(model).name}:margin={margin:g}"
+        kind = AutoConfig.from_pretrained(model, trust_remote_code=False).model_type
+        if kind not in DINO_KINDS:
+            raise ValueError(f"{model} is a {kind} model; --dino takes {', '.join(DINO_KINDS)}")
+        self.name = f"{kind}:{Path(model).name}:margin={margin:g}"
         self._device, self._batch, self._margin = torch.device(device), batch_size, margin
-        self._model = Dinov2Model.from_pretrained(model, use_safetensors=True)
+        self._model = AutoModel.from_pretrained(
+            model, use_safetensors=True, trust_remote_code=False
+        )
         self._model.to(self._device).eval()
-        self._processor = BitImageProcessorPil.from_pretrained(model)
+        # DINOv3's own processor needs torchvision; crops are square, so that this one does the
+        # same: resize, normalize, and crop the center only if the checkpoint says so
+        settings = {} if kind.startswith("dinov2") else {"do_center_crop": False}
+        self._processor = BitImageProcessorPil.from_pretrained(model, **settings)
         mean = np.asarray(self._processor.image_mean) * 255
         self._mean = np.rint(mean).astype(np.uint8)
         self._one_at_a_time = threading.Lock()  # images are opened in several threads
