@@ -220,6 +220,7 @@ def caption(
 
 app.command()(annotate_commands.annotate)
 app.command()(annotate_commands.status)
+app.command()(annotate_commands.look_alikes)
 app.command()(dataset_commands.export)
 app.command()(evaluate_commands.predict)
 app.command()(evaluate_commands.evaluate)

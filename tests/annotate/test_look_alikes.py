@@ -19,16 +19,21 @@ from transformers import (
     DINOv3ViTConfig,
     ViTConfig,
 )
+from typer.testing import CliRunner
 
+from ureca_lib.annotate import PAPER_DIFFERENCES
 from ureca_lib.annotate.look_alikes import (
     ColorTextureFeatures,
     DinoFeatures,
     LookAlikeSettings,
     cosine_similarity,
     find_look_alikes,
+    survey_similarities,
 )
+from ureca_lib.annotate.settings import PipelineSettings
+from ureca_lib.cli import app
 from ureca_lib.mask_tree import build_mask_tree
-from ureca_lib.regions import FileMissingError, Region, RegionImage, load_sa1b
+from ureca_lib.regions import FileMissingError, Region, RegionImage, load_sa1b, save_sa1b
 
 
 def squares(count: int = 4) -> list[Region]:
@@ -99,6 +104,76 @@ def test_similarity_is_the_definition(count, length, seed):
         [float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b))) for b in rows] for a in rows
     ]
     np.testing.assert_allclose(cosine_similarity(dict(enumerate(rows))), expected, atol=1e-12)
+
+
+def test_paper_has_no_limit_and_counts_the_family():
+    settings = PipelineSettings.paper().look_alikes
+    assert settings == LookAlikeSettings.paper()
+    regions = squares(12)
+    whole = Region.from_mask("whole", np.ones((8, 96), bool))
+    tree = build_mask_tree([whole, *regions])
+    features = {region.id: np.ones(2) for region in (whole, *regions)}
+    found = find_look_alikes(features, tree, settings, 0.9)
+    assert all(len(others) == 12 for others in found.values())
+    found = find_look_alikes(features, tree, LookAlikeSettings(), 0.9)
+    assert found["whole"] == [] and all(len(found[number]) == 8 for number in range(12))
+
+
+def test_paper_says_what_is_still_different():
+    told = PipelineSettings.paper.__doc__
+    assert PAPER_DIFFERENCES in told and "DINO v1 at 0.8" in told
+    shown = CliRunner().invoke(app, ["annotate", "--help"], env={"COLUMNS": "80"}).output
+    lines = [line.strip() for line in shown.splitlines()]
+    assert all(line.strip() in lines for line in PAPER_DIFFERENCES.splitlines())
+
+
+def test_survey_gives_all_pairs_within_images_and_those_near_the_threshold():
+    images = [(f"{seed}", small_image(seed)) for seed in range(2)]
+    images = [(name, image, build_mask_tree(image.regions)) for name, image in images]
+    features = ColorTextureFeatures()
+    values, near = survey_similarities(images, features, 0.8, family=True, shown=5)
+    expected = {}
+    for name, image, _ in images:
+        similar = cosine_similarity(features(image, [region.id for region in image]))
+        for i, one in enumerate(image):
+            for j, other in enumerate(image):
+                if i < j:
+                    expected[name, one.id, other.id] = similar[i, j]
+    assert sorted(values) == pytest.approx(sorted(expected.values()))
+    assert [pair.similarity for pair in near] == sorted(
+        sorted(expected.values(), key=lambda value: abs(value - 0.8))[:5], reverse=True
+    )
+    for pair in near:
+        assert expected[pair.name, *pair.region_ids] == pair.similarity
+        for crop, region_id in zip(pair.crops, pair.region_ids, strict=True):
+            image = dict((name, image) for name, image, _ in images)[pair.name]
+            _, _, columns, rows = image[region_id].pixel_box
+            assert crop.shape == (rows, columns, 3) and crop.dtype == np.uint8
+    apart, _ = survey_similarities(images, features, 0.8)
+    held = sum(len(tree.ancestors(region.id)) for _, image, tree in images for region in image)
+    assert len(apart) == len(values) - held
+
+
+def test_the_command_shows_the_share_of_pairs_and_a_figure(samples, tmp_path):
+    figure = tmp_path / "alike.png"
+    run = CliRunner().invoke(
+        app, ["look-alikes", str(samples / "photos" / "chelsea.json"), "-o", str(figure)]
+    )
+    assert run.exit_code == 0, run.output
+    assert "1 photos, " in run.output and "0.85:" in run.output and "<- threshold" in run.output
+    assert figure.stat().st_size > 10_000
+    run = CliRunner().invoke(app, ["look-alikes", str(tmp_path / "gone.json"), "-o", str(figure)])
+    assert run.exit_code == 2 and "gone.json" in run.output
+
+
+def test_a_photo_without_pairs_is_an_error(tmp_path):
+    image = RegionImage(squares(1), 8, 8, np.zeros((8, 8, 3), np.uint8))
+    save_sa1b(image, tmp_path / "one.json", "one.png")
+    Image.fromarray(image.pixels).save(tmp_path / "one.png")
+    figure = str(tmp_path / "alike.png")
+    run = CliRunner().invoke(app, ["look-alikes", str(tmp_path / "one.json"), "-o", figure])
+    assert run.exit_code == 2 and "two regions" in run.output
+    assert not (tmp_path / "alike.png").exists()
 
 
 def test_bad_features_are_named():

@@ -7,6 +7,7 @@ words clash: `find_clashes`.
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 import threading
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -71,13 +72,18 @@ class LookAlikeSettings:
     family: bool = field(
         default=False, metadata={"help": "whether ancestors and descendants may be look-alikes"}
     )
-    most: int = field(
-        default=8, metadata={"help": "most look-alikes of a region, the most similar"}
+    most: int | None = field(
+        default=8, metadata={"help": "most look-alikes of a region, the most similar; None: all"}
     )
 
     def __post_init__(self) -> None:
-        if self.most < 1:
+        if self.most is not None and self.most < 1:
             raise ValueError(f"most must be at least 1, not {self.most}")
+
+    @classmethod
+    def paper(cls) -> LookAlikeSettings:
+        """The published rule: all regions above the threshold, ancestors and descendants too."""
+        return cls(family=True, most=None)
 
 
 def find_look_alikes(
@@ -138,6 +144,61 @@ def cosine_similarity(features: Mapping[RegionId, np.ndarray]) -> np.ndarray:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = rows / np.where(norms == 0, 1, norms)
     return np.clip(unit @ unit.T, -1, 1)  # (R, F) @ (F, R) -> (R, R)
+
+
+class NearPair(NamedTuple):
+    """Two regions whose similarity is near the threshold, with their crops."""
+
+    similarity: float
+    name: str  # of the image
+    region_ids: tuple[RegionId, RegionId]
+    crops: tuple[np.ndarray, np.ndarray]  # (h, w, 3) uint8 each
+
+
+def survey_similarities(
+    images: Iterable[tuple[str, RegionImage, MaskTree]],
+    features: RegionFeatures,
+    threshold: float,
+    family: bool = False,
+    shown: int = 12,
+) -> tuple[np.ndarray, list[NearPair]]:
+    """Similarities of all pairs of regions within each image, to choose a threshold by.
+
+    Args:
+        images: name, regions with their photo, and tree of each; one is in memory at a time.
+        features: that are compared.
+        threshold: cosine similarity from which two regions look alike.
+        family: include pairs of which one holds the other.
+        shown: number of pairs to return that are nearest to the threshold.
+
+    Returns:
+        (P,) similarities, and the nearest pairs, the most similar first.
+    """
+    everything = [np.zeros(0)]
+    near: list[NearPair] = []
+    for name, image, tree in images:
+        ids = [region.id for region in image]
+        similar = cosine_similarity(features(image, ids))
+        for place, region_id in enumerate(ids if not family else ()):
+            above = [ids.index(other) for other in tree.ancestors(region_id)]
+            similar[place, above] = similar[above, place] = np.nan
+        first, second = np.triu_indices(len(ids), 1)
+        values = similar[first, second]
+        first, second, values = (row[~np.isnan(values)] for row in (first, second, values))
+        everything.append(values)
+        for place in np.argsort(abs(values - threshold), kind="stable")[:shown]:
+            pair = ids[first[place]], ids[second[place]]
+            crops = (_photo_crop(image, pair[0]), _photo_crop(image, pair[1]))
+            near.append(NearPair(float(values[place]), name, pair, crops))
+        near = heapq.nsmallest(shown, near, key=lambda item: abs(item.similarity - threshold))
+    return np.concatenate(everything), sorted(near, key=lambda item: -item.similarity)
+
+
+def _photo_crop(image: RegionImage, region_id: RegionId) -> np.ndarray:
+    """A region's box in the photo, with everything else in it grayed."""
+    (x, y, columns, rows), mask = cropped_mask(image[region_id])
+    crop = image.pixels[y : y + rows, x : x + columns]
+    return np.where(mask[..., None], crop, crop // 3 + 130).astype(np.uint8)
 
 
 class DinoFeatures:

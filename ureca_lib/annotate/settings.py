@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ureca_lib.annotate import PAPER_DIFFERENCES
 from ureca_lib.annotate.look_alikes import LookAlikeSettings
 from ureca_lib.annotate.views import ViewSettings
 from ureca_lib.mask_tree import (
@@ -120,7 +121,16 @@ class PipelineSettings:
 
     @classmethod
     def paper(cls) -> PipelineSettings:
-        """The published rules: main objects of App. F, one refinement, the test set verified."""
+        """The published rules: main objects of App. F, one refinement, the test set verified.
+
+        All regions above the threshold are look-alikes, ancestors and descendants too.
+        """
         return cls(
-            tree=TreeSettings.paper(), check=CheckSettings(rounds=1), verify_splits=("test",)
+            tree=TreeSettings.paper(),
+            look_alikes=LookAlikeSettings.paper(),
+            check=CheckSettings(rounds=1),
+            verify_splits=("test",),
         )
+
+
+PipelineSettings.paper.__func__.__doc__ += f"\n\n{PAPER_DIFFERENCES}"  # type: ignore[attr-defined]
