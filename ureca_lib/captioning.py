@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ureca_lib.annotate.annotators import AttributeAnnotator, make_annotator
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
-from ureca_lib.annotate.look_alikes import LookAlikeSettings, find_look_alikes
+from ureca_lib.annotate.look_alikes import ColorTextureFeatures, LookAlikeSettings, find_look_alikes
 from ureca_lib.datasets import caption_rows
 from ureca_lib.devices import chosen_device
 from ureca_lib.mask_tree import RegionId, build_mask_tree

@@ -29,8 +29,8 @@ from fake_annotators import (
 from typer.testing import CliRunner
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.clashes import normalized
 from ureca_lib.annotate.commands import annotate, status
+from ureca_lib.annotate.look_alikes import normalized
 from ureca_lib.annotate.progress import duration, read_status
 from ureca_lib.annotate.protocol import BudgetSpentError, Reply
 from ureca_lib.annotate.run import Summary, annotate_images

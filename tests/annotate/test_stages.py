@@ -11,7 +11,7 @@ from fake_annotators import small_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ureca_lib.annotate.clashes import find_clashes, groups, normalized, word_overlap
+from ureca_lib.annotate.look_alikes import find_clashes, groups, normalized, word_overlaps
 from ureca_lib.annotate.pipeline import ImageCaptions, parse_verdict
 from ureca_lib.annotate.records import Answer, Step
 from ureca_lib.annotate.settings import CheckSettings, TreeSettings
@@ -377,8 +377,9 @@ def test_settings_out_of_range(wrong, said):
 def test_captions_are_compared_without_case_articles_and_punctuation():
     assert normalized("The cat’s left eye, the one!") == normalized("a CAT's left EYE the one")
     assert normalized("left") != normalized("right")
-    assert word_overlap("red cup red", "red cup") == pytest.approx(3 / 5)
-    assert word_overlap("", "") == 1 and word_overlap("a b", "c") == 0
+    overlaps = word_overlaps(["red cup red", "red cup", "", "", "c"])
+    assert overlaps[0, 1] == pytest.approx(3 / 5)
+    assert overlaps[2, 3] == 1 and overlaps[1, 4] == 0
 
 
 def test_words_in_another_order_say_another_thing():

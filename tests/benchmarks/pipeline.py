@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fake_annotators import FakeAnnotator, distinct_reply
 
 from ureca_lib.annotate import questions, run
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
+from ureca_lib.annotate.look_alikes import ColorTextureFeatures
 from ureca_lib.annotate.protocol import Reply, Request
 from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.store import Store

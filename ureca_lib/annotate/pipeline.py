@@ -21,7 +21,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ureca_lib.annotate.clashes import Pair, find_clashes, groups
+from ureca_lib.annotate.look_alikes import Pair, find_clashes, groups
 from ureca_lib.annotate.protocol import Context, Stage
 from ureca_lib.annotate.records import Answer, FinalCaption, State, Step
 from ureca_lib.annotate.settings import CheckSettings

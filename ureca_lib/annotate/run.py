@@ -20,8 +20,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
-from ureca_lib.annotate.look_alikes import RegionFeatures, find_look_alikes
+from ureca_lib.annotate.look_alikes import ColorTextureFeatures, RegionFeatures, find_look_alikes
 from ureca_lib.annotate.pipeline import ImageCaptions
 from ureca_lib.annotate.prompts import PROMPT_VERSIONS
 from ureca_lib.annotate.protocol import Annotator, Context

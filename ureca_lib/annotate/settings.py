@@ -121,9 +121,16 @@ class PipelineSettings:
 
     @classmethod
     def paper(cls) -> PipelineSettings:
-        """The published rules: main objects of App. F, one refinement, the test set verified."""
+        """The published rules: main objects of App. F, one refinement, the test set verified.
+
+        All regions above the threshold are look-alikes, ancestors and descendants too. The
+        remaining differences are listed in `ureca_lib.annotate.PAPER_DIFFERENCES`.
+        """
         return cls(
-            tree=TreeSettings.paper(), check=CheckSettings(rounds=1), verify_splits=("test",)
+            tree=TreeSettings.paper(),
+            look_alikes=LookAlikeSettings.paper(),
+            check=CheckSettings(rounds=1),
+            verify_splits=("test",),
         )
 
     def for_store(self, recipe: int) -> PipelineSettings:

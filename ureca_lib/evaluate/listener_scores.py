@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ureca_lib.annotate.clashes import normalized
+from ureca_lib.annotate.look_alikes import normalized
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
 from ureca_lib.evaluate.listeners import Listener, LookAlikes, look_alikes
 from ureca_lib.evaluate.retrieval import check_scores

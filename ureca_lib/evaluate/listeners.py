@@ -13,8 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
-from ureca_lib.annotate.look_alikes import LookAlikeSettings, RegionFeatures, find_look_alikes
+from ureca_lib.annotate.look_alikes import (
+    ColorTextureFeatures,
+    LookAlikeSettings,
+    RegionFeatures,
+    find_look_alikes,
+)
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device
 from ureca_lib.mask_tree import RegionId

@@ -11,7 +11,7 @@ from matplotlib.path import Path
 from PIL import Image
 from skimage.measure import find_contours
 
-from ureca_lib.annotate.attributes import cropped_mask
+from ureca_lib.annotate.referring.attributes import cropped_mask
 from ureca_lib.mask_tree import by_area
 from ureca_lib.regions import EmptyMaskError, Region, WrongTypeError
 

@@ -1,13 +1,13 @@
-"""Colour names a person would use for the pixels of a region.
+"""Color names that a person would use for the pixels of a region.
 
-Chromatic names come from a survey: each colour takes the name that most of its nearest neighbours
-in CIELAB have among the colours that 222,500 sessions named (Munroe, xkcd color survey, 2010, as
-matplotlib carries it), reduced to the basic English colour terms (Berlin and Kay 1969) and beige.
+Chromatic names come from a survey: each color takes the name that most of its nearest neighbors
+in CIELAB have among the colors that 222,500 sessions named (Munroe, xkcd color survey, 2010, as
+matplotlib carries it), reduced to the basic English color terms (Berlin and Kay 1969) and beige.
 Black, grey and white are decided by lightness and chroma, so that a photo in grey gets no hue.
 
-A colour is a vague thing, so two readings are kept apart: the names that are *said* of a region
-because most of it clearly has them, and the wider set that *fits* it, because part of it has them
-or it is close to the border between two names. Only what does not fit can be ruled out.
+Colors are vague, so there are two readings: a name is *said* of a region if most of it clearly has
+it, and *fits* it in a wider sense if part of it has it, or if it is close to the border between
+two names. A region can only be ruled out by a name that does not fit it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BASIC_COLORS = (
     *("purple", "pink", "brown", "beige"),
 )
 TONES = ("", "dark ", "light ")
-# survey names end in these words; the basic terms themselves and what they are kinds of
+# last words of survey names: the basic terms, and kinds of them
 _SURVEY_WORDS = {name: name for name in BASIC_COLORS[3:]} | {
     **dict.fromkeys(("tan", "sand"), "beige"),
     **dict.fromkeys(("olive", "lime"), "green"),
@@ -38,7 +38,7 @@ _SURVEY_WORDS = {name: name for name in BASIC_COLORS[3:]} | {
     **dict.fromkeys(("gold", "mustard"), "yellow"),
 }
 _PALE = ("white", "light grey")  # white things in the shade are light grey, but not called so
-_NEIGHBORS = 7  # survey colours that vote
+_NEIGHBORS = 7  # survey colors that vote
 _DARK = {"grey": 40, "red": 33, "orange": 50, "yellow": 65, "green": 38, "blue": 33}
 _DARK |= {"purple": 28, "pink": 52, "brown": 28}  # below this CIELAB lightness
 _LIGHT = {"grey": 68, "red": 62, "orange": 80, "yellow": 94, "green": 74, "blue": 66}
@@ -46,20 +46,20 @@ _LIGHT |= {"purple": 62, "pink": 82, "brown": 54}  # above this CIELAB lightness
 
 SAID_SHARE = 0.6  # of the pixels that have a name for it to be said
 FITS_SHARE = 0.2  # of the pixels that have a name for it not to be ruled out
-_BORDER = 9.0  # CIELAB units around a region's colour that may be read as another name
+_BORDER = 9.0  # CIELAB units around a region's color that may be read as another name
 _PAIR_SHARE, _PAIR_TOTAL, _PAIR_CONTRAST = 0.25, 0.85, 35.0
 
 
 @dataclass(frozen=True)
 class RegionColor:
-    """The colour names of a region: those said of it, plainest first, and those that fit it."""
+    """The color names of a region: those said of it, plainest first, and those that fit it."""
 
     said: tuple[str, ...] = ()
     fits: frozenset[str] = frozenset()
 
 
 def color_name(rgb: tuple[int, int, int]) -> str:
-    """The plain name of one sRGB colour, each channel 0 to 255."""
+    """The plain name of one sRGB color, each channel 0 to 255."""
     lab = rgb2lab(np.asarray(rgb, float).reshape(1, 1, 3) / 255).reshape(1, 3)
     return BASIC_COLORS[int(_name_lab(lab)[0]) // len(TONES)]
 
@@ -71,7 +71,7 @@ def color_bins(pixels: np.ndarray) -> np.ndarray:
 
 
 def region_color(bins: np.ndarray) -> RegionColor:
-    """Colour names of a region.
+    """Color names of a region.
 
     Args:
         bins: (N,) cells, as `color_bins` gives them, of its pixels or of a sample of them.
@@ -132,7 +132,7 @@ def _mean_lab(lab: np.ndarray, weights: np.ndarray, names: np.ndarray, basic: in
 
 @cache
 def _grid() -> tuple[np.ndarray, np.ndarray]:
-    """CIELAB (32 ** 3, 3) and name index (32 ** 3,) of each cell's colour."""
+    """CIELAB (32 ** 3, 3) and name index (32 ** 3,) of each cell's color."""
     cells = np.stack(np.unravel_index(np.arange(32**3), (32, 32, 32)), axis=-1)
     # the cells' middles, stretched so that the first is black and the last white
     lab = rgb2lab(cells[None] / 31)[0]  # (32 ** 3, 3)

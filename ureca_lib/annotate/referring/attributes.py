@@ -1,8 +1,8 @@
-"""What can be said of each region by itself: its noun, colour, shape, size and where it lies.
+"""Per-region attributes: noun, color, shape, size and position.
 
-Everything is measured once for all regions of an image. Words are vague, so each comes in two
-readings: what is *said* holds clearly, what *fits* holds in a wider sense, and only a region that
-a word does not fit can be ruled out by it.
+They are measured once for all regions of an image. Words are vague, so each has two readings: a
+word is *said* of a region if it clearly holds, and *fits* it if it holds in a wider sense. Only a
+region that a word does not fit can be ruled out by it.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from ureca_lib.annotate.colors import RegionColor, color_bins, region_color
+from ureca_lib.annotate.referring.colors import RegionColor, color_bins, region_color
+from ureca_lib.annotate.referring.english import is_plural, plural
 from ureca_lib.mask_tree import MaskTree
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.rle import run_lengths
 
-UNNAMED, UNNAMED_PART = "region", "part"  # nouns for what has no name
-_OWN_SHARE = 0.25  # of a mask, not covered by smaller regions, that is enough to colour it
-_SAMPLED = 20_000  # pixels of a region above which its colour is taken from a sample
-_SHAPE_SIDE = 96  # pixels a side at which shapes are measured
-_SHAPE_AREA = 25  # pixels under which no shape is said, and all of them fit
+# Nouns of regions without a name. They mean all regions, all that are in no other region, and all
+# that are in one, named or not: a cat is a region too.
+UNNAMED, UNNAMED_MAIN, UNNAMED_PART = "region", "main region", "part"
+NOUNS_WITHOUT_NAME = (UNNAMED, UNNAMED_MAIN, UNNAMED_PART)
+_NO_NAMES = ("annotation", "instance", "label", "mask", "object", "segment", "thing", "unknown")
+_OWN_SHARE = 0.25  # share of a mask, not covered by smaller regions, that can give its color
+_SAMPLED = 20_000  # pixels of a region above which its color is taken from a sample
+_SHAPE_SIDE = 96  # pixels per side at which shapes are measured
+_SHAPE_AREA = 25  # below this area (pixels) no shape word is used and every shape word is accepted
 
 
 class Outline(NamedTuple):
-    """Figures that shape words are read from."""
+    """Measures of a mask's outline, on which shape words depend."""
 
     aspect: float  # columns / rows of the box
     fill: float  # share of the box that the mask covers
@@ -38,9 +43,14 @@ class Outline(NamedTuple):
     hole: float  # share of the filled mask that is holes
 
 
-# (word, is said of, fits) in order of preference
+# (word, is said of, fits) in order of preference. Only a round ring is said to be ring-shaped: a
+# table has a hole too where a cup stands on it.
 SHAPES: tuple[tuple[str, Callable[[Outline], bool], Callable[[Outline], bool]], ...] = (
-    ("ring-shaped", lambda o: o.hole >= 0.25 and o.ratio < 2, lambda o: o.hole >= 0.08),
+    (
+        "ring-shaped",
+        lambda o: o.hole >= 0.25 and o.ratio < 2 and o.fill / (1 - o.hole) <= 0.9,
+        lambda o: o.hole >= 0.08,
+    ),
     (
         "round",
         lambda o: o.ratio <= 1.15 and o.solid >= 0.97 and 0.72 <= o.fill <= 0.84,
@@ -60,7 +70,7 @@ SHAPES: tuple[tuple[str, Callable[[Outline], bool], Callable[[Outline], bool]], 
 
 @dataclass(frozen=True)
 class RegionAttributes:
-    """What one region is by itself; where words are vague, what is said and what fits.
+    """Attributes of one region; `shapes` are said of it, `shape_fits` fit it in a wider sense.
 
     Lengths are in pixels, row 0 is the top, and boxes are (x, y, columns, rows).
     """
@@ -80,16 +90,16 @@ def measure_regions(
 ) -> dict[int | str, RegionAttributes]:
     """Attributes of every region of an image.
 
-    The colour is that of the region's own pixels, without those that smaller regions cover, as
-    long as a quarter of it is left. Regions with the same mask get the same figures.
+    The color is that of the region's own pixels, without those that smaller regions cover, if
+    they are at least a quarter of it. Regions with the same mask get the same measures.
 
     Args:
-        image: the regions and, where `color` is set, the photo.
-        tree: of the same regions; says which unnamed ones are parts.
-        color: False does without the photo.
+        image: the regions and, if `color` is set, the photo.
+        tree: of the same regions; decides which of those without a name are parts.
+        color: False needs no photo.
 
     Returns:
-        For each region's id its attributes, in the order of the image.
+        Attributes by region id, in the order of the image.
 
     Raises:
         FileMissingError: the photo is needed but there is none.
@@ -101,20 +111,20 @@ def measure_regions(
     distinct = {keys[region.id]: region for region in image}
     order = sorted(distinct, key=lambda key: (-distinct[key].area, key))
     measured = _measure_all([distinct[key] for key in order], bins)
-    found = dict(zip(order, measured, strict=True))
+    by_key = dict(zip(order, measured, strict=True))
     holders = different_ancestors(tree, keys)
-    return {
-        region.id: replace(
-            found[keys[region.id]],
-            region_id=region.id,
-            noun=region_noun(region.name, bool(holders[region.id])),
-        )
-        for region in image
-    }
+    main = UNNAMED_MAIN if any(holders.values()) else UNNAMED
+    attributes = {}
+    for region in image:
+        unnamed = UNNAMED_PART if holders[region.id] else main
+        noun = region_noun(region.name, region.crowd) or unnamed
+        own = by_key[keys[region.id]]
+        attributes[region.id] = replace(own, region_id=region.id, noun=noun)
+    return attributes
 
 
 def _measure_all(regions: list[Region], bins: np.ndarray | None) -> list[RegionAttributes]:
-    """Figures of regions given from the largest, no two with the same mask; no nouns yet."""
+    """Measures of regions from the largest, no two with the same mask; no nouns yet."""
     owner = np.full(regions[0].size if regions else (0, 0), -1, np.int32)
     found, samples = [], []
     for rank, region in enumerate(regions):
@@ -142,15 +152,28 @@ def check_tree(image: RegionImage, tree: MaskTree) -> None:
         raise ValueError(f"the tree and the image are not of the same regions: {wrong}")
 
 
-def region_noun(name: str | None, is_part: bool) -> str:
-    """A region's name without an article; "part" or "region" where it has none."""
-    noun = " ".join((name or "").split())
+def region_noun(name: str | None, crowd: bool = False) -> str:
+    """The noun in a region's name; "" if there is none.
+
+    Names come from annotators, category lists and mask files: of "car, auto, machine" the first
+    synonym is taken, and "tree-merged", "dining_table", "pagoda_02" and "bow_(weapon)" are "tree",
+    "dining table", "pagoda" and "bow". An article is dropped.
+
+    Args:
+        name: as the file has it.
+        crowd: the mask is of several things together: "person" is "people".
+    """
+    noun = re.split(r"[,;]", name or "")[0]
+    noun = re.sub(r"_?\(.*?\)|(-(merged|other|stuff))+$|(?<=[^\W\d])[_-]?\d+$", "", noun.strip())
+    noun = " ".join(noun.replace("_", " ").split())
     noun = re.sub(r"^(the|an?) (?=\S)", "", noun, flags=re.IGNORECASE)
-    return noun or (UNNAMED_PART if is_part else UNNAMED)
+    if noun.casefold() in (*_NO_NAMES, *NOUNS_WITHOUT_NAME) or not re.search(r"[^\W\d_]", noun):
+        return ""
+    return plural(noun) if crowd and not is_plural(noun) else noun
 
 
 def mask_keys(regions: Iterable[Region]) -> dict[int | str, bytes]:
-    """For each region's id a key that is equal where the masks are, however they are encoded."""
+    """Keys by region id: equal if and only if the masks are, however they are encoded."""
     keys = {}
     for region in regions:
         ends = np.cumsum(run_lengths(region.rle["counts"]))
@@ -162,7 +185,7 @@ def mask_keys(regions: Iterable[Region]) -> dict[int | str, bytes]:
 def different_ancestors(
     tree: MaskTree, keys: dict[int | str, bytes]
 ) -> dict[int | str, list[int | str]]:
-    """For each region's id those that hold it, from the parent up, but for equal masks."""
+    """The ancestors by region id, from the parent up, without those with an equal mask."""
     return {
         region.id: [other for other in tree.ancestors(region.id) if keys[other] != keys[region.id]]
         for region in tree.regions
@@ -178,7 +201,7 @@ def cropped_mask(region: Region) -> tuple[tuple[int, int, int, int], np.ndarray]
 
 def _measure(region: Region, box: tuple[int, int, int, int], mask: np.ndarray) -> RegionAttributes:
     x, y, columns, rows = box
-    # whole numbers, so that equal masks have equal centres to the last bit
+    # whole numbers, so that equal masks have equal centers to the last bit
     across = int(mask.sum(0, dtype=np.int64) @ np.arange(columns))
     down = int(mask.sum(1, dtype=np.int64) @ np.arange(rows))
     center = (x + across / region.area, y + down / region.area)
@@ -195,7 +218,7 @@ def _shape(mask: np.ndarray, area: int) -> tuple[tuple[str, ...], frozenset[str]
 
 
 def measure_outline(mask: np.ndarray) -> Outline:
-    """Figures of a (rows, columns) mask that is cropped to its box, from a sample of its pixels."""
+    """Measure a (rows, columns) mask that is cropped to its box, on a sample of its pixels."""
     rows, columns = mask.shape
     step = max(1, -(-max(rows, columns) // _SHAPE_SIDE))
     if min(rows, columns) // step < 4:
@@ -214,7 +237,7 @@ def measure_outline(mask: np.ndarray) -> Outline:
 
 
 def _sample(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(N,) colour cells of pixels inside the mask, on a grid where there are very many."""
+    """(N,) color cells of pixels inside the mask, on a grid if there are very many."""
     step = max(1, int(np.sqrt(mask.size / _SAMPLED)))
     chosen = bins[::step, ::step][mask[::step, ::step]]
     return chosen if chosen.size >= 100 else bins[mask]
