@@ -339,6 +339,7 @@ def test_a_tokenizer_that_numbers_otherwise_is_an_error(model):
 
 
 def test_the_data_set_asks_what_the_model_is_asked() -> None:
-    from ureca_lib import conversation, datasets
+    from ureca_lib import conversation
+    from ureca_lib.annotate import export
 
-    assert f"<image>\n{conversation.QUESTION}" == datasets.QUESTION
+    assert f"<image>\n{conversation.QUESTION}" == export.QUESTION

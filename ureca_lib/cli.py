@@ -13,7 +13,6 @@ import typer
 from typer.core import TyperCommand
 
 from ureca_lib.annotate import commands as annotate_commands
-from ureca_lib.datasets import commands as dataset_commands
 from ureca_lib.devices import DEVICE_HELP
 from ureca_lib.evaluate import clair_command, table_command, uniqueness_command
 from ureca_lib.evaluate import commands as evaluate_commands
@@ -181,7 +180,7 @@ def caption(
 ) -> None:
     """Caption every region of a photo uniquely, without a model, and write a data set."""
     from ureca_lib.annotate.annotators import AttributeAnnotator
-    from ureca_lib.datasets import caption_rows, write_jsonl
+    from ureca_lib.annotate.export import caption_rows, write_jsonl
     from ureca_lib.mask_tree import build_mask_tree
     from ureca_lib.regions import RegionError, load_regions
 
@@ -220,7 +219,7 @@ def caption(
 
 app.command()(annotate_commands.annotate)
 app.command()(annotate_commands.status)
-app.command()(dataset_commands.export)
+app.command()(annotate_commands.export)
 app.command()(evaluate_commands.predict)
 app.command()(evaluate_commands.evaluate)
 app.command()(clair_command.clair)

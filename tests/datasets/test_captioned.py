@@ -10,11 +10,10 @@ import pytest
 from fake_annotators import small_image, write_images
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.export import conversation, export_dataset, write_jsonl
 from ureca_lib.annotate.pipeline import annotate_images
-from ureca_lib.datasets import PublishedError, read_jsonl, write_jsonl
+from ureca_lib.datasets import PublishedError, read_jsonl
 from ureca_lib.datasets.captioned import CaptionedError, CaptionedImage, from_scene, open_captioned
-from ureca_lib.datasets.export import export_dataset
-from ureca_lib.datasets.jsonl import conversation
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import RegionError, load_sa1b
 from ureca_lib.scenes import SceneSpecification, generate_scene, write_scenes

@@ -19,7 +19,17 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
+from ureca_lib.annotate import export as exporting
 from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.commands import export
+from ureca_lib.annotate.export import (
+    QUESTION,
+    SCHEMA,
+    ExportError,
+    ExportSettings,
+    export_dataset,
+    read_parquet,
+)
 from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import (
     STAGES,
@@ -33,11 +43,7 @@ from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
 from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.annotate.views import ViewSettings
-from ureca_lib.datasets import QUESTION, load_published, parquet, read_jsonl
-from ureca_lib.datasets.commands import export
-from ureca_lib.datasets.export import ExportSettings, export_dataset
-from ureca_lib.datasets.parquet import SCHEMA, read_parquet
-from ureca_lib.datasets.records import ExportError
+from ureca_lib.datasets import load_published, read_jsonl
 from ureca_lib.regions import load_coco, load_sa1b
 
 
@@ -616,7 +622,7 @@ def test_the_command_says_what_is_wrong(app, tmp_path, write_store, finals, stor
 
 @pytest.mark.parametrize("most", [3, 7, 14, 100])
 def test_row_groups_do_not_matter_to_who_reads(tmp_path, write_store, finals, monkeypatch, most):
-    monkeypatch.setattr(parquet, "_ROWS", most)
+    monkeypatch.setattr(exporting, "_ROW_GROUP", most)
     names = [f"photos/{letter}.json" for letter in "abc"]
     path = write_store(tmp_path, {name: finals() for name in names})
     out = export_dataset(path, tmp_path / "out", progress=False).folder / "parquet/train.parquet"

@@ -11,8 +11,8 @@ from fake_annotators import small_image, write_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ureca_lib.datasets import PublishedError, load_published, write_jsonl
-from ureca_lib.datasets.jsonl import conversation
+from ureca_lib.annotate.export import conversation, write_jsonl
+from ureca_lib.datasets import PublishedError, load_published
 from ureca_lib.regions import load_sa1b, save_sa1b
 
 

@@ -7,9 +7,8 @@ import json
 import pytest
 from fake_annotators import write_images
 
-from ureca_lib.datasets import write_jsonl
+from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.datasets.captioned import open_captioned
-from ureca_lib.datasets.jsonl import conversation
 from ureca_lib.evaluate.bootstrap import BootstrapSettings
 from ureca_lib.evaluate.evaluation import (
     compare,

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from tiny_models import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
+from ureca_lib.annotate.export import write_jsonl
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.cli import app
-from ureca_lib.datasets import write_jsonl
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
 from ureca_lib.evaluate.exact import measure_exact
 from ureca_lib.evaluate.predict import StoppedEarlyError, predict

@@ -1,6 +1,6 @@
-"""Readers and writers of data sets."""
+"""Readers of data sets: see `ureca_lib.datasets.captioned` for one interface to all of them."""
 
-from ureca_lib.datasets.jsonl import QUESTION, caption_rows, read_jsonl, write_jsonl
+from ureca_lib.datasets.jsonl import read_jsonl
 from ureca_lib.datasets.published import (
     PublishedCaption,
     PublishedDataset,
@@ -10,13 +10,10 @@ from ureca_lib.datasets.published import (
 )
 
 __all__ = [
-    "QUESTION",
     "PublishedCaption",
     "PublishedDataset",
     "PublishedError",
     "PublishedImage",
-    "caption_rows",
     "load_published",
     "read_jsonl",
-    "write_jsonl",
 ]

@@ -24,8 +24,12 @@ from typing import overload
 
 import numpy as np
 
-from ureca_lib.datasets.published import PublishedDataset, PublishedImage
-from ureca_lib.datasets.records import image_keys, published_keys
+from ureca_lib.datasets.published import (
+    PublishedDataset,
+    PublishedImage,
+    image_keys,
+    published_keys,
+)
 from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree
 from ureca_lib.regions import Region, RegionImage, load_sa1b
 from ureca_lib.regions.folders import annotation_files

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -285,3 +286,45 @@ def _find_files(folder: Path, wanted: Iterable[str]) -> dict[str, list[Path]]:
         if len(paths) > 1 and Path(folder, name) in paths:
             found[name] = [Path(folder, name)]
     return found
+
+
+def image_keys(names: Iterable[str]) -> dict[str, str]:
+    """For each image's name in a store the shortest key that no other has.
+
+    That is the stem, else the path without its suffix and the steps up before it, else with
+    those, else the name.
+    """
+    names = list(names)
+    paths = {name: PurePosixPath(name) for name in names}
+    levels = [
+        {name: path.stem for name, path in paths.items()},
+        {name: _bare(_inside(path)) for name, path in paths.items()},
+        {name: _bare(path) for name, path in paths.items()},
+    ]
+    keys = {name: name for name in names}
+    for level in reversed(levels):
+        counts = Counter(level.values())
+        keys |= {name: key for name, key in level.items() if counts[key] == 1}
+    return keys if len(set(keys.values())) == len(names) else {name: name for name in names}
+
+
+def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """For each image of a published file, named by its photo and its masks, its key.
+
+    It goes by the photo, unless one photo has two files of masks; by both, if one of these has two
+    photos besides.
+    """
+    names = list(dict.fromkeys(names))
+    both = [f"{masks}/{photo}" for photo, masks in names]
+    ways = ([photo for photo, _ in names], [masks for _, masks in names], both)
+    texts = next(way for way in ways if len(set(way)) == len(names))
+    keys = image_keys(texts)
+    return {name: keys[text] for text, name in zip(texts, names, strict=True)}
+
+
+def _bare(path: PurePosixPath) -> str:
+    return (path.with_suffix("") if path.name else path).as_posix()
+
+
+def _inside(path: PurePosixPath) -> PurePosixPath:
+    return PurePosixPath(*(part for part in path.parts if part != ".."))

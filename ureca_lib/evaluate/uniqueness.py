@@ -18,12 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ureca_lib.datasets.statistics import AREA_BOUNDS
+from ureca_lib.annotate.card import AREA_BOUNDS, area_names
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, group_codes, intervals
 from ureca_lib.evaluate.collision import NEAR, find_collisions
 from ureca_lib.evaluate.heard import Heard
@@ -146,13 +145,6 @@ def measure_uniqueness(
         chance={name: _mean(values) for name, values in chance.items()},
         unscorable=refused,
     )
-
-
-def area_names() -> list[str]:
-    """Names of the groups by share of the image, the smallest first."""
-    texts = [f"{100 * bound:g}%" for bound in AREA_BOUNDS]
-    between = [f"{low} to {high}" for low, high in pairwise(texts)]
-    return [f"below {texts[0]}", *between, f"from {texts[-1]}"]
 
 
 def _rows(

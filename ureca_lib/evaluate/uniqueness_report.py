@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
-from ureca_lib.datasets.markdown import table
 from ureca_lib.evaluate.listeners import listener_name, make_listener
 from ureca_lib.evaluate.listening import Spoken, hear_all
 from ureca_lib.evaluate.predictions import read_meta, read_predictions
@@ -19,6 +18,7 @@ from ureca_lib.evaluate.uniqueness import (
     UniquenessSettings,
     measure_uniqueness,
 )
+from ureca_lib.markdown import table
 from ureca_lib.runs.record import package_versions
 
 

@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from ureca_lib.datasets.markdown import escaped, table
+from ureca_lib.markdown import escaped, table
 from ureca_lib.runs.record import write_json
 from ureca_lib.runs.summary import SUMMARY_NAME, Measure, SweepSummary
 
