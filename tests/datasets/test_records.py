@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ureca_lib.annotate.export import region_row_id
-from ureca_lib.datasets.published import image_keys, published_keys
+from ureca_lib.datasets.captioned import image_keys
+from ureca_lib.datasets.published import published_keys
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from fake_annotators import write_images
 
 from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.datasets.captioned import open_captioned
+from ureca_lib.datasets.references import ReferencesError, read_references
 from ureca_lib.evaluate.bootstrap import BootstrapSettings
 from ureca_lib.evaluate.evaluation import (
     compare,
@@ -18,11 +19,11 @@ from ureca_lib.evaluate.evaluation import (
     evaluate,
     evaluate_all,
     evaluation_text,
+    with_references,
     write_scores,
 )
 from ureca_lib.evaluate.metrics import MetricSettings, score_captions
 from ureca_lib.evaluate.predictions import meta_path, read_predictions
-from ureca_lib.evaluate.references import ReferencesError, read_references, with_references
 
 QUICK = MetricSettings(bootstrap=BootstrapSettings(samples=30), progress=False)
 REFS = {"a/1": ["the red cat", "a cat"], "a/2": ["the blue dog"], "b/1": ["a green tree"]}
@@ -102,7 +103,7 @@ def test_missing_and_surplus_ids_are_counted_and_shown(tmp_path):
     assert first.startswith("1 references have no prediction") and first.endswith(": a/2")
     assert second.startswith("1 predictions have no reference") and second.endswith(": z/9")
     assert {row.id: row.caption for row in rows}["a/2"] == ""
-    with pytest.raises(ReferencesError, match="there are no captions"):
+    with pytest.raises(ReferencesError, match="there are no references"):
         read_references(write_images(tmp_path / "bare", 1)[0].with_suffix(".png"))
 
 

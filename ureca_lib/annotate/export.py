@@ -45,8 +45,8 @@ from ureca_lib.annotate.records import STATES, Answer, FinalCaption, State, Step
 from ureca_lib.annotate.schema import ImageRow, region_key, region_of
 from ureca_lib.annotate.sources import names_files
 from ureca_lib.annotate.store import Store
+from ureca_lib.datasets.captioned import image_keys
 from ureca_lib.datasets.jsonl import json_line
-from ureca_lib.datasets.published import image_keys
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import Region, RegionError, RegionImage, load_sa1b
 from ureca_lib.regions.sa1b import annotation_from

@@ -1,5 +1,8 @@
 """Readers of data sets: see `ureca_lib.datasets.captioned` for one interface to all of them."""
 
+from ureca_lib.datasets import refcocog as refcocog  # which registers its texts
+from ureca_lib.datasets import visual_genome as visual_genome
+from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages, open_captioned
 from ureca_lib.datasets.jsonl import read_jsonl
 from ureca_lib.datasets.published import (
     PublishedCaption,
@@ -10,10 +13,13 @@ from ureca_lib.datasets.published import (
 )
 
 __all__ = [
+    "CaptionedImage",
+    "CaptionedImages",
     "PublishedCaption",
     "PublishedDataset",
     "PublishedError",
     "PublishedImage",
     "load_published",
+    "open_captioned",
     "read_jsonl",
 ]

@@ -22,19 +22,18 @@ settings, versions and the command. Lines are only ever appended.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ureca_lib.datasets.jsonl import parse_line
+from ureca_lib.datasets.references import prediction_id, split_id
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions.rle import is_whole
 
 _FIELDS = ("id", "image_id", "region_id", "caption", "references", "score", "area")
 _FIELDS = (*_FIELDS, "image_size", "level", "system")
-_NUMBER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 
 
 class PredictionError(ValueError):
@@ -83,23 +82,6 @@ class Prediction:
         row = {name: getattr(self, name) for name in _FIELDS}
         size = None if self.image_size is None else list(self.image_size)
         return row | {"references": list(self.references), "image_size": size} | dict(self.extra)
-
-
-def prediction_id(image_id: str, region_id: RegionId) -> str:
-    """The id of a region in predictions files: `IMAGE/REGION`."""
-    return f"{image_id}/{region_id}"
-
-
-def split_id(text: str) -> tuple[str, RegionId]:
-    """Image and region of an id; a region's id that reads as a number is one.
-
-    Raises:
-        ValueError: there is no slash with something on both sides.
-    """
-    image_id, _, region = text.rpartition("/")
-    if not image_id or not region:
-        raise ValueError(f"an id is IMAGE/REGION, not {text!r}")
-    return image_id, int(region) if _NUMBER.fullmatch(region) else region
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
