@@ -98,9 +98,11 @@ def test_a_folder_with_one_jsonl_is_that_one(tmp_path):
     images = open_captioned(tmp_path)
     assert images.ids == ["image_1", "image_0"]
     assert images[0].captions == {1: ["a", "c"]} and images[1].captions == {5: ["b"]}
-    # the depth is that among all masks, not among those with captions
+    # regions and depths are those of all masks; those with captions are to be captioned
     whole = build_mask_tree(small_image(0))
-    assert images[1].levels == {5: whole.depth(5)} and whole.depth(5) > 1
+    assert images[1].regions == small_image(0).regions
+    assert images[1].levels == {region.id: whole.depth(region.id) for region in small_image(0)}
+    assert [region.id for region in images[1].targets] == [5]
 
 
 def test_faulty_rows_stop_the_reading_or_are_left_out(tmp_path):
@@ -125,7 +127,7 @@ def test_sa1b_files_have_regions_and_no_captions(tmp_path):
     images = open_captioned(tmp_path)
     assert sorted(images.ids) == ["a/image_0", "b/image_0", "image_1"]  # stems where they suffice
     image = images[images.ids.index("image_1")]
-    assert image.captions == {} and image.regions == small_image(1).regions
+    assert image.captions == {} and image.regions == small_image(1).regions == image.targets
     assert np.array_equal(image.pixels, small_image(1).pixels)
     for one in ("a/image_1.json", "a/image_1.png"):
         assert open_captioned(tmp_path / one)[0].regions == small_image(1).regions

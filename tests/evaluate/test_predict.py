@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tiny_models import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
-from ureca_lib.annotate.export import write_jsonl
+from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.cli import app
@@ -31,6 +31,7 @@ from ureca_lib.evaluate.systems import (
     UrecaSystem,
     model_record,
 )
+from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.processor import UrecaProcessor
 
 
@@ -158,6 +159,24 @@ def test_systems_made_of_references_or_names_say_what_is_missing():
             system.describe(image, image.regions)
     with pytest.raises(UnusableSystemError, match="has no name"):
         ClassNameSystem().describe(image, [r for r in image.regions if not r.name])
+
+
+def test_regions_with_references_are_captioned_and_the_others_are_seen(tmp_path):
+    class Looks(OracleSystem):
+        def describe(self, image, regions):
+            assert image.regions == small_image(0).regions
+            return super().describe(image, regions)
+
+    write_images(tmp_path, 1)
+    turns = conversation("an eye")
+    row = {"id": 1, "image": "image_0.png", "mask_id": 3, "conversations": turns}
+    write_jsonl(tmp_path / "data.jsonl", [row])
+    data = open_captioned(tmp_path / "data.jsonl")
+    summary = predict(Looks(), data, tmp_path / "P.jsonl", progress=False)
+    assert summary.complete and summary.predictions == 1
+    (found,) = read_predictions(tmp_path / "P.jsonl")
+    assert (found.region_id, found.caption) == (3, "an eye")
+    assert found.level == build_mask_tree(small_image(0)).depth(3)
 
 
 def test_the_embedded_annotator_is_a_system(samples):

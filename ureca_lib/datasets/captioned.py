@@ -94,6 +94,12 @@ class CaptionedImage:
         """All regions in file order, with and without captions."""
         return self.image.regions
 
+    @property
+    def targets(self) -> list[Region]:
+        """Regions to be captioned: those with references, or all if no region has any."""
+        captioned = [region for region in self.regions if self.captions.get(region.id)]
+        return captioned or self.regions
+
     @cached_property
     def tree(self) -> MaskTree:
         """The mask tree over all regions."""

@@ -30,7 +30,7 @@ from ureca_lib.datasets.captioned import (
     opens,
 )
 from ureca_lib.datasets.jsonl import parse_line
-from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree
+from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import RegionError, RegionImage, load_sa1b
 from ureca_lib.regions.folders import walk_linked
 from ureca_lib.regions.rle import is_whole
@@ -63,7 +63,10 @@ class PublishedCaption(NamedTuple):
 
 
 class PublishedImage(NamedTuple):
-    """A photo of the data set, only the masks that have captions, and those, in file order."""
+    """A photo of the data set, all of its masks, and the captions of some of them, in file order.
+
+    Faulty masks without a caption are left out.
+    """
 
     image: str
     regions: RegionImage
@@ -155,17 +158,7 @@ class PublishedDataset:
                 captions.append(PublishedCaption(row.id, region_id, *texts, row.line))
         if not captions:
             return None
-        wanted = {caption.region_id for caption in captions}
-        regions = RegionImage(
-            [region for region in whole if region.id in wanted],
-            whole.width,
-            whole.height,
-            whole.photo,
-            whole.image_id,
-            whole.file_name,
-            whole.path,
-        )
-        return PublishedImage(name[0], regions, captions)
+        return PublishedImage(name[0], whole, captions)
 
     def _index_lines(self) -> None:
         offset = 0
@@ -241,11 +234,7 @@ def _captioned(key: str, image: PublishedImage) -> CaptionedImage:
     captions: dict[RegionId, list[str]] = defaultdict(list)
     for caption in image.captions:
         captions[caption.region_id].append(caption.text)
-
-    def whole_tree() -> MaskTree:
-        return build_mask_tree(load_sa1b(image.regions.path, strict=False).regions)
-
-    return CaptionedImage(key, image.regions, captions, whole_tree)
+    return CaptionedImage(key, image.regions, captions)
 
 
 def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

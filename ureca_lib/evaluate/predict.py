@@ -1,4 +1,8 @@
-"""A system's captions of all regions of some data, into a predictions file."""
+"""Captions of a system for some data, written to a predictions file.
+
+Regions with references are captioned, or all regions of images without any; every system sees the
+whole photo with all its regions.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +118,7 @@ def _predict_image(system: System, image: CaptionedImage, writer: PredictionWrit
     """Add what is missing of an image; returns how many rows."""
     missing = [
         region
-        for region in image.regions
+        for region in image.targets
         if prediction_id(image.image_id, region.id) not in writer.ids
     ]
     if not missing:

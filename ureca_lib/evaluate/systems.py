@@ -207,12 +207,12 @@ def model_record(model: str | Path) -> dict[str, Any]:
 
 
 def _references(image: CaptionedImage, system: str) -> dict[Any, str]:
-    """For each region its first reference."""
-    without = [region.id for region in image.regions if not image.captions.get(region.id)]
+    """First reference of each region that is to be captioned."""
+    without = [region.id for region in image.targets if not image.captions.get(region.id)]
     if without:
-        count = f"{len(without)} of {len(image.regions)} regions"
+        count = f"{len(without)} of {len(image.targets)} regions"
         raise UnusableSystemError(
             f"{image.image_id}: {count} have no reference, such as {without[0]!r}; the system "
             f"{system!r} is made of references"
         )
-    return {region.id: image.captions[region.id][0] for region in image.regions}
+    return {region.id: image.captions[region.id][0] for region in image.targets}
