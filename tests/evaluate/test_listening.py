@@ -243,3 +243,23 @@ def test_captions_of_published_data_are_heard_against_all_masks_of_the_photo(pub
     assert found.overall["recall_at_1"].count == 4
     assert found.chance["recall_at_1"] == pytest.approx(1 / 7)
     assert found.overall["recall_at_1"].value == pytest.approx(1 / 7)
+
+
+def test_regions_that_the_predictions_leave_out_count_as_not_found(published):
+    class Exact(Uniform):
+        def score(self, image, captions):
+            ids = [f"caption {region.id}" for region in image.regions]
+            return np.where(np.array(ids)[:, None] == np.array(captions), 0, -np.inf)
+
+    images, path = open_captioned(published), published.with_suffix(".heard.jsonl")
+    spoken = {"image_0": {"3": "caption 3", "six": "caption six"}, "image_1": {"3": "caption 3"}}
+    heard = hear_all(lambda: images, spoken, Exact, "uniform", path, "ours", False)
+    score = measure_uniqueness(heard).overall["recall_at_1"]
+    assert (score.count, score.value) == (4, 0.75)
+    # the masks without a reference are not asked for
+    assert [list(one.said) for one in heard] == [[3, "six"], [3, "six"]]
+    again = hear_all(None, spoken, None, "uniform", path, "ours", False)
+    assert [one.row() for one in again] == [one.row() for one in heard]
+    whole = {name: {"3": "caption 3", "six": "caption six"} for name in spoken}
+    with pytest.raises(HeardError, match="image_1 has other captions"):
+        hear_all(lambda: images, whole, Exact, "uniform", path, "ours", False)

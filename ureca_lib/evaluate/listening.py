@@ -103,7 +103,8 @@ def hear_all(
     Args:
         data: opens the images. It and the listener are only called where an image is left to
             hear, so that what was heard before is measured from the file alone.
-        spoken: the captions.
+        spoken: the captions. Regions of these images that have references and no caption count
+            as not found.
         listener: makes the listener.
         listener_name: under which it is recorded.
         path: JSONL that is appended to.
@@ -160,21 +161,27 @@ def _hear_missing(
 
 
 def _own(image: CaptionedImage, captions: Mapping[str, str]) -> dict[RegionId, str]:
-    """Captions by the regions' own ids, in the order of the regions."""
+    """Captions by the regions' own ids, in the order of the regions.
+
+    A region that has references and no prediction gets an empty caption, which leads nowhere.
+    """
     ids = {str(region.id): region.id for region in image.regions}
     if unknown := [name for name in captions if name not in ids]:
         raise ValueError(f"{image.image_id} has no region {unknown[0]!r}, but there is a caption")
-    return {ids[name]: captions[name] for name in ids if name in captions}
+    wanted = {str(region.id) for region in image.targets} | captions.keys()
+    return {ids[name]: captions.get(name, "") for name in ids if name in wanted}
 
 
 def _check_same(path: Path, heard: Heard, spoken: Spoken, listener_name: str) -> None:
-    told = {str(region_id): text for region_id, text in heard.texts.items()}
+    given = spoken.get(heard.image_id, {})
+    # regions without a prediction were heard as empty captions
+    told = {str(i): text for i, text in heard.texts.items() if text or str(i) in given}
     if heard.listener != listener_name:
         raise HeardError(
             f"{path}: {heard.image_id} was heard by {heard.listener}, not {listener_name}; "
             "name another file"
         )
-    if told != dict(spoken.get(heard.image_id, {})):
+    if told != dict(given):
         raise HeardError(
             f"{path}: {heard.image_id} has other captions than the predictions; name another file"
         )

@@ -10,7 +10,9 @@ uniqueness" (App. A; Sec. 5.1 says why). Two measures do:
 - collision: the share of captions that equal (`collision_equal`) or nearly equal
   (`collision_near`) another caption of the same image.
 
-Each over all captions, by level of the mask tree and by area; intervals resample images.
+Each over all captions, by level of the mask tree and by area; intervals resample images. A region
+that has references and is missing in the predictions of its image counts as an empty caption, which
+leads to no region: leaving hard regions out does not help.
 """
 
 from __future__ import annotations

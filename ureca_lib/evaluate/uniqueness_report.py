@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def score_uniqueness(
     meta = read_meta(path)
     system, spoken = _spoken(path, meta)
     kept = Path(heard) if heard else path.with_suffix(f".heard.{name}.jsonl")
+    asked = meta.get("images")
+    if isinstance(asked, int) and len(spoken) < asked:
+        warnings.warn(
+            f"{path}: {asked - len(spoken):,} of {asked:,} images have no captions and do not "
+            "count; rerun ureca predict to complete the file"
+        )
     images = _opening(path, meta, data, masks)
     listening = hear_all(
         images, spoken, lambda: make_listener(listener, device), name, kept, system, progress
