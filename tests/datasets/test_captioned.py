@@ -98,6 +98,9 @@ def test_a_folder_with_one_jsonl_is_that_one(tmp_path):
     images = open_captioned(tmp_path)
     assert images.ids == ["image_1", "image_0"]
     assert images[0].captions == {1: ["a", "c"]} and images[1].captions == {5: ["b"]}
+    asked = "Describe this region in the image."
+    assert images[0].questions == {1: [asked, asked]} and images[1].questions == {5: [asked]}
+    assert open_captioned("scenes:test:1")[0].questions == {}
     # regions and depths are those of all masks; those with captions are to be captioned
     whole = build_mask_tree(small_image(0))
     assert images[1].regions == small_image(0).regions
@@ -184,6 +187,10 @@ def test_other_bad_requests_are_named(tmp_path, samples):
     image = load_sa1b(samples / "photos" / "coins.json")
     with pytest.raises(CaptionedError, match=r"coins: captions of regions .*-7"):
         CaptionedImage("coins", image, {-7: ["no such coin"]})
+    coin = image.regions[0].id
+    for captions, questions in (({coin: ["a"]}, {coin: []}), ({}, {coin: ["What?"]})):
+        with pytest.raises(CaptionedError, match="not one question per caption"):
+            CaptionedImage("coins", image, captions, questions=questions)
 
 
 def test_what_commands_wrote_beside_photos_is_no_data_set(tmp_path):

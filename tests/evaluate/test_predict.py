@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tiny_models import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
-from ureca_lib.annotate.export import conversation, write_jsonl
+from ureca_lib.annotate.export import QUESTION, conversation, write_jsonl
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.cli import app
@@ -194,6 +194,33 @@ def test_the_model_says_what_the_captioner_says(checkpoint, scenes):
     said = UrecaSystem(checkpoint, **options).describe(image, regions)
     assert [(one.text, one.score) for one in said] == [(c.text, c.score) for c in expected]
     assert len({one.score for one in said}) == 3
+
+
+def test_a_model_is_asked_the_questions_of_the_data_set(checkpoint, tmp_path):
+    write_images(tmp_path, 1)
+    questions = {3: "<image>\nWhat is it?", 4: "<image>\n<mask>Describe it.", 5: QUESTION}
+    rows = [
+        {"id": key, "image": "image_0.png", "mask_id": key, "conversations": turns}
+        for key, question in questions.items()
+        for turns in [conversation("an eye", question)]
+    ]
+    write_jsonl(tmp_path / "data.jsonl", rows)
+    (image,) = open_captioned(tmp_path / "data.jsonl")
+    plain = ["What is it?", "Describe it.", "Describe this region in the image."]
+    assert image.questions == {key: [text] for key, text in zip(questions, plain, strict=True)}
+    system = UrecaSystem(checkpoint, max_new_tokens=4)
+    captioner = RegionCaptioner.from_pretrained(checkpoint)
+    wanted = captioner.caption(image.pixels, image.targets, plain, 4, progress=False)
+    predict(system, open_captioned(tmp_path / "data.jsonl"), tmp_path / "P.jsonl", progress=False)
+    found = read_predictions(tmp_path / "P.jsonl")
+    assert [row.caption for row in found] == [one.text for one in wanted]
+    # the default is in the record; a row has its question if it is another
+    assert [row.extra.get("question") for row in found] == [*plain[:2], None]
+    fixed = UrecaSystem(checkpoint, question="Which?", max_new_tokens=4)
+    wanted = captioner.caption(image.pixels, image.targets, "Which?", 4, progress=False)
+    said = fixed.describe(image, image.targets)
+    assert [one.text for one in said] == [one.text for one in wanted]
+    assert {one.question for one in said} == {None}
 
 
 def test_blind_captions_do_not_depend_on_the_region(checkpoint, scenes):

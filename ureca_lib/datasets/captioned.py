@@ -56,9 +56,11 @@ class CaptionedImage:
         captions: references by region id; regions without any may be missing.
         tree: makes the mask tree, if it is known.
         scene: description of a procedural scene.
+        questions: for each caption the question that it answers, in the order of `captions`;
+            empty if the data set has none. Placeholders for image and mask are not in them.
 
     Raises:
-        CaptionedError: captions of unknown regions.
+        CaptionedError: captions of unknown regions, or not one question per caption.
     """
 
     def __init__(
@@ -68,12 +70,17 @@ class CaptionedImage:
         captions: Mapping[RegionId, Sequence[str]] | None = None,
         tree: Callable[[], MaskTree] | None = None,
         scene: Scene | None = None,
+        questions: Mapping[RegionId, Sequence[str]] | None = None,
     ):
         self.image_id, self.image, self.scene = image_id, image, scene
         self.captions = {key: list(texts) for key, texts in (captions or {}).items()}
+        self.questions = {key: list(texts) for key, texts in (questions or {}).items()}
         self._make_tree = tree or partial(build_mask_tree, image.regions)
         if unknown := set(self.captions) - {region.id for region in image}:
             raise CaptionedError(f"{image_id}: captions of regions that are not there: {unknown}")
+        for key, texts in self.questions.items():
+            if len(texts) != len(self.captions.get(key, ())):
+                raise CaptionedError(f"{image_id}: region {key}: not one question per caption")
 
     @property
     def pixels(self) -> np.ndarray:

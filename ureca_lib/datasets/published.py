@@ -35,6 +35,8 @@ from ureca_lib.regions import RegionError, RegionImage, load_sa1b
 from ureca_lib.regions.folders import walk_linked
 from ureca_lib.regions.rle import is_whole
 
+_MARKS = re.compile(r"^(\s*<(image|mask)>)*\s*")  # placeholders at the start of a question
+
 
 class PublishedError(ValueError):
     """A row that is not as published, or whose image or mask is missing.
@@ -232,9 +234,12 @@ def _open(text: str, options: OpenOptions) -> CaptionedImages:
 
 def _captioned(key: str, image: PublishedImage) -> CaptionedImage:
     captions: dict[RegionId, list[str]] = defaultdict(list)
+    questions: dict[RegionId, list[str]] = defaultdict(list)
     for caption in image.captions:
         captions[caption.region_id].append(caption.text)
-    return CaptionedImage(key, image.regions, captions)
+        # the model's own setting says where image and mask go
+        questions[caption.region_id].append(_MARKS.sub("", caption.question))
+    return CaptionedImage(key, image.regions, captions, questions=questions)
 
 
 def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -154,7 +154,7 @@ def _row(
         image.size,
         level,
         system.name,
-        {"error": said.error} if said.error else {},
+        {name: value for name in ("error", "question") if (value := getattr(said, name))},
     )
 
 

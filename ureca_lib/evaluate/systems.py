@@ -39,11 +39,13 @@ class Said:
         text: may be empty.
         score: mean log-probability of its tokens, where the system has one.
         error: why there is no text.
+        question: of the data set, if the system was asked that.
     """
 
     text: str
     score: float | None = None
     error: str | None = None
+    question: str | None = None
 
 
 class System(Protocol):
@@ -73,7 +75,9 @@ class UrecaSystem:
 
     Args:
         model: folder of the checkpoint. device: where it runs.
-        question: what it is asked. max_new_tokens, max_tiles: see `RegionCaptioner.caption`.
+        question: asked about every region; None takes the data set's question for a region's first
+            reference, or the model's default if the data set has none.
+        max_new_tokens, max_tiles: see `RegionCaptioner.caption`.
         blind: show it masks of zeros only, as it was trained for the baseline without masks.
 
     Raises:
@@ -95,7 +99,7 @@ class UrecaSystem:
         from ureca_lib.train.evaluation import blind_processor
 
         self._captioner = RegionCaptioner.from_pretrained(model, device)
-        self.model, self._blind = model_record(model), blind
+        self.model, self._blind, self._question = model_record(model), blind, question
         if blind:
             self.name = "blind"
             self._captioner.processor = blind_processor(self._captioner.processor)
@@ -107,14 +111,27 @@ class UrecaSystem:
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Said]:
         """See `System`."""
+        questions = self._questions(image, regions)
         # without masks all regions are one to the model, which then is asked once
-        asked = regions[:1] if self._blind else regions
+        same = self._blind and len(set(questions)) == 1
+        asked = regions[:1] if same else regions
+        options = {**self.settings, "question": questions[: len(asked)]}
         with warnings.catch_warnings():
             # thousands of lines on a whole test set; the rows' areas say which regions are small
             warnings.filterwarnings("ignore", ".*vanishes when its mask is resized")
-            found = self._captioner.caption(image.pixels, asked, **self.settings, progress=False)
-        said = [Said(caption.text, caption.score) for caption in found]
-        return said * len(regions) if self._blind else said
+            found = self._captioner.caption(image.pixels, asked, **options, progress=False)
+        captions = found * len(regions) if same else found
+        default = self.settings["question"]
+        return [
+            Said(caption.text, caption.score, question=None if each == default else each)
+            for caption, each in zip(captions, questions, strict=True)
+        ]
+
+    def _questions(self, image: CaptionedImage, regions: Sequence[Region]) -> list[str]:
+        if self._question is not None:
+            return [self._question] * len(regions)
+        known = (image.questions.get(region.id) for region in regions)
+        return [(texts and texts[0]) or QUESTION for texts in known]
 
 
 class AttributesSystem:
