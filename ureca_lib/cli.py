@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from ureca_lib.annotate import commands as annotate_commands
+from ureca_lib.datasets import commands as dataset_commands
 from ureca_lib.devices import DEVICE_HELP
 from ureca_lib.evaluate import clair_command, table_command, uniqueness_command
 from ureca_lib.evaluate import commands as evaluate_commands
@@ -220,6 +221,7 @@ def caption(
 app.command()(annotate_commands.annotate)
 app.command()(annotate_commands.status)
 app.command()(annotate_commands.export)
+app.command()(dataset_commands.data)
 app.command()(evaluate_commands.predict)
 app.command()(evaluate_commands.evaluate)
 app.command()(clair_command.clair)

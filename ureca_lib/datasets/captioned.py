@@ -250,7 +250,7 @@ def _open_scenes(text: str, options: OpenOptions) -> CaptionedImages:
 
 def _open_path(text: str, options: OpenOptions) -> CaptionedImages:
     """Open a JSONL, an SA-1B JSON, a stored scene, or a folder of one of these."""
-    path, named, _ = text.partition(".jsonl@")  # an @ may be in a folder's name too
+    path, named, _ = text.partition(".jsonl@")
     path = Path(f"{path}.jsonl" if named else text)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder")

@@ -215,9 +215,7 @@ def load_published(
 
 @opens(JSONL)
 def _open(text: str, options: OpenOptions) -> CaptionedImages:
-    name, named, folder = text.partition(".jsonl@")
-    path = Path(f"{name}.jsonl" if named else text)
-    masks = Path(folder or options.masks or path.parent)
+    path, masks = split_masks(text, options.masks)
     data = PublishedDataset(path, masks, options.strict)
     names = data.images
     if not options.strict:  # only reading shows which images have a good row
@@ -240,6 +238,13 @@ def _captioned(key: str, image: PublishedImage) -> CaptionedImage:
         # the model's own setting says where image and mask go
         questions[caption.region_id].append(_MARKS.sub("", caption.question))
     return CaptionedImage(key, image.regions, captions, questions=questions)
+
+
+def split_masks(text: str, masks: str | Path | None = None) -> tuple[Path, Path]:
+    """Split `train.jsonl@sa1b/` into the JSONL and the folder of its masks, by default its own."""
+    name, named, folder = text.partition(".jsonl@")  # an @ may be in a folder's name too
+    path = Path(f"{name}.jsonl" if named else text)
+    return path, Path(folder or masks or path.parent)
 
 
 def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

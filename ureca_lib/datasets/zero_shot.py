@@ -144,6 +144,11 @@ class LazyImages(CaptionedImages):
         """Number of references of all regions."""
         return sum(len(one.texts) for image in self._images.values() for one in image.regions)
 
+    @property
+    def without_photo(self) -> int:
+        """Number of images whose photo was not found."""
+        return sum(image.photo is None for image in self._images.values())
+
     def _captioned(self, key: str) -> CaptionedImage:
         image = self._images[key]
         size, names = (image.width, image.height), (key, image.file_name)
