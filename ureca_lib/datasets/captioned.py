@@ -299,23 +299,17 @@ def image_keys(names: Iterable[str]) -> dict[str, str]:
     A key is the stem, else the path without suffix and leading `..`, else with those, else the
     name.
     """
-    names = list(names)
-    paths = {name: PurePosixPath(name) for name in names}
-    levels = [
-        {name: path.stem for name, path in paths.items()},
-        {name: _bare(_inside(path)) for name, path in paths.items()},
-        {name: _bare(path) for name, path in paths.items()},
-    ]
-    keys = {name: name for name in names}
-    for level in reversed(levels):
-        counts = Counter(level.values())
-        keys |= {name: key for name, key in level.items() if counts[key] == 1}
-    return keys if len(set(keys.values())) == len(names) else {name: name for name in names}
+    forms = {name: _key_forms(PurePosixPath(name), name) for name in names}
+    counts = [Counter(column) for column in zip(*forms.values(), strict=True)]
+    keys = {
+        name: next(form for form, count in zip(columns, counts, strict=True) if count[form] == 1)
+        for name, columns in forms.items()
+    }
+    # a key may be another image's key of another form
+    return keys if len(set(keys.values())) == len(keys) else {name: name for name in forms}
 
 
-def _bare(path: PurePosixPath) -> str:
-    return (path.with_suffix("") if path.name else path).as_posix()
-
-
-def _inside(path: PurePosixPath) -> PurePosixPath:
-    return PurePosixPath(*(part for part in path.parts if part != ".."))
+def _key_forms(path: PurePosixPath, name: str) -> tuple[str, ...]:
+    bare = path.with_suffix("") if path.name else path
+    inside = PurePosixPath(*(part for part in bare.parts if part != ".."))
+    return path.stem, inside.as_posix(), bare.as_posix(), name

@@ -11,6 +11,7 @@ It comes from https://github.com/lichengunc/refer (`refcocog.zip`); the photos a
 
 A reference is {"ref_id", "ann_id", "image_id", "category_id", "split", "file_name", "sent_ids",
 "sentences": [{"sent_id", "sent", "raw", "tokens"}]}; its `file_name` is not that of the photo.
+`sent` is read, as the refer API's evaluation does.
 RefCOCO and RefCOCO+ have the same layout, but other partitions, which Table 6 does not use.
 """
 
@@ -20,9 +21,8 @@ import io
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from ureca_lib.datasets.captioned import CaptionedError, OpenOptions, opens
 from ureca_lib.datasets.zero_shot import (
@@ -48,7 +48,6 @@ from ureca_lib.regions.parsing import get, image_size, need_object, optional
 from ureca_lib.regions.rle import MAX_PIXELS
 
 Partition = Literal["umd", "google"]
-TextKind = Literal["sent", "raw"]
 MAX_BYTES = 2**26  # of a pickle; RefCOCOg's 49,822 references take 20 to 45 million
 # folders of the photos, seen from the annotations; the refer API's is among them
 _PHOTOS = (".", "images", "train2014", "images/train2014", "../images/mscoco/images/train2014")
@@ -58,31 +57,19 @@ _PHOTOS += ("../train2014", "../images/train2014", "../photos")
 _OPCODES = b"\x80\x95.(N\x88\x89ILJKM\x8aFGSTUVX\x8c\x8d]lae}dsu)t\x85\x86\x87pqr\x94ghjc\x93i"
 
 
-@dataclass(frozen=True)
-class Expression:
-    """A sentence that refers to an object.
+class Reference(NamedTuple):
+    """An object and the expressions for it.
 
-    Attributes:
-        sent_id: unique in the file.
-        sent: lower case, without punctuation, as the refer API's evaluation compares it.
-        raw: as it was written, if the file has it.
+    `sentences` are by `sent_id`, each in lower case and without punctuation, as `sent` has it and
+    the refer API's evaluation compares it.
     """
-
-    sent_id: int
-    sent: str
-    raw: str | None = None
-
-
-@dataclass(frozen=True)
-class Reference:
-    """An object and the expressions for it."""
 
     ref_id: int
     ann_id: int
     image_id: int
     category_id: int
     split: str
-    expressions: tuple[Expression, ...]
+    sentences: dict[int, str]
 
 
 @opens("refcocog")
@@ -100,7 +87,6 @@ def refcocog_captioned(
     split: str = "val",
     images: str | Path | None = None,
     limit: int | None = None,
-    text: TextKind = "sent",
     regions: RegionSet = "all",
     strict: bool = True,
 ) -> LazyImages:
@@ -115,7 +101,6 @@ def refcocog_captioned(
         split: "train", "val", and for "umd" "test"; several as "train+val".
         images: folder of the photos; by default they are looked for in and beside `folder`.
         limit: only the first so many images.
-        text: of an expression, "sent" or "raw".
         regions: only images with one region of the split ("single"), or with more ("multi").
         strict: False leaves references with faulty annotations out, and lists them in `left_out`.
 
@@ -124,12 +109,10 @@ def refcocog_captioned(
         references.
 
     Raises:
-        ValueError, CaptionedError: no such partition, text, or split, or one without references.
+        ValueError, CaptionedError: no such partition or split, or one without references.
         RegionError: a file that is missing, truncated, or faulty, naming it and the id.
     """
     path = reference_file(folder, partition)
-    if text not in get_args(TextKind):
-        raise ValueError(f"text must be one of sent, raw, not {text!r}")
     found, splits = read_references(path), split.split("+")
     counts = Counter(reference.split for reference in found)
     if unknown := [name for name in splits if name not in counts]:
@@ -140,7 +123,7 @@ def refcocog_captioned(
     faults, lazy = Faults(strict), dict[int, LazyImage]()
     for reference in wanted:
         try:
-            instances.add(reference, text, lazy)
+            instances.add(reference, lazy)
         except RegionError as error:
             faults.malformed(error.located(path, f"of ref_id {reference.ref_id}"))
     selected = select_images(lazy.values(), regions, limit)
@@ -188,8 +171,8 @@ def read_references(path: str | Path) -> list[Reference]:
         try:
             reference = _reference(entry)
             _check_new(reference.ref_id, refs, "ref_id")
-            for expression in reference.expressions:
-                _check_new(expression.sent_id, sentences, "sent_id")
+            for sent_id in reference.sentences:
+                _check_new(sent_id, sentences, "sent_id")
         except RegionError as error:
             stated = entry.get("ref_id") if isinstance(entry, Mapping) else None
             label = f"ref_id {stated}" if isinstance(stated, int) else f"reference number {index}"
@@ -251,22 +234,22 @@ def _check_new(value: int, seen: set[int], name: str) -> None:
 def _reference(entry: Any) -> Reference:
     need_object(entry)
     numbers = [get(entry, key, int) for key in ("ref_id", "ann_id", "image_id", "category_id")]
-    sentences = get(entry, "sentences", list)
-    if not sentences:
+    listed = get(entry, "sentences", list)
+    if not listed:
         raise MissingKeyError("'sentences' is empty")
-    expressions = tuple(_expression(sentence) for sentence in sentences)
+    sentences: dict[int, str] = {}
+    for sentence in listed:
+        need_object(sentence)
+        sent_id, text = get(sentence, "sent_id", int), _decode(get(sentence, "sent", str))
+        if not text.strip():
+            raise MissingKeyError("a sentence is empty")
+        if sent_id in sentences:
+            raise DuplicateIdError(f"sent_id {sent_id} is there twice")
+        sentences[sent_id] = text
     stated = optional(entry, "sent_ids", list)
-    if stated is not None and stated != [one.sent_id for one in expressions]:
+    if stated is not None and stated != list(sentences):
         raise AnnotationFormatError("'sent_ids' are not those of 'sentences'")
-    return Reference(*numbers, get(entry, "split", str), expressions)
-
-
-def _expression(sentence: Any) -> Expression:
-    need_object(sentence)
-    sent, raw = _decode(get(sentence, "sent", str)), optional(sentence, "raw", str)
-    if not sent.strip():
-        raise MissingKeyError("a sentence is empty")
-    return Expression(get(sentence, "sent_id", int), sent, None if raw is None else _decode(raw))
+    return Reference(*numbers, get(entry, "split", str), sentences)
 
 
 def _decode(text: str) -> str:
@@ -307,7 +290,7 @@ class _Instances:
             if isinstance(number, int) and (wanted is None or number in wanted)
         }
 
-    def add(self, ref: Reference, kind: TextKind, lazy: dict[int, LazyImage]) -> None:
+    def add(self, ref: Reference, lazy: dict[int, LazyImage]) -> None:
         """Add a reference's region, or its expressions if the region is there, to its image."""
         if ref.image_id not in self.images:
             raise AnnotationFormatError(f"{self.path.name} has no image {ref.image_id}")
@@ -320,9 +303,6 @@ class _Instances:
                     f"its {key} is {value}, but annotation {ref.ann_id} has {stated}: "
                     "the two files do not belong together"
                 )
-        if lacking := [one.sent_id for one in ref.expressions if not getattr(one, kind)]:
-            raise MissingKeyError(f"sentence {lacking[0]} has no {kind!r}")
-        texts = [getattr(one, kind) for one in ref.expressions]
         segmentation = get(annotation, "segmentation", (list, Mapping))
         if ref.image_id not in lazy:
             about = self.images[ref.image_id]
@@ -333,6 +313,7 @@ class _Instances:
         same = next((one for one in regions if one.id == ref.ann_id), None)
         if same is None:
             name = self.categories.get(ref.category_id, {}).get("name")
+            texts = [*ref.sentences.values()]
             regions.append(LazyRegion(ref.ann_id, texts, None, segmentation, name and str(name)))
         else:
-            same.texts += texts
+            same.texts += ref.sentences.values()

@@ -16,17 +16,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ureca_lib.datasets.captioned import open_captioned
+from ureca_lib.datasets.captioned import CaptionedError, open_captioned
 from ureca_lib.datasets.jsonl import read_jsonl
 from ureca_lib.datasets.published import published_keys
 from ureca_lib.mask_tree import RegionId
 
 References = dict[str, list[str]]
 _NUMBER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
-
-
-class ReferencesError(ValueError):
-    """A file of references that cannot be used, naming the file and the id or line."""
 
 
 def prediction_id(image_id: str, region_id: RegionId) -> str:
@@ -68,10 +64,10 @@ def read_references(source: str | Path) -> References:
         try:
             split_id(key)
         except ValueError as error:
-            raise ReferencesError(f"{path}: {error}") from None
+            raise CaptionedError(f"{path}: {error}") from None
         found.setdefault(key, []).extend(texts)
     if not found:
-        raise ReferencesError(f"{source}: there are no references")
+        raise CaptionedError(f"{source}: there are no references")
     return found
 
 
@@ -79,9 +75,9 @@ def _of_json(path: Path) -> Iterable[tuple[str, list[str]]]:
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ReferencesError(f"{path}: truncated or not JSON ({error})") from None
+        raise CaptionedError(f"{path}: truncated or not JSON ({error})") from None
     if not isinstance(document, dict):
-        raise ReferencesError(f"{path}: references are an object {{id: texts}}")
+        raise CaptionedError(f"{path}: references are an object {{id: texts}}")
     return [(key, _texts(value, f"{path}: id {key}")) for key, value in document.items()]
 
 
@@ -93,10 +89,10 @@ def _of_jsonl(path: Path) -> Iterable[tuple[str, list[str]]]:
         place = f"{path}: row {number}"
         try:
             yield _published(row, keys, place) if "conversations" in row else _plain(row, place)
-        except ReferencesError:
+        except CaptionedError:
             raise
         except (LookupError, TypeError, ValueError) as error:
-            raise ReferencesError(f"{place}: {type(error).__name__}: {error}") from None
+            raise CaptionedError(f"{place}: {type(error).__name__}: {error}") from None
 
 
 def _names(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -112,7 +108,7 @@ def _published(
 ) -> tuple[str, list[str]]:
     turns = [turn["value"] for turn in row["conversations"] if turn["from"] == "gpt"]
     if (names := _names(row)) is None:
-        raise ReferencesError(f"{place}: 'image', and 'masks' if there, are file names")
+        raise CaptionedError(f"{place}: 'image', and 'masks' if there, are file names")
     return prediction_id(keys[names], row["mask_id"]), _texts(turns, place)
 
 
@@ -121,7 +117,7 @@ def _plain(row: Mapping[str, Any], place: str) -> tuple[str, list[str]]:
     if row_id is None and "image_id" in row and "region_id" in row:
         row_id = prediction_id(row["image_id"], row["region_id"])
     if not isinstance(row_id, str):
-        raise ReferencesError(f"{place}: 'id' is a text IMAGE/REGION, not {row_id!r}")
+        raise CaptionedError(f"{place}: 'id' is a text IMAGE/REGION, not {row_id!r}")
     return row_id, _texts(texts, f"{place}: id {row_id}")
 
 
@@ -129,5 +125,5 @@ def _texts(value: Any, place: str) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     good = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
     if not good or not any(text.strip() for text in texts):
-        raise ReferencesError(f"{place}: references are texts that are not all empty")
+        raise CaptionedError(f"{place}: references are texts that are not all empty")
     return [text for text in texts if text.strip()]

@@ -68,10 +68,6 @@ _SYMBOLS = {"½": "half", "°": " degree", "¢": "cent", "—": "-", "™": "", 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-class LeftOutError(RegionError):
-    """A region that the protocol leaves out."""
-
-
 @opens("visual_genome")
 def _open(text: str, options: OpenOptions) -> LazyImages:
     (split,), regions, data, photos = parse_text(text, "visual_genome:SPLIT:FOLDER", options.masks)
@@ -86,7 +82,6 @@ def visual_genome_captioned(
     images: str | Path | None = None,
     limit: int | None = None,
     regions: RegionSet = "all",
-    raw: bool = False,
     strict: bool = True,
 ) -> LazyImages:
     """Read a split of Visual Genome: boxes as regions, each with its phrase.
@@ -99,7 +94,6 @@ def visual_genome_captioned(
             by default they are looked for in and beside `data`.
         limit: only the first so many images; no more is read than they need.
         regions: only images with one region ("single"), or with more ("multi").
-        raw: keep phrases of the data set's own files as they are, long ones too.
         strict: False leaves out malformed entries too, and lists them.
 
     Returns:
@@ -111,7 +105,7 @@ def visual_genome_captioned(
     """
     data, faults = Path(data), Faults(strict)
     if data.is_dir() and (data / REGIONS).is_file():
-        path, found = data / REGIONS, _own_files(data, split, images, raw, faults)
+        path, found = data / REGIONS, _own_files(data, split, images, faults)
     else:
         path = data / f"{split}.json" if data.is_dir() else data
         if data.is_dir() and not path.is_file():
@@ -132,7 +126,7 @@ def densecap_words(phrase: str) -> list[str]:
 
 
 def _own_files(
-    folder: Path, split: str, images: str | Path | None, raw: bool, faults: Faults
+    folder: Path, split: str, images: str | Path | None, faults: Faults
 ) -> Iterator[LazyImage]:
     wanted = None if split == "all" else _split_ids(folder / SPLITS, split)
     find = photo_finder(folder, images, _PHOTOS, _PARTS)
@@ -156,19 +150,16 @@ def _own_files(
         width, height, name = about[image_id]
         image = LazyImage(str(image_id), width, height, name, find(name))
         for item in listed:
-            _add_region(image, item, path, faults, lambda item: _own_region(item, raw))
+            _add_region(image, item, path, faults, _own_region)
         yield image
 
 
-def _own_region(item: Any, raw: bool) -> LazyRegion:
+def _own_region(item: Any) -> LazyRegion:
     need_object(item)
-    region_id, phrase = _either(item, "region_id", "id"), get(item, "phrase", str)
+    region_id, words = _either(item, "region_id", "id"), densecap_words(get(item, "phrase", str))
     box = [get(item, side, (int, float)) for side in ("x", "y", "width", "height")]
-    if raw:
-        return LazyRegion(region_id, [phrase.strip()], box)
-    words = densecap_words(phrase)
     if len(words) > MAX_WORDS:
-        raise LeftOutError(f"the phrase has {len(words)} words, more than {MAX_WORDS}")
+        raise RegionError(f"the phrase has {len(words)} words, more than {MAX_WORDS}")
     return LazyRegion(region_id, [" ".join(words)], box)
 
 
@@ -259,15 +250,18 @@ def _add_region(
     try:
         region = build(item)
         if not region.texts[0]:
-            raise LeftOutError("the phrase is empty")
+            raise RegionError("the phrase is empty")
         if any(other.id == region.id for other in image.regions):
             raise DuplicateIdError(f"image {image.key} has this region twice")
         check_box(region.box, image.height, image.width)
         image.regions.append(region)
-    except (LeftOutError, EmptyMaskError) as error:
-        faults.left_out.append(error.located(path, _stated_id(item)))
     except RegionError as error:
-        faults.malformed(error.located(path, _stated_id(item)))
+        placed = error.located(path, _stated_id(item))
+        # the plain class is the protocol's; the data set has boxes outside of their images
+        if type(error) in (RegionError, EmptyMaskError):
+            faults.left_out.append(placed)
+        else:
+            faults.malformed(placed)
 
 
 def _stated_id(item: Any) -> int | None:

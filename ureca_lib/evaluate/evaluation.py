@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.datasets.references import References, ReferencesError, split_id
+from ureca_lib.datasets.captioned import CaptionedError
+from ureca_lib.datasets.references import References, split_id
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, Comparison, compare_scores
 from ureca_lib.evaluate.exact import ExactReport, measure_exact
 from ureca_lib.evaluate.metrics import METRICS, MetricSettings, score_captions
@@ -136,7 +137,7 @@ def with_references(
         All predictions, those of missing ids, with an empty caption, last; and the coverage.
 
     Raises:
-        ReferencesError: no prediction has the id of a reference: they are named otherwise.
+        CaptionedError: no prediction has the id of a reference: they are named otherwise.
     """
     rows = list(predictions)
     if references is None:
@@ -146,7 +147,7 @@ def with_references(
     ids = {row.id for row in rows}
     if rows and references.keys().isdisjoint(ids):
         other = next(iter(references), None)
-        raise ReferencesError(
+        raise CaptionedError(
             f"no prediction has the id of a reference: {rows[0].id!r} is one of the predictions, "
             f"{other!r} of the references"
         )
