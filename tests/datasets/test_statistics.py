@@ -230,6 +230,14 @@ def test_what_does_not_apply_is_not_said():
     assert "Regions without a unique caption" not in card
 
 
+def test_the_card_of_a_models_captions_says_which_examples_in_the_prompts_are_ours(exported):
+    found = counted(record(1, "a b", short="a", long="a b"))
+    said = "It does not print the eight in-context examples of Table 7"
+    assert said in data_card(found, {}, ("unique",))
+    # the embedded annotator reads no prompt
+    assert said not in (exported.folder / "DATA_CARD.md").read_text(encoding="utf-8")
+
+
 def test_text_from_outside_cannot_change_the_card():
     evil = "x | <b>y</b>\n# z [a](http://b)"
     bad = Answer(Step("long", 0, 1), "", "failed", evil, evil, evil)

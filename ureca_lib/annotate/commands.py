@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -171,11 +172,20 @@ def export(
     except (ValueError, OSError, StoreError) as error:
         typer.echo(f"ureca: {error}", err=True)
         raise typer.Exit(2) from None
-    for split, count in sorted(exported.statistics.rows.items()):
+    statistics = exported.statistics
+    for split, count in sorted(statistics.rows.items()):
         typer.echo(f"{split}: {count:,} captions")
+    counts = Counter[str]()
+    for (_, state), count in statistics.regions.items():
+        counts[state] += 0 if state in states else count
+    if left_out := ", ".join(f"{count:,} {state}" for state, count in counts.items() if count):
+        typer.echo(f"left out: {left_out} regions; left_out.jsonl has the reasons", err=True)
     typer.echo(f"data set: {out}")
     if exported.unfinished:
         typer.echo(f"{exported.unfinished:,} images of the store are not in it", err=True)
+    if not statistics.rows.total():
+        typer.echo(f"ureca: no caption is {' or '.join(states)}; see --include", err=True)
+        raise typer.Exit(1)
 
 
 def _per_split(values: list[str] | None) -> dict[str, str]:

@@ -45,7 +45,7 @@ from ureca_lib.annotate.records import STATES, Answer, FinalCaption, State, Step
 from ureca_lib.annotate.schema import ImageRow, region_key, region_of
 from ureca_lib.annotate.sources import names_files
 from ureca_lib.annotate.store import Store
-from ureca_lib.datasets.captioned import image_keys
+from ureca_lib.datasets.captioned import INTERRUPTED, image_keys
 from ureca_lib.datasets.jsonl import json_line
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import Region, RegionError, RegionImage, load_sa1b
@@ -559,7 +559,7 @@ class _Folder:
         self.path, self._made = path, not path.exists()
         # hidden files do not count: the system's, and those that a killed export left
         others = path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir())
-        if others and _listed(path / MANIFEST) is None:
+        if others and not _listed(path / MANIFEST) and not _listed(path / INTERRUPTED):
             raise ExportError(
                 f"{path}: the folder is not empty and holds no data set (no {MANIFEST} of an "
                 "export); name a new or an empty folder"
@@ -567,6 +567,8 @@ class _Folder:
 
     def __enter__(self) -> _Folder:
         self.path.mkdir(parents=True, exist_ok=True)
+        for stale in self.path.glob(".partial.*"):  # of exports that were killed
+            shutil.rmtree(stale)
         self.partial = Path(tempfile.mkdtemp(prefix=".partial.", dir=self.path))
         return self
 
@@ -576,18 +578,30 @@ class _Folder:
             self.path.rmdir()
 
     def publish(self) -> tuple[str, ...]:
-        """Move all files to their places, the manifest last; return their paths."""
+        """Move all files to their places; return their paths.
+
+        Until the manifest is there, readers refuse the folder, which may hold files of two exports.
+        """
         found = (path for path in self.partial.rglob("*") if path.is_file())
         names = sorted(path.relative_to(self.partial).as_posix() for path in found)
         entries = {name: _entry(self.partial / name) for name in names}
         text = json.dumps({"files": entries}, indent=1) + "\n"
         (self.partial / MANIFEST).write_text(text, encoding="utf-8")
-        old = _listed(self.path / MANIFEST) or set()
-        for name in (*names, MANIFEST):
+        old = {
+            name
+            for manifest in (MANIFEST, INTERRUPTED)
+            for name in _listed(self.path / manifest) or ()
+        }
+        with replacing(self.path / INTERRUPTED) as file:
+            json.dump({"files": sorted(old | set(names))}, file)
+        (self.path / MANIFEST).unlink(missing_ok=True)
+        for name in names:
             (self.path / name).parent.mkdir(exist_ok=True)
             (self.partial / name).replace(self.path / name)
         for name in old - set(names):
             (self.path / name).unlink(missing_ok=True)
+        (self.partial / MANIFEST).replace(self.path / MANIFEST)
+        (self.path / INTERRUPTED).unlink()
         return (*names, MANIFEST)
 
 

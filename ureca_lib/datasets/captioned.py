@@ -41,6 +41,7 @@ from ureca_lib.scenes.writing import STYLES
 _SCENE_FILE = re.compile(r"scene_\d{7,}")  # as `scene_name` has it
 _SCENES = re.compile(r"scenes:(?P<split>\w+)(?::(?P<first>\d+)(?:-(?P<stop>\d+))?)?")
 _NO_SPLIT = ("left_out.jsonl",)  # of an export's JSONL files
+INTERRUPTED = ".manifest.partial.json"  # in the folder of an export that was not completed
 
 
 class CaptionedError(ValueError):
@@ -259,6 +260,8 @@ def _open_path(text: str, options: OpenOptions) -> CaptionedImages:
             names = ", ".join(map(str, splits))
             raise CaptionedError(f"{path}: holds {len(splits)} splits; name one of {names}")
         path, text = splits[0], str(splits[0])
+    if path.suffix == ".jsonl" and path.with_name(INTERRUPTED).exists():
+        raise CaptionedError(f"{path.parent}: the export was interrupted; run ureca export again")
     if path.suffix == ".jsonl":
         return OPENERS[JSONL](text, options)
     if options.masks is not None:
