@@ -10,7 +10,7 @@ import torch
 from tiny_models import tiny_model, tiny_tokenizer
 
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.train.run import train_stage
+from ureca_lib.train.loop import train_stage
 from ureca_lib.train.settings import TrainSettings, checked, load_settings
 
 SCENES = Path(__file__).resolve().parents[1] / "data_samples" / "scenes"

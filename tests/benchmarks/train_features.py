@@ -18,7 +18,7 @@ import torch
 from record import record
 
 from ureca_lib.train.base_model import as_internvl, new_base
-from ureca_lib.train.run import train_stage
+from ureca_lib.train.loop import train_stage
 from ureca_lib.train.settings import load_settings
 from ureca_lib.train.tokenizer import scene_tokenizer
 

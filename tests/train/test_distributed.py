@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import SMALL, small, train_as_told, write_base
 
-from ureca_lib.train.run import train_stage
+from ureca_lib.train.loop import train_stage
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["ureca_lib.train.run"])
+CONTEXT.set_forkserver_preload(["ureca_lib.train.loop"])
 
 
 def free_port() -> int:

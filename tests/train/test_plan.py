@@ -13,10 +13,10 @@ from tiny_runs import SCENES, small, write_base
 from typer.testing import CliRunner
 
 from ureca_lib.cli import app
-from ureca_lib.train.estimates import learning_rates, trained_by_module
+from ureca_lib.train.estimates import trained_by_module
+from ureca_lib.train.loop import learning_rates, train_stage
 from ureca_lib.train.plan import make_plan
 from ureca_lib.train.plan_text import launch_command, plan_text
-from ureca_lib.train.run import train_stage
 from ureca_lib.train.settings import TrainSettings, load_settings, parse_override
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 

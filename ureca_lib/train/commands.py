@@ -30,7 +30,7 @@ def train(
         typer.Option("-s", "--set", metavar="NAME=VALUE", help="A setting; may be repeated."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...; default: cuda if there is one.")
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Check and plan; no weights are read.")] = False,
     gpus: Annotated[int, typer.Option(help="GPUs that a dry run plans for.")] = 4,
@@ -107,14 +107,10 @@ def _plan(
 def _train(
     settings: Any, out: Path | None, device: str | None, resume: bool, progress: bool
 ) -> None:
-    from ureca_lib.train.run import train_stage
+    from ureca_lib.train.loop import train_stage
 
     if out is None:
         raise ValueError("name the run's folder with --out, or plan with --dry-run")
-    if device not in (None, "cpu", "cuda"):
-        raise ValueError(
-            f"--device {device}: training takes cpu or cuda; CUDA_VISIBLE_DEVICES says which GPUs"
-        )
     result = train_stage(settings, out, chosen_device(device), resume, progress)
     for name, value in result.final.items():
         typer.echo(f"{name}: {value:.4g}")
@@ -125,7 +121,7 @@ def _train(
 
 def _is_ours(error: Exception) -> bool:
     """Whether an error tells the user what to mend; others keep their traceback."""
-    from ureca_lib.train.checkpointing import TrainingError
+    from ureca_lib.train.run_folder import TrainingError
 
     known = (ValueError, OSError, TrainingError)
     return isinstance(error, known)

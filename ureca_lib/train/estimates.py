@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from transformers import get_scheduler
-
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.costs import LEARNT, LOGIT, LORA_LAYERS, count, training_bytes
 from ureca_lib.memory import activation_bytes
@@ -16,7 +13,6 @@ from ureca_lib.processor import UrecaProcessor
 from ureca_lib.tiling import best_grid
 from ureca_lib.train.images import ImageRecord
 from ureca_lib.train.settings import TrainSettings
-from ureca_lib.train.trainer import warmup_steps
 
 WORD_TOKENS = 1.35  # tokens a word where there is no tokenizer; assumed
 PROMPT_TOKENS = 24  # chat format and question where there is no tokenizer; assumed
@@ -35,20 +31,6 @@ class Tokens:
     longest_text: int
     tiles: float
     counted: bool  # by a tokenizer, else estimated from words
-
-
-def learning_rates(settings: TrainSettings, steps: int) -> list[float]:
-    """The learning rate of each step: transformers' own schedule, stepped through."""
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=settings.learning_rate)
-    warmup = warmup_steps(settings, steps)
-    schedule = get_scheduler(settings.scheduler, optimizer, warmup, steps)
-    rates = []
-    for _ in range(steps):
-        rates.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
-    return rates
 
 
 def trained_by_module(

@@ -16,10 +16,9 @@ from peft import PeftModel
 
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.train.checkpointing import TRAINED, TrainingError, load_trained
+from ureca_lib.train.run_folder import TRAINED, TrainingError, load_trained, read_best
 from ureca_lib.train.settings import checked
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
-from ureca_lib.train.trainer import read_best
 
 
 def load_run(

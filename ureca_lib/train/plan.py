@@ -33,15 +33,14 @@ from ureca_lib.train.data import open_data
 from ureca_lib.train.estimates import (
     Tokens,
     group_flops,
-    learning_rates,
     memory_of_a_gpu,
     sample_tokens,
     trained_by_module,
 )
 from ureca_lib.train.images import TrainingImages
+from ureca_lib.train.loop import learning_rates, warmup_steps
 from ureca_lib.train.samples import GroupOrder, total_steps
 from ureca_lib.train.settings import TrainSettings
-from ureca_lib.train.trainer import warmup_steps
 
 PEAKS = {"A100": 312e12, "H100": 989e12}  # dense bfloat16, from NVIDIA's data sheets
 UTILISATION = 0.35  # share of the peak that such training reaches; assumed, not measured here

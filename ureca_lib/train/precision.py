@@ -16,8 +16,10 @@ def computes_in_bf16(precision: str, device: str) -> bool:
     Args:
         precision: of `TrainSettings`: "bfloat16" always, "float32" never, "mixed" where the device
             multiplies bfloat16 itself.
-        device: "cpu" or "cuda".
+        device: type of the device, such as "cpu" or "cuda".
     """
     if precision != "mixed":
         return precision == "bfloat16"
-    return cpu_has_bf16() if device == "cpu" else torch.cuda.is_bf16_supported()
+    if device == "cpu":
+        return cpu_has_bf16()
+    return device == "cuda" and torch.cuda.is_bf16_supported()

@@ -100,7 +100,7 @@ class HeldOut:
             for name, value in self.collator([group]).items()
         }
         tokens = int((batch["labels"] != IGNORED).sum())
-        return torch.tensor([float(model(**batch, num_items_in_batch=1)["loss"]), tokens])
+        return torch.tensor([float(model(**batch, tokens=1)), tokens])
 
     def _said(
         self, captioner: RegionCaptioner, image: CaptionedImage, regions: list[Region]
