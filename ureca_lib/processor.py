@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -241,6 +242,12 @@ class UrecaProcessor(ProcessorMixin):
         # most tiles are zeros in memory that was never touched; scaling by 1 would touch it
         scaled = tiles if self.mask_scale == 1 else tiles.mul_(self.mask_scale)
         return scaled.unsqueeze(2)  # (R, T, S, S) -> (R, T, 1, S, S)
+
+    def without_masks(self) -> UrecaProcessor:
+        """A copy whose mask tiles are all zeros, as a model trained without masks expects."""
+        blind = copy.copy(self)
+        blind.mask_tiles = lambda *a, **k: torch.zeros_like(self.mask_tiles(*a, **k))
+        return blind
 
     def count_mask_tiles(self, size: tuple[int, int], max_tiles: int | None = None) -> int:
         """T, the mask tiles of an image of `size` (H, W); see `mask_tiles`."""

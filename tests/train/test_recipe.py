@@ -19,12 +19,12 @@ from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.figures.training import training_figure
 from ureca_lib.presets import preset_config
 from ureca_lib.train import recipe_card
-from ureca_lib.train.base_model import as_internvl, new_base
-from ureca_lib.train.recipe import Recipe, report_values, train_recipe
+from ureca_lib.train.options import Recipe
+from ureca_lib.train.recipe import report_values, train_recipe
 from ureca_lib.train.recipe_card import publish
 from ureca_lib.train.recipe_results import compare_results, paired_differences, stage_logs
 from ureca_lib.train.settings import load_settings
-from ureca_lib.train.tokenizer import scene_tokenizer
+from ureca_lib.train.tiny_base.model import as_internvl, new_base, scene_tokenizer
 
 QUICK = {"steps_1": 5, "steps_2": 5, "data": "scenes:train:4"}
 

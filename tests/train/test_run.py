@@ -16,7 +16,7 @@ from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.train import stages
 from ureca_lib.train.data import open_data
-from ureca_lib.train.held_out import blind_processor, is_exact, measured, same_text
+from ureca_lib.train.held_out import is_exact, measured, same_text
 from ureca_lib.train.loop import read_result, train_stage
 from ureca_lib.train.merge import load_run, merge_run
 from ureca_lib.train.run_folder import TrainingError, read_log
@@ -242,7 +242,7 @@ def test_an_evaluation_counts_as_the_measures_do():
 def test_a_blind_processor_sees_nothing_and_leaves_the_other_as_it_was(base):
     _, processor = stages.load_start(small(base))
     image = open_captioned(SCENES, 1)[0]
-    blind = blind_processor(processor)
+    blind = processor.without_masks()
     shown, hidden = (p.mask_tiles(image.regions[:2], image.size) for p in (processor, blind))
     assert shown.any() and not hidden.any() and shown.shape == hidden.shape
 

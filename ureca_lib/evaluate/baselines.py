@@ -35,11 +35,11 @@ import numpy as np
 
 from ureca_lib.annotate.views import ImageViews, ViewSettings
 from ureca_lib.annotate.views.frames import Cut, frame_of
+from ureca_lib.boxes import box_question
 from ureca_lib.conversation import QUESTION
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.evaluate.systems import Said
 from ureca_lib.regions import Region
-from ureca_lib.train.boxes import box_question
 
 Prompting = Literal["none", "contour", "crop", "box"]
 Background = Literal["photo", "blurred"]

@@ -92,13 +92,12 @@ class UrecaSystem:
         blind: bool = False,
     ):
         from ureca_lib.captioner import RegionCaptioner
-        from ureca_lib.train.evaluation import blind_processor
 
         self._captioner = RegionCaptioner.from_pretrained(model, device)
         self.model, self._blind = model_record(model), blind
         if blind:
             self.name = "blind"
-            self._captioner.processor = blind_processor(self._captioner.processor)
+            self._captioner.processor = self._captioner.processor.without_masks()
         self.settings = {
             "question": question or QUESTION,
             "max_new_tokens": max_new_tokens,

@@ -1,13 +1,16 @@
-"""`ureca train` and `ureca merge`."""
+"""`ureca train`, `merge`, `train-base` and `train-recipe`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ureca_lib.devices import chosen_device
+from ureca_lib.train.options import BaseSettings, Recipe, options_of
 
 
 def train(
@@ -49,18 +52,13 @@ def train(
         return
     named = {"data": data, "masks": masks, "model": model}
     overrides: dict[str, Any] = {name: text for name, text in named.items() if text is not None}
-    try:
+    with _faults_named():
         overrides |= dict(parse_override(text) for text in set_ or [])
         settings = load_settings(preset, stage, overrides, settings_file)
         if dry_run:
             _plan(settings, gpus, tokenizer, out, progress)
             return
         _train(settings, out, device, resume, progress)
-    except (ValueError, OSError, RuntimeError) as error:
-        if not _is_ours(error):
-            raise
-        typer.echo(f"ureca: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 def merge(
@@ -73,14 +71,56 @@ def merge(
     """Write a run's model with what it has learnt, adapters merged, ready to load."""
     from ureca_lib.train.merge import merge_run
 
-    try:
+    with _faults_named():
         merge_run(run, destination, which)
-    except (ValueError, OSError, RuntimeError) as error:
-        if not _is_ours(error):
-            raise
-        typer.echo(f"ureca: {error}", err=True)
-        raise typer.Exit(2) from None
     typer.echo(f"written: {destination}")
+
+
+@options_of(BaseSettings)
+def train_base(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the base.")],
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Folder of scenes and checkpoints, 4 GB; default: beside it, .work."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu (two processes by default), or cuda with --processes 1.")
+    ] = "cpu",
+    **given: Any,
+) -> None:
+    """Train the tiny base from scratch on scenes; an interrupted run resumes."""
+    from ureca_lib.train.tiny_base.train import train_base
+
+    work = work or out.with_name(f"{out.name}.work")
+    with _faults_named():
+        train_base(BaseSettings(**given), out, work, chosen_device(device))
+    typer.echo(f"base: {out}; {work} holds scenes and checkpoints, and may be deleted")
+
+
+@options_of(Recipe)
+def train_recipe(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the checkpoint.")],
+    evaluate: Annotated[
+        str | None,
+        typer.Option(help="Data captioned at the end; default: 500 test scenes."),
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of the two runs; default: beside it, .work.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; for tiny, the CPU will do.")] = "cpu",
+    **given: Any,
+) -> None:
+    """Train both stages from a base, keep the model small, and measure it; resumes."""
+    from ureca_lib.train.recipe import train_recipe
+    from ureca_lib.train.recipe_card import MEASURED_ON, publish
+
+    work = work or out.with_name(f"{out.name}.work")
+    with _faults_named():
+        trained = train_recipe(Recipe(**given), work, chosen_device(device))
+        report = publish(trained, out, evaluate or MEASURED_ON, work)
+    for name, score in report.overall.items():
+        typer.echo(f"{name}: {score}")
+    typer.echo(f"checkpoint: {out}; {work} holds the runs, and may be deleted")
 
 
 def settings_text(settings: Any) -> str:
@@ -119,9 +159,13 @@ def _train(
         typer.echo(f"model: {result.model}")
 
 
-def _is_ours(error: Exception) -> bool:
-    """Whether an error tells the user what to mend; others keep their traceback."""
+@contextmanager
+def _faults_named() -> Iterator[None]:
+    """End with a message at faults that the user can mend; other errors keep their traceback."""
     from ureca_lib.train.run_folder import TrainingError
 
-    known = (ValueError, OSError, TrainingError)
-    return isinstance(error, known)
+    try:
+        yield
+    except (ValueError, OSError, TrainingError) as error:
+        typer.echo(f"ureca: {error}", err=True)
+        raise typer.Exit(2) from None

@@ -7,7 +7,6 @@ chooses the best checkpoint and shows that a run learns; what is reported comes 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -52,7 +51,7 @@ class HeldOut:
         fingerprint: str = "",
     ):
         self.images, self.settings, self.collator = list(images), settings, collator
-        self.processor = blind_processor(processor) if settings.blind else processor
+        self.processor = processor.without_masks() if settings.blind else processor
         self.known = TrainingImages(self.images, processor, max_tiles, cache, fingerprint)
         for record, _ in self.known.read(progress=False):
             del record.regions[settings.eval_regions :]
@@ -135,10 +134,3 @@ def is_exact(caption: str, references: Sequence[str]) -> bool:
 def same_text(text: str) -> str:
     """What two captions must share to be the same; as `ureca_lib.evaluate.exact` has it."""
     return " ".join(text.casefold().split()).rstrip(" .!,;:")
-
-
-def blind_processor(processor: UrecaProcessor) -> UrecaProcessor:
-    """A processor whose masks are all zeros: what a model trained with `blind` is asked with."""
-    blind = copy.copy(processor)
-    blind.mask_tiles = lambda *a, **k: torch.zeros_like(processor.mask_tiles(*a, **k))
-    return blind

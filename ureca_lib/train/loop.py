@@ -35,7 +35,6 @@ from ureca_lib.train.features import GIB, FeatureCache, vision_fingerprint
 from ureca_lib.train.held_out import HeldOut, measured
 from ureca_lib.train.images import TrainingImages
 from ureca_lib.train.merge import export_model, merge_run
-from ureca_lib.train.precision import computes_in_bf16
 from ureca_lib.train.run_folder import (
     MODEL,
     RESULT,
@@ -58,7 +57,7 @@ from ureca_lib.train.run_folder import (
     write_json,
 )
 from ureca_lib.train.samples import GroupDataset, total_steps
-from ureca_lib.train.settings import TrainSettings
+from ureca_lib.train.settings import TrainSettings, computes_in_bf16
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
 PACKAGES = ("ureca-lib", "torch", "transformers", "accelerate", "peft", "numpy")

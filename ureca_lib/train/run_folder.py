@@ -171,23 +171,24 @@ def load_trained(parameters: Mapping[str, torch.Tensor], path: Path) -> None:
             parameter.copy_(stored[name])
 
 
-def save_moments(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.Tensor], path: Path
-) -> None:
-    """Write an optimizer's state by the names of its parameters."""
-    tensors = {
+def moments(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """An optimizer's state as tensors, named after its parameters."""
+    return {
         f"{name}:{key}": value.detach().cpu().contiguous()
         for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
-    save_file(tensors, path)
 
 
-def load_moments(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.Tensor], path: Path
+def set_moments(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
 ) -> None:
-    """Set an optimizer's state from the file of `save_moments`."""
-    for key, value in load_file(path).items():
+    """Set an optimizer's state as `moments` gave it."""
+    for key, value in tensors.items():
         name, _, kind = key.rpartition(":")
         # AdamW counts its steps on the CPU
         device = "cpu" if kind == "step" else parameters[name].device
@@ -221,7 +222,7 @@ def save_checkpoint(
     if accelerator.is_main_process:
         save_trained(parameters, partial / TRAINED)
         if optimizer is not None:
-            save_moments(optimizer, parameters, partial / OPTIMIZER)
+            save_file(moments(optimizer, parameters), partial / OPTIMIZER)
         write_json(partial / POSITION, asdict(position))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -250,7 +251,7 @@ def load_checkpoint(
             "can, and the trained parts are small"
         )
     load_trained(parameters, path / TRAINED)
-    load_moments(optimizer, parameters, path / OPTIMIZER)
+    set_moments(optimizer, parameters, load_file(path / OPTIMIZER))
     _load_random_states(_random_file(path, accelerator))
 
 

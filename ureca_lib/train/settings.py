@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from ureca_lib.configuration import UrecaConfig
@@ -293,3 +294,18 @@ def _read(path: Path) -> dict[str, Any]:
 def settings_files() -> list[Path]:
     """The files of all presets and stages."""
     return [FOLDER / f"{preset}_stage{stage}.toml" for preset in PRESETS for stage in STAGES]
+
+
+def computes_in_bf16(precision: str, device: str) -> bool:
+    """Whether a run autocasts to bfloat16.
+
+    Args:
+        precision: of `TrainSettings`: "bfloat16" always, "float32" never, "mixed" where the device
+            multiplies bfloat16 itself.
+        device: type of the device, such as "cpu" or "cuda".
+    """
+    if precision != "mixed":
+        return precision == "bfloat16"
+    if device == "cpu":  # without these instructions, autocast would make it slower
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device == "cuda" and torch.cuda.is_bf16_supported()
