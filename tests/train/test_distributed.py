@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from multiprocessing import get_context
@@ -14,18 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import SMALL, small, train_as_told, write_base
+from tiny_runs import SMALL, free_port, small, train_as_told, write_base
 
 from ureca_lib.train.loop import train_stage
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["ureca_lib.train.loop"])
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def launch(words: list[str]) -> subprocess.CompletedProcess:
