@@ -95,7 +95,7 @@ def test_held_out_captions_of_the_same_images_are_refused(base, published, tmp_p
         open_data(settings)
     write_rows(published, {0: "an eye", 1: "a door"})
     # its masks are looked for where those of the data are
-    assert open_data(settings)[1].ids == ["image_2"]
+    assert open_data(settings)[1].table["image_id"].to_pylist() == ["image_2"]
 
 
 def test_a_measure_of_scenes_is_refused_for_other_data(base, published):
@@ -210,26 +210,6 @@ def test_each_process_computes_on_its_own_gpu(base, monkeypatch):
             loop.open_accelerator(small(base), "cuda:1")
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert loop.own_device("cuda") == torch.device("cuda", 3)
-
-
-def test_a_model_is_not_moved_where_no_features_are_kept(base, published, tmp_path, monkeypatch):
-    moved = []
-    before = loop.StageModel.to
-
-    def to(self, *args, **options):
-        moved.append(args)
-        return before(self, *args, **options)
-
-    read = loop.read_images
-
-    def watched(*args):
-        moved.clear()
-        read(*args)
-        assert not moved
-
-    monkeypatch.setattr(loop.StageModel, "to", to)
-    monkeypatch.setattr(loop, "read_images", watched)
-    train_stage(settings_of(base, published, steps=1), tmp_path / "run", progress=False)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,10 @@ from tiny_runs import SCENES, free_port, small, write_base
 from torch import multiprocessing
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.presets import PRESETS, preset_config
-from ureca_lib.train.collator import RegionCollator
-from ureca_lib.train.images import TrainingImages
-from ureca_lib.train.samples import GroupDataset
+from ureca_lib.train.data import RegionCaptionDataset, RegionCollator
+from ureca_lib.train.index import Source, open_index
 from ureca_lib.train.settings import FOLDER, load_settings
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
@@ -54,9 +52,8 @@ def shard_and_compare(rank: int, port: int, base: str, stage: int, out: str) -> 
     settings = small(Path(base), stage, lora_dropout=0.0)
     model, processor = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings))
-    images = TrainingImages(open_captioned(SCENES, 3), processor, 2)
-    assert list(images.read(progress=False))
-    groups = GroupDataset(images, settings, 10)
+    index = open_index(Source(str(SCENES), 3), None, progress=False)
+    groups = RegionCaptionDataset(index, processor, settings, 2)
     batch = RegionCollator(processor, grouped=True)([groups[0], groups[1]])
     whole = learner(**batch)
     whole.backward()

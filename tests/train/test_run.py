@@ -16,7 +16,7 @@ from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.train import stages
 from ureca_lib.train.data import open_data
-from ureca_lib.train.held_out import is_exact, measured, same_text
+from ureca_lib.train.held_out import measured
 from ureca_lib.train.loop import read_result, train_stage
 from ureca_lib.train.merge import load_run, merge_run
 from ureca_lib.train.run_folder import TrainingError, read_log
@@ -219,21 +219,16 @@ def test_a_mistyped_model_does_not_lock_the_folder(base, tmp_path):
 def test_held_out_images_are_never_learnt(base, tmp_path):
     learnt, held_out = open_data(small(base, limit=5, eval_images=2))
     assert (len(learnt), len(held_out)) == (3, 2)
-    assert not set(learnt.ids) & set(held_out.ids)
+    ids = [index.table["image_id"].to_pylist() for index in (learnt, held_out)]
+    assert not set(ids[0]) & set(ids[1])
     with pytest.raises(SettingsError, match="in both data and eval_data"):
         open_data(small(base, eval_data=str(SCENES)))
     with pytest.raises(SettingsError, match="has 3 images, and eval_images"):
         open_data(small(base, eval_images=3))
-    assert open_data(small(base, eval_every=0))[1] == []
+    assert open_data(small(base, eval_every=0))[1] is None
 
 
-def test_an_evaluation_counts_as_the_measures_do():
-    from ureca_lib.evaluate import exact
-
-    texts = ["The house.", " the  HOUSE", "the house!;", "a house", "", "Straße ."]
-    assert [same_text(text) for text in texts] == [exact.same_text(text) for text in texts]
-    assert is_exact("The red  house.", ["a door", "the red house"])
-    assert not is_exact("the red door", ["the red house"])
+def test_an_evaluation_counts_shares():
     sums = torch.tensor([12.0, 4, 3, 6, 1, 2])
     assert measured(sums) == {"loss": 3, "exact_match": 0.5, "unique": 0.5, "regions": 6}
     assert "unique" not in measured(torch.tensor([12.0, 4, 3, 6, 0, 0]))

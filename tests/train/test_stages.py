@@ -9,13 +9,11 @@ from tiny_runs import SCENES, small, write_base
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from ureca_lib.checkpoints import CheckpointError
-from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.train.collator import RegionCollator
+from ureca_lib.train.data import RegionCaptionDataset, RegionCollator
 from ureca_lib.train.features import FeatureCache, vision_fingerprint
-from ureca_lib.train.images import TrainingImages
-from ureca_lib.train.samples import GroupDataset
+from ureca_lib.train.index import Source, open_index
 from ureca_lib.train.settings import SettingsError
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
@@ -24,9 +22,8 @@ def batch_of(model, settings, grouped, places=(0, 1), cache=None, **changes):
     """A batch of groups of three regions of the sample scenes."""
     processor = UrecaProcessor.from_config(model.config, tiny_tokenizer())
     print_of = vision_fingerprint(model, processor, 2) if cache else ""
-    images = TrainingImages(open_captioned(SCENES, 3), processor, 2, cache, print_of)
-    assert list(images.read(progress=False))
-    groups = GroupDataset(images, settings, 10)
+    index = open_index(Source(str(SCENES), 3), None, progress=False)
+    groups = RegionCaptionDataset(index, processor, settings, 2, cache, print_of)
     return RegionCollator(processor, grouped)([groups[place] for place in places])
 
 

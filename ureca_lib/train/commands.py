@@ -135,8 +135,7 @@ def settings_text(settings: Any) -> str:
 def _plan(
     settings: Any, gpus: int, tokenizer: Path | None, out: Path | None, progress: bool
 ) -> None:
-    from ureca_lib.train.plan import make_plan
-    from ureca_lib.train.plan_text import plan_text
+    from ureca_lib.train.plan import make_plan, plan_text
 
     plan = make_plan(settings, gpus, tokenizer, progress)
     typer.echo(plan_text(plan, out or "runs/NAME"))

@@ -29,11 +29,14 @@ from transformers import get_scheduler
 from ureca_lib.conversation import IGNORED
 from ureca_lib.memory import give_back_freed
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.train.collator import RegionCollator
-from ureca_lib.train.data import open_data
+from ureca_lib.train.data import (
+    RegionCaptionDataset,
+    RegionCollator,
+    faults_of,
+    open_data,
+)
 from ureca_lib.train.features import GIB, FeatureCache, vision_fingerprint
 from ureca_lib.train.held_out import HeldOut, measured
-from ureca_lib.train.images import TrainingImages
 from ureca_lib.train.merge import export_model, merge_run
 from ureca_lib.train.run_folder import (
     MODEL,
@@ -56,8 +59,7 @@ from ureca_lib.train.run_folder import (
     save_trained,
     write_json,
 )
-from ureca_lib.train.samples import GroupDataset, total_steps
-from ureca_lib.train.settings import TrainSettings, computes_in_bf16
+from ureca_lib.train.settings import SettingsError, TrainSettings, computes_in_bf16
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
 PACKAGES = ("ureca-lib", "torch", "transformers", "accelerate", "peft", "numpy")
@@ -151,7 +153,7 @@ def train_stage(
         learner = StageModel(freeze_for_stage(model, settings))
         run = _prepare(settings, folder, learner, processor, accelerator, progress and main)
         if main:
-            record_start(folder, settings, run.dataset.images.content())
+            record_start(folder, settings, run.dataset.index.content)
         accelerator.wait_for_everyone()
         run.train()
         trained = run.trained()
@@ -225,44 +227,28 @@ def _prepare(
     accelerator: Accelerator,
     progress: bool,
 ) -> Run:
-    """Open the data, and make everything that the steps need."""
-    images, held_out = open_data(settings)
-    most = processor.max_tiles_train
+    """Open the data, and make everything that the steps need.
+
+    Raises:
+        SettingsError: a fault of the data, naming its file, or its image and region.
+    """
+    images, held_out = open_data(settings, folder, progress)
+    for index in (images, held_out) if held_out is not None else (images,):
+        if latest_checkpoint(folder)[0] is None:
+            index.check_files()
+        if faults := faults_of(index, settings, processor.conversation):
+            raise SettingsError(faults[0])
+    most, weights = processor.max_tiles_train, ""
     if (settings.cache or settings.memory_gib) and not settings.resize_share:
-        memory = int(settings.memory_gib * GIB)
-        size = int(settings.cache_gib * GIB)
-        learner.cache = FeatureCache(settings.cache, size, memory - memory // 2)
-    weights = "" if learner.cache is None else vision_fingerprint(learner.base, processor, most)
-    memory = int(settings.memory_gib * GIB)
-    training = TrainingImages(images, processor, most, learner.cache, weights, memory // 2)
-    read_images(training, learner, accelerator.device, progress)
+        sizes = int(settings.cache_gib * GIB), int(settings.memory_gib * GIB)
+        learner.cache = FeatureCache(settings.cache, *sizes)
+        weights = vision_fingerprint(learner.base, processor, most)
     grouped = settings.regions_per_image > 1 and processor.mask_position == "after_image"
-    collator = RegionCollator(processor, grouped)
-    watched = None
-    if len(held_out):
+    collator, watched = RegionCollator(processor, grouped), None
+    if held_out is not None:
         watched = HeldOut(held_out, processor, settings, collator, most, learner.cache, weights)
-    dataset = GroupDataset(training, settings, 0)
+    dataset = RegionCaptionDataset(images, processor, settings, most, learner.cache, weights)
     return Run(settings, folder, accelerator, learner, dataset, collator, watched, progress)
-
-
-def read_images(
-    images: TrainingImages, learner: StageModel, device: torch.device, progress: bool
-) -> None:
-    """Read every image; encode those whose features will be kept while their pixels are here."""
-    learner.eval()
-    if images.cache is not None:
-        learner.to(device)
-    size = None
-    for record, image in images.read(progress):
-        if record.key is None or not record.regions:
-            continue
-        if size is not None and not images.cache.has_room(size):
-            continue
-        if images.cache.get(record.key) is None:
-            pixels = images.processor.image_tiles(image.pixels, images.max_tiles).to(device)
-            features = learner.encode_image(pixels)
-            images.cache.put(record.key, features)
-            size = features.numel() * features.element_size()
 
 
 class Run:
@@ -286,7 +272,7 @@ class Run:
         folder: Path,
         accelerator: Accelerator,
         learner: StageModel,
-        dataset: GroupDataset,
+        dataset: RegionCaptionDataset,
         collator: RegionCollator,
         held_out: HeldOut | None,
         progress: bool,
@@ -294,7 +280,7 @@ class Run:
         self.settings, self.folder, self.accelerator = settings, folder, accelerator
         self.learner, self.dataset, self.collator = learner, dataset, collator
         self.held_out, self.progress = held_out, progress
-        self.steps = total_steps(settings, len(dataset.order))
+        self.steps = dataset.steps
         self.earlier = 0.0  # seconds of the steps of earlier processes
         self.sharded = accelerator.distributed_type == DistributedType.FSDP
         if self.sharded and held_out is not None:
@@ -433,7 +419,7 @@ class Run:
             model=None,
             steps=self.steps,
             epochs=round(groups / len(order), 4),
-            samples=round(groups * sum(order.counts) / len(order)),
+            samples=round(groups * int(order.counts.sum()) / len(order)),
             seconds=0.0,
             trained_parameters=self.trained_parameters,
             final={k.removeprefix("eval_"): v for k, v in last.items() if k.startswith("eval_")},

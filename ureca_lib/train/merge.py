@@ -17,7 +17,7 @@ from peft import PeftModel
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.train.run_folder import TRAINED, TrainingError, load_trained, read_best
-from ureca_lib.train.settings import checked
+from ureca_lib.train.settings import TrainSettings, checked
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
 
@@ -37,8 +37,10 @@ def load_run(
     folder = Path(run)
     if not (folder / "settings.json").is_file():
         raise TrainingError(f"{folder}: no settings.json, so no training run")
-    told = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    settings = checked(told, str(folder / "settings.json"))
+    stored = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    known = TrainSettings.help()  # an earlier version had others, which weights do not depend on
+    values = {name: value for name, value in stored.items() if name in known}
+    settings = checked(values, str(folder / "settings.json"))
     path = _weights(folder, which)
     model, processor = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings))

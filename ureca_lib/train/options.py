@@ -74,6 +74,10 @@ class Recipe:
     mask_tokens: int = _of(8, "N, mask tokens per tile (Table 5)")
     thumbnail: bool = _of(True, "add the whole mask as a tile")
     tile_embedding: bool = _of(False, "ours: add an embedding of its tile's place to a mask token")
+    mask_size: int | None = _of(None, "side of a mask tile in pixels")
+    mask_position: Literal["before_image", "after_image"] | None = _of(
+        None, "position of mask tokens; the paper's is before_image (Sec. 4.1)"
+    )
     max_tiles: int | None = _of(None, "maximum number of tiles of image and mask")
     steps_1: int | None = _of(None, "steps of stage 1; 0 leaves it out")
     steps_2: int | None = _of(None, "steps of stage 2; 0 leaves it out")
@@ -99,6 +103,8 @@ class Recipe:
             "mask_dynamic": self.mask == "dynamic",
             "mask_thumbnail": self.thumbnail,
             "mask_tile_embedding": self.tile_embedding,
+            "mask_size": self.mask_size,
+            "mask_position": self.mask_position,
             "max_tiles": self.max_tiles,
             "inference_tiles": self.max_tiles,
             "blind": self.mask == "none",

@@ -114,7 +114,7 @@ def _check_claim(folder: Path, settings: TrainSettings, resume: bool) -> None:
     )
     # a setting that an earlier version did not have was at its default
     there = default | read_json(path)
-    relevant = {*there, *asked} - set(OF_THE_MACHINE)
+    relevant = set(asked) - set(OF_THE_MACHINE)
     differing = sorted(name for name in relevant if there.get(name) != asked.get(name))
     if differing or not resume:
         what = f"other settings ({', '.join(differing)})" if differing else "these settings"

@@ -85,7 +85,7 @@ def _ours(
 ) -> UrecaForConditionalGeneration:
     stored = UrecaConfig.from_pretrained(folder)
     config = settings.configure(stored)
-    shapes = ("num_mask_tokens", "mask_projector", "mask_tile_embedding")
+    shapes = ("num_mask_tokens", "mask_size", "mask_projector", "mask_tile_embedding")
     other = [name for name in shapes if getattr(config, name) != getattr(stored, name)]
     fresh = settings.stage == 1 and settings.fresh_mask_encoder
     if other and not fresh:
