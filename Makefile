@@ -13,6 +13,7 @@ SWEEPS := $(filter-out %/reference.yaml,$(sort $(wildcard papermill_runs/*.yaml)
 BASES := papermill_runs/bases/tiny_width96_depth2 papermill_runs/bases/tiny_width128_depth3
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.lock)
 EXTRAS := dev,offline,openai
+TEST_JOBS ?= auto
 
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
@@ -20,8 +21,10 @@ export TOKENIZERS_PARALLELISM ?= false
 # JupyterLab refuses to run as root, as in a container, unless it is told to
 LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: run quickstart test lint lab bench lock check-pythons samples clean
+.PHONY: install run quickstart test lint lab bench lock check-pythons check-versions samples clean
 .PHONY: tiny-base tiny-ureca full-recipe ablations reproduce
+
+install: $(READY)
 
 run: $(READY)
 	$(BIN)/ureca run $(NOTEBOOKS) --output $(OUT)
@@ -29,8 +32,10 @@ run: $(READY)
 quickstart: $(READY)
 	$(BIN)/ureca run notebooks/00_quickstart.ipynb --output $(OUT)
 
+# the files of tests are shared among workers, one thread each, so that they do not fight for cores
+test: export OMP_NUM_THREADS := 1
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -56,12 +61,18 @@ lock: $(READY)
 	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
-# asks the resolver whether the pins can be installed on the other Pythons; installs nothing
+# asks the resolver whether the pins can be installed on the other Pythons, installing nothing, and
+# tests a part of the package on those that are on this machine. Needs the package index
 check-pythons: $(READY)
 	for version in 3.12 3.13; do \
 	  $(BIN)/python -m pip install --quiet --dry-run --ignore-installed \
 	    --only-binary=:all: --python-version $$version --target $(VENV)/none \
 	    -r requirements.lock && echo "the pins resolve on Python $$version" || exit 1; done
+	.ci/pythons
+
+# the model's tests beside the lowest and the newest transformers, and torch where TORCH_INDEX has it
+check-versions: $(READY)
+	TORCH_INDEX=$(TORCH_INDEX) .ci/versions
 
 # the masks of the sample photos, from their hand-drawn polygons, and sentences about them
 samples: $(READY)

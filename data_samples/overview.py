@@ -1,4 +1,4 @@
-"""Draw the README's picture: `python data_samples/overview.py` writes `overview.png` here."""
+"""Draw the README's picture: `python data_samples/overview.py` writes `overview.jpg` here."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from pathlib import Path
 
 import matplotlib
 
-from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.figures import overview_figure
-from ureca_lib.mask_tree import build_mask_tree
-from ureca_lib.regions import load_sa1b
+import ureca_lib
+from ureca_lib.figures import OverviewColumn, overview_figure
 
 HERE = Path(__file__).resolve().parent
-SHOWN = (2, 11, 12, 5, 6, 35, 32, 37, 33, 81, 83, 89, 88, 102, 103, 106, 107, 61, 62)
+COLUMNS = (
+    OverviewColumn("Objects", (1, 100, 60, 80, 72)),
+    OverviewColumn("Parts", (102, 103, 26, 27, 32)),
+    OverviewColumn("Parts of parts", (5, 6, 37, 36), (60, 55, 375, 375)),
+)
 
 
 def main() -> None:
     """Caption the astronaut's photo and draw some of its regions."""
     matplotlib.use("Agg")
-    regions = load_sa1b(HERE / "photos" / "astronaut.json")
-    tree = build_mask_tree(regions)
-    captions = {row.region_id: row.text for row in AttributeAnnotator().caption(regions, tree)}
-    figure = overview_figure(regions, tree, captions, SHOWN)
-    figure.savefig(HERE / "overview.png", dpi=130, bbox_inches="tight")
+    captions = ureca_lib.caption(HERE / "photos" / "astronaut.png")
+    texts = {row.region_id: row.text for row in captions}
+    figure = overview_figure(captions.regions, texts, COLUMNS)
+    # a photo in PNG is four times as large
+    figure.savefig(HERE / "overview.jpg", dpi=260, pil_kwargs={"quality": 90, "subsampling": 0})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,17 @@ import pytest
 matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
+SLOWEST = ("faults", "browser", "train")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the slowest folders where several workers share the files of tests.
+
+    A worker that starts on one of them last would still run when the others are done.
+    """
+    if hasattr(config, "workerinput"):
+        places = {folder: place for place, folder in enumerate(SLOWEST)}
+        items.sort(key=lambda item: places.get(item.path.parent.name, len(places)))
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,13 @@ class FakeAnnotator:
         self.active = self.most_active = 0
 
     def answer(self, request: Request) -> Reply:
+        with self._counted(request):
+            if self._latency:
+                time.sleep(self._latency)
+            return (self._say or distinct_reply)(request)
+
+    @contextmanager
+    def _counted(self, request: Request) -> Iterator[None]:
         with self._lock:
             self.active += 1
             self.most_active = max(self.most_active, self.active)
@@ -47,9 +56,7 @@ class FakeAnnotator:
                 with self._log.open("a") as file:
                     file.write(f"{request.stage} {request.region_id}\n")
         try:
-            if self._latency:
-                time.sleep(self._latency)
-            return (self._say or distinct_reply)(request)
+            yield
         finally:
             with self._lock:
                 self.active -= 1
@@ -58,6 +65,15 @@ class FakeAnnotator:
     def calls(self) -> list[tuple[str, int | str]]:
         """(stage, region id) of each call."""
         return [(request.stage, request.region_id) for request in self.requests]
+
+
+class AsyncAnnotator(FakeAnnotator):
+    """The same with a coroutine, as annotators have that ask a server."""
+
+    async def answer_async(self, request: Request) -> Reply:
+        with self._counted(request):
+            await asyncio.sleep(self._latency)
+            return (self._say or distinct_reply)(request)
 
 
 def distinct_reply(request: Request) -> Reply:

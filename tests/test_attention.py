@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_models import tiny_config, tiny_model, tiny_tokenizer
 
-from ureca_lib.attention import KINDS, _words, caption_attention
 from ureca_lib.captioner import RegionCaptioner
+from ureca_lib.inspection import KINDS, _words, caption_attention
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import EmptyMaskError, Region
 from ureca_lib.tiling import best_grid

@@ -13,14 +13,12 @@ from tiny_models import tiny_config, tiny_model, tiny_tokenizer
 from ureca_lib import captioner as captioner_module
 from ureca_lib import decoding as decoding_module
 from ureca_lib.captioner import Caption, RegionCaptioner
-from ureca_lib.checkpoints import CheckpointError, convert
-from ureca_lib.checkpoints import pair as pair_module
+from ureca_lib.checkpoints import CheckpointError, convert, loading
 from ureca_lib.conversation import QUESTION
-from ureca_lib.memory import in_groups, is_out_of_memory
+from ureca_lib.decoding import ROOT, TokenTree, in_groups, is_out_of_memory
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import EmptyMaskError, Region, SizeMismatchError
-from ureca_lib.token_tree import ROOT, TokenTree
 
 HEIGHT, WIDTH = 112, 168
 NEW = 12
@@ -342,7 +340,7 @@ def asked(monkeypatch) -> list:
 
     for kind in (UrecaForConditionalGeneration, UrecaProcessor):
         monkeypatch.setattr(kind, "from_pretrained", note)
-    monkeypatch.setattr(pair_module, "load_official", note)
+    monkeypatch.setattr(loading, "load_official", note)
     return found
 
 

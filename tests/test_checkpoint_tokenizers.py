@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ureca_lib.checkpoints import CheckpointError
-from ureca_lib.checkpoints.sentencepiece_model import read_piece_model
-from ureca_lib.checkpoints.tokens import load_tokenizer, token_ids
+from ureca_lib.checkpoints.tokenizer import load_tokenizer, read_piece_model, token_ids
 
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 SPACE = "▁"

@@ -29,7 +29,7 @@ from ureca_lib.checkpoints import (
     load_official,
     load_pair,
 )
-from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import MAX_TILES
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD, UrecaProcessor

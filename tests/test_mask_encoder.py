@@ -194,25 +194,25 @@ def test_the_default_is_the_papers():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 5), max_size=12), st.sampled_from([1, 255]))
-def test_distinct_tiles_are_the_different_constants_and_every_other_tile(kinds, scale):
-    patterns = torch.stack([torch.full((1, 4, 4), value) for value in (0.0, 1.0, 0.25, 0.5)])
+@given(st.lists(st.integers(0, 4), max_size=12), st.sampled_from([1, 255]))
+def test_distinct_tiles_are_one_blank_and_every_other_tile(kinds, scale):
+    patterns = torch.stack([torch.full((1, 4, 4), value) for value in (0.0, 1.0, 0.25)])
     mixed = torch.zeros(2, 1, 4, 4)
     mixed[0, 0, 0, 0] = mixed[1, 0, 3, 3] = 1
     patterns = torch.cat([patterns, mixed]) * scale
     tiles = patterns[torch.tensor(kinds, dtype=torch.long)]
     kept, index = distinct_tiles(tiles)
     assert torch.equal(tiles[kept][index], tiles)
-    assert len(kept) == len({k for k in kinds if k < 4}) + sum(k >= 4 for k in kinds)
+    assert len(kept) == (0 in kinds) + sum(kind > 0 for kind in kinds)
 
 
 @pytest.mark.parametrize("projector", ["mlp", "linear"])
 @pytest.mark.parametrize("high", [1.0, 255.0])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_sharing_changes_neither_values_nor_gradients(dtype, tolerance, projector, high):
     shared = encoder(56, projector, dtype)
     alone = copy.deepcopy(shared)
-    alone.share_uniform_tiles = False
+    alone.share_blank_tiles = False
     tiles = region_tiles(60, 56, high=high).to(dtype)
     assert 5 < len(distinct_tiles(tiles)[0]) < 30
     weights = torch.randn(60, 8, 24, dtype=dtype, generator=torch.Generator().manual_seed(1))
@@ -229,7 +229,7 @@ def relative(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).detach().norm() / other.detach().norm())
 
 
-def test_shared_tiles_are_encoded_once():
+def test_blank_tiles_are_encoded_once():
     made, seen = encoder(), []
     made.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     tiles = torch.zeros(10, 1, 20, 20)
@@ -237,9 +237,16 @@ def test_shared_tiles_are_encoded_once():
     tiles[4, 0, :7] = 1
     made(tiles)
     made(torch.rand(5, 1, 20, 20))
-    made.share_uniform_tiles = False
+    made.share_blank_tiles = False
     made(tiles)
-    assert seen == [3, 5, 10]
+    assert seen == [7, 5, 10]
+
+
+def test_tiles_with_an_index_are_those_that_it_lists():
+    made = encoder()
+    tiles = region_tiles(12, 20)
+    index = torch.tensor([3, 0, 0, 11, 5])
+    assert relative(made(tiles, index=index), made(tiles[index])) < 1e-5
 
 
 def test_tiles_that_need_a_gradient_each_get_their_own():
@@ -295,7 +302,13 @@ def test_autocast_is_close_and_trains():
     assert all(parameter.grad.isfinite().all() for parameter in made.parameters())
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+no_vectors = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT",
+    reason="torch's inductor needs a processor with vector instructions: its C++ does not compile",
+)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=no_vectors)])
 def test_it_compiles_without_a_break(backend):
     made = encoder()
     tiles = region_tiles(9, 20)

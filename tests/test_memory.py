@@ -10,7 +10,7 @@ import pytest
 
 HELD = """
 import psutil
-from ureca_lib.memory import give_back_freed
+from ureca_lib.decoding import give_back_freed
 blocks = [bytes(10_000) for _ in range(30_000)]  # 300 MB
 kept = blocks[::100]
 del blocks

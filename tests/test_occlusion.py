@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ureca_lib.inspection import occlusion_effect, prompt_ids, prompt_kinds
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.occlusion import occlusion_effect, prompt_ids, prompt_kinds
 from ureca_lib.presets import preset_config
 
 TILES = 3

@@ -10,12 +10,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from ureca_lib.costs import LORA_LAYERS, model_costs, photo_tokens
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.presets import (
+    LORA_LAYERS,
     PRESETS,
     Preset,
     describe_preset,
+    model_costs,
+    photo_tokens,
     preset_config,
     presets_table,
     presets_text,

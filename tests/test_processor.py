@@ -338,6 +338,18 @@ def test_a_tokenizer_that_numbers_otherwise_is_an_error(model):
         UrecaProcessor.from_config(config, tiny_tokenizer())
 
 
+@pytest.mark.parametrize("overshoot", ["wrap", "clip"])
+def test_without_masks_every_tile_is_blank_and_the_processor_is_as_it_was(
+    model, processor, mask, overshoot
+):
+    processor = UrecaProcessor.from_config(model.config, tiny_tokenizer())
+    processor.mask_overshoot = overshoot
+    regions = [Region.from_mask(1, mask)]
+    hidden = processor.without_masks().mask_tiles(regions, mask.shape)
+    shown = processor.mask_tiles(regions, mask.shape)
+    assert shown.any() and not hidden.any() and shown.shape == hidden.shape
+
+
 def test_the_data_set_asks_what_the_model_is_asked() -> None:
     from ureca_lib import conversation, datasets
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_models import tiny_config, tiny_model, tiny_tokenizer
 
+from ureca_lib.inspection import occlusion_effect, prompt_kinds
 from ureca_lib.mask_encoder import MaskEncoder
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.occlusion import occlusion_effect, prompt_kinds
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.tiling import best_grid, tile_masks, tile_places
 

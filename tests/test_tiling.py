@@ -16,7 +16,6 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
     get_optimal_tiled_canvas,
 )
 
-from ureca_lib.mask_sampling import bicubic_dense, nearest_dense
 from ureca_lib.regions import (
     Region,
     RegionError,
@@ -24,8 +23,14 @@ from ureca_lib.regions import (
     SizeMismatchError,
     WrongTypeError,
 )
-from ureca_lib.resampling import nearest_indices
-from ureca_lib.tiling import best_grid, masks_from_tiles, tile_image, tile_masks
+from ureca_lib.tiling import (
+    best_grid,
+    distinct_mask_tiles,
+    masks_from_tiles,
+    nearest_pixels,
+    tile_image,
+    tile_masks,
+)
 
 SIDES = st.integers(1, 70)
 
@@ -127,25 +132,25 @@ def test_impossible_grids_are_refused(arguments):
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 9000), st.integers(1, 3000))
-def test_nearest_indices_are_pillows(length, size):
+def test_nearest_pixels_are_pillows(length, size):
     ramp = Image.fromarray(np.arange(length, dtype=np.int32)[None])
     expected = np.asarray(ramp.resize((size, 1), Image.NEAREST))[0]
-    assert np.array_equal(nearest_indices(length, size), expected)
+    assert np.array_equal(nearest_pixels(length, size), expected)
 
 
-def test_nearest_indices_add_the_step_up_as_pillow_does():
+def test_nearest_pixels_add_the_step_up_as_pillow_does():
     # multiplied instead of added, some centre falls on the other side of a pixel's edge
     sizes = [(length, 448) for length in range(1, 3000)]
     differ = [
         (length, size)
         for length, size in sizes
-        if (nearest_indices(length, size) != ((np.arange(size) + 0.5) * (length / size)) // 1).any()
+        if (nearest_pixels(length, size) != ((np.arange(size) + 0.5) * (length / size)) // 1).any()
     ]
     assert differ
     for length, size in differ:
         ramp = Image.fromarray(np.arange(length, dtype=np.int32)[None])
         expected = np.asarray(ramp.resize((size, 1), Image.NEAREST))[0]
-        assert np.array_equal(nearest_indices(length, size), expected), (length, size)
+        assert np.array_equal(nearest_pixels(length, size), expected), (length, size)
 
 
 # images
@@ -297,16 +302,42 @@ def test_a_thumbnail_may_be_clipped_instead_of_wrapped():
     assert ((published - clipped)[~calm].abs() * 255).min() > 100
 
 
-def test_dense_masks_give_what_runs_give():
-    masks = torch.tensor(np.stack([random_mask(seed, 83, 61) for seed in range(6)]))
-    tiles = tile_masks(masks, 6, 28, thumbnail=True)
-    columns, rows = best_grid(61, 83, 6, tile_size=28)
-    canvas = nearest_dense(masks, rows * 28, columns * 28)
-    for place in range(columns * rows):
-        y, x = 28 * (place // columns), 28 * (place % columns)
-        assert torch.equal(tiles[:, place], canvas[:, y : y + 28, x : x + 28].float())
-    levels = bicubic_dense(masks, 28).numpy().astype(np.int64).astype(np.uint8)
-    assert level_distance(tiles[:, -1], levels) <= 1
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), SIDES, SIDES, st.sampled_from([5, 8, 28]), st.booleans())
+def test_distinct_tiles_are_those_of_the_masks_and_no_others(seed, height, width, size, thumbnail):
+    masks = [random_mask(seed + i, height, width) for i in range(3)]
+    masks.append(np.ones((height, width), bool))
+    tiles = distinct_mask_tiles(masks, 12, size, thumbnail)
+    dense = tile_masks(masks, 12, size, thumbnail)
+    assert tiles.distinct.dtype == torch.uint8
+    assert torch.equal(tiles.distinct[tiles.index].float() / 255, dense)
+    assert torch.equal(tiles.dense(), dense)
+    assert torch.equal(tiles.values()[tiles.index], dense)
+    assert not tiles.distinct[0].any()
+    # blank and full tiles are shared, all others are stored once
+    others = tiles.index[tiles.index > 1]
+    assert len(others.unique()) == len(others) == len(tiles.distinct) - 2
+    assert all(kind.any() and not (kind == 255).all() for kind in tiles.distinct[2:])
+
+
+def test_distinct_tiles_of_many_small_masks_take_a_fraction_of_the_memory():
+    masks = np.zeros((40, 600, 900), bool)
+    for number in range(40):
+        masks[number, 10 * number : 10 * number + 30, 15 * number : 15 * number + 40] = True
+    tiles = distinct_mask_tiles(masks, 12, 112, thumbnail=True)
+    dense = tile_masks(masks, 12, 112, thumbnail=True)
+    assert tiles.distinct.nbytes < dense.nbytes / 10
+
+
+def test_clipped_thumbnails_keep_their_fractions_as_floats_and_round_as_bytes():
+    mask = random_mask(4, 60, 90)[None]
+    options = {"thumbnail": True, "overshoot": "clip"}
+    fine = distinct_mask_tiles(mask, 6, 28, dtype=torch.float32, **options).dense()
+    coarse = distinct_mask_tiles(mask, 6, 28, **options).dense()
+    assert torch.equal(fine, tile_masks(mask, 6, 28, **options))
+    assert 0 < (fine - coarse).abs().max() <= 0.5 / 255 + 1e-6
+    scaled = distinct_mask_tiles(mask, 6, 28, dtype=torch.float32, **options)
+    assert torch.equal(scaled.values(255), scaled.values() * 255)
 
 
 @pytest.mark.gpu

@@ -12,18 +12,22 @@ from tqdm.auto import tqdm
 from ureca_lib.checkpoints import load_pair
 from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.decoding import (
+    ROOT,
     TOKENS_A_PASS,
     BatchRows,
     Decoded,
+    TokenTree,
     TreeRows,
+    activation_bytes,
+    free_bytes,
     greedy,
+    in_groups,
     log_likelihoods,
+    sequence_bytes,
 )
-from ureca_lib.memory import activation_bytes, free_bytes, in_groups, sequence_bytes
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import MaskLike, Photo, UrecaProcessor, as_region, check_size, load_photo
 from ureca_lib.regions import Region
-from ureca_lib.token_tree import ROOT, TokenTree
 
 MAX_NEW_TOKENS = 256
 REGIONS_A_GROUP = 32  # in a tree each looks past the others' tokens, which costs more and more
@@ -256,12 +260,13 @@ class RegionCaptioner:
         self, regions: Sequence[Region], size: tuple[int, int], max_tiles: int | None
     ) -> torch.Tensor:
         """(R, T, N, D)."""
-        tiles = self.processor.mask_tiles(regions, size, max_tiles).to(self.device)
+        tiles = self.processor.distinct_mask_tiles(regions, size, max_tiles).to(self.device)
         places = self.processor.mask_places(size, max_tiles)
         if places is not None:
-            places = places.repeat(len(tiles), 1).to(self.device)  # (T, 2) -> (R * T, 2)
-        tokens = self.model.get_mask_features(tiles.flatten(0, 1), places)
-        return tokens.unflatten(0, tiles.shape[:2])
+            places = places.repeat(len(tiles.index), 1).to(self.device)  # (T, 2) -> (R * T, 2)
+        values = tiles.values(self.processor.mask_scale)[:, None]  # (K, S, S) -> (K, 1, S, S)
+        tokens = self.model.get_mask_features(values, places, tiles.index.flatten())
+        return tokens.unflatten(0, tiles.index.shape)  # (R * T, N, D) -> (R, T, N, D)
 
     def _decode(
         self,

@@ -6,12 +6,16 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, InternVLConfig
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 MaskPosition = Literal["before_image", "after_image"]
 
 NUM_MASK_TOKENS = 8  # App. A; the paper's headline tables used 16
 MAX_TILES = 12  # at inference; training uses MAX_TILES_TRAIN
 MAX_TILES_TRAIN = 6
+
+# The keys and values of earlier tokens, as transformers names them: renamed in 5.24.
+CACHE = "cache" if hasattr(BaseModelOutputWithPast, "cache") else "past_key_values"
 
 _CHOICES = {
     "mask_position": ("before_image", "after_image"),

@@ -1,15 +1,122 @@
-"""Greedy captions and log-likelihoods for many regions of one image."""
+"""Captions and log-likelihoods of many regions of one image, as many at a time as memory holds.
+
+All regions of an image share the image; all captions of a region share the region. Such sequences
+are the branches of a tree: the whole tree is one row of tokens with one cache, in which a token
+sees its ancestors and itself, at the position that it has in its own sequence. The result is what
+each sequence alone would give, up to the order in which sums are rounded.
+"""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import psutil
 import torch
 from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 
-from ureca_lib.token_tree import TokenTree
+from ureca_lib.configuration import CACHE
+
+ROOT = 0
+
+
+class TokenTree:
+    """A language model's state over a tree of token sequences.
+
+    Args:
+        language_model: a decoder of transformers that takes `inputs_embeds`, a four-dimensional
+            additive `attention_mask`, `position_ids` and a cache.
+
+    Attributes:
+        depths: length of the sequence that ends with each branch, ancestors included.
+    """
+
+    def __init__(self, language_model: nn.Module):
+        self.language_model = language_model
+        self.cache = DynamicCache()
+        self.device = language_model.embed_tokens.weight.device
+        self.depths = [0]
+        self._above = [[ROOT]]  # of each branch: itself and its ancestors
+        self._branches = torch.empty(0, dtype=torch.long, device=self.device)  # (K,) of each key
+        self._positions = torch.empty(0, dtype=torch.long, device=self.device)  # (K,) of each key
+
+    def __len__(self) -> int:
+        return len(self._branches)
+
+    def sprout(self, parent: int, count: int = 1) -> list[int]:
+        """Begin new branches where `parent` ends now. `parent` must not grow any more."""
+        first = len(self.depths)
+        new = list(range(first, first + count))
+        self._above += [[*self._above[parent], branch] for branch in new]
+        self.depths += [self.depths[parent]] * count
+        return new
+
+    def grow(self, branches: list[int], embeds: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Append tokens to branches, none of which is another's ancestor.
+
+        Args:
+            branches: which to grow, each once.
+            embeds: for each, (L, D) embeddings of the tokens to append.
+
+        Returns:
+            For each, the (L, D) hidden states of those tokens, as the language head takes them.
+        """
+        lengths = [len(part) for part in embeds]
+        if not any(lengths):
+            return embeds
+        own = torch.tensor(branches, device=self.device)
+        own = own.repeat_interleave(torch.tensor(lengths, device=self.device))
+        places = [
+            torch.arange(self.depths[branch], self.depths[branch] + length, device=self.device)
+            for branch, length in zip(branches, lengths, strict=True)
+        ]
+        positions = torch.cat(places)
+        self._branches = torch.cat([self._branches, own])
+        self._positions = torch.cat([self._positions, positions])
+        joined = torch.cat(embeds).unsqueeze(0)  # (L, D) each -> (1, all, D)
+        out = self.language_model(
+            inputs_embeds=joined,
+            attention_mask=self._mask(own, positions, joined.dtype),
+            position_ids=positions.unsqueeze(0),
+            use_cache=True,
+            **{CACHE: self.cache},
+        )
+        for branch, length in zip(branches, lengths, strict=True):
+            self.depths[branch] += length
+        return list(out.last_hidden_state[0].split(lengths))
+
+    def _mask(
+        self, own: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor | None:
+        """(1, 1, new, keys), 0 where a new token may look and the least number elsewhere."""
+        if len(self.depths) == 1:
+            return None  # a stem without branches is plainly causal
+        count = len(self.depths)
+        related = torch.zeros(count, count, dtype=torch.bool)
+        for branch, above in enumerate(self._above):
+            related[branch, above] = True
+        seen = related.to(self.device)[own][:, self._branches]  # (new, keys)
+        seen &= self._positions <= positions.unsqueeze(1)
+        mask = torch.zeros(seen.shape, dtype=dtype, device=self.device)
+        return mask.masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
+
+    def mark(self) -> tuple[int, int]:
+        """Where the tree stands; `cut` takes it back there."""
+        return len(self), len(self.depths)
+
+    def cut(self, mark: tuple[int, int]) -> None:
+        """Take off every token and branch since `mark`, which must have left old branches alone."""
+        length, branches = mark
+        for layer in self.cache.layers:
+            # layer by layer: a run that failed half-way has reached some of them only
+            if (extra := layer.get_seq_length() - length) > 0:
+                layer.crop(-extra)
+        self._branches, self._positions = self._branches[:length], self._positions[:length]
+        del self.depths[branches:], self._above[branches:]
+
 
 TOKENS_A_PASS = 8192  # of prompts that share nothing
 _POSITIONS_A_HEAD = 256  # positions whose logits exist at one time; a vocabulary is large
@@ -84,7 +191,8 @@ class BatchRows:
         return self._run(embeds.unsqueeze(1))
 
     def _run(self, embeds: torch.Tensor) -> torch.Tensor:
-        out = self.language_model(inputs_embeds=embeds, past_key_values=self.cache, use_cache=True)
+        past = {CACHE: self.cache}
+        out = self.language_model(inputs_embeds=embeds, use_cache=True, **past)
         return out.last_hidden_state[:, -1]
 
 
@@ -182,3 +290,89 @@ def _log_probabilities(
         chosen = ids[:, None].to(logits.device)
         found.append(torch.log_softmax(logits, dim=-1).gather(1, chosen)[:, 0])
     return torch.cat(found)
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_CPU_SHARE, _CUDA_SHARE = 0.4, 0.7  # of what is free now
+
+
+def free_bytes(device: torch.device) -> int:
+    """What a run may take: a share of the memory that is free on the device now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE)
+    return int(psutil.virtual_memory().available * _CPU_SHARE)
+
+
+def sequence_bytes(text: PreTrainedConfig, length: int, item: int) -> int:
+    """Roughly what a sequence keeps in memory: keys and values, embeddings, logits of one token.
+
+    Args:
+        text: the language model's configuration.
+        length: tokens, those to come included.
+        item: bytes a number.
+    """
+    heads = text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    keys = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim
+    return item * length * (keys + text.hidden_size) + 3 * 4 * text.vocab_size
+
+
+def activation_bytes(text: PreTrainedConfig, tokens: int, item: int) -> int:
+    """Roughly what running `tokens` together takes on top of what they leave behind."""
+    return item * tokens * (3 * text.intermediate_size + 8 * text.hidden_size)
+
+
+def in_groups(
+    items: Sequence[Item],
+    size: int,
+    run: Callable[[Sequence[Item]], list[Result]],
+    done: Callable[[int], object] = lambda count: None,
+) -> list[Result]:
+    """Run items in groups; where memory runs out the group is halved and the work goes on.
+
+    Args:
+        items: all items, in order.
+        size: how many to try at first; a smaller size that was needed is kept for the rest.
+        run: a group -> its results, one an item; must leave nothing behind when it fails.
+        done: told how many items each finished group had.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError: one item alone does not fit.
+    """
+    results: list[Result] = []
+    while len(results) < len(items):
+        group = items[len(results) : len(results) + size]
+        try:
+            results += run(group)
+        except (RuntimeError, MemoryError) as error:
+            if len(group) == 1 or not is_out_of_memory(error):
+                raise
+            size = len(group) // 2
+        else:
+            done(len(group))
+            continue
+        # outside the handler: the error held on to the tensors of the group that failed
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return results
+
+
+def give_back_freed() -> None:
+    """Give memory that was freed back to the system, where the C library can (glibc).
+
+    glibc keeps freed blocks below one that is still in use. Large tensors that come and go between
+    small ones that stay, as mask tiles do, make a process grow to several times what it holds.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is one of running out of memory, on an accelerator or on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # the CPU allocator has no error type of its own
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -54,11 +54,26 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Result]) -> Result:
         tasks.append(loop.create_task(coroutine))
         tasks[0].add_done_callback(lambda _: finished.set())
 
-    loop.call_soon_threadsafe(start)
+    def stop() -> None:
+        if tasks:
+            tasks[0].cancel()
+        else:
+            finished.set()
+
     try:
+        # the coroutine may run, and Ctrl-C may come, before this call returns
+        loop.call_soon_threadsafe(start)
         finished.wait()
     except KeyboardInterrupt:
-        loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+        loop.call_soon_threadsafe(stop)
         finished.wait()  # for the cleanup; a second Ctrl-C does not wait for it
         raise
     return tasks[0].result()
+
+
+async def in_background(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Await a coroutine of the background loop from any loop, as that of a notebook cell."""
+    loop = background_loop()
+    if asyncio.get_running_loop() is loop:
+        return await coroutine
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))

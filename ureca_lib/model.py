@@ -20,15 +20,11 @@ from transformers import (
     InternVLPreTrainedModel,
     initialization,
 )
-from transformers.modeling_utils import slice_logits_to_keep
-from transformers.models.internvl.modeling_internvl import (
-    InternVLCausalLMOutputWithPast,
-    InternVLModelOutputWithPast,
-    InternVLVisionRMSNorm,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.models.internvl.modeling_internvl import InternVLVisionRMSNorm
 from transformers.utils.generic import can_return_tuple
 
-from ureca_lib.configuration import UrecaConfig
+from ureca_lib.configuration import CACHE, UrecaConfig
 from ureca_lib.mask_encoder import MaskEncoder
 from ureca_lib.placeholders import (
     find_token_id,
@@ -91,13 +87,17 @@ class UrecaModel(InternVLModel):
         return features
 
     def get_mask_features(
-        self, mask_values: torch.Tensor, mask_places: torch.Tensor | None = None
+        self,
+        mask_values: torch.Tensor,
+        mask_places: torch.Tensor | None = None,
+        mask_index: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Mask tiles as they are to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D).
+        """Mask tiles to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D).
 
-        `mask_places`, (M, 2), is for a model with `mask_tile_embedding`.
+        `mask_places`, (M, 2), is for a model with `mask_tile_embedding`; `mask_index`, (M,), for
+        distinct tiles; see `MaskEncoder.forward`.
         """
-        return self.mask_encoder(mask_values.to(self.mask_encoder.conv1.weight.dtype), mask_places)
+        return self.mask_encoder(mask_values, mask_places, mask_index)
 
     def embed_inputs(
         self,
@@ -157,18 +157,20 @@ class UrecaModel(InternVLModel):
         mask_values: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         mask_features: torch.Tensor | None = None,
         mask_places: torch.Tensor | None = None,
         **kwargs,
-    ) -> InternVLModelOutputWithPast:
+    ) -> BaseModelOutputWithPast:
         """See `UrecaForConditionalGeneration.forward`; returns hidden states instead of logits."""
         if pixel_values is not None:
             image_features = self.get_image_features(pixel_values, return_dict=True).pooler_output
         if mask_values is not None:
             mask_features = self.get_mask_features(mask_values, mask_places)
-        cached = past_key_values.get_seq_length() if past_key_values is not None else 0
+        cache = past_key_values if cache is None else cache
+        cached = 0 if cache is None else cache.get_seq_length()
         embeds = self.embed_inputs(
             input_ids, inputs_embeds, image_features, mask_features, check=cached == 0
         )
@@ -177,16 +179,15 @@ class UrecaModel(InternVLModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=embeds,
+            **{CACHE: cache},
             **kwargs,
         )
-        return InternVLModelOutputWithPast(
+        return BaseModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=image_features,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
 
@@ -205,10 +206,13 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
         self.post_init()
 
     def get_mask_features(
-        self, mask_values: torch.Tensor, mask_places: torch.Tensor | None = None
+        self,
+        mask_values: torch.Tensor,
+        mask_places: torch.Tensor | None = None,
+        mask_index: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See `UrecaModel.get_mask_features`."""
-        return self.model.get_mask_features(mask_values, mask_places)
+        return self.model.get_mask_features(mask_values, mask_places, mask_index)
 
     @can_return_tuple
     def forward(
@@ -220,13 +224,14 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
         labels: torch.LongTensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         mask_features: torch.Tensor | None = None,
         mask_places: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
-    ) -> InternVLCausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast:
         """Logits, and the loss where there are labels.
 
         Args:
@@ -238,7 +243,9 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
                 the processor has applied `config.mask_scale`.
             labels: (B, L), -100 where there is nothing to learn.
             position_ids: (B, L); by default counted from `attention_mask`.
-            past_key_values: cache; pixels and masks belong to the first step only.
+            past_key_values: keys and values of earlier tokens; pixels and masks belong to the
+                first step only.
+            cache: the same, as transformers names it since 5.24.
             inputs_embeds: (B, L, D) instead of `input_ids`.
             image_features: (T, tokens, D) instead of `pixel_values`.
             mask_features: (M, N, D) instead of `mask_values`.
@@ -256,6 +263,7 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
             mask_values=mask_values,
             position_ids=position_ids,
             past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             image_features=image_features,
             mask_features=mask_features,
@@ -263,18 +271,19 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
             return_dict=True,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        last = isinstance(logits_to_keep, int)
+        chosen = slice(-logits_to_keep, None) if last else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, chosen])
         loss = None
         if labels is not None:
             vocab_size = self.config.text_config.vocab_size
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
-        return InternVLCausalLMOutputWithPast(
+        return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=outputs.image_hidden_states,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
     def prepare_inputs_for_generation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from ureca_lib.conversation import (
     expand,
     require_tokens,
 )
-from ureca_lib.mask_encoder import MOST_PLACES
+from ureca_lib.mask_encoder import MAX_PLACES
 from ureca_lib.regions import Region, SizeMismatchError, load_image
-from ureca_lib.tiling import best_grid, tile_image, tile_masks, tile_places
+from ureca_lib.tiling import MaskTiles, best_grid, distinct_mask_tiles, tile_image, tile_places
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,6 +67,8 @@ class UrecaProcessor(ProcessorMixin):
     Raises:
         ValueError: the tokenizer lacks a special token.
     """
+
+    _no_masks = False  # see `without_masks`
 
     def __init__(
         self,
@@ -203,19 +206,23 @@ class UrecaProcessor(ProcessorMixin):
         return ((tiles / 255 - mean) / std).contiguous()
 
     def mask_tiles(
-        self,
-        regions: Sequence[Region],
-        size: tuple[int, int],
-        max_tiles: int | None = None,
-        device: str | torch.device = "cpu",
+        self, regions: Sequence[Region], size: tuple[int, int], max_tiles: int | None = None
     ) -> torch.Tensor:
-        """(R, T, 1, S, S) float32, values 0 to `mask_scale`.
+        """(R, T, 1, S, S) float32, values 0 to `mask_scale`; see `distinct_mask_tiles`."""
+        tiles = self.distinct_mask_tiles(regions, size, max_tiles).dense()
+        # blank tiles are zeros in memory that was never touched; scaling by 1 would touch it
+        scaled = tiles if self.mask_scale == 1 else tiles.mul_(self.mask_scale)
+        return scaled.unsqueeze(2)  # (R, T, S, S) -> (R, T, 1, S, S)
+
+    def distinct_mask_tiles(
+        self, regions: Sequence[Region], size: tuple[int, int], max_tiles: int | None = None
+    ) -> MaskTiles:
+        """The mask tiles of R regions, each distinct tile once, values 0 to 1 or levels 0 to 255.
 
         Args:
             regions: R regions of one image.
             size: (H, W) of the image.
             max_tiles: by default `self.max_tiles`; one where masks are not tiled.
-            device: where the tiles are made.
 
         Raises:
             SizeMismatchError: a region of another size than the image.
@@ -223,31 +230,32 @@ class UrecaProcessor(ProcessorMixin):
         for region in regions:
             check_size(region, size)
         most = (max_tiles or self.max_tiles) if self.mask_dynamic else 1
-        tiles = tile_masks(
+        tiles = distinct_mask_tiles(
             regions,
             max_tiles=most,
             min_tiles=min(self.min_tiles, most),
             tile_size=self.mask_size,
             thumbnail=self.mask_thumbnail and self.mask_dynamic,
+            # a byte holds every level but those of a clipped thumbnail
+            dtype=torch.float32 if self.mask_overshoot == "clip" else torch.uint8,
             overshoot=self.mask_overshoot,
-            device=device,
         )
-        for region, seen in zip(regions, tiles.flatten(1).any(1).tolist(), strict=True):
+        if self._no_masks:
+            return replace(tiles, index=torch.zeros_like(tiles.index))
+        for region, seen in zip(regions, tiles.index.any(1).tolist(), strict=True):
             if not seen:
                 warnings.warn(
                     f"region {region.id}, {region.area} pixels, vanishes when its mask is resized "
                     f"to tiles of {self.mask_size}: the model sees no mask",
                     stacklevel=2,
                 )
-        # most tiles are zeros in memory that was never touched; scaling by 1 would touch it
-        scaled = tiles if self.mask_scale == 1 else tiles.mul_(self.mask_scale)
-        return scaled.unsqueeze(2)  # (R, T, S, S) -> (R, T, 1, S, S)
+        return tiles
 
     def without_masks(self) -> UrecaProcessor:
-        """A copy whose mask tiles are all zeros, as a model trained without masks expects."""
-        blind = copy.copy(self)
-        blind.mask_tiles = lambda *a, **k: torch.zeros_like(self.mask_tiles(*a, **k))
-        return blind
+        """The same processor with blank mask tiles, for a model that was trained without masks."""
+        processor = copy.copy(self)
+        processor._no_masks = True
+        return processor
 
     def count_mask_tiles(self, size: tuple[int, int], max_tiles: int | None = None) -> int:
         """T, the mask tiles of an image of `size` (H, W); see `mask_tiles`."""
@@ -268,10 +276,10 @@ class UrecaProcessor(ProcessorMixin):
         if not self.mask_tile_embedding:
             return None
         grid = self._mask_grid(size, max_tiles)
-        if max(grid) > MOST_PLACES:
+        if max(grid) > MAX_PLACES:
             raise ValueError(
                 f"a grid of {grid[0]} x {grid[1]} tiles, and the tile embedding knows "
-                f"{MOST_PLACES} columns and rows: lower max_tiles"
+                f"{MAX_PLACES} columns and rows: lower max_tiles"
             )
         return tile_places(grid, self.mask_thumbnail)
 

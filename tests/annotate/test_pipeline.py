@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections import Counter
 from dataclasses import replace
@@ -17,19 +19,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from fake_annotators import FakeAnnotator, distinct_reply, small_image, write_images
+from fake_annotators import (
+    AsyncAnnotator,
+    FakeAnnotator,
+    distinct_reply,
+    small_image,
+    write_images,
+)
 from typer.testing import CliRunner
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.clashes import normalized
 from ureca_lib.annotate.commands import annotate, status
-from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.look_alikes import normalized
 from ureca_lib.annotate.progress import duration, read_status
 from ureca_lib.annotate.protocol import BudgetSpentError, Reply
+from ureca_lib.annotate.run import Summary, annotate_images
 from ureca_lib.annotate.settings import CheckSettings, PipelineSettings, TreeSettings
 from ureca_lib.annotate.sources import SplitRule, find_sources
 from ureca_lib.annotate.store import Store
-from ureca_lib.annotate.summary import Summary
 from ureca_lib.annotate.views import ViewSettings
 from ureca_lib.regions import RegionImage, load_sa1b
 
@@ -113,9 +120,25 @@ def test_threads_or_not_the_captions_are_the_same(folder, tmp_path, expected):
     assert contents(tmp_path / "s.db") == contents(tmp_path / "one.db") == expected
 
 
+def test_coroutines_or_not_the_captions_are_the_same(folder, tmp_path, expected):
+    annotator = AsyncAnnotator(max_in_flight=16, latency=0.01)
+    summary = run(folder, tmp_path / "s.db", annotator)
+    assert contents(tmp_path / "s.db") == expected
+    assert summary.calls == len(annotator.calls) and annotator.most_active > 2
+
+
+def test_it_runs_in_a_notebook_cell(folder, tmp_path, expected):
+    async def cell():  # the kernel's loop runs while a cell does
+        return run(folder, tmp_path / "s.db", FakeAnnotator())
+
+    assert asyncio.run(cell()).complete
+    assert contents(tmp_path / "s.db") == expected
+
+
+@pytest.mark.parametrize("kind", [FakeAnnotator, AsyncAnnotator])
 @pytest.mark.parametrize(("most", "in_flight", "reached"), [(3, None, 3), (8, 2, 2), (1, 5, 1)])
-def test_no_more_calls_in_flight_than_allowed(folder, tmp_path, most, in_flight, reached):
-    annotator = FakeAnnotator(max_in_flight=most, latency=0.02)
+def test_no_more_calls_in_flight_than_allowed(folder, tmp_path, kind, most, in_flight, reached):
+    annotator = kind(max_in_flight=most, latency=0.02)
     run(folder, tmp_path / "s.db", annotator, in_flight=in_flight)
     assert annotator.most_active == reached
 
@@ -293,7 +316,8 @@ def test_what_is_no_verdict_fails_and_halves_of_characters_are_replaced(tmp_path
         assert all("keep or drop" in c.reason for c in store.captions("image_0.png"))
 
 
-def test_a_server_that_is_gone_stops_the_run_and_keeps_what_was_said(folder, tmp_path):
+@pytest.mark.parametrize("kind", [FakeAnnotator, AsyncAnnotator])
+def test_a_server_that_is_gone_stops_the_run_and_keeps_what_was_said(folder, tmp_path, kind):
     calls = iter(range(1000))
 
     def say(request):
@@ -301,7 +325,7 @@ def test_a_server_that_is_gone_stops_the_run_and_keeps_what_was_said(folder, tmp
             raise ConnectionError("no server at http://localhost:1")
         return distinct_reply(request)
 
-    annotator = FakeAnnotator(say=say, latency=0.005)
+    annotator = kind(say=say, latency=0.005)
     summary = run(folder, tmp_path / "s.db", annotator)
     assert summary.stopped == "ConnectionError: no server at http://localhost:1"
     assert summary.done < 3 and not summary.complete
@@ -439,6 +463,33 @@ def test_a_list_of_splits_may_name_photos(folder, tmp_path):
         both.split_of("x/a.json")
 
 
+def splits_of(path):
+    with Store(path) as store:
+        return {Path(row.image).stem: row.split for row in store.images()}
+
+
+def test_an_image_stays_in_its_split_unless_a_list_moves_it(folder, tmp_path):
+    """Without a word, test images would become training data where an option is left out."""
+    store, rule = tmp_path / "s.db", SplitRule(rest="test")
+    run(folder / "image_1.json", store, FakeAnnotator(), splits=rule)
+    trained, tested = FakeAnnotator("train"), FakeAnnotator()
+    with pytest.warns(
+        UserWarning, match=r"1 image .*stay there.*: .*image_1.json \(test, not train"
+    ):
+        run(folder, store, {"train": trained, "test": tested})
+    assert splits_of(store) == {"image_0": "train", "image_1": "test", "image_2": "train"}
+    assert tested.calls == [] and "image_1.png" not in {r.image.file_name for r in trained.requests}
+    listed = SplitRule(named={"image_1.png": "train"})
+    with pytest.warns(UserWarning, match=r"1 image .*move, .*image_1.json \(from test to train\)"):
+        run(folder, store, FakeAnnotator("train"), splits=listed)
+    assert set(splits_of(store).values()) == {"train"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(folder, store, FakeAnnotator("train"))
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="for the split 'train'"):
+        run(folder, store, {"test": FakeAnnotator()}, splits=rule)
+
+
 def test_entries_of_a_list_of_splits_that_are_no_image_are_named(folder, tmp_path):
     named = {f"sa_{number}.jpg": "test" for number in range(5)}
     with pytest.raises(ValueError, match=r"5 of 5 entries.*: sa_0.jpg, .*sa_2.jpg, \.\.\."):
@@ -547,15 +598,16 @@ def test_two_runs_at_once_share_the_work(tmp_path, request):
     assert not asked[0] & asked[1] and len(asked[0] | asked[1]) == 8
 
 
-def test_an_interrupt_keeps_what_is_in_flight(folder, tmp_path, expected):
+@pytest.mark.parametrize("kind", ["FakeAnnotator", "AsyncAnnotator"])
+def test_an_interrupt_keeps_what_is_in_flight(folder, tmp_path, expected, kind):
     code = (
         "import signal, sys; from pathlib import Path\n"
         # as from a terminal: a shell's background job starts with interrupts ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from fake_annotators import FakeAnnotator\n"
-        "from ureca_lib.annotate.pipeline import annotate_images\n"
+        f"from fake_annotators import {kind}\n"
+        "from ureca_lib.annotate.run import annotate_images\n"
         "from ureca_lib.annotate.settings import PipelineSettings, ViewSettings\n"
-        "annotate_images(sys.argv[1], sys.argv[2], FakeAnnotator(latency=.05, log=Path(sys.argv[3])"
+        f"annotate_images(sys.argv[1], sys.argv[2], {kind}(latency=.05, log=Path(sys.argv[3])"
         "), PipelineSettings(views=ViewSettings(min_side=0)), progress=False)"
     )
     log, store = tmp_path / "log", tmp_path / "s.db"
@@ -659,6 +711,7 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
         (["--annotator", "transformers", "--model", "./nowhere"], "nowhere"),
         (["--dino", "./nowhere"], "nowhere"),
         (["--model", "a", "--model", "b"], "given twice"),
+        (["--temperature", "0.5"], "temperature: no model is asked"),
         (["--rounds", "0"], "rounds"),
         (["--split", "test=2"], "shares"),
         (["--in-flight", "0"], "in_flight"),
@@ -690,14 +743,14 @@ def test_more_calls_in_flight_are_the_annotators_own_limit(app, folder, tmp_path
         made.extend([annotator.get("train"), verifier])
         return Summary()
 
-    monkeypatch.setattr("ureca_lib.annotate.pipeline.annotate_images", keep)
+    monkeypatch.setattr("ureca_lib.annotate.run.annotate_images", keep)
     command = ["annotate", str(folder), "-o", str(tmp_path / "s.db"), "--in-flight", "64"]
     command += ["--annotator", "openai", "--model", "a", "--base-url", "http://127.0.0.1:9/v1"]
     command += ["--verify", "train", "--verifier-model", "b"]
     command += ["--verifier-url", "http://127.0.0.1:9/v1"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert [(one.model, one.max_in_flight) for one in made] == [("a", 64), ("b", 64)]
+    assert [(one.chat.model, one.max_in_flight) for one in made] == [("a", 64), ("b", 64)]
 
 
 def test_status_shows_counts_rate_and_time_left(folder, tmp_path):

@@ -9,9 +9,9 @@ import pytest
 from fake_annotators import FakeAnnotator, distinct_reply, write_images
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import Reply
 from ureca_lib.annotate.replay import AnnotatedImage
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.store import Store, StoreError
 

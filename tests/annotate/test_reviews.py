@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
 
-from ureca_lib.annotate.records import FinalCaption
+from ureca_lib.annotate.records import FinalCaption, ImageRow
 from ureca_lib.annotate.reviews import CaptionChangedError, Review, reviewed
-from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.annotate.store import Store
 
 CAPTION = FinalCaption(7, "an eye", "unresolved", "reads like 8", "unique", 2, 3, 2, 1, (8,))
@@ -107,18 +104,3 @@ def test_reviews_outlive_another_run_of_the_pipeline(store):
     (caption,) = store.captions("a")
     assert reviewed(caption, store.reviews("a")).text == "the left eye"
     assert [one.text for one in store.reviewed_captions("a")] == ["the left eye"]
-
-
-def test_a_store_of_version_1_gets_the_table_and_loses_nothing(store, tmp_path):
-    captions = store.captions("a")
-    with sqlite3.connect(store.path) as connection:
-        connection.execute("DROP TABLE reviews")
-        for column in ("masks", "made_with"):
-            connection.execute(f"ALTER TABLE images DROP COLUMN {column}")
-        connection.execute("DROP TABLE made_with")
-        connection.execute("PRAGMA user_version=1")
-    store.close()
-    with Store(tmp_path / "s.db", create=False) as reopened:
-        assert reopened.captions("a") == captions
-        saved = reopened.add_review("a", review("accept", "an eye"))
-        assert reopened.reviews("a") == [saved]

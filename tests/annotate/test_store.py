@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ureca_lib.annotate.leases import Lease, is_alive
-from ureca_lib.annotate.records import Answer, FinalCaption, Step, digest, masks_digest
-from ureca_lib.annotate.schema import ImageRow
+from ureca_lib.annotate.records import Answer, FinalCaption, ImageRow, Step, digest, masks_digest
+from ureca_lib.annotate.reviews import Review
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.regions import Region
+
+STORE_V3 = Path(__file__).parent / "data" / "store_v3.db"  # made by a version before checksums
 
 
 def row(image: str, status: str = "done", **changes: object) -> ImageRow:
@@ -172,12 +177,44 @@ def test_a_killed_process_holds_nothing(store):
     assert store.claim("a")
 
 
-def test_a_lease_lives_as_long_as_it_is_open(tmp_path):
-    lease = Lease(tmp_path / "s.db")
-    assert is_alive(tmp_path / "s.db", lease.worker)
-    lease.close()
-    assert not is_alive(tmp_path / "s.db", lease.worker)
-    assert not list((tmp_path / "s.db.workers").iterdir())
+def test_images_that_are_given_back_leave_no_lock_behind(store):
+    for image in "ab":
+        assert store.claim(image)
+    folder = store.path.with_name("s.db.workers")
+    assert len(list(folder.iterdir())) == 2
+    store.finish(row("a"))
+    store.close()
+    assert not list(folder.iterdir())
+
+
+def test_an_image_is_held_by_another_process_only(store):
+    assert store.claim("a")
+    with Store(store.path) as other:
+        assert other.is_held("a") and not store.is_held("a") and not other.is_held("b")
+        assert store.claim("b")
+
+
+def test_threads_that_claim_one_image_get_it_once(store):
+    """However often it is given back meanwhile, no two have it at a time."""
+    holders, most, lock = [0], [0], threading.Lock()
+
+    def work():
+        with Store(store.path) as own:
+            for _ in range(60):
+                if own.claim("a"):
+                    with lock:
+                        holders[0] += 1
+                        most[0] = max(most[0], holders[0])
+                    with lock:
+                        holders[0] -= 1
+                    own.release("a")
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
 
 
 def test_settings_are_those_of_the_latest_run(store):
@@ -197,24 +234,125 @@ def test_a_file_that_is_no_store_is_named(tmp_path):
     other.execute("CREATE TABLE songs (title TEXT)")
     other.commit()
     other.close()
-    with pytest.raises(StoreError, match=r"other\.db: not a store of version 3"):
+    with pytest.raises(StoreError, match=r"other\.db: not a store of version 4"):
         Store(tmp_path / "other.db")
 
 
-def test_a_store_of_version_2_does_not_know_the_masks_and_loses_nothing(store):
-    store.finish(row("a"), [], [FinalCaption(1, "x", "unique")])
-    with sqlite3.connect(store.path) as connection:
-        for column in ("masks", "made_with"):
-            connection.execute(f"ALTER TABLE images DROP COLUMN {column}")
-        connection.execute("DROP TABLE made_with")
-        connection.execute("PRAGMA user_version=2")
-    with Store(store.path) as upgraded:
-        assert upgraded.image("a") == row("a")
-        assert upgraded.captions("a") == [FinalCaption(1, "x", "unique")]
-        upgraded.finish(row("a", masks="abc", made_with="def"))
-        assert upgraded.image("a") == row("a", masks="abc", made_with="def")
-        upgraded.set_settings({"rounds": 3}, {"def": {"rounds": 1}})
-        assert (upgraded.settings(), upgraded.settings("def")) == ({"rounds": 3}, {"rounds": 1})
+def as_version(version: int, folder: Path) -> Path:
+    """The store of version 3, with what came in version 2 and 3 taken out again."""
+    path = folder / f"version_{version}.db"
+    shutil.copy(STORE_V3, path)
+    with sqlite3.connect(path) as connection:
+        if version < 3:
+            for column in ("masks", "made_with"):
+                connection.execute(f"ALTER TABLE images DROP COLUMN {column}")
+            connection.execute("DROP TABLE made_with")
+        if version < 2:
+            connection.execute("DROP TABLE reviews")
+        connection.execute(f"PRAGMA user_version={version}")
+    connection.close()
+    return path
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_an_older_store_is_upgraded_and_loses_nothing(tmp_path, version):
+    path, name = as_version(version, tmp_path), "photos/image_0.json"
+    columns = "region, text, state, reason, stage, round, parent, depth, height, look_alikes"
+    with sqlite3.connect(path) as connection:
+        query = f"SELECT {columns} FROM captions WHERE image=? ORDER BY place"
+        before = connection.execute(query, (name,)).fetchall()
+        answers = connection.execute("SELECT count(*) FROM answers").fetchall()
+    for _ in range(2):  # the upgrade, and what it made of it
+        with Store(path, create=False) as store:
+            assert store.recipe == 1
+            assert store.rows("SELECT count(*) FROM answers") == answers
+            assert sum(len(store.answers(image.image)) for image in store.images()) == 82
+            found = store.captions(name)
+            assert [(json.dumps(c.region_id), c.text, c.state) for c in found] == [
+                row[:3] for row in before
+            ]
+            image = store.image(name)
+            assert (image.masks is None) == (image.made_with is None) == (version < 3)
+            edited = store.reviewed_captions(name)[0]
+            assert (edited.text == "a caption of a person") == (version > 1)
+    with Store(path) as store:
+        last = found[-1]
+        review = store.add_review(name, Review(last.region_id, "accept", last.text, last.text, "x"))
+        assert store.reviews(name)[-1] == review
+        store.finish(replace(image, masks="abc", made_with="def"), store.answers(name).values(), [])
+        assert store.image(name) == replace(image, masks="abc", made_with="def")
+        store.set_settings({"rounds": 3}, {"def": {"rounds": 1}})
+        assert (store.settings(), store.settings("def")) == ({"rounds": 3}, {"rounds": 1})
+
+
+def contents(path: Path) -> list:
+    """Everything of a store that a data set is made of."""
+    with Store(path, create=False) as store:
+        return [
+            (
+                image,
+                store.answers(image.image),
+                store.captions(image.image),
+                store.reviews(image.image),
+            )
+            for image in store.images()
+        ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_bytes_are_named_or_change_nothing(tmp_path, seed):
+    """A bit flipped anywhere in the file: the same contents, or an error that names the file."""
+    chance, path, damaged = random.Random(seed), tmp_path / "s.db", 0
+    shutil.copy(STORE_V3, path)
+    whole = contents(path)  # upgraded
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    connection.close()
+    good = path.read_bytes()
+    texts = [place for place in range(len(good)) if good[place : place + 7] == b"caption"]
+    for trial in range(120):
+        place = chance.choice(texts) if trial % 4 == 0 else chance.randrange(len(good))
+        bad = bytearray(good)
+        for _ in range(chance.choice([1, 1, 3])):
+            bad[min(place, len(bad) - 1)] ^= 1 << chance.randrange(8)
+            place += 1
+        path.write_bytes(bad)
+        try:
+            assert contents(path) == whole, (seed, trial, place)
+        except StoreError as error:
+            damaged += 1
+            assert "s.db" in str(error)
+        for rest in tmp_path.glob("s.db-*"):
+            rest.unlink()
+    assert damaged > 30
+
+
+def test_a_damaged_caption_is_named(store):
+    store.save("a", answer("short", 0, 1))
+    store.finish(row("a"), [answer("short", 0, 1)], [FinalCaption(1, "x", "unique")])
+    store.add_review("a", Review(1, "edit", "y", "x", "reviewer"))
+    changes = {
+        "answers": ("UPDATE answers SET text='other'", lambda s: s.answers("a")),
+        "captions": ("UPDATE captions SET text='other'", lambda s: s.captions("a")),
+        "reviews": ("UPDATE reviews SET text='other'", lambda s: s.reviewed_captions("a")),
+        "it has 0 captions, not 1": ("DELETE FROM captions", lambda s: s.captions("a")),
+        "it has 0 answers, not 1": ("DELETE FROM answers", lambda s: s.answers("a")),
+        "it has 0 reviews, not 1": ("DELETE FROM reviews", lambda s: s.reviews("a")),
+        "the record of the image a": ("UPDATE images SET split='test'", lambda s: s.images()),
+        "its settings": ("INSERT INTO settings VALUES ('x', '{')", lambda s: s.settings()),
+        "the recipe of its keys": ("UPDATE recipe SET version=7", lambda s: None),
+    }
+    for part, (change, read) in changes.items():
+        shutil.copy(store.path, store.path.with_name("copy.db"))
+        shutil.copy(store.path.with_name("s.db-wal"), store.path.with_name("copy.db-wal"))
+        with sqlite3.connect(store.path.with_name("copy.db")) as connection:
+            connection.execute(change)
+        connection.close()
+        with (
+            pytest.raises(StoreError, match=rf"copy\.db: the file is damaged, .*{part}"),
+            Store(store.path.with_name("copy.db")) as copy,
+        ):
+            read(copy)
 
 
 def test_a_newer_store_is_left_alone(store):

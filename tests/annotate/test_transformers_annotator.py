@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,8 +26,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProces
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.utils import is_serve_available
 
-from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.annotators import OpenAIAnnotator, TransformersAnnotator
 from ureca_lib.annotate.protocol import (
     Annotator,
     AnnotatorUnavailableError,
@@ -34,7 +34,7 @@ from ureca_lib.annotate.protocol import (
     Request,
 )
 from ureca_lib.annotate.replies import correction
-from ureca_lib.annotate.transformers_annotator import TransformersAnnotator
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.mask_tree import build_mask_tree
 
 COLORS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
@@ -155,13 +155,13 @@ def annotator(folder) -> TransformersAnnotator:
 def batches(annotator, monkeypatch) -> Iterator[list[int]]:
     """Sizes of the batches that reach the model."""
     sizes: list[int] = []
-    generate = annotator._network.generate
+    generate = annotator.chat._network.generate
 
     def counted(**inputs):
         sizes.append(len(inputs["input_ids"]))
         return generate(**inputs)
 
-    monkeypatch.setattr(annotator._network, "generate", counted)
+    monkeypatch.setattr(annotator.chat._network, "generate", counted)
     return sizes
 
 
@@ -248,35 +248,48 @@ def test_a_model_that_fails_on_every_question_ends_the_run(folder):
         annotator.answer(bad)
 
 
-def test_threads_are_let_go_when_the_running_one_is_interrupted(annotator, monkeypatch):
-    entered = threading.Event()
+def test_threads_get_their_answers_when_the_main_one_is_interrupted(annotator, monkeypatch):
+    generate, entered = annotator.chat._network.generate, threading.Event()
 
-    def interrupted(**inputs):
+    def slow(**inputs):
         entered.set()
-        raise KeyboardInterrupt
+        time.sleep(0.5)
+        return generate(**inputs)
 
-    monkeypatch.setattr(annotator._network, "generate", interrupted)
+    monkeypatch.setattr(annotator.chat._network, "generate", slow)
     with ThreadPoolExecutor(3) as pool:
-        futures = [pool.submit(annotator.answer, question("red")) for _ in range(3)]
-        ends = [future.exception(timeout=20) or future.result() for future in futures]
-    assert entered.is_set()
-    assert sum(isinstance(end, KeyboardInterrupt) for end in ends) >= 1
-    assert all(isinstance(end, KeyboardInterrupt) or end.status == "failed" for end in ends)
+        futures = [pool.submit(annotator.answer, question("red")) for _ in range(2)]
+        futures.append(pool.submit(lambda: entered.wait(20) and signal.raise_signal(signal.SIGINT)))
+        with pytest.raises(KeyboardInterrupt):
+            annotator.answer(question("blue"))
+    assert [future.result().status for future in futures[:2]] == ["done", "done"]
+    assert annotator.answer(question("red")).status == "done"
+
+
+def test_no_thread_waits_for_ever_when_a_batch_is_broken_off(annotator, monkeypatch):
+    def broken_off(**inputs):
+        raise SystemExit
+
+    monkeypatch.setattr(annotator.chat._network, "generate", broken_off)
+    with ThreadPoolExecutor(3) as pool:
+        replies = list(pool.map(annotator.answer, [question("red")] * 3, timeout=20))
+    assert {reply.status for reply in replies} == {"failed"}
     monkeypatch.undo()
     assert annotator.answer(question("red")).status == "done"
 
 
 def test_other_precision(folder):
     half = TransformersAnnotator(str(folder), dtype="bfloat16", max_new_tokens=16)
-    assert half._network.dtype == torch.bfloat16
+    assert half.chat._network.dtype == torch.bfloat16
     assert half.answer(question("green")).text == "a green mug"
     assert half.answer_settings == {"dtype": "bfloat16", "max_new_tokens": 16}
 
 
-def test_the_pipeline_takes_it(annotator, tmp_path):
+def test_the_pipeline_takes_it(folder, tmp_path):
     """Real prompts and views; the tiny model cannot answer them, and each failure is recorded."""
     images = write_images(tmp_path / "images", 1)
-    quick = replace(annotator, max_corrections=0, max_new_tokens=4, batch_wait=0.01)
+    settings = {"max_new_tokens": 4, "local_files_only": True}
+    quick = TransformersAnnotator(str(folder), max_corrections=0, **settings)
     summary = annotate_images(images, tmp_path / "s.db", quick, progress=False)
     assert summary.stopped is None and summary.calls > 0
     assert (summary.partial, summary.failed) == (1, 0)

@@ -1,7 +1,7 @@
 """Encoding the mask tiles of 64 regions, with tiles of one value encoded once and without.
 
 64 regions of a 1500 x 2250 px image as 6 tiles of 448 px and the thumbnail each, 8 tokens. The
-baseline is the same encoder with `share_uniform_tiles=False`; values are checked to agree.
+baseline is the same encoder with `share_blank_tiles=False`; values are checked to agree.
 
     python tests/benchmarks/mask_encoder.py
 """
@@ -53,7 +53,7 @@ def main() -> None:
     for projector in ("mlp", "linear"):
         shared = MaskEncoder(8, HIDDEN_SIZE, projector=projector)
         alone = copy.deepcopy(shared)
-        alone.share_uniform_tiles = False
+        alone.share_blank_tiles = False
         with torch.inference_mode():
             torch.testing.assert_close(shared(tiles), alone(tiles), rtol=1e-5, atol=1e-5)
         for name, call in (("forward", forward), ("forward and backward", learn)):

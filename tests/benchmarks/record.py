@@ -1,4 +1,4 @@
-"""Write a benchmark's table into papermill_runs/benchmarks/RESULTS.md, with where it was run."""
+"""Write results and benchmarks' tables into papermill_runs/benchmarks/RESULTS.md."""
 
 from __future__ import annotations
 
@@ -49,9 +49,24 @@ def record(section: str, markdown: str, command: str) -> None:
     ]
     text = "\n".join(lines)
     print(text)
-    existing = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else HEAD
+    results, existing = _parts()
     parts = re.split(r"(?m)^(?=## )", existing)
-    kept = [part.strip() for part in parts[1:] if not part.startswith(f"## {section}\n")]
+    others = [part.strip() for part in parts[1:] if not part.startswith(f"## {section}\n")]
+    _write(results, "\n\n".join([HEAD.strip(), *sorted([*others, text.strip()])]))
+
+
+def write_results(results: str) -> None:
+    """Replace the first part of RESULTS.md, which comes from the committed records."""
+    _write(results, _parts()[1])
+
+
+def _parts() -> tuple[str, str]:
+    """RESULTS.md's part about the models, and the one about speed, which begins at `HEAD`."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else HEAD
+    results, _, rest = text.partition("# Benchmarks\n")
+    return results.strip(), f"# Benchmarks\n{rest}".strip()
+
+
+def _write(results: str, benchmarks: str) -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    body = "\n\n".join(sorted([*kept, text.strip()]))
-    RESULTS.write_text(f"{HEAD.strip()}\n\n{body}\n", encoding="utf-8")
+    RESULTS.write_text(f"{results}\n\n{benchmarks}\n".lstrip(), encoding="utf-8")

@@ -19,20 +19,31 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from record import record
 
-from ureca_lib.tiling import best_grid, tile_masks
+from ureca_lib.regions import Region
+from ureca_lib.tiling import best_grid, distinct_mask_tiles, tile_masks
 
 HEIGHT, WIDTH, COUNT, TILE, MAX_TILES, REPEATS = 1500, 2250, 64, 448, 12, 9
 
 
 def outlines(count: int, low: float, high: float, seed: int = 0) -> np.ndarray:
     """(R, H, W) bool: wavy discs, their radii in pixels spread evenly in the logarithm."""
-    generator = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
+    return wavy_discs(np.exp(rng.uniform(np.log(low), np.log(high), count)), rng)
+
+
+def of_areas(shares: np.ndarray, seed: int = 0) -> np.ndarray:
+    """(R, H, W) bool: wavy discs of about these shares of the image."""
+    return wavy_discs(np.sqrt(shares * HEIGHT * WIDTH / np.pi), np.random.default_rng(seed))
+
+
+def wavy_discs(radii: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(R, H, W) bool, anywhere in the image."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     masks = []
-    for radius in np.exp(generator.uniform(np.log(low), np.log(high), count)):
-        y, x = rows - generator.uniform(0, HEIGHT), columns - generator.uniform(0, WIDTH)
+    for radius in radii:
+        y, x = rows - rng.uniform(0, HEIGHT), columns - rng.uniform(0, WIDTH)
         angle = np.arctan2(y, x)
-        wave = 1 + 0.25 * np.sin(5 * angle + generator.uniform(0, 6)) + 0.05 * np.sin(41 * angle)
+        wave = 1 + 0.25 * np.sin(5 * angle + rng.uniform(0, 6)) + 0.05 * np.sin(41 * angle)
         masks.append(np.hypot(y, x) < radius * wave)
     return np.stack(masks)
 
@@ -58,45 +69,50 @@ def seconds(call: Callable[[], torch.Tensor]) -> float:
     return time.perf_counter() - start
 
 
-def compare(name: str, base: Callable[[], torch.Tensor], ours: Callable[[], torch.Tensor]) -> str:
-    """One row of the table: medians of interleaved runs, fastest ones, median of the ratios."""
-    if not torch.equal(base(), ours()):
-        raise AssertionError(f"{name}: the tiles differ")
-    pairs = [(seconds(base), seconds(ours)) for _ in range(REPEATS)]
-    columns = zip(*pairs, strict=True)
-    times = [f"{1000 * statistics.median(c):.0f} ({1000 * min(c):.0f})" for c in columns]
-    ratio = statistics.median(one / other for one, other in pairs)
-    return f"| {name} | {times[0]} | {times[1]} | {ratio:.1f} |"
+def compare(name: str, calls: list[Callable[[], torch.Tensor]]) -> str:
+    """One row of the table: medians of interleaved runs, medians of the ratios to the first."""
+    runs = [[seconds(call) for call in calls] for _ in range(REPEATS)]
+    columns = list(zip(*runs, strict=True))
+    times = [f"{1000 * statistics.median(column):.0f}" for column in columns]
+    ratios = [
+        f"{statistics.median(b / o for b, o in zip(columns[0], column, strict=True)):.0f}x"
+        for column in columns[1:]
+    ]
+    return f"| {name} | {' | '.join(times)} | {' | '.join(ratios)} |"
 
 
 def main() -> None:
     """Measure and record."""
     rows = [
-        "| 64 masks | Pillow, ms (fastest) | tile_masks, ms (fastest) | times faster |",
-        "|---|---|---|---|",
+        "| 64 masks | Pillow, ms | float32, ms | distinct bytes, ms | float32 | distinct bytes |",
+        "|---|---|---|---|---|---|",
     ]
-    for what, low, high in (("sizes as in SA-1B", 15, 600), ("large", 500, 700)):
-        masks = outlines(COUNT, low, high)
+    mix = np.exp(np.random.default_rng(1).normal(np.log(0.003), 1.6, COUNT)).clip(1e-5, 0.6)
+    kinds = {
+        "small (0.1% of the image)": of_areas(np.full(COUNT, 0.001)),
+        f"SA-1B's mix (median {np.median(mix):.1%})": of_areas(mix),
+        "medium (2%)": of_areas(np.full(COUNT, 0.02)),
+        "large (33%)": of_areas(np.full(COUNT, 0.33)),
+    }
+    for name, masks in kinds.items():
         rles = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
-        share = f"{what} ({masks.mean():.0%} of the image on average)"
+        regions = [Region(number, rle) for number, rle in enumerate(rles)]
 
-        def call(source):
-            return tile_masks(source, MAX_TILES, TILE, thumbnail=True)
+        def base(rles=rles):
+            return with_pillow([coco_mask.decode(rle) for rle in rles])
 
-        rows.append(
-            compare(
-                f"{share}, encodings",
-                lambda r=rles: with_pillow([coco_mask.decode(rle) for rle in r]),
-                lambda r=rles: call(r),
-            )
-        )
-        rows.append(
-            compare(f"{share}, arrays", lambda m=masks: with_pillow(m), lambda m=masks: call(m))
-        )
-    rows.append(
-        "\nThe result takes 360 MB; how fast the system hands out memory "
-        "decides most of the spread."
-    )
+        def ours(regions=regions):
+            return tile_masks(regions, MAX_TILES, TILE, thumbnail=True)
+
+        def distinct(regions=regions):
+            return distinct_mask_tiles(regions, MAX_TILES, TILE, thumbnail=True)
+
+        expected, tiles = base(), distinct()
+        if not (torch.equal(expected, ours()) and torch.equal(expected, tiles.dense())):
+            raise AssertionError(f"{name}: the tiles differ")
+        size = f"{tiles.distinct.nbytes / 1e6:.0f} MB for {expected.nbytes / 1e6:.0f}"
+        del expected, tiles
+        rows.append(compare(f"{name}; {size}", [base, ours, distinct]))
     record("Mask tiling", "\n".join(rows), "python tests/benchmarks/tiling.py")
 
 

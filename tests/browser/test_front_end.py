@@ -8,7 +8,7 @@ from explorer.speakers import Listener, Speaker, nested_image
 from PIL import Image
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.store import Store
 from ureca_lib.explorer import RegionExplorer
 from ureca_lib.regions import save_sa1b

@@ -10,9 +10,8 @@ import pytest
 from fake_annotators import small_image, write_images
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
-from ureca_lib.annotate.records import Answer, FinalCaption, Step
-from ureca_lib.annotate.schema import ImageRow
+from ureca_lib.annotate.records import Answer, FinalCaption, ImageRow, Step
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.store import Store

@@ -10,7 +10,7 @@ import pytest
 from fake_annotators import small_image, write_images
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.datasets import PublishedError, read_jsonl, write_jsonl
 from ureca_lib.datasets.captioned import CaptionedError, CaptionedImage, from_scene, open_captioned
 from ureca_lib.datasets.export import export_dataset

@@ -20,15 +20,14 @@ from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import (
     STAGES,
     AnnotatorUnavailableError,
     BudgetSpentError,
     Reply,
 )
-from ureca_lib.annotate.records import STATES, FinalCaption
-from ureca_lib.annotate.schema import ImageRow
+from ureca_lib.annotate.records import STATES, FinalCaption, ImageRow
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
 from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.store import Store, StoreError
@@ -352,8 +351,9 @@ def test_store_and_images_can_be_moved_together(pipeline_store, exported, tmp_pa
     for name in contents(pipeline_store.parent / "photos"):
         shutil.copy(pipeline_store.parent / "photos" / name, home / "photos" / name)
     shutil.copy(pipeline_store, home / "s.db")
-    with Store(home / "s.db") as store, store._write() as connection:
-        connection.execute("UPDATE images SET path='/nowhere/' || path")
+    with Store(home / "s.db") as store:
+        for row in store.images():
+            finish_again(store, replace(row, path=f"/nowhere/{row.path}"))
     moved = export_dataset(home / "s.db", home / "out", progress=False)
     assert contents(moved.folder) == contents(exported.folder)
 
@@ -392,9 +392,15 @@ def test_masks_that_moved_under_their_ids_are_an_error(tmp_path):
     path.write_text(json.dumps(document))
     with pytest.raises(ExportError, match=r"image_0.json: its masks have changed since"):
         export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False)
-    with Store(tmp_path / "s.db") as store, store._write() as connection:
-        connection.execute("UPDATE images SET masks=NULL")  # as before they were kept
+    with Store(tmp_path / "s.db") as store:
+        (row,) = store.images()
+        finish_again(store, replace(row, masks=None))  # as before they were kept
     export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False)
+
+
+def finish_again(store, row):
+    """Finish an image with other values of its row."""
+    store.finish(row, store.answers(row.image).values(), store.captions(row.image))
 
 
 def _drop(path, region_id):
@@ -569,15 +575,16 @@ def test_images_of_an_older_store_are_of_one_kind_until_a_run_knows_them(tmp_pat
     photos, store, out = tmp_path / "photos", tmp_path / "s.db", tmp_path / "out"
     paths = write_images(photos, 2)
     annotated(paths[0], store)
-    with Store(store) as opened, opened._write() as connection:
-        connection.execute("UPDATE images SET made_with=NULL")
+    with Store(store) as opened:
+        (row,) = opened.images()
+        finish_again(opened, replace(row, made_with=None))
     card = card_of(store, out)
     annotated(paths[1], store)
     with pytest.raises(ExportError, match="1 of 2 finished images"):
         export_dataset(store, out, progress=False)
     assert "not known" in card_of(store, out, mixed=True)
     annotator = Stops(0.0)
-    assert annotated(photos, store, annotator).already == 2 and annotator.calls == []
+    assert annotated(photos, store, annotator).complete and annotator.calls == []
     assert card[card.index("Settings of") :].split("##")[0] in card_of(store, out)
 
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ureca_lib.annotate.records import Answer, FinalCaption, Step
-from ureca_lib.annotate.schema import ImageRow
+from ureca_lib.annotate.records import Answer, FinalCaption, ImageRow, Step
 from ureca_lib.datasets.attribute_words import attribute_kinds
 from ureca_lib.datasets.card import CardTexts, data_card
 from ureca_lib.datasets.export import export_dataset

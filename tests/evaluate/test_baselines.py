@@ -15,14 +15,13 @@ from fake_annotators import small_image
 from faults.server import FaultyServer, error, say
 from PIL import Image
 
-from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
-from ureca_lib.annotate.protocol import AnnotatorUnavailableError
 from ureca_lib.annotate.views import ImageViews, ViewSettings
 from ureca_lib.boxes import box_text
+from ureca_lib.chat import AnnotatorUnavailableError, OpenAIChat, TransformersChat
 from ureca_lib.checkpoints.internvl import from_internvl_hf
 from ureca_lib.conversation import QUESTION
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages, open_captioned
-from ureca_lib.evaluate.baseline_models import ChatReader, OwnReader, ServerReader
+from ureca_lib.evaluate.baseline_models import ChatReader, OwnReader
 from ureca_lib.evaluate.baselines import (
     QUESTIONS,
     Ask,
@@ -151,18 +150,22 @@ def test_own_reader_says_what_transformers_generates(internvl, image):
 def test_chat_reader_is_the_same_in_batches_and_alone(tmp_path, image):
     folder = save_llava(tmp_path)
     asks = [Ask(image.pixels, "Describe it."), Ask(255 - image.pixels, "And this, what is it?")]
-    together = ChatReader(folder, max_new_tokens=5, batch_size=2).read(asks)
-    alone = ChatReader(folder, max_new_tokens=5, batch_size=1).read(asks)
+    together, alone = (
+        ChatReader(
+            TransformersChat(str(folder), batch_size=size, max_new_tokens=5, with_scores=True)
+        ).read(asks)
+        for size in (2, 1)
+    )
     assert [one.text for one in together] == [one.text for one in alone]
     assert [one.score for one in together] == pytest.approx([o.score for o in alone], abs=1e-4)
     assert all(one.score < 0 and one.error is None for one in together)
 
 
 def test_a_model_without_a_chat_template_is_refused(tmp_path):
-    with pytest.raises(UnusableSystemError, match="no chat template"):
-        ChatReader(save_llava(tmp_path, vip=True))
-    with pytest.raises(UnusableSystemError, match="gone cannot be loaded on cpu"):
-        ChatReader(tmp_path / "gone")
+    with pytest.raises(AnnotatorUnavailableError, match="no chat template"):
+        make_system(SystemOptions("none", str(save_llava(tmp_path, vip=True))))
+    with pytest.raises(AnnotatorUnavailableError, match="gone cannot be loaded on cpu"):
+        make_system(SystemOptions("none", str(tmp_path / "gone")))
 
 
 @pytest.mark.parametrize("shape", ["mask contour", "rectangle"])
@@ -240,15 +243,9 @@ def test_a_server_is_sent_the_view_and_the_question(monkeypatch, image, tmp_path
     monkeypatch.setenv("OPENAI_API_KEY", "a-very-secret-key")
     with FaultyServer() as server:
         server.play([say('"The contour holds a cat."'), say("1. a dog"), say("")])
-        annotator = OpenAIAnnotator(
-            "m",
-            base_url=server.url,
-            api_key_env="OPENAI_API_KEY",
-            max_corrections=0,
-            max_in_flight=1,
-            image_format="png",
-        )
-        system = PromptedSystem(ServerReader(annotator), PromptSettings("contour"))
+        key = "OPENAI_API_KEY"
+        chat = OpenAIChat("m", server.url, key, max_in_flight=1, image_format="png")
+        system = PromptedSystem(ChatReader(chat), PromptSettings("contour"))
         said = system.describe(image, image.regions[:3])
         # what the annotation's rules forbid is an answer all the same; nothing is not
         assert said[0] == Said("The contour holds a cat.") and "dog" in said[1].text
@@ -261,18 +258,17 @@ def test_a_server_is_sent_the_view_and_the_question(monkeypatch, image, tmp_path
             expected = ImageViews(image.image).contoured_image(region.id)
             assert np.array_equal(np.asarray(picture), expected)
     assert "secret" not in repr(system.settings) + repr(system.model)
-    with pytest.raises(ValueError, match="a baseline is not corrected"):
-        ServerReader(replace(annotator, max_corrections=1))
+    assert system.settings["reader"] == "server"
+    assert system.model == {"path": "m", "server": server.url}
 
 
 def test_what_a_server_said_before_it_was_gone_is_kept(monkeypatch, image, tmp_path):
     monkeypatch.setenv("OPENAI_API_KEY", "a-very-secret-key")
     data = CaptionedImages(["small"], lambda _: image, "one image")
     with FaultyServer() as server:
-        options = {"base_url": server.url, "max_corrections": 0, "max_in_flight": 1}
 
         def system():
-            reader = ServerReader(OpenAIAnnotator("m", **options))
+            reader = ChatReader(OpenAIChat("m", server.url, max_in_flight=1))
             return PromptedSystem(reader, PromptSettings("crop"))
 
         server.play([say("a cat"), say("a dog"), *[error(401)] * 20])

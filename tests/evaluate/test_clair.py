@@ -9,18 +9,24 @@ import pytest
 from faults.server import FaultyServer, error, say
 from tiny_models import tiny_tokenizer
 
-from ureca_lib.annotate.protocol import AnnotatorUnavailableError
-from ureca_lib.annotate.replies import Draft, NoAnswerError
+from ureca_lib.chat import (
+    AnnotatorUnavailableError,
+    ChatReply,
+    NoAnswerError,
+    OpenAIChat,
+    TransformersChat,
+)
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, compare_scores
 from ureca_lib.evaluate.clair import (
     ClairSettings,
     JudgeStoppedError,
     clair_prompt,
+    make_judge,
     parse_verdict,
     score_clair,
 )
-from ureca_lib.evaluate.judge_log import JudgeLog, JudgeLogError, read_judge_log
-from ureca_lib.evaluate.judges import OpenAIJudge, TransformersJudge, make_judge
+from ureca_lib.evaluate.judge_log import JudgeLog, read_judge_log
+from ureca_lib.journal import JournalError
 
 QUIET = ClairSettings(progress=False, bootstrap=BootstrapSettings(samples=50))
 REFERENCES = {"a/1": ["a red cup"], "a/2": ["a blue cup", "a cup"], "b/1": ["a dog"]}
@@ -38,7 +44,7 @@ class ScriptedJudge:
         self.asked: list[str] = []
         self._lock = threading.Lock()
 
-    def ask(self, prompt: str) -> Draft:
+    def ask(self, prompt: str) -> ChatReply:
         caption = prompt.split("Candidate set:\n- ")[1].split("\n")[0]
         with self._lock:
             self.asked.append(caption)
@@ -46,7 +52,7 @@ class ScriptedJudge:
             reply = reply.pop(0) if isinstance(reply, list) else reply
         if isinstance(reply, Exception):
             raise reply
-        return Draft(reply, 10, 5)
+        return ChatReply(reply, 10, 5)
 
 
 def scored(number: float) -> str:
@@ -72,6 +78,9 @@ def test_the_prompt_is_the_papers():
         ('{"score": 85, "reason": "both {red}"}', 85, "json"),
         ('Sure!\n```json\n{"score": "72.5"}\n```', 72.5, "json"),
         ('<think>{"score": 3}, or 4</think>{"score": 40}', 40, "json"),
+        ('{"score": 3}? No.\n</think>{"score": 40}<|im_end|>', 40, "json"),
+        ("All of 3 agree: <answer>85</answer>", 85, "number"),
+        ("$\\boxed{85}$", 85, "number"),
         ('{"why": {"score": 30}}', 30, "json"),
         ('{"score": 0}', 0, "json"),
         ("85", 85, "number"),
@@ -193,10 +202,10 @@ def test_a_line_that_a_kill_cut_is_dropped_and_asked_again(tmp_path):
 def test_a_log_at_fault_is_named(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"judge": 1}\n')
-    with pytest.raises(JudgeLogError, match=r"log\.jsonl: line 1"):
+    with pytest.raises(JournalError, match=r"log\.jsonl: line 1"):
         score_clair(CAPTIONS, REFERENCES, ScriptedJudge(GOOD), log)
     log.write_text("")
-    with JudgeLog(log), pytest.raises(JudgeLogError, match="another process"):
+    with JudgeLog(log), pytest.raises(JournalError, match="another process"):
         JudgeLog(log)
     with pytest.raises(ValueError, match="path of a log"):
         score_clair(CAPTIONS, REFERENCES, ScriptedJudge(GOOD))
@@ -228,10 +237,15 @@ def test_a_server_as_judge(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     log = tmp_path / "log.jsonl"
     with FaultyServer([error(500), say(scored(80)), say(f"{key} 7, 8")], say(scored(40))) as server:
-        judge = OpenAIJudge("tiny", server.url, "OPENAI_API_KEY", 1, backoff=0.01)
+        settings = {"api_key_env": "OPENAI_API_KEY", "max_in_flight": 1, "backoff": 0.01}
+        judge = make_judge("openai", "tiny", server.url, **settings)
+        assert isinstance(judge, OpenAIChat)
         score = score_clair(CAPTIONS, REFERENCES, judge, log, settings=QUIET)
     assert score.value == pytest.approx((0.8 + 0.4 + 0.4) / 3)
     assert score.label == "CLAIR (openai:tiny)"
+    # the key of stored replies: another form would ask them again
+    asked = {"temperature": 0.0, "max_reply_tokens": 1024, "extra": {}}
+    assert score.settings["judge"] == read_judge_log(log)[0].settings == asked
     assert server.seen[0].texts == [clair_prompt("a red mug", ["a red cup"])]
     assert server.seen[0].body["max_tokens"] == 1024
     assert server.seen[0].body["temperature"] == 0
@@ -264,20 +278,22 @@ def chat_model(tmp_path_factory):
 
 
 def test_a_local_model_as_judge_that_says_nothing_of_use(tmp_path, chat_model):
-    judge = TransformersJudge(str(chat_model), max_new_tokens=4)
+    judge = make_judge("transformers", str(chat_model), max_reply_tokens=4)
     score = score_clair(
         CAPTIONS, REFERENCES, judge, tmp_path / "log.jsonl", settings=ClairSettings(1)
     )
     entries = read_judge_log(tmp_path / "log.jsonl")
     assert len(entries) == 3 and all(1 <= entry.reply_tokens <= 4 for entry in entries)
     assert judge.ask("x") == judge.ask("x")
+    assert judge.answer_settings == {"dtype": "auto", "max_new_tokens": 4}
     read = [entry for entry in entries if entry.score is not None]
     assert score.settings["unread"] == 3 - len(read)
 
 
 def test_judges_by_name(chat_model, monkeypatch, tmp_path):
     assert make_judge("none") is None
-    assert make_judge("transformers", str(chat_model)).max_in_flight == 1
+    judge = make_judge("transformers", str(chat_model))
+    assert isinstance(judge, TransformersChat) and judge.batch_size == 1
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for wrong in (("gpt",), ("openai",), ("none", "m"), ("transformers", "m", "http://x/v1")):
         with pytest.raises(ValueError, match=r"judge|model"):

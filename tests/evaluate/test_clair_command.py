@@ -63,7 +63,7 @@ def test_a_judge_that_went_away_is_asked_the_rest_and_the_log_alone_gives_the_sc
 
 
 def test_bad_input_is_told(predictions, tmp_path):
-    assert "needs a model" in run(predictions, "--judge", "openai").output
+    assert "needs a --model" in run(predictions, "--judge", "openai").output
     assert run(tmp_path / "none.jsonl").exit_code == 2
     predictions.write_text('{"id": "a/1", "caption": "x"}\n')
     result = run(predictions)

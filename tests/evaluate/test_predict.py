@@ -14,13 +14,12 @@ from tiny_models import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
 from ureca_lib.captioner import RegionCaptioner
-from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.cli import app
 from ureca_lib.datasets import write_jsonl
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
-from ureca_lib.evaluate.exact import measure_exact
+from ureca_lib.evaluate.exact_match import measure_exact
 from ureca_lib.evaluate.predict import StoppedEarlyError, predict
-from ureca_lib.evaluate.predictions import PredictionError, read_meta, read_predictions
+from ureca_lib.evaluate.predictions import read_meta, read_predictions
 from ureca_lib.evaluate.systems import (
     AttributesSystem,
     ClassNameSystem,
@@ -29,9 +28,10 @@ from ureca_lib.evaluate.systems import (
     ShuffledSystem,
     UnusableSystemError,
     UrecaSystem,
-    model_record,
 )
+from ureca_lib.journal import JournalError
 from ureca_lib.processor import UrecaProcessor
+from ureca_lib.provenance import model_record
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(tmp_path):
 
 def test_another_system_does_not_go_into_the_file(tmp_path, scenes):
     predict(OracleSystem(), scenes, tmp_path / "p.jsonl", progress=False)
-    with pytest.raises(PredictionError, match="another run: system was 'oracle'"):
+    with pytest.raises(JournalError, match="another run: system was 'oracle'"):
         predict(ClassNameSystem(), scenes, tmp_path / "p.jsonl", progress=False)
 
 
@@ -209,7 +209,7 @@ def test_weights_that_were_cut_off_are_named(tmp_path, kept):
     path = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(300)}, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: (not a readable|ends before)"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: (not a readable|ends before)"):
         model_record(tmp_path)
 
 

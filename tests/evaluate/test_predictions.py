@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ureca_lib.evaluate.prediction_writer import PredictionWriter
 from ureca_lib.evaluate.predictions import (
     Prediction,
-    PredictionError,
+    PredictionWriter,
     meta_path,
     prediction_id,
     read_meta,
     read_predictions,
     split_id,
 )
+from ureca_lib.journal import JournalError
 
 META = {"system": "x", "model": None, "data": "d", "settings": {"a": (1, 2)}, "seed": 0}
 
@@ -101,19 +101,21 @@ BAD = [
     ({"id": "a/1", "caption": "c", "references": [1]}, "'references' is a list of texts"),
     ({"id": "a/1", "caption": "c", "score": "high"}, "'score' is a number"),
     ({"id": "a/1", "caption": "c", "score": float("nan")}, "'score' is a number"),
+    ({"id": "a/1", "caption": "c", "score": True}, "'score' is a number"),
+    ({"id": "a/1", "caption": "c", "area": 4.0}, "'area' is a whole number from 1"),
     ({"id": "a/1", "caption": "c", "area": 0}, "'area' is a whole number from 1"),
     ({"id": "a/1", "caption": "c", "level": 0}, "'level' is a whole number from 1"),
     ({"id": "a/1", "caption": "c", "image_size": [4]}, r"'image_size' is \[H, W\]"),
     ({"id": "a/1", "caption": "c", "image_size": [4, 0]}, r"'image_size' is \[H, W\]"),
     ({"id": "a/1", "caption": "c", "system": 1}, "'system' is a text"),
-    ({"id": "z/1", "caption": "again"}, "id z/1: the id is there twice"),
+    ({"id": "z/1", "caption": "again"}, "id z/1 is there twice"),
 ]
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD)
 def test_a_bad_row_is_named(tmp_path, bad, reason):
     path = written(tmp_path / "p.jsonl", {"id": "z/1", "caption": "c"}, bad)
-    with pytest.raises(PredictionError, match=f"p.jsonl: line 2: .*{reason}|line 2: {reason}"):
+    with pytest.raises(JournalError, match=f"p.jsonl: line 2: .*{reason}|line 2: {reason}"):
         read_predictions(path)
 
 
@@ -121,13 +123,23 @@ def test_a_bad_row_is_named(tmp_path, bad, reason):
 def test_a_line_that_is_no_object_is_named(tmp_path, line):
     path = tmp_path / "p.jsonl"
     path.write_bytes(b'{"id": "a/1", "caption": "c"}\n' + line + b"\n")
-    with pytest.raises(PredictionError, match=r"p.jsonl: line 2: the line is not"):
+    with pytest.raises(JournalError, match=r"p.jsonl: line 2 is not"):
         read_predictions(path)
+
+
+def test_odd_rows_of_other_systems_are_read(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(
+        '{"id": 7, "image_id": "a", "region_id": 1,'
+        ' "caption": "half \\ud83d", "score": -Infinity}\n'
+    )
+    (row,) = read_predictions(path)
+    assert (row.id, row.caption, row.score) == ("a/1", "half \ud83d", float("-inf"))
 
 
 def test_no_predictions_are_an_error(tmp_path):
     (tmp_path / "p.jsonl").write_text("\n")
-    with pytest.raises(PredictionError, match="there are no predictions"):
+    with pytest.raises(JournalError, match="there are no predictions"):
         read_predictions(tmp_path / "p.jsonl")
     with pytest.raises(FileNotFoundError):
         read_predictions(tmp_path / "gone.jsonl")
@@ -166,7 +178,7 @@ def test_two_runs_are_not_mixed_in_a_file(tmp_path, other):
     with PredictionWriter(path, META) as writer:
         writer.add([one()])
     before = path.read_bytes(), meta_path(path).read_bytes()
-    with pytest.raises(PredictionError, match=f"another run: {next(iter(other))} was"):
+    with pytest.raises(JournalError, match=f"another run: {next(iter(other))} was"):
         PredictionWriter(path, META | other)
     assert (path.read_bytes(), meta_path(path).read_bytes()) == before
     with PredictionWriter(path, META | {"command": ["again"]}) as writer:
@@ -176,16 +188,16 @@ def test_two_runs_are_not_mixed_in_a_file(tmp_path, other):
 
 def test_a_file_of_unknown_making_is_left_alone(tmp_path):
     path = written(tmp_path / "p.jsonl", {"id": "a/1", "caption": "c"})
-    with pytest.raises(PredictionError, match=r"without its p.meta.json"):
+    with pytest.raises(JournalError, match=r"without its p.meta.json"):
         PredictionWriter(path, META)
-    with pytest.raises(PredictionError, match=r"is called NAME\.jsonl"):
+    with pytest.raises(JournalError, match=r"is called NAME\.jsonl"):
         PredictionWriter(tmp_path / "p.json", META)
 
 
 def test_an_id_is_written_once(tmp_path):
     with PredictionWriter(tmp_path / "p.jsonl", META) as writer:
         writer.add([one()])
-        with pytest.raises(PredictionError, match="id scene_1/1: the id is there already"):
+        with pytest.raises(JournalError, match="id scene_1/1: the id is there already"):
             writer.add([one()])
     assert len(read_predictions(tmp_path / "p.jsonl")) == 1
 
@@ -205,8 +217,7 @@ def test_failed_rows_can_be_made_again(tmp_path):
 
 HOLDS = """
 import sys, time
-from ureca_lib.evaluate.prediction_writer import PredictionWriter
-from ureca_lib.evaluate.predictions import Prediction
+from ureca_lib.evaluate.predictions import Prediction, PredictionWriter
 
 writer = PredictionWriter(sys.argv[1], {"system": "x", "model": None})
 writer.add([Prediction("scene_1/1", "scene_1", 1, "a cat")])
@@ -220,7 +231,7 @@ def test_only_one_process_writes_and_a_killed_one_lets_go(tmp_path):
     command = [sys.executable, "-c", HOLDS, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "ready\n"
-        with pytest.raises(PredictionError, match="another process is writing"):
+        with pytest.raises(JournalError, match="another process is writing"):
             PredictionWriter(path, meta)
         child.kill()
     with PredictionWriter(path, meta) as writer:

@@ -10,9 +10,8 @@ import pytest
 
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, compare_scores
-from ureca_lib.evaluate.heard import Heard, HeardRegion
+from ureca_lib.evaluate.listener_scores import ListenerScores, ScoredRegion, score_image
 from ureca_lib.evaluate.listeners import ExactListener
-from ureca_lib.evaluate.listening import hear
 from ureca_lib.evaluate.uniqueness import (
     COLLISION,
     LABELS,
@@ -51,7 +50,10 @@ def images():
 def found(images):
     return {
         speaker.__name__: measure_uniqueness(
-            [hear(image, speaker(image), ExactListener(), speaker.__name__) for image in images],
+            [
+                score_image(image, speaker(image), ExactListener(), speaker.__name__)
+                for image in images
+            ],
             QUICK,
         )
         for speaker in (oracle, class_names, shuffled)
@@ -131,9 +133,9 @@ def test_the_record_is_plain_and_says_how_it_came_about(found):
 
 def one_image(scores, said, captions=None, image_id="a", alike=(), level=1):
     count = len(scores)
-    regions = tuple(HeardRegion(row, 20, level, alike if row == 0 else ()) for row in range(count))
+    regions = tuple(ScoredRegion(row, 20, level, alike if row == 0 else ()) for row in range(count))
     texts = tuple(captions or (f"caption {place}" for place in range(len(scores[0]))))
-    return Heard(image_id, "toy", "ours", (10, 10), regions, texts, said, np.array(scores))
+    return ListenerScores(image_id, "toy", "ours", (10, 10), regions, texts, said, np.array(scores))
 
 
 def test_regions_without_captions_are_candidates_and_not_counted():
@@ -184,7 +186,7 @@ def test_nothing_and_mixtures_are_refused():
     with pytest.raises(ValueError, match="no caption"):
         measure_uniqueness([one_image([[-1.0]], {})])
     for change in ({"system": "theirs"}, {"listener": "theirs"}):
-        other = Heard(**{**heard.__dict__, **change})
+        other = ListenerScores(**{**heard.__dict__, **change})
         with pytest.raises(ValueError, match=f"several {next(iter(change))}s: .*theirs"):
             measure_uniqueness([heard, other])
     with pytest.raises(ValueError, match="calibrate"):

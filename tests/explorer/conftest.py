@@ -9,7 +9,7 @@ from explorer.speakers import nested_image
 from PIL import Image
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.regions import save_sa1b
 
 

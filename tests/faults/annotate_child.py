@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from fake_annotators import FakeAnnotator, distinct_reply
 
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.protocol import Reply, Request
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.views import ViewSettings
@@ -32,7 +31,3 @@ def main(folder: Path, store: Path, log: Path, latency: float) -> None:
     settings = PipelineSettings(views=ViewSettings(min_side=0), verify_splits=("test",))
     rule = SplitRule({"test": 0.5})
     annotate_images(folder, store, annotator, settings, splits=rule, progress=False)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.systems import ShuffledSystem
+
+SCENES = "scenes:test:16"
 
 
 class SlowSystem(ShuffledSystem):
@@ -19,5 +20,6 @@ class SlowSystem(ShuffledSystem):
         return super().describe(image, regions)
 
 
-if __name__ == "__main__":
-    predict(SlowSystem(3), open_captioned("scenes:test:40"), Path(sys.argv[1]), progress=False)
+def predict_slowly(path: Path) -> None:
+    """Write the predictions of all scenes."""
+    predict(SlowSystem(3), open_captioned(SCENES), path, progress=False)

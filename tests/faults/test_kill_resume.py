@@ -1,36 +1,34 @@
 """A run that is killed again and again ends as one that was left alone.
 
 The child is killed with SIGKILL at points drawn at random over its work: after a number of calls
-and some milliseconds, so that it dies while it loads, asks, commits or finishes an image.
+and some milliseconds, so that it dies while it opens the store, asks, commits or finishes an image.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from fake_annotators import write_images
+from faults.annotate_child import main
+from forked import CONTEXT
 
 from ureca_lib.annotate.store import Store
 
-HERE = Path(__file__).parent
 IN_FLIGHT = 4
 KILLS = 20
 IMAGES = 6
 LATENCY = 0.004
 
 
-def start(folder: Path, store: Path, log: Path) -> subprocess.Popen:
-    path = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, HERE / "annotate_child.py", folder, store, log, str(LATENCY)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+def start(folder: Path, store: Path, log: Path) -> BaseProcess:
+    child = CONTEXT.Process(target=main, args=(folder, store, log, LATENCY))
+    child.start()
+    return child
 
 
 def calls(log: Path) -> int:
@@ -51,9 +49,9 @@ def contents(path: Path) -> dict:
         }
 
 
-def finish(child: subprocess.Popen) -> None:
-    _, errors = child.communicate(timeout=60)
-    assert child.returncode == 0, errors.decode()
+def finish(child: BaseProcess) -> None:
+    child.join(60)
+    assert child.exitcode == 0
 
 
 @pytest.fixture
@@ -80,13 +78,13 @@ def test_killed_at_twenty_points_it_ends_the_same(folder, tmp_path, expected):
     kills = 0
     for point in points:
         child = start(folder, store, log)
-        while calls(log) < point and child.poll() is None:
+        while calls(log) < point and child.is_alive():
             time.sleep(0.0005)
         time.sleep(chance.random() * 0.02)
-        if child.poll() is None:
+        if child.is_alive():
             child.kill()
             kills += 1
-        child.communicate(timeout=60)
+        child.join(60)
     assert kills >= KILLS - 2
     finish(start(folder, store, log))
     assert contents(store) == whole
@@ -97,10 +95,10 @@ def test_two_processes_and_a_kill_share_one_store(folder, tmp_path, expected):
     whole, needed = expected
     store, logs = tmp_path / "s.db", [tmp_path / f"{name}.log" for name in "abc"]
     first, second = start(folder, store, logs[0]), start(folder, store, logs[1])
-    while calls(logs[0]) < needed // 4 and first.poll() is None:
+    while calls(logs[0]) < needed // 4 and first.is_alive():
         time.sleep(0.001)
     first.kill()
-    first.communicate(timeout=60)
+    first.join(60)
     finish(second)
     finish(start(folder, store, logs[2]))
     assert contents(store) == whole

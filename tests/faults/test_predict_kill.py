@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-from faults.predict_child import SlowSystem
+from faults.predict_child import SCENES, SlowSystem, predict_slowly
+from forked import CONTEXT
 
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import meta_path, read_meta
-
-CHILD = Path(__file__).with_name("predict_child.py")
 
 
 def test_killed_runs_lose_nothing_and_repeat_nothing(tmp_path):
     path = tmp_path / "killed.jsonl"
     sizes = [0]
     for _ in range(2):
-        child = subprocess.Popen([sys.executable, str(CHILD), str(path)])
+        child = CONTEXT.Process(target=predict_slowly, args=(path,))
+        child.start()
         limit = time.monotonic() + 600  # a machine that does other things too
         while not path.exists() or path.stat().st_size <= sizes[-1]:
-            assert child.poll() is None and time.monotonic() < limit
+            assert child.is_alive() and time.monotonic() < limit
             time.sleep(0.01)
         child.kill()
-        child.wait()
+        child.join()
         sizes.append(path.stat().st_size)
     assert sizes == sorted(set(sizes))
-    data = open_captioned("scenes:test:40")
+    data = open_captioned(SCENES)
     done = path.read_bytes()
     resumed = predict(SlowSystem(3), data, path, progress=False)
     assert path.read_bytes().startswith(done) and 0 < resumed.made < resumed.predictions

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import random
 import time
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
+from forked import CONTEXT
 from safetensors.torch import load_file
 from tiny_runs import small, train_as_told, write_base
 
 from ureca_lib.train.run_folder import read_log
 
-# children are forked off a process that has imported everything, and nothing else
-CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["ureca_lib.train.loop"])
 CHANCE = random.Random(8)
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
-from ureca_lib.evaluate.exact import measure_exact
+from ureca_lib.evaluate.exact_match import measure_exact
 from ureca_lib.evaluate.predictions import Prediction
 from ureca_lib.evaluate.systems import ClassNameSystem, OracleSystem
 from ureca_lib.figures.compared import (

@@ -10,7 +10,7 @@ from figures.drawn import says
 from matplotlib import pyplot as plt
 
 from ureca_lib.datasets.captioned import open_captioned
-from ureca_lib.evaluate.exact import measure_exact
+from ureca_lib.evaluate.exact_match import measure_exact
 from ureca_lib.evaluate.metrics import score_captions
 from ureca_lib.evaluate.scores import Score
 from ureca_lib.evaluate.systems import ClassNameSystem, OracleSystem

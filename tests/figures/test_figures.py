@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from ureca_lib.figures import (
+    OverviewColumn,
     caption_figure,
     containment_figure,
     deepest_point,
@@ -75,21 +76,51 @@ def test_other_captions_stand_under_the_first_and_a_row_is_as_high_as_its_longes
     assert figure.get_figheight() > short.get_figheight() + 1
 
 
+def test_a_large_photo_is_cut_and_reduced_before_it_is_drawn():
+    photo = np.zeros((3000, 4000, 3), np.uint8)
+    mask = np.zeros((3000, 4000), bool)
+    mask[500:2600, 1000:3900] = True
+    thin = np.zeros((3000, 4000), bool)
+    thin[700, 1200:1500] = True
+    regions = RegionImage([Region.from_mask(1, mask), Region.from_mask(2, thin)], 4000, 3000, photo)
+    figure = caption_figure(regions, {1: "one", 2: "two"})
+    for ax, region in zip([ax for ax in figure.axes if ax.images], regions, strict=True):
+        (image,) = ax.images
+        assert max(image.get_array().shape) <= 700
+        x, y, columns, rows = region.pixel_box
+        (outline,) = ax.collections[0].get_paths()
+        (left, top), (right, bottom) = outline.vertices.min(0), outline.vertices.max(0)
+        step = 4000 / 700
+        assert np.allclose([left, right], [x - 0.5, x + columns - 0.5], atol=step)
+        assert np.allclose([top, bottom], [y - 0.5, y + rows - 0.5], atol=step)
+    level = level_figure(regions, build_mask_tree(regions))
+    arrays = [image.get_array().shape for ax in level.axes for image in ax.images]
+    assert max(max(shape) for shape in arrays) <= 1402
+
+
 def test_the_tree_figure_names_every_region(coffee):
     tree = build_mask_tree(coffee)
     labels = " ".join(texts_of(tree_figure(coffee, tree)))
     assert all(f"[{region.id}]" in labels for region in coffee)
 
 
-def test_the_overview_shows_the_chosen_regions_only(coffee):
-    tree = build_mask_tree(coffee)
+def test_the_overview_has_each_number_on_the_photo_and_before_its_caption(coffee):
     texts = {region.id: f"caption {region.id}" for region in coffee}
-    shown = texts_of(overview_figure(coffee, tree, texts, [1, 3, 30]))
-    assert {text for text in shown if text.startswith("caption")} == {
-        "caption 1",
-        "caption 3",
-        "caption 30",
-    }
+    columns = (
+        OverviewColumn("Objects", (1, 20)),
+        OverviewColumn("Parts", (3, 33), (100, 50, 300, 200)),
+    )
+    figure = overview_figure(coffee, texts, columns)
+    pictures = [ax for ax in figure.axes if ax.images]
+    shown = texts_of(figure)
+    assert [t for t in shown if t.startswith("caption")] == [f"caption {i}" for i in (1, 20, 3, 33)]
+    assert [[t.get_text() for t in ax.texts] for ax in pictures] == [["1", "2"], ["3", "4"]]
+    assert [shown.count(str(number)) for number in range(1, 5)] == [2] * 4
+    assert pictures[1].get_xlim() == (99.5, 399.5) and pictures[1].get_ylim() == (249.5, 49.5)
+    # the number of a small region stands beside it
+    x, _, columns_wide, _ = coffee[33].pixel_box
+    place = pictures[1].texts[1].get_position()[0]
+    assert place < x or place > x + columns_wide
 
 
 def test_trees_with_different_parents_are_shown_side_by_side(coffee):

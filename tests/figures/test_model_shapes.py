@@ -13,16 +13,14 @@ from figures.drawn import LONG, nested_image, says, words_of
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
-from ureca_lib.attention import CaptionAttention
-from ureca_lib.costs import count, model_costs
 from ureca_lib.figures import legibility
 from ureca_lib.figures.architecture import model_shapes, preset_figure
 from ureca_lib.figures.attention import attention_figure
 from ureca_lib.figures.dynamic_mask import dynamic_mask_figure, most_changed
 from ureca_lib.figures.tiles import masks_kept
+from ureca_lib.inspection import CaptionAttention, prompt_ids, prompt_kinds
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.occlusion import prompt_ids, prompt_kinds
-from ureca_lib.presets import preset_config
+from ureca_lib.presets import count, model_costs, preset_config
 from ureca_lib.regions import Region, RegionImage
 
 SIZES = ("below 0.1%", "0.1% to 5%", "from 5%")

@@ -9,8 +9,8 @@ from figures.drawn import says
 from matplotlib import pyplot as plt
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.pipeline import annotate_images
 from ureca_lib.annotate.replay import AnnotatedImage
+from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.store import Store
 from ureca_lib.figures import legibility, pipeline_figure, spread_examples, telling_region
 

@@ -185,7 +185,7 @@ BAD_IMAGES = [
     ({"image": {"height": 12}}, MissingKeyError, "no 'width'"),
     ({"image": {"width": 16}}, MissingKeyError, "no 'height'"),
     ({"image": {"width": "16", "height": 12}}, WrongTypeError, "'width' is str, not int"),
-    ({"image": {"width": 16.0, "height": 12}}, WrongTypeError, "'width' is float, not int"),
+    ({"image": {"width": 16.5, "height": 12}}, WrongTypeError, "'width' is float, not int"),
     ({"image": {"width": True, "height": 12}}, WrongTypeError, "'width' is bool"),
     ({"image": {"width": None, "height": 12}}, WrongTypeError, "'width' is NoneType"),
     ({"image": {"width": 0, "height": 12}}, SizeMismatchError, "no pixels"),
@@ -212,7 +212,7 @@ def with_rle(**changes):
 BAD_ANNOTATIONS = [
     ({"id": MISSING}, MissingKeyError, "no 'id'", None),
     ({"id": None}, WrongTypeError, "'id' is NoneType", None),
-    ({"id": 12.0}, WrongTypeError, "'id' is float", None),
+    ({"id": 12.5}, WrongTypeError, "'id' is float", None),
     ({"id": True}, WrongTypeError, "'id' is bool", None),
     ({"id": [12]}, WrongTypeError, "'id' is list", None),
     ({"id": 11}, DuplicateIdError, "has this id", 11),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import InternVLForConditionalGeneration
 
 from ureca_lib.checkpoints import CheckpointError, from_internvl_hf
-from ureca_lib.checkpoints.half import save_half
+from ureca_lib.checkpoints.loading import save_half
 from ureca_lib.configuration import MAX_TILES_TRAIN
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.scenes import generate_scene

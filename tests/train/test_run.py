@@ -234,14 +234,6 @@ def test_an_evaluation_counts_shares():
     assert "unique" not in measured(torch.tensor([12.0, 4, 3, 6, 0, 0]))
 
 
-def test_a_blind_processor_sees_nothing_and_leaves_the_other_as_it_was(base):
-    _, processor = stages.load_start(small(base))
-    image = open_captioned(SCENES, 1)[0]
-    blind = processor.without_masks()
-    shown, hidden = (p.mask_tiles(image.regions[:2], image.size) for p in (processor, blind))
-    assert shown.any() and not hidden.any() and shown.shape == hidden.shape
-
-
 def test_the_log_outlives_a_line_cut_off(first, tmp_path):
     lines = [json.dumps({"step": 1, "loss": 2.0}), '{"step": 2, "lo']
     (tmp_path / "log.jsonl").write_text("\n".join(lines))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ureca_lib.annotate import PAPER_DIFFERENCES
+from ureca_lib.chat import KEY_HELP
+from ureca_lib.chat_options import with_chat_options
 from ureca_lib.devices import DEVICE_HELP, chosen_device
-from ureca_lib.server_keys import KEY_HELP
 
 if TYPE_CHECKING:
     from ureca_lib.annotate.look_alikes import RegionFeatures
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 _PER_SPLIT = "May be repeated as SPLIT=VALUE."
 
 
+@with_chat_options()
 def annotate(
+    chat: dict[str, Any],
     images: Annotated[
         list[Path],
         typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
@@ -63,7 +67,13 @@ def annotate(
     ] = None,
     dino: Annotated[
         str | None,
-        typer.Option(help="DINOv2 (hub id or folder) for look-alikes, instead of color and shape."),
+        typer.Option(
+            help="DINOv2 or DINOv3 (hub id or folder) for look-alikes, instead of color and shape."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Cosine similarity of look-alikes; see ureca look-alikes."),
     ] = None,
     in_flight: Annotated[int | None, typer.Option(help="Most calls at a time.")] = None,
     strict: Annotated[
@@ -78,10 +88,10 @@ def annotate(
     ] = True,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
-    """Caption every region of the images uniquely; goes on where an earlier run stopped."""
+    """Caption every region of the images uniquely; resumes where an earlier run stopped."""
     from ureca_lib.annotate.annotators import make_annotator
-    from ureca_lib.annotate.pipeline import annotate_images
     from ureca_lib.annotate.protocol import AnnotatorUnavailableError
+    from ureca_lib.annotate.run import annotate_images
     from ureca_lib.annotate.sources import SplitRule
     from ureca_lib.annotate.store import StoreError
 
@@ -89,6 +99,8 @@ def annotate(
         rule = SplitRule.parse(split)
         options = [_per_split(values) for values in (annotator, model, base_url, api_key_env)]
         settings = _settings(paper, rounds, tuple(verify or ()), strict, retry_failed)
+        alike = replace(settings.look_alikes, threshold=threshold)
+        settings = replace(settings, look_alikes=alike)
         asked = {*(verify or ()), *(key for option in options for key in option if key)}
         _check_splits(rule, asked)
         _check_verifier(rule, settings, verifier_model, verifier_url)
@@ -100,12 +112,16 @@ def annotate(
                 verifier_url,
                 api_key_env=verifier_key_env,
                 in_flight=in_flight or None,
+                **chat,
             )
+        asks = verifier is not None or {*options[0].values()} & {"openai", "transformers"}
+        if chat and not asks:
+            raise ValueError(f"{', '.join(chat)}: no model is asked; give --annotator openai")
         served = verifier is not None or "openai" in options[0].values()
         summary = annotate_images(
             images,
             out,
-            _OfSplits(options, device, in_flight, served),
+            _OfSplits(options, device, in_flight, served, chat),
             settings,
             splits=rule,
             verifier=verifier,
@@ -122,8 +138,60 @@ def annotate(
         named = Path(image).name in reason
         typer.echo(f"failed: {reason if named else f'{image}: {reason}'}", err=True)
     if not summary.complete:
-        typer.echo(f"more: ureca status {out}; run the same command again to go on", err=True)
+        typer.echo(f"See `ureca status {out}`; rerun the command to resume.", err=True)
         raise typer.Exit(1)
+
+
+annotate.__doc__ = f"{annotate.__doc__}\n\n\b\n{PAPER_DIFFERENCES}"  # \b: keep the table's lines
+
+
+def look_alikes(
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
+    ],
+    dino: Annotated[
+        str | None,
+        typer.Option(help="DINOv2 or DINOv3 (hub id or folder), instead of color and shape."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Cosine similarity; default: the features' own.")
+    ] = None,
+    family: Annotated[
+        bool, typer.Option(help="Include pairs of which one holds the other, as --paper does.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Histogram, and the pairs near the threshold.")
+    ] = Path("look_alikes.png"),
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+) -> None:
+    """Show which regions of your photos look alike at a threshold, to choose one by eye.
+
+    Prints the share of pairs of regions above several thresholds, and draws a histogram of the
+    similarities and the pairs nearest to the threshold. `LookAlikeSettings.threshold` sets it.
+    """
+    from ureca_lib.annotate.look_alikes import ColorTextureFeatures, survey_similarities
+    from ureca_lib.annotate.sources import find_sources
+    from ureca_lib.figures import save_figure, survey_figure
+    from ureca_lib.mask_tree import build_mask_tree
+
+    try:
+        features = _features(dino, device) or ColorTextureFeatures()
+        at = features.threshold if threshold is None else threshold
+        sources = find_sources(images, Path())
+        loaded = ((source.name, source.load(True)) for source in sources)
+        trees = ((name, image, build_mask_tree(image)) for name, image in loaded)
+        similarities, near = survey_similarities(trees, features, at, family)
+        if not near:
+            raise ValueError("no photo has two regions to compare")
+        save_figure(survey_figure(similarities, at, near), output)
+    except (ValueError, OSError) as error:
+        raise _stop(error) from None
+    typer.echo(f"{len(sources)} photos, {len(similarities)} pairs of regions, {features.name}")
+    for value in sorted({0.5, 0.6, 0.7, 0.8, 0.9, 0.95, at}):
+        mark = "  <- threshold" if value == at else ""
+        typer.echo(f"  {value:4.2f}: {(similarities >= value).mean():6.1%} of pairs{mark}")
+    typer.echo(f"figure -> {output}")
 
 
 def status(store: Annotated[Path, typer.Argument(help="The store, an SQLite file.")]) -> None:
@@ -160,9 +228,10 @@ class _OfSplits(dict):
         device: str | None,
         in_flight: int | None,
         served: bool,  # some are servers: in_flight may be meant for these
+        chat: dict[str, Any],
     ):
         super().__init__()
-        self._options, self._device = options, device
+        self._options, self._device, self._chat = options, device, chat
         self._in_flight, self._served = in_flight, served
 
     def get(self, split: str, default: object = None) -> Annotator:
@@ -173,7 +242,8 @@ class _OfSplits(dict):
         kind, model, url, key_variable = found
         asked = (kind or "attributes", model, url, self._device, key_variable)
         if asked not in self:
-            made = make_annotator(*asked, self._in_flight)
+            settings = {} if asked[0] == "attributes" else self._chat
+            made = make_annotator(*asked, self._in_flight, **settings)
             if not self._served:
                 _check_in_flight(made, self._in_flight)
             self[asked] = made
@@ -190,9 +260,9 @@ def _check_in_flight(annotator: Annotator, in_flight: int | None) -> None:
 def _features(dino: str | None, device: str | None) -> RegionFeatures | None:
     if dino is None:
         return None
-    from ureca_lib.annotate.dino import Dinov2Features
+    from ureca_lib.annotate.look_alikes import DinoFeatures
 
-    return Dinov2Features(dino, chosen_device(device))
+    return DinoFeatures(dino, chosen_device(device))
 
 
 def _check_splits(rule: SplitRule, asked: set[str]) -> None:

@@ -1,7 +1,7 @@
-"""What the pipeline asks and what an annotator answers: one protocol for every kind.
+"""Questions of the pipeline and answers of annotators: one protocol for every kind.
 
-A model behind a server or in this process reads the filled prompt and looks at the views. The
-embedded annotator, which needs no model, reads the image, the tree and the context instead.
+A chat model reads the filled prompt and looks at the views. The embedded annotator, which needs no
+model, reads the image, the tree and the context instead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from ureca_lib.chat import AnnotatorUnavailableError as AnnotatorUnavailableError
+from ureca_lib.chat import BudgetSpentError as BudgetSpentError
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import RegionImage
 
@@ -22,7 +24,7 @@ Status = Literal["done", "failed"]
 
 @dataclass(frozen=True)
 class Context:
-    """What is known about a region when a stage is asked (Tables 7, 8, 9)."""
+    """Captions known when a stage asks about a region (Tables 7, 8, 9)."""
 
     parent: str | None = None  # caption of the parent; None where the parent is the image
     siblings: Mapping[RegionId, str] = field(default_factory=dict)  # captions so far, by id
@@ -58,9 +60,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: cleaned and checked text, or a failure that says why. Never a silent empty text.
+    """An answer: cleaned and checked text, or a failure with its reason. Never a silent empty text.
 
-    `unique` is what the annotator itself says of its caption, where it can tell.
+    `unique` is the annotator's own judgment of its caption, if it has one.
     """
 
     text: str
@@ -72,23 +74,15 @@ class Reply:
     unique: bool | None = None
 
 
-class BudgetSpentError(RuntimeError):
-    """The annotator's budget of calls or tokens is used up; what was answered is kept."""
-
-
-class AnnotatorUnavailableError(RuntimeError):
-    """The annotator answers nobody: no such server or model, or the key is not accepted."""
-
-
 @runtime_checkable
 class Annotator(Protocol):
     """Anything that answers a `Request`.
 
     `answer` is called from several threads at once, at most `max_in_flight` of them. It returns
-    a `Reply` with status "failed" for a question it cannot answer, and raises only where going on
-    makes no sense: `BudgetSpentError` or `AnnotatorUnavailableError`.
-    What else decides its answers (temperature, limits) it may give as plain data in an attribute
-    `answer_settings`: a change there asks again, as a changed name does.
+    a `Reply` with status "failed" for a question it cannot answer, and raises only if no question
+    can be answered: `BudgetSpentError` or `AnnotatorUnavailableError`.
+    Settings that decide its answers (temperature, limits) may be given as plain data in an
+    attribute `answer_settings`: a change there asks again, as a changed name does.
     """
 
     name: str  # kind and model, as it goes into the record: "openai:gpt-4o-mini-2024-07-18"

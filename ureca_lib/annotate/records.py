@@ -1,4 +1,4 @@
-"""What the pipeline keeps: steps, their answers, and the caption a region ends with."""
+"""Records of the pipeline: steps and their answers, final captions, and rows of images."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a step.
+    """The result of a step.
 
-    Status "done" and "failed" were asked; "blocked" was not, for want of the caption it builds
-    on; "kept" was not either: the region has no look-alikes, so its long caption stays.
+    Status "done" and "failed": the annotator was asked. "blocked": it was not asked, because the
+    caption that the step builds on failed. "kept": it was not asked, because an earlier caption
+    serves: a region without look-alikes keeps its long caption.
     """
 
     step: Step
@@ -49,24 +50,56 @@ class Answer:
 
 @dataclass(frozen=True)
 class FinalCaption:
-    """Where a region ended.
+    """Final state of a region.
 
-    State "unique": told apart from its look-alikes; "unresolved": it has a caption, but another
-    region's is too much like it or has the same mask, or the annotator says that it fits another;
-    "failed": no caption, or one that could not be verified; "dropped": by verification;
-    "skipped": not below a main object.
+    State "unique": its caption differs from those of all other regions; "unresolved": it has a
+    caption, but another region has a caption too similar or the same mask, or the annotator
+    reports that the caption fits another region; "failed": no caption, or one that could not be
+    verified; "dropped": by verification; "skipped": not below a main object.
     """
 
     region_id: RegionId
     text: str
     state: State
     reason: str | None = None
-    stage: Stage | None = None  # the stage and round whose text it is
+    stage: Stage | None = None  # stage and round that wrote the text
     round: int = 0
     parent: RegionId | None = None
     depth: int = 1
     height: int = 1
     look_alikes: tuple[RegionId, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """An image of the store.
+
+    Status "waiting": not finished; "done"; "partial": finished, but some answers failed;
+    "failed": it could not be read, `error` gives the reason.
+    """
+
+    image: str
+    split: str
+    status: str
+    error: str | None
+    path: str | None
+    photo: str | None
+    width: int | None
+    height: int | None
+    left_out: tuple[str, ...]
+    inputs: str | None  # digest of everything that decided its captions; the same: nothing to do
+    masks: str | None = None  # `masks_digest` of the captioned masks
+    made_with: str | None = None  # digest of the settings, see `Store.settings`
+
+
+def region_key(region_id: RegionId | None) -> str | None:
+    """A region's id as JSON, so that 7 and "7" differ."""
+    return None if region_id is None else json.dumps(region_id, ensure_ascii=False)
+
+
+def region_of(key: str | None) -> RegionId | None:
+    """The id of such a key."""
+    return None if key is None else json.loads(key)
 
 
 def digest(*parts: Any) -> str:
@@ -84,6 +117,6 @@ def digest(*parts: Any) -> str:
 
 
 def masks_digest(regions: Iterable[Region]) -> str:
-    """A hash of an image's masks and their ids, in whatever order they come."""
+    """A hash of an image's masks and their ids that does not depend on their order."""
     masks = [[region.id, *region.size, region.rle["counts"].decode("ascii")] for region in regions]
     return digest(sorted(masks, key=json.dumps))

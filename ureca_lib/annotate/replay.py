@@ -1,4 +1,4 @@
-"""A finished image of a store, to look into: what each step was asked, shown and answered."""
+"""A finished image of a store: the questions of each step, their pictures and their answers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ureca_lib.annotate.pipeline import ImageCaptions
 from ureca_lib.annotate.prompts import Prompt, fill_prompt
 from ureca_lib.annotate.protocol import Context, Stage
 from ureca_lib.annotate.records import Answer, FinalCaption, Step
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import name_of
-from ureca_lib.annotate.stages import ImagePlan
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.annotate.views import ImageViews, stage_views
 from ureca_lib.mask_tree import RegionId
@@ -20,7 +20,7 @@ from ureca_lib.regions import RegionImage, load_sa1b
 
 
 class AnnotatedImage:
-    """One image as the pipeline left it.
+    """One image with its captions and all questions and answers.
 
     Args:
         json_path: the image's annotation file.
@@ -28,14 +28,14 @@ class AnnotatedImage:
         settings: of the run.
 
     Raises:
-        StoreError: the store has not finished this image, and why: it is not in it, failed, is
-            another process's, or the run was stopped.
+        StoreError: the store has no finished captions of this image, with the reason: the image
+            is not in the store, failed, is being annotated, or the run was stopped.
     """
 
     def __init__(
         self, json_path: str | Path, store: Store, settings: PipelineSettings | None = None
     ):
-        settings = settings or PipelineSettings()
+        settings = (settings or PipelineSettings()).for_store(store.recipe)
         wanted = Path(json_path).resolve()
         self.name = finished_name(wanted, store)
         self.image: RegionImage = load_sa1b(wanted, strict=settings.strict)
@@ -45,9 +45,9 @@ class AnnotatedImage:
             caption.region_id: caption for caption in store.captions(self.name)
         }
         alike = {region_id: final.look_alikes for region_id, final in self.finals.items()}
-        self._plan = ImagePlan(self.tree, settings.tree.chosen(self.tree), alike)
-        self._plan.answers = self.answers
-        self._plan.captions = {  # answers come by round: the last one stays
+        self._captions = ImageCaptions(self.tree, settings.tree.chosen(self.tree), alike)
+        self._captions.answers = self.answers
+        self._captions.captions = {  # answers come by round: the last one stays
             answer.step.region_id: answer.text
             for answer in self.answers.values()
             if answer.step.stage == "unique" and answer.status in ("done", "kept")
@@ -56,7 +56,7 @@ class AnnotatedImage:
 
     @cached_property
     def image_views(self) -> ImageViews:
-        """What draws the views."""
+        """The image's pictures for the annotator."""
         return ImageViews(self.image, self._view_settings)
 
     @property
@@ -65,17 +65,17 @@ class AnnotatedImage:
         return {region_id: final.text for region_id, final in self.finals.items()}
 
     def text(self, stage: Stage, region_id: RegionId) -> str:
-        """What a region was called after a stage; for "unique", its final caption."""
+        """A region's caption after a stage; for "unique", its final caption."""
         if stage == "unique":
             return self.finals[region_id].text
         answer = self.answers.get(Step(stage, 0, region_id))
         return answer.text if answer else ""
 
     def context(self, stage: Stage, region_id: RegionId) -> Context:
-        """What was known when a stage asked about a region (stage 4: in its first round).
+        """The captions that a stage's question about a region showed (stage 4: first round).
 
         Raises:
-            StoreError: the stage did not ask about it, and why: an answer before it failed.
+            StoreError: the stage did not ask about it, with the reason: an answer before failed.
             KeyError: no such region.
         """
         step = Step(stage, int(stage == "unique"), region_id)
@@ -85,23 +85,23 @@ class AnnotatedImage:
             raise StoreError(
                 f"{self.name}: region {region_id} was not asked in stage {stage}: {why}"
             )
-        return self._plan.context(step)
+        return self._captions.context(step)
 
     def prompt(self, stage: Stage, region_id: RegionId) -> Prompt:
-        """The prompt as it was filled; raises as `context` does."""
+        """The filled prompt; raises as `context` does."""
         return fill_prompt(stage, self.tree, region_id, self.context(stage, region_id))
 
     def views(self, stage: Stage, region_id: RegionId) -> list[np.ndarray]:
-        """The pictures that were shown; raises as `context` does."""
+        """The pictures of the question; raises as `context` does."""
         context = self.context(stage, region_id)
         return stage_views(stage, self.image_views, self.tree, region_id, context)
 
 
 def finished_name(json_path: str | Path, store: Store) -> str:
-    """The name by which a store knows a finished image.
+    """The name of a finished image in a store.
 
     Raises:
-        StoreError: why there is none.
+        StoreError: it has none, with the reason.
     """
     rows = store.images()
     wanted = Path(json_path).resolve()

@@ -1,8 +1,8 @@
-"""What a model's reply must be before it is kept: the output formats of Tables 7, 8 and 9 as rules.
+"""Rules for the replies of models: the output formats of Tables 7, 8 and 9.
 
-A reply is cleaned of what does no harm (quotes around it, bold, "Caption:", "Certainly!"), then
-checked. What is still wrong is named to the model, which is asked again a few times. What a reply
-says is never obeyed: an instruction or a tag in it is text like any other.
+A reply is cleaned of harmless dressing (quotes around it, bold, "Caption:", "Certainly!"), then
+checked. The model is told its remaining faults and asked again a few times. Replies are never
+obeyed: an instruction or a tag in them is text like any other.
 
 Most rules are about form, and hold in any language; those about words know English, and the most
 common words of a few other languages.
@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from ureca_lib.annotate.protocol import STAGES, Reply, Stage
+from ureca_lib.chat import ChatReply, NoAnswerError, Turn
 
 MAX_CHARACTERS: Mapping[str, int] = MappingProxyType(
     {"short": 320, "long": 1600, "unique": 1600, "verify": 320}
@@ -27,7 +28,15 @@ _QUOTES = ('""', "''", "“”", "‘’", "„“", "«»", "「」", "『』",
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u200e\u200f"))
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no file can hold
-_THINKING = re.compile(r"^\s*<(think|thinking)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_END_OF_TURN = re.compile(
+    r"(?:(?:<\|(?:im_end|end|eot_id|eom_id|endoftext|end_of_text)\|>|</s>|<end_of_turn>|<eos>)\s*)+$"
+)
+_MARKED = (
+    re.compile(r".*<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE),
+    re.compile(r".*<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL),
+    re.compile(r".*\\boxed\{(?:\\text\{)?((?:[^{}]|\{[^{}]*\})*?)\}", re.DOTALL),
+)
 _LISTED = re.compile(r"^(?:[-*•‣–]\s|\d{1,2}[.)]\s|#{1,6}\s|\||```)")
 _BULLET = re.compile(r"^(?:[-*•‣–]|\d{1,2}[.)]|#{1,6})\s+(?=\S)")
 _SURE = re.compile(
@@ -54,146 +63,104 @@ _BAD_CATEGORIES = ("Cc", "Cs", "Co", "Cn")
 _BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
-def _words(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
-
-
-# (stages, what is wrong, pattern): the stages are those whose table says so
+# (stages, fault, pattern): the stages are those whose table has the rule
 _CAPTIONS = ("short", "long", "unique")
 _REFUSAL = "is a refusal or speaks of its writer"
 _CONTOUR_COLOR = "mentions the color of the contour"
 _DRAWN = r"(?:outlined|highlighted|marked|circled) (?:in|with|by) (?:a |the )?"
-_RULES: tuple[tuple[tuple[str, ...], str, re.Pattern[str]], ...] = (
-    (
-        STAGES,
-        "holds a tag or a special token",
-        re.compile(r"</?[A-Za-z!][^<>]*>?|<\||\|>|\[/?INST"),
-    ),
-    (STAGES, "holds markdown", re.compile(r"\*\*|__|```|^#{1,6}\s|\]\(|^\|")),
-    (STAGES, "is JSON or code instead of words", re.compile(r"^\s*[\[{]")),
+_RULES_AS_TEXT: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (STAGES, "holds a tag or a special token", r"</?[A-Z!][^<>]*>?|<\||\|>|\[/?INST"),
+    (STAGES, "holds markdown", r"\*\*|__|```|^#{1,6}\s|\]\(|^\|"),
+    (STAGES, "is JSON or code instead of words", r"^\s*[\[{]"),
     (
         _CAPTIONS,
         _REFUSAL,
-        _words(
-            r"^sorry[,.]|^unfortunately,? i\b|\bas an ai\b|\bai (?:language )?(?:model|assistant)\b"
-            r"|^lo siento|^(?:je suis )?désolé|^(?:es )?tut mir leid|^mi dispiace"
-            r"|^很?抱歉|^对不起|^對不起|^申し訳|^すみません"
-        ),
+        r"^sorry[,.]|^unfortunately,? i\b|\bas an ai\b|\bai (?:language )?(?:model|assistant)\b"
+        r"|^lo siento|^(?:je suis )?désolé|^(?:es )?tut mir leid|^mi dispiace"
+        r"|^很?抱歉|^对不起|^對不起|^申し訳|^すみません",
     ),
     (
         _CAPTIONS,
         _REFUSAL,
         # case counts: a small "i" is an ordinary letter
-        re.compile(
-            r"(?:^|[.!?,;:]\s+|\b(?:and|but|so|that)\s)I(?:['’](?:m|ve|d|ll)\b|\s(?:am|can|cannot"
-            r"|can['’]t|couldn?['’]?t?|do|don['’]t|have|hope|will|would|see|think|apologize)\b)"
-        ),
+        r"(?:^|[.!?,;:]\s+|\b(?:and|but|so|that)\s)(?-i:I)(?:['’](?:m|ve|d|ll)\b|\s(?:am|can|cannot"
+        r"|can['’]t|couldn?['’]?t?|do|don['’]t|have|hope|will|would|see|think|apologize)\b)",
     ),
-    (_CAPTIONS, "addresses the reader", _words(r"\blet me know\b|\bhope this helps\b")),
+    (_CAPTIONS, "addresses the reader", r"\blet me know\b|\bhope this helps\b"),
     (
         _CAPTIONS,
         "starts with words about the answer",
-        _words(rf"^(?:certainly|of course|absolutely)\b|^here(?: is|['’]s) [^.]*\b{_CAPTION}\b"),
+        rf"^(?:certainly|of course|absolutely)\b|^here(?: is|['’]s) [^.]*\b{_CAPTION}\b",
     ),
-    (_CAPTIONS, "says nothing", _words(r"^(?:none|null|nil|n/?a|nothing|unknown|undefined)\W*$")),
+    (_CAPTIONS, "says nothing", r"^(?:none|null|nil|n/?a|nothing|unknown|undefined)\W*$"),
     (
         _CAPTIONS,
         "mentions a contour",
-        _words(
-            r"\bcontours?\b|\bcontoured in\b|\bbounding box|\bcontornos?\b|\bkontur|контур"
-            r"|轮廓|輪廓|輪郭"
-        ),
+        r"\bcontours?\b|\bcontoured in\b|\bbounding box|\bcontornos?\b|\bkontur|контур"
+        r"|轮廓|輪廓|輪郭",
     ),
     # yellow in Sec. 3, blue in Table 9
-    (("short", "long"), _CONTOUR_COLOR, _words(rf"\byellow outline|\b{_DRAWN}yellow\b")),
-    (("unique",), _CONTOUR_COLOR, _words(rf"\bblue outline|\b{_DRAWN}blue\b")),
+    (("short", "long"), _CONTOUR_COLOR, rf"\byellow outline|\b{_DRAWN}yellow\b"),
+    (("unique",), _CONTOUR_COLOR, rf"\bblue outline|\b{_DRAWN}blue\b"),
     (
         _CAPTIONS,
         "mentions an index",
-        _words(
-            r"\bind(?:ex|ices|exes|ice)\s*(?:#|no\.?|number)?\s*\d|\bindices\b|\bindexed\b"
-            r"|\b(?:other|this) index\b(?! (?:finger|card|tab|page))"
-        ),
+        r"\bind(?:ex|ices|exes|ice)\s*(?:#|no\.?|number)?\s*\d|\bindices\b|\bindexed\b"
+        r"|\b(?:other|this) index\b(?! (?:finger|card|tab|page))",
     ),
-    (_CAPTIONS, 'calls it the "main object"', _words(r"\bmain object\b|主要(?:对象|物体)")),
+    (_CAPTIONS, 'calls it the "main object"', r"\bmain object\b|主要(?:对象|物体)"),
     (
         _CAPTIONS,
         "speaks of the image it was shown",
-        _words(
-            r"^(?:in )?(?:the|this) (?:given |provided |cropped )?(?:image|picture|photo(?:graph)?)"
-            r"(?:,| (?:shows|depicts|features|displays|contains|captures|presents)\b)"
-            r"|\bimage[- ]?[12]\b|^l['’]image |^das bild |^la imagen |^这张|^這張|^图中|^图片"
-        ),
+        r"^(?:in )?(?:the|this) (?:given |provided |cropped )?(?:image|picture|photo(?:graph)?)"
+        r"(?:,| (?:shows|depicts|features|displays|contains|captures|presents)\b)"
+        r"|\bimage[- ]?[12]\b|^l['’]image |^das bild |^la imagen |^这张|^這張|^图中|^图片",
     ),
-    (("short",), "mentions the blurred background", _words(r"\bblur(?:red|ry)? background\b")),
+    (("short",), "mentions the blurred background", r"\bblur(?:red|ry)? background\b"),
     (
         ("unique",),
         'says "distinguished by" or the like',
-        _words(
-            r"\bdistinguish(?:ed|es|ing|able)\b|\bdifferentiat(?:ed|es|ing)\b"
-            r"|\bset(?:s|ting)? (?:it|this \w+|itself) apart\b"
-        ),
+        r"\bdistinguish(?:ed|es|ing|able)\b|\bdifferentiat(?:ed|es|ing)\b"
+        r"|\bset(?:s|ting)? (?:it|this \w+|itself) apart\b",
     ),
 )
+_RULES = [(stages, fault, re.compile(text, re.I)) for stages, fault, text in _RULES_AS_TEXT]
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One turn of the talk that follows the question."""
-
-    role: str  # "assistant" or "user"
-    text: str
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A reply as it came, before it is looked at."""
-
-    text: str
-    prompt_tokens: int = 0
-    reply_tokens: int = 0
-    attempts: int = 1
-    problem: str | None = None  # what is wrong with it however it reads, such as a cut-off end
-
-
-class NoAnswerError(RuntimeError):
-    """A question that got no reply to look at; others may still be answered."""
-
-    def __init__(self, message: str, attempts: int = 1):
-        super().__init__(message)
-        self.attempts = attempts
-
-
-def answer_checked(
-    stage: Stage, say: Callable[[Sequence[Turn]], Draft], max_corrections: int = 2
+async def answer_checked(
+    stage: Stage,
+    ask: Callable[[Sequence[Turn]], Awaitable[ChatReply]],
+    prompt: str = "",
+    max_corrections: int = 2,
 ) -> Reply:
     """Ask, check, and ask again with the fault named until the reply is good.
 
     Args:
         stage: whose rules hold.
-        say: asks the question and, after it, the turns given: nothing the first time, then the
-            last bad reply and what is wrong with it.
+        ask: asks the question and, after it, the given turns: none at first, then the last bad
+            reply and its faults.
+        prompt: the question; a caption in another script is refused.
         max_corrections: most times that a bad reply is sent back.
 
     Returns:
-        The cleaned reply; where none was good, a failed one whose text is the last one cleaned and
-        whose error names the faults and shows how it begins. Tokens and attempts of all turns.
+        The cleaned reply. If none was good, a failed reply: its text is the last one cleaned, its
+        error names the faults and quotes the beginning. Tokens and attempts are those of all turns.
     """
     turns: tuple[Turn, ...] = ()
     text, error = "", ""
     prompt_tokens = reply_tokens = attempts = 0
     for _ in range(max_corrections + 1):
         try:
-            draft = say(turns)
+            raw = await ask(turns)
         except NoAnswerError as none:
             attempts += none.attempts
             error = f"{none}; before that, {error}" if error else str(none)
             break
-        prompt_tokens += draft.prompt_tokens
-        reply_tokens += draft.reply_tokens
-        attempts += draft.attempts
-        text = clean_reply(stage, draft.text)
-        found = ([draft.problem] if draft.problem else []) + faults(stage, text)
+        prompt_tokens += raw.prompt_tokens
+        reply_tokens += raw.reply_tokens
+        attempts += raw.attempts
+        text = clean_reply(stage, raw.text)
+        found = ([raw.problem] if raw.problem else []) + faults(stage, text, prompt)
         if not found:
             return Reply(text, "done", None, prompt_tokens, reply_tokens, attempts)
         shown = text[: MAX_CHARACTERS[stage]]
@@ -214,20 +181,33 @@ def correction(stage: Stage, found: Sequence[str]) -> str:
     return f"This answer is not acceptable: it {'; it '.join(found)}. Answer again with {what}."
 
 
+def final_answer(text: str) -> str:
+    """A reply without what models of today write around it.
+
+    Removed are thoughts (up to `</think>`, with or without the opening tag), end-of-turn tokens,
+    and everything outside `<answer>...</answer>` or `\\boxed{...}`, if there is one.
+    """
+    text = _END_OF_TURN.sub("", _THOUGHT_END.split(text)[-1][:_LONGEST])
+    for marked in _MARKED:
+        if found := marked.match(text):
+            text = found.group(1)
+    return text
+
+
 def clean_reply(stage: Stage, text: str) -> str:
     """A reply without what does no harm; cleaning it again changes nothing.
 
-    Dropped are quotes and bold around the whole, leading labels and courtesies, thoughts in
-    <think> tags, invisible characters, superfluous white space, and one lonely bullet. Several
-    paragraphs stay apart, by an empty line, and lists keep their lines, to be found by `faults`.
-    A verdict is written "keep" or "drop: reason".
+    Removed are thoughts and marks around an answer (`final_answer`), quotes and bold around the
+    whole, leading labels and courtesies, invisible characters, superfluous white space, and one
+    lonely bullet. Paragraphs stay apart, by an empty line, and lists keep their lines, for
+    `faults` to find. A verdict is written "keep" or "drop: reason".
     """
     _check_stage(stage)
-    text = _SURROGATE.sub("\ufffd", text[:_LONGEST]).translate(_INVISIBLE)
+    text = _SURROGATE.sub("\ufffd", final_answer(text)).translate(_INVISIBLE)
     before = None
     while text != before:
         before = text
-        text = unicodedata.normalize("NFC", _clean_once(_THINKING.sub("", text)))
+        text = unicodedata.normalize("NFC", _clean_once(final_answer(text)))
     if stage == "verify":
         verdict = _VERDICT.fullmatch(text)
         if verdict and verdict.group(1):
@@ -237,8 +217,13 @@ def clean_reply(stage: Stage, text: str) -> str:
     return text
 
 
-def faults(stage: Stage, text: str) -> list[str]:
-    """What is wrong with a cleaned reply, each to be read after "it"; empty where it is good.
+def faults(stage: Stage, text: str, prompt: str = "") -> list[str]:
+    """Faults of a cleaned reply, each to be read after "it"; empty if the reply is good.
+
+    Args:
+        stage: whose rules hold.
+        text: the cleaned reply.
+        prompt: the question, whose script a caption must have.
 
     Raises:
         ValueError: no such stage.
@@ -247,6 +232,9 @@ def faults(stage: Stage, text: str) -> list[str]:
     if not any(character.isalnum() for character in text):
         return ["is empty"]
     found = list(dict.fromkeys(_faults_of_form(stage, text)))
+    scripts = [_script(_QUOTED.sub("", words)) for words in (text, prompt)]
+    if stage in _CAPTIONS and all(scripts) and scripts[0] != scripts[1]:
+        found.append("is written in {}, not in {}, the script of the question".format(*scripts))
     for stages, fault, pattern in _RULES:
         if stage in stages and fault not in found and pattern.search(text):
             found.append(fault)
@@ -262,6 +250,15 @@ def count_sentences(text: str) -> int:
         if not _ABBREVIATION.search(plain[max(0, m.start() - 9) : m.start()])
     ]
     return 1 + len(stops)
+
+
+def _script(text: str) -> str | None:
+    """The script of most letters, such as "Latin", "Cyrillic" or "CJK"; None without letters."""
+    names = [unicodedata.name(letter, "?").split()[0] for letter in text if letter.isalpha()]
+    # Japanese mixes three scripts
+    counts = Counter("CJK" if n in ("HIRAGANA", "KATAKANA") else n for n in names)
+    (script, _), *_ = counts.most_common(1) or [(None, 0)]
+    return script if script in (None, "CJK") else script.capitalize()
 
 
 def _faults_of_form(stage: Stage, text: str) -> list[str]:

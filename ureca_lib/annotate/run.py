@@ -1,53 +1,228 @@
-"""One run of the pipeline over many images.
+"""Annotate many images: several at once, interrupted and resumed at any time.
 
-One thread, the caller's, holds all the plans: it hands ready steps to the lanes of their
-annotators and takes the answers back. No thread ever waits for a step but this one, which waits
-for whatever comes first, so there is nothing that could lock up.
+`annotate_images` opens images in turn and lets `pipeline.ImageCaptions` write their captions. An
+answer is in the store before it counts, so a killed run loses the calls in flight at most.
 """
 
 from __future__ import annotations
 
-import queue
+import asyncio
+import itertools
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ureca_lib.annotate.asking import AnnotatorStoppedError, OpenImage, ask, open_image, stamp, who
-from ureca_lib.annotate.finals import final_captions
-from ureca_lib.annotate.lanes import Lane, Pair
-from ureca_lib.annotate.look_alikes import RegionFeatures
+from ureca_lib.annotate.look_alikes import ColorTextureFeatures, RegionFeatures, find_look_alikes
+from ureca_lib.annotate.pipeline import ImageCaptions
 from ureca_lib.annotate.prompts import PROMPT_VERSIONS
-from ureca_lib.annotate.protocol import Context
-from ureca_lib.annotate.records import Answer, Step, digest, masks_digest
-from ureca_lib.annotate.schema import ImageRow
+from ureca_lib.annotate.protocol import Annotator, Context
+from ureca_lib.annotate.questions import (
+    SPARE,
+    AnnotatorStoppedError,
+    Caller,
+    OpenImage,
+    fingerprint,
+    prepare,
+    to_the_end,
+)
+from ureca_lib.annotate.records import STATES, Answer, ImageRow, Step, digest, masks_digest
 from ureca_lib.annotate.settings import PipelineSettings
-from ureca_lib.annotate.sources import Source
+from ureca_lib.annotate.sources import Source, SourceLike, SplitRule, find_sources
 from ureca_lib.annotate.store import Store, StoreError
-from ureca_lib.annotate.summary import MOST_FAILURES, Summary, counted
+from ureca_lib.annotate.views import ImageViews
+from ureca_lib.event_loop import run_coroutine
 from ureca_lib.regions import RegionError
 
-VERSION = 1  # of what the pipeline does with the same settings
-_OPENERS = 2  # threads that load images
-_POLL = 0.2  # seconds between two looks at images that another process has
-_NOTE = 2.0  # seconds between two notes of how far a run has come
+VERSION = 1  # of the pipeline's behavior under the same settings
+MOST_FAILURES = 5  # failures listed in a summary
+_POLL = 0.2  # seconds between two looks at images of other processes
+_NOTE = 2.0  # seconds between two records of a run's progress
+_SHOWN = 3  # images named in a warning
 
 
-class Run:
-    """The state of one run.
+@dataclass
+class Summary:
+    """Counts of a run."""
+
+    images: int = 0  # in all
+    already: int = 0  # finished by an earlier run, with the same inputs
+    done: int = 0  # finished by this run, without a failure
+    partial: int = 0  # finished by this run, with answers that failed
+    failed: int = 0  # could not be read
+    elsewhere: int = 0  # being annotated by another process
+    calls: int = 0  # of an annotator
+    reused: int = 0  # answers taken from the store
+    lost: int = 0  # answers that failed, of all images
+    states: Counter[str] = field(default_factory=Counter)  # of the regions finished by this run
+    stored: int = 0  # regions of finished images that the store holds at the end
+    failures: list[tuple[str, str]] = field(default_factory=list)  # the first: image, reason
+    stopped: str | None = None  # why the run ended early
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image is finished and nothing failed."""
+        return self.stopped is None and self.images == self.already + self.done
+
+    def __str__(self) -> str:
+        images = _counts(
+            (self.done, "done"),
+            (self.already, "were done before"),
+            (self.partial, "with failed answers"),
+            (self.failed, "unreadable"),
+            (self.elsewhere, "in another process"),
+        )
+        parts = [f"{counted(self.images, 'image')}: {images or 'none finished'}"]
+        if states := _counts(*((self.states[state], state) for state in STATES)):
+            parts.append(f"regions: {states}")
+        elif self.already:
+            parts.append(f"the store holds {counted(self.stored, 'region')}")
+        kept = f", {counted(self.reused, 'answer')} kept" if self.reused else ""
+        parts.append(f"{counted(self.calls, 'call')}{kept}, {self.seconds:.1f} s")
+        if self.stopped is not None:
+            parts.append(f"stopped: {self.stopped}")
+        return "; ".join(parts)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and a noun: 1 image, 2 images."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _counts(*counts: tuple[int, str]) -> str:
+    return ", ".join(f"{count} {name}" for count, name in counts if count)
+
+
+def annotate_images(
+    images: Iterable[SourceLike] | SourceLike,
+    store: Store | str | Path,
+    annotator: Annotator | Mapping[str, Annotator],
+    settings: PipelineSettings | None = None,
+    *,
+    splits: SplitRule | None = None,
+    verifier: Annotator | None = None,
+    features: RegionFeatures | None = None,
+    in_flight: int | None = None,
+    wait: bool = True,
+    progress: bool = True,
+) -> Summary:
+    """Caption every region of the images; questions that the store has answers to are not asked.
+
+    Images are loaded in turn and dropped when they are finished. A run may be stopped at any time
+    and resumed by the same call. Several processes may annotate into one store at once: each
+    image is annotated by one of them.
 
     Args:
-        store: what is done, and where answers go.
+        images: SA-1B JSON files, folders of them, photos with the JSON beside, or `RegionImage`s.
+        store: or its path; it is created if there is none.
+        annotator: of all splits, or split -> annotator (App. I: one for training data, a larger
+            one for the test set).
         settings: of all stages.
-        features: that look-alikes are found by.
-        splits: for each image's name its split.
-        lanes: for each split its annotators.
-        bar: shows the images that are finished.
-        wait: for images that another process has, as long as it lives.
+        splits: the split of each image; all are in "train" by default. An image that the store
+            has in another split stays there, with a warning, unless `splits` names it.
+        verifier: asked in stage 5; None asks the split's annotator.
+        features: by which look-alikes are found; None takes `ColorTextureFeatures`.
+        in_flight: most calls of an annotator at a time, if fewer than it takes.
+        wait: at the end, for images that another process is annotating: they are taken over if
+            it ends without finishing them. False leaves them to it.
+        progress: show a bar.
+
+    Returns:
+        Counts of the run. If an annotator could not go on, `stopped` has the reason; all answers
+        are kept.
+
+    Raises:
+        ValueError: a split without an annotator, in_flight below 1, image names that clash, or
+            a list of splits that names none of the images.
+        FileNotFoundError: a path does not exist; nothing is written.
+        StoreError: the store cannot be used.
+        KeyboardInterrupt: after the answers to calls in flight are stored.
+    """
+    if in_flight is not None and in_flight < 1:
+        raise ValueError(f"in_flight is at least 1, not {in_flight}")
+    rule = splits or SplitRule()
+    # before the store is created: a wrong path leaves nothing behind
+    sources = find_sources(images, store.path if isinstance(store, Store) else Path(store))
+    of_image = rule.splits_of(source.name for source in sources)
+    with ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store(store))
+        of_image = _stored_splits(opened, rule, of_image)
+        callers = _callers_of_splits(set(of_image.values()), annotator, verifier, in_flight)
+        bar = stack.enter_context(tqdm(total=len(sources), unit="image", disable=not progress))
+        settings = (settings or PipelineSettings()).for_store(opened.recipe)
+        run = _Run(opened, settings, features or ColorTextureFeatures(), of_image, callers, bar)
+        stack.callback(run.close)
+        return run_coroutine(run.go(sources, wait))
+
+
+def _stored_splits(store: Store, rule: SplitRule, splits: Mapping[str, str]) -> dict[str, str]:
+    """The splits of a run's images, after those that the store has them in.
+
+    Training data must not become test data, nor the other way round, because an option was left
+    out; so only a list that names an image moves it.
+    """
+    found, kept, moved = dict(splits), [], []
+    for name, split in store.rows("SELECT image, split FROM images"):
+        if found.get(name, split) != split:
+            if rule.lists(name):
+                moved.append(f"{name} (from {split} to {found[name]})")
+            else:
+                kept.append(f"{name} ({split}, not {found[name]})")
+                found[name] = split
+    for names, change in (
+        (kept, "in another split from an earlier run stay there; a list of splits can move them"),
+        (moved, "in another split from an earlier run move, as the list of splits has them"),
+    ):
+        if names:
+            first = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            text = f"{store.path}: {counted(len(names), 'image')} {change}: {first}"
+            warnings.warn(text, stacklevel=3)
+    return found
+
+
+def _callers_of_splits(
+    splits: Iterable[str],
+    annotator: Annotator | Mapping[str, Annotator],
+    verifier: Annotator | None,
+    in_flight: int | None,
+) -> dict[str, tuple[Caller, Caller]]:
+    """Split -> the callers that caption its images and verify them; one caller per annotator.
+
+    Raises:
+        ValueError: a split without an annotator.
+    """
+    chosen = {
+        split: annotator.get(split) if isinstance(annotator, Mapping) else annotator
+        for split in sorted(splits)
+    }
+    for split, one in chosen.items():
+        if one is None:
+            raise ValueError(f"there is no annotator for the split {split!r}")
+    by_id = {id(one): one for one in (*chosen.values(), *([verifier] if verifier else []))}
+    callers = {key: Caller(one, in_flight) for key, one in by_id.items()}
+    return {
+        split: (callers[id(one)], callers[id(verifier or one)]) for split, one in chosen.items()
+    }
+
+
+class _Run:
+    """One run. Its coroutines share one thread, so its counts need no lock.
+
+    Args:
+        store: takes the answers.
+        settings: of all stages.
+        features: by which look-alikes are found.
+        splits: image name -> split.
+        callers: split -> the callers that caption its images and verify them.
+        bar: shows the finished images.
     """
 
     def __init__(
@@ -56,249 +231,194 @@ class Run:
         settings: PipelineSettings,
         features: RegionFeatures,
         splits: Mapping[str, str],
-        lanes: Mapping[str, Pair],
+        callers: Mapping[str, tuple[Caller, Caller]],
         bar: tqdm,
-        wait: bool,
     ):
         self.store, self.settings, self.features = store, settings, features
-        self.splits, self.pairs, self.bar, self._wait = splits, lanes, bar, wait
-        self.lanes = list(dict.fromkeys(lane for pair in lanes.values() for lane in pair))
-        most = max((lane.calls for lane in self.lanes), default=1)
-        self.summary, self._most_open = Summary(images=len(splits)), settings.open_images or most
-        self._open: dict[str, int] = {}  # images being worked on, with their turns
-        self._claimed: set[str] = set()
-        self._opening, self._turn, self._noted = 0, 0, 0.0
-        self._events: queue.SimpleQueue[tuple[Any, Future]] = queue.SimpleQueue()
-        self._held: list[Source] = []
+        self.splits, self.by_split, self.bar = splits, callers, bar
+        self.summary = Summary(images=len(splits))
+        self.callers = list(dict.fromkeys(caller for pair in callers.values() for caller in pair))
+        self._most = settings.open_images or max((c.calls for c in self.callers), default=1)
+        self._preparers = ThreadPoolExecutor(SPARE, "prepare")  # load images, draw pictures
+        self._open = 0  # images in memory
+        self._held: list[Source] = []  # images of other processes
+        self._changed, self._noted = asyncio.Event(), 0.0
+        self._lost = 0  # answers of earlier runs that failed
 
-    def go(self, sources: list[Source]) -> Summary:
-        """Work until all is done, or nothing more can be."""
-        start, self._queue, self._again = time.perf_counter(), iter(sources), False
+    def close(self) -> None:
+        """End the threads; calls in flight are finished before, or by these threads."""
+        for pool in (self._preparers, *(caller.threads for caller in self.callers)):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    async def go(self, sources: list[Source], wait: bool) -> Summary:
+        """Annotate until all images are finished, or nothing more can be done."""
+        start = time.perf_counter()
         self._begin()
-        self._loader = ThreadPoolExecutor(_OPENERS, "open")
         try:
-            self._work()
+            await self._annotate_all(sources, wait)
             ((self.summary.stored,),) = self.store.rows("SELECT count(*) FROM captions")
-        except KeyboardInterrupt:
+        except asyncio.CancelledError:
             self.summary.stopped = "interrupted"
             raise
         finally:
-            self._loader.shutdown(wait=True, cancel_futures=True)
-            for lane in self.lanes:
-                lane.close()  # answers in flight are saved by their threads
-            for name in self._claimed:
-                self.store.release(name)
+            for source in sources:  # those that were claimed and not finished
+                self.store.release(source.name)
             self.summary.elsewhere = len(self._held)
             self.summary.seconds = time.perf_counter() - start
             self._note(last=True)
         return self.summary
 
     def _begin(self) -> None:
-        self._number = self.store.begin_run()
+        """Record the run and its settings, and what decides the captions of each split."""
+        recipe, self._number = self.store.recipe, self.store.begin_run()
         self.store.register(self.splits.items())
-        askers = {
-            split: [who(lane.annotator) for lane in pair] for split, pair in self.pairs.items()
-        }
-        used = asdict(self.settings) | {"features": self.features.name}
-        self._made_with = {split: self._digest_of(split, one) for split, one in askers.items()}
-        kept = {self._made_with[split]: used | {"annotators": one} for split, one in askers.items()}
-        self.store.set_settings(used | {"annotators": askers}, kept)
+        record, used = self.settings.record(recipe), asdict(self.settings)
+        shared = {name: value for name, value in record.items() if name != "strict"}
+        shared = digest([VERSION, shared, self.features.name], dict(PROMPT_VERSIONS))
+        used |= {"features": self.features.name}
+        self._made_with, self._decides, asked, kept = {}, {}, {}, {}
+        for split, pair in self.by_split.items():
+            asked[split] = [fingerprint(caller.annotator) for caller in pair]
+            verified = split in self.settings.verify_splits
+            made_with = f"{shared}/{digest(asked[split], verified)}"
+            kept[made_with] = used | {"annotators": asked[split]}
+            self._made_with[split] = made_with
+            self._decides[split] = [VERSION, record, asked[split], verified, self.features.name]
+        self.store.set_settings(used | {"annotators": asked}, kept)
 
-    def _digest_of(self, split: str, askers: list[Any]) -> str:
-        """What the captions of a split depend on, but for its images: two digests.
+    async def _annotate_all(self, sources: list[Source], wait: bool) -> None:
+        """Annotate all images; then look again at those that other processes had.
 
-        The first is of what all splits share, the second of what may differ between them.
+        They are looked at once more at least, for a process may have ended before it came to
+        them. Nothing is held meanwhile, so that no two processes wait for each other.
         """
-        settings = asdict(self.settings)
-        for name in ("retry_failed", "open_images", "verify_splits", "strict"):
-            del settings[name]
-        shared = digest([VERSION, settings, self.features.name], dict(PROMPT_VERSIONS))
-        return f"{shared}/{digest(askers, split in self.settings.verify_splits)}"
-
-    def _work(self) -> None:
-        while True:
-            if self.summary.stopped is None:
-                self._hand_out()
-                self._open_more()
-            if not self._opening and not any(lane.busy for lane in self.lanes):
-                if not self._look_again():
-                    return
-                continue
-            what, future = self._events.get()
-            if isinstance(what, Source):
-                self._opened(what, future)
-            else:
-                self._answered(*what, future)
-            self._note()
-
-    def _look_again(self) -> bool:
-        """Put images that another process had back into the queue; False where none is left.
-
-        Once at least, for it may have ended before it came to them. Nothing is held here
-        meanwhile, so that no two processes wait for each other.
-        """
-        if self.summary.stopped or not self._held or (self._again and not self._wait):
-            return False
-        if self._wait:
-            self._note()
-            time.sleep(_POLL)
-        self._queue, self._held, self._again = iter(self._held), [], True
-        return True
-
-    def _hand_out(self) -> None:
-        for lane in self.lanes:
-            while (taken := lane.take()) is not None:
-                work, step = taken
-                if work.source.name in self._open:  # has not failed in the meantime
-                    future = lane.submit(self._ask, lane, work, step, work.plan.context(step))
-                    self._watch((work, lane), future)
-
-    def _ask(
-        self, lane: Lane, work: OpenImage, step: Step, context: Context
-    ) -> tuple[Answer, bool]:
-        save = partial(self.store.save, work.source.name)
-        retry = self.settings.retry_failed
-        return ask(work, step, context, lane.annotator, lane.slot(), save, retry)
-
-    def _open_more(self) -> None:
-        """Open images as long as a lane could do with more steps."""
-        while (
-            self._opening < _OPENERS
-            and len(self._open) + self._opening < self._most_open
-            and any(lane.hungry for lane in self.lanes)
-        ):
-            source = self._next_source()
-            if source is None:
+        turns, again = itertools.count(), False
+        while sources:
+            self._held = []
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for source in sources:
+                        await self._room()
+                        if self._take(source) and (work := await self._load(source)):
+                            self._open += 1
+                            group.create_task(self._write(work, next(turns)))
+            except BaseExceptionGroup as errors:
+                for error in errors.exceptions:
+                    if not isinstance(error, AnnotatorStoppedError):
+                        raise error from None
+                self.summary.stopped = str(errors.exceptions[0])
                 return
-            self._opening += 1
-            stored, verify = self.store.answers(source.name), self._verified(source)
-            arguments = (source, stored, self.settings, self.features, verify)
-            self._watch(source, self._loader.submit(open_image, *arguments))
+            if not self._held or (again and not wait):
+                return
+            if wait:
+                self._note()
+                await asyncio.sleep(_POLL)
+            sources, again = self._held, True
 
-    def _watch(self, what: Any, future: Future) -> None:
-        future.add_done_callback(lambda done: self._events.put((what, done)))
+    async def _room(self) -> None:
+        """Wait until one more image may be open, and an annotator has a turn free for it."""
+        await asyncio.sleep(0)  # long lists of finished images do not block the loop
+        while self._open >= self._most or not any(c.turns.free for c in self.callers):
+            self._changed.clear()
+            await self._changed.wait()
 
-    def _verified(self, source: Source) -> bool:
-        return self.splits[source.name] in self.settings.verify_splits
-
-    def _next_source(self) -> Source | None:
-        """The next image that is neither finished nor another process's."""
-        for source in self._queue:
-            row = self.store.image(source.name)
-            same = row.inputs is not None and row.inputs == self._inputs(source, row.photo)
-            failed = row.status in ("partial", "failed")
-            if same and (row.status == "done" or (failed and not self.settings.retry_failed)):
-                if row.made_with is None:  # the inputs say more than the digest
-                    self.store.set_made_with(row.image, self._made_with[self.splits[row.image]])
-                self._count(source.name, row.status if failed else "already", row.error)
-            elif self.store.claim(source.name):
-                self._claimed.add(source.name)
-                return source
-            else:
-                self._held.append(source)
-        return None
+    def _take(self, source: Source) -> bool:
+        """Claim an image, unless it is finished or another process has it."""
+        row = self.store.image(source.name)
+        same = row.inputs is not None and row.inputs == self._inputs(source, row.photo)
+        # a store from before settings were recorded with the images has it looked at again
+        if same and row.status == "done" and row.made_with is not None:
+            self._count(source.name, "already", None)
+        elif same and row.status in ("partial", "failed") and not self.settings.retry_failed:
+            self._count(source.name, row.status, row.error)
+        elif self.store.claim(source.name):
+            return True
+        else:
+            self._held.append(source)
+        return False
 
     def _inputs(self, source: Source, photo: str | None) -> str | None:
-        """What decides an image's captions, seen from outside; None for an image in memory."""
+        """A hash of what decides an image's captions, without a look at it; None: in memory."""
         if source.path is None:
             return None
-        askers = [who(lane.annotator) for lane in self.pairs[self.splits[source.name]]]
-        settings = asdict(self.settings)
-        for name in ("retry_failed", "open_images", "verify_splits"):
-            del settings[name]
-        return digest(
-            [VERSION, settings, askers, self._verified(source), self.features.name],
-            [dict(PROMPT_VERSIONS), stamp(source.path), stamp(photo)],
-        )
+        decides = self._decides[self.splits[source.name]]
+        return digest(decides, [dict(PROMPT_VERSIONS), _stamp(source.path), _stamp(photo)])
 
-    def _opened(self, source: Source, future: Future) -> None:
-        self._opening -= 1
+    @contextmanager
+    def _alone(self, source: Source) -> Iterator[None]:
+        """An error of an image's own fails this image; the others go on."""
         try:
-            work = future.result()
-        except Exception as error:
-            self._fail(source, error)
-            return
-        self._turn += 1
-        self._open[source.name] = self._turn
-        self._advance(work)
-
-    def _answered(self, work: OpenImage, lane: Lane, future: Future) -> None:
-        lane.busy -= 1
-        try:
-            answer, called = future.result()
-        except AnnotatorStoppedError as error:
-            self.summary.stopped = self.summary.stopped or str(error)
-            for other in self.lanes:
-                other.stopped = self.summary.stopped
-            return
-        except StoreError:
+            yield
+        except (AnnotatorStoppedError, StoreError):
             raise
         except Exception as error:
-            self._fail(work.source, error)
-            return
-        self.summary.calls += called
-        self.summary.reused += not called
-        self.summary.lost += answer.status == "failed"
-        if work.source.name in self._open:
-            work.plan.record(answer)
-            self._advance(work)
+            known = isinstance(error, RegionError)  # names the file itself
+            reason = str(error) if known else f"{source.name}: {type(error).__name__}: {error}"
+            place = (source.path and str(source.path), None, None, None)
+            row = (source.name, self.splits[source.name], "failed", reason, *place, ())
+            self.store.finish(ImageRow(*row, self._inputs(source, None)))
+            self._count(source.name, "failed", reason)
 
-    def _advance(self, work: OpenImage) -> None:
-        """Queue the steps that have become ready, or finish the image."""
-        pair = self.pairs[self.splits[work.source.name]]
-        for step in work.plan.ready():
-            lane = pair.verifies if step.stage == "verify" else pair.captions
-            lane.add(self._open[work.source.name], work, step)
-        if work.plan.finished:
-            self._finish(work)
+    async def _load(self, source: Source) -> OpenImage | None:
+        """Load an image, build its tree (stage 1) and find its look-alikes; None: it fails."""
+        settings, features = self.settings, self.features
 
-    def _finish(self, work: OpenImage) -> None:
-        image, name = work.image, work.source.name
-        answers, captions = work.plan.answers.values(), final_captions(work.plan)
+        def load() -> OpenImage:
+            stored, image = self.store.answers(source.name), source.load(settings.strict)
+            tree = settings.tree.build(image.regions)
+            views, chosen = ImageViews(image, settings.views), settings.tree.chosen(tree)
+            threshold = settings.look_alikes.threshold
+            threshold = features.threshold if threshold is None else threshold
+            vectors = features(image, chosen)
+            alike = find_look_alikes(vectors, tree, settings.look_alikes, threshold)
+            verify = self.splits[source.name] in settings.verify_splits
+            captions = ImageCaptions(tree, chosen, alike, settings.check, verify)
+            return OpenImage(source, image, views, captions, stored, settings)
+
+        with self._alone(source):
+            return await asyncio.get_running_loop().run_in_executor(self._preparers, load)
+        return None
+
+    async def _write(self, work: OpenImage, turn: int) -> None:
+        """Write the captions of an image."""
+        try:
+            with self._alone(work.source):
+                captions = await work.captions.write(partial(self._ask, work, turn))
+                row, answers = self._row(work), work.captions.answers.values()
+                await to_the_end(asyncio.to_thread(self.store.finish, row, answers, captions))
+                self.summary.states.update(caption.state for caption in captions)
+                self._count(row.image, row.status, row.error)
+        finally:
+            self._open -= 1
+            self._changed.set()
+
+    async def _ask(self, work: OpenImage, turn: int, step: Step, context: Context) -> Answer:
+        """The answer of a step: from the store if it was asked before, else by the annotator."""
+        caller = self.by_split[self.splits[work.source.name]][step.stage == "verify"]
+        question = (work, step, context, caller.annotator, self.store.recipe)
+        loop = asyncio.get_running_loop()
+        async with caller.turns.turn(turn):
+            found = await loop.run_in_executor(self._preparers, prepare, *question)
+            if isinstance(found, Answer):
+                self.summary.reused += 1
+                self._lost += found.status == "failed"
+            else:
+                found = await caller.ask(found, partial(self.store.save, work.source.name))
+        self._changed.set()
+        self._note()
+        return found
+
+    def _row(self, work: OpenImage) -> ImageRow:
+        """A finished image as the store records it."""
+        image, source, answers = work.image, work.source, work.captions.answers.values()
         errors = [answer.error for answer in answers if answer.status == "failed"]
-        failed = f"{counted(len(errors), 'answer')} failed: {min(errors)}" if errors else None
-        status = "partial" if failed else "done"
+        error = f"{counted(len(errors), 'answer')} failed: {min(errors)}" if errors else None
+        split, status = self.splits[source.name], "partial" if errors else "done"
         photo = str(image.photo) if image.photo else None
-        self.store.finish(
-            ImageRow(
-                name,
-                self.splits[name],
-                status,
-                failed,
-                None if work.source.path is None else str(work.source.path),
-                photo,
-                image.width,
-                image.height,
-                tuple(str(item) for item in image.left_out),
-                self._inputs(work.source, photo),
-                masks_digest(image),
-                self._made_with[self.splits[name]],
-            ),
-            answers,
-            captions,
-        )
-        self.summary.states.update(caption.state for caption in captions)
-        self._end(name, status, failed)
-
-    def _fail(self, source: Source, error: Exception) -> None:
-        """Record why an image could not be worked on; the others go on."""
-        if source.name not in self._claimed:
-            return  # another step of it failed before
-        known = isinstance(error, RegionError)  # names the file itself
-        reason = str(error) if known else f"{source.name}: {type(error).__name__}: {error}"
-        path = None if source.path is None else str(source.path)
-        size = (None, None)
-        inputs = self._inputs(source, None)
-        split = self.splits[source.name]
-        self.store.finish(
-            ImageRow(source.name, split, "failed", reason, path, None, *size, (), inputs)
-        )
-        self._end(source.name, "failed", reason)
-
-    def _end(self, name: str, status: str, reason: str | None) -> None:
-        self._open.pop(name, None)
-        self._claimed.discard(name)
-        self._count(name, status, reason)
+        place = (source.path and str(source.path), photo, image.width, image.height)
+        left_out, inputs = tuple(map(str, image.left_out)), self._inputs(source, photo)
+        made_with = (masks_digest(image), self._made_with[split])
+        return ImageRow(source.name, split, status, error, *place, left_out, inputs, *made_with)
 
     def _count(self, name: str, status: str, reason: str | None) -> None:
         setattr(self.summary, status, getattr(self.summary, status) + 1)
@@ -307,13 +427,25 @@ class Run:
         self.bar.update()
 
     def _note(self, last: bool = False) -> None:
-        """Show and record how far the run has come, now and then."""
+        """Show and record the run's progress, at most every few seconds."""
         now = time.perf_counter()
         if not last and now - self._noted < _NOTE:
             return
         self._noted, summary = now, self.summary
+        answered = [caller.answered for caller in self.callers]
+        summary.calls = sum(counts.total() for counts in answered)
+        summary.lost = self._lost + sum(counts["failed"] for counts in answered)
         waits = bool(self._held) and not self._open and not last
         self.bar.set_description("waiting for another process" if waits else None, refresh=False)
         self.bar.set_postfix(calls=summary.calls, kept=summary.reused, failed=summary.lost)
         finished = summary.done + summary.partial
         self.store.update_run(self._number, finished, summary.calls, summary.stopped)
+
+
+def _stamp(path: Path | str | None) -> list[int] | None:
+    """Size in bytes and time of the last change in ns of a file, to see whether it changed."""
+    try:
+        found = Path(path).stat() if path is not None else None
+    except OSError:
+        return None
+    return None if found is None else [found.st_size, found.st_mtime_ns]

@@ -1,9 +1,10 @@
-"""Settings of the stages; each is part of what decides an answer, or which are asked for."""
+"""Settings of the stages. They decide which questions are asked, and what the annotator sees."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from ureca_lib.annotate.look_alikes import LookAlikeSettings
 from ureca_lib.annotate.views import ViewSettings
@@ -62,7 +63,7 @@ class TreeSettings:
         return build_mask_tree(regions, self.threshold, self.parent_rule)
 
     def chosen(self, tree: MaskTree) -> list[RegionId]:
-        """Ids of the regions that are captioned, top-down; with a part, all that hold it are in."""
+        """Ids of the regions to caption, top-down; the ancestors of a chosen region are chosen."""
         mains = tree.main_objects(self.min_height, self.min_area, self.max_area)
         inside = {region.id for region in mains}
         for region in tree.top_down():
@@ -74,7 +75,7 @@ class TreeSettings:
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """Stage 4: how often look-alikes are refined, and when captions are too much alike.
+    """Stage 4: how often captions are refined, and which captions are too similar.
 
     Raises:
         ValueError: a value out of range.
@@ -99,7 +100,7 @@ class CheckSettings:
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """Everything that a run is set to, but the annotators."""
+    """All settings of a run except its annotators."""
 
     tree: TreeSettings = field(default_factory=TreeSettings)
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -112,7 +113,7 @@ class PipelineSettings:
         default=True, metadata={"help": "a bad mask fails its image; else it is left out"}
     )
     retry_failed: bool = field(
-        default=True, metadata={"help": "ask again what failed in an earlier run"}
+        default=True, metadata={"help": "ask questions again that failed in an earlier run"}
     )
     open_images: int | None = field(
         default=None, metadata={"help": "most images in memory; None: as many as calls in flight"}
@@ -120,7 +121,50 @@ class PipelineSettings:
 
     @classmethod
     def paper(cls) -> PipelineSettings:
-        """The published rules: main objects of App. F, one refinement, the test set verified."""
+        """The published rules: main objects of App. F, one refinement, the test set verified.
+
+        All regions above the threshold are look-alikes, ancestors and descendants too. The
+        remaining differences are listed in `ureca_lib.annotate.PAPER_DIFFERENCES`.
+        """
         return cls(
-            tree=TreeSettings.paper(), check=CheckSettings(rounds=1), verify_splits=("test",)
+            tree=TreeSettings.paper(),
+            look_alikes=LookAlikeSettings.paper(),
+            check=CheckSettings(rounds=1),
+            verify_splits=("test",),
         )
+
+    def for_store(self, recipe: int) -> PipelineSettings:
+        """The settings as a store of that recipe takes them, see `Store.recipe`.
+
+        Stores of recipe 1 keep the pictures that their answers were given for, so that nothing
+        is asked again: look-alikes are numbered with bare digits.
+        """
+        new = {"numbers": "digits"} if recipe == 1 else {}
+        new = {name: new[name] for name in new if hasattr(self.views, name)}
+        return replace(self, views=replace(self.views, **new)) if new else self
+
+    def record(self, recipe: int) -> dict[str, Any]:
+        """The settings that decide an image's captions, as plain data, in the recipe's fields."""
+        known = asdict(self)
+        for name in ("retry_failed", "open_images", "verify_splits"):
+            del known[name]
+        if recipe > 1:
+            return known
+        kept = {
+            group: {name: known[group][name] for name in names}
+            for group, names in _RECIPE_1.items()
+        }
+        return kept | {"strict": self.strict}
+
+
+# The settings of recipe 1, frozen: another name, or one more, would ask every question of those
+# stores again. If a setting is removed from its class, `record` must give its former default.
+_RECIPE_1 = {
+    "tree": ("threshold", "parent_rule", "min_height", "min_area", "max_area", "min_part_area"),
+    "views": (
+        *("blur_sigma", "contour_width", "contour_color", "context_blur", "look_alike_frame"),
+        *("margin", "min_margin", "min_side", "max_side", "number_height"),
+    ),
+    "look_alikes": ("threshold", "family", "most"),
+    "check": ("rounds", "max_overlap", "most"),
+}

@@ -1,4 +1,4 @@
-"""Which images a run is about, their names in the store, and their split."""
+"""The images of a run: their names in the store, and their splits."""
 
 from __future__ import annotations
 
@@ -106,6 +106,11 @@ class SplitRule:
                 raise ValueError(said)
             warnings.warn(said, stacklevel=2)
         return {name: self.split_of(name) for name in names}
+
+    def lists(self, name: str) -> bool:
+        """Whether `named` has an image."""
+        stem = Path(name).stem
+        return Path(name).name in self.named or stem in self.named or stem in self._by_stem
 
     def split_of(self, name: str) -> str:
         """The split of an image; the same wherever its file lies.

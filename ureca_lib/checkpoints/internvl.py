@@ -14,11 +14,9 @@ import torch
 from torch import nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-from ureca_lib.checkpoints.errors import CheckpointError
 from ureca_lib.checkpoints.official import OfficialFiles
-from ureca_lib.checkpoints.tensor_files import read_json
-from ureca_lib.checkpoints.tokens import load_tokenizer
-from ureca_lib.checkpoints.whole import load_whole
+from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json
+from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import MAX_TILES, MAX_TILES_TRAIN, UrecaConfig
 from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT
 from ureca_lib.model import UrecaForConditionalGeneration

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ureca_lib.annotate.colors import BASIC_COLORS
+from ureca_lib.annotate.referring.colors import BASIC_COLORS
 
 _KINDS: dict[str, frozenset[str]] = {
     "color": frozenset(

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from ureca_lib.annotate.protocol import STAGES
-from ureca_lib.annotate.records import Answer, masks_digest
-from ureca_lib.annotate.schema import ImageRow
+from ureca_lib.annotate.records import Answer, ImageRow, masks_digest
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.records import ExportError, ImageRecord, RegionRecord, region_row_id
 from ureca_lib.mask_tree import RegionId

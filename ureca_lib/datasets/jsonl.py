@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from ureca_lib.regions.writing import replacing
+from ureca_lib.journal import json_line, parse_line, replacing
 
 QUESTION = "<image>\nDescribe this region in the image."  # what the model is asked by default
 
@@ -66,17 +65,6 @@ def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
     return count
 
 
-def json_line(row: dict[str, Any]) -> str:
-    """A row as its line, with the line's end.
-
-    Raises:
-        TypeError, ValueError: JSON or UTF-8 cannot hold it; NaN and infinity JSON cannot.
-    """
-    line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    line.encode("utf-8")
-    return line + "\n"
-
-
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     """The rows of a file, one at a time.
 
@@ -89,19 +77,3 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
             row = parse_line(path, number, line)
             if row is not None:
                 yield row
-
-
-def parse_line(path: str | Path, number: int, line: bytes) -> dict[str, Any] | None:
-    """The row of one line, counted from 1; None where it is blank.
-
-    Raises:
-        ValueError: naming the file and the line that is not a JSON object.
-    """
-    try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        row = json.loads(text) if text.strip() else None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: line {number} is not JSON ({error})") from None
-    if text.strip() and not isinstance(row, dict):
-        raise ValueError(f"{path}: line {number} is not a JSON object")
-    return row

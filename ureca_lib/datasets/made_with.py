@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ureca_lib.annotate.schema import ImageRow
+from ureca_lib.annotate.records import ImageRow
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.records import ExportError
 

@@ -13,8 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ureca_lib.annotate.records import Answer, FinalCaption, Step
-from ureca_lib.annotate.schema import region_key, region_of
+from ureca_lib.annotate.records import Answer, FinalCaption, Step, region_key, region_of
 from ureca_lib.datasets.records import ImageRecord, RegionRecord
 from ureca_lib.regions import Region
 

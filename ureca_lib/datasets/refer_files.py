@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ureca_lib.datasets.json_stream import stream_json
 from ureca_lib.datasets.plain_pickle import read_plain_pickle
+from ureca_lib.journal import replacing
 from ureca_lib.regions import (
     AnnotationFormatError,
     DuplicateIdError,
@@ -22,7 +23,6 @@ from ureca_lib.regions import (
     RegionError,
 )
 from ureca_lib.regions.parsing import get, need_object, optional
-from ureca_lib.regions.writing import replacing
 
 Partition = Literal["umd", "google"]
 PARTITIONS: dict[Partition, tuple[str, ...]] = {

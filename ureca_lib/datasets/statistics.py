@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ureca_lib.annotate.clashes import groups, normalized
-from ureca_lib.annotate.records import Answer
+from ureca_lib.annotate.look_alikes import groups, normalized
+from ureca_lib.annotate.records import Answer, ImageRow
 from ureca_lib.annotate.reviews import REASONS
-from ureca_lib.annotate.schema import ImageRow
 from ureca_lib.datasets.attribute_words import attribute_kinds
 from ureca_lib.datasets.records import ImageRecord, RegionRecord
 

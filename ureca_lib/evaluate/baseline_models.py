@@ -1,36 +1,36 @@
-"""Models that read pictures for the baselines: this package's, transformers', and servers."""
+"""Models that read pictures for the prompted baselines: an InternVL of ours, or a chat model."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
-from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
-from ureca_lib.annotate.protocol import (
+from ureca_lib.annotate.replies import clean_reply, final_answer
+from ureca_lib.chat import (
     AnnotatorUnavailableError,
     BudgetSpentError,
-    Context,
-    Request,
+    ChatModel,
+    ChatReply,
+    NoAnswerError,
+    OpenAIChat,
+    Turn,
 )
 from ureca_lib.checkpoints import load_pair
 from ureca_lib.checkpoints.internvl import internvl_reader
-from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.conversation import TURN_END
 from ureca_lib.decoding import BatchRows, greedy
 from ureca_lib.evaluate.baselines import Ask
 from ureca_lib.evaluate.predict import StoppedEarlyError
-from ureca_lib.evaluate.systems import Said, UnusableSystemError, model_record
-from ureca_lib.mask_tree import MaskTree
+from ureca_lib.evaluate.systems import Said, model_record
+from ureca_lib.event_loop import run_coroutine
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.regions import RegionImage
 from ureca_lib.tiling import best_grid
 
 MAX_NEW_TOKENS = 256
@@ -136,163 +136,58 @@ class OwnReader:
 
 
 class ChatReader:
-    """Any image-text-to-text model of transformers that has a chat template.
+    """A chat model: behind a server, GPT-4o among them, or of transformers in this process.
 
-    Nothing but weights is loaded: no code of a model's repository runs.
-
-    Args:
-        model: folder or hub id. device: where it runs. dtype: of the weights; auto is as stored.
-        max_new_tokens: of an answer. batch_size: asks that go together.
-
-    Raises:
-        UnusableSystemError: it cannot be loaded, or has no chat template.
-    """
-
-    name = "transformers"
-
-    def __init__(
-        self,
-        model: str | Path,
-        device: str = "cpu",
-        dtype: str = "auto",
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        batch_size: int = 4,
-    ):
-        found = load_transformers(AutoModelForImageTextToText, model, device, dtype)
-        self._network, self._processor = found
-        if not getattr(self._processor, "chat_template", None):
-            raise UnusableSystemError(f"{model}: its processor has no chat template")
-        self.model, self._batch_size = model_record(model), batch_size
-        self.settings = {"max_new_tokens": max_new_tokens, "dtype": dtype}
-
-    def read(self, asks: Sequence[Ask]) -> list[Said]:
-        """See `Reader`."""
-        found: list[Said] = []
-        for start in range(0, len(asks), self._batch_size):
-            found += self._answers(asks[start : start + self._batch_size])
-        return found
-
-    def _answers(self, asks: Sequence[Ask]) -> list[Said]:
-        turns = [[{"role": "user", "content": _content(ask)}] for ask in asks]
-        inputs = self._processor.apply_chat_template(
-            turns,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True, "padding_side": "left"},
-        )
-        tokenizer = self._processor.tokenizer
-        rows = generated(self._network, inputs, tokenizer, self.settings["max_new_tokens"])
-        return [
-            Said(self._processor.decode(ids, skip_special_tokens=True).strip(), score)
-            for ids, score in rows
-        ]
-
-
-class ServerReader:
-    """A model behind an OpenAI-compatible server, GPT-4o among them.
-
-    Keys, retries, budgets and waiting are `OpenAIAnnotator`'s. An answer is cleaned of quotes and
-    labels around it and is otherwise taken as it comes, for a baseline is not corrected.
+    Answers are not corrected. A server's are cleaned of quotes and labels around them.
 
     Args:
-        annotator: made with `max_corrections=0`.
+        chat: the model.
     """
 
-    name = "server"
-
-    def __init__(self, annotator: OpenAIAnnotator):
-        if annotator.max_corrections:
-            raise ValueError("a baseline is not corrected: make the annotator with none allowed")
-        self._annotator = annotator
-        self.model: Mapping[str, Any] = {"path": annotator.model, "server": annotator.base_url}
-        self.settings = annotator.answer_settings
+    def __init__(self, chat: ChatModel):
+        self._chat, self._served = chat, isinstance(chat, OpenAIChat)
+        self.name = "transformers"
+        self.model: Mapping[str, Any] = model_record(chat.model)
+        if isinstance(chat, OpenAIChat):
+            self.name, self.model = "server", {"path": chat.model, "server": chat.base_url}
+        self.settings = chat.answer_settings
 
     def read(self, asks: Sequence[Ask]) -> list[Said]:
-        """See `Reader`.
+        """See `Reader`; the asks are of one photo.
 
         Raises:
-            StoppedEarlyError: a spent budget or a server that is gone, with the answers so far.
+            StoppedEarlyError: the budget is spent or the model is unavailable, with the answers so
+                far.
         """
+        return run_coroutine(self._read(asks))
+
+    async def _read(self, asks: Sequence[Ask]) -> list[Said]:
         stopped: list[Exception] = []
+        photo, slots = object(), asyncio.Semaphore(self._chat.max_in_flight)
 
-        def answer(ask: Ask) -> Said | None:
-            if stopped:
-                return None  # not asked any more
-            try:
-                return self._answer(ask)
-            except (AnnotatorUnavailableError, BudgetSpentError) as error:
-                stopped.append(error)
-                return None
+        async def answer(ask: Ask) -> Said | None:
+            async with slots:
+                if stopped:
+                    return None  # not asked any more
+                try:
+                    turn = Turn("user", ask.question)
+                    return self._said(await self._chat.complete([turn], [ask.view], photo))
+                except NoAnswerError as error:
+                    return Said("", error=str(error))
+                except (AnnotatorUnavailableError, BudgetSpentError) as error:
+                    stopped.append(error)
+                    return None
 
-        with ThreadPoolExecutor(self._annotator.max_in_flight) as pool:
-            found = list(pool.map(answer, asks))
+        found = await asyncio.gather(*map(answer, asks))
         if stopped:
             raise StoppedEarlyError(found, stopped[0])
-        return found  # type: ignore[return-value]
+        return found
 
-    def _answer(self, ask: Ask) -> Said:
-        height, width = ask.view.shape[:2]
-        nothing = RegionImage([], width, height), MaskTree([], {})
-        request = Request("long", *nothing, 0, ask.question, "baseline", [ask.view], Context())
-        reply = self._annotator.answer(request)
-        # a failed reply that has text only breaks the rules of the annotation
-        return Said(reply.text) if reply.text else Said("", error=reply.error or "an empty reply")
-
-
-def load_transformers(
-    kind: Any, model: str | Path, device: str, dtype: str
-) -> tuple[PreTrainedModel, Any]:
-    """A model of a class of transformers, on its device, and its processor.
-
-    Raises:
-        UnusableSystemError: whatever is wrong with files, hub or device.
-    """
-    try:
-        processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
-        network = kind.from_pretrained(
-            model, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
-        return network.to(device).eval(), processor
-    except Exception as error:
-        message = f"{model} cannot be loaded on {device}: {type(error).__name__}: {error}"
-        raise UnusableSystemError(message) from error
-
-
-@torch.inference_mode()
-def generated(
-    network: PreTrainedModel, inputs: Any, tokenizer: Any, max_new_tokens: int
-) -> list[tuple[list[int], float]]:
-    """Greedy answers of a model of transformers.
-
-    Args:
-        inputs: of B prompts, padded on the left.
-
-    Returns:
-        For each of B the ids before the one that ends it, and the mean log-probability of them
-        all, that one included.
-    """
-    inputs = inputs.to(network.device, dtype=network.dtype)
-    pad = tokenizer.pad_token_id
-    out = network.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=tokenizer.eos_token_id if pad is None else pad,
-        return_dict_in_generate=True,
-        output_scores=True,
-    )
-    gains = network.compute_transition_scores(out.sequences, out.scores, normalize_logits=True)
-    eos = network.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
-    found = []
-    for ids, logs in zip(out.sequences[:, -gains.shape[1] :].tolist(), gains, strict=True):
-        stop = next((place for place, token in enumerate(ids) if token in ends), None)
-        length = len(ids) if stop is None else stop + 1
-        found.append((ids[:stop], float(np.mean(logs[:length].float().cpu().numpy()))))
-    return found
+    def _said(self, reply: ChatReply) -> Said:
+        if not self._served:
+            return Said(final_answer(reply.text).strip(), reply.score)
+        text = clean_reply("long", reply.text)
+        return Said(text) if text else Said("", error=f"the reply {reply.problem or 'is empty'}")
 
 
 def _load_own(model: str | Path, device: str) -> tuple[Any, UrecaProcessor]:
@@ -303,8 +198,3 @@ def _load_own(model: str | Path, device: str) -> tuple[Any, UrecaProcessor]:
         return load_pair(model, device)
     network = reader(folder, device=device)
     return network, UrecaProcessor.from_config(network.config, load_tokenizer(folder))
-
-
-def _content(ask: Ask) -> list[dict[str, Any]]:
-    picture = {"type": "image", "image": Image.fromarray(ask.view)}
-    return [picture, {"type": "text", "text": ask.question}]

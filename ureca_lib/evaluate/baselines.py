@@ -33,8 +33,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from ureca_lib.annotate.views import ImageViews, ViewSettings
-from ureca_lib.annotate.views.frames import Cut, frame_of
+from ureca_lib.annotate.views import Cut, ImageViews, ViewSettings, frame_of
 from ureca_lib.boxes import box_question
 from ureca_lib.conversation import QUESTION
 from ureca_lib.datasets.captioned import CaptionedImage

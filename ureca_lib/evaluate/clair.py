@@ -14,15 +14,21 @@ from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from ureca_lib.annotate.protocol import AnnotatorUnavailableError, BudgetSpentError
-from ureca_lib.annotate.replies import NoAnswerError
+from ureca_lib.annotate.replies import final_answer
+from ureca_lib.chat import (
+    AnnotatorUnavailableError,
+    BudgetSpentError,
+    ChatModel,
+    NoAnswerError,
+    make_chat,
+)
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, group_codes
 from ureca_lib.evaluate.judge_log import Judged, JudgeLog, identity, read_judge_log
-from ureca_lib.evaluate.judges import Judge
 from ureca_lib.evaluate.metrics import (
     Matched,
     Predictions,
@@ -44,7 +50,7 @@ image as the reference set? (JSON format, with a key "score", value between 0 an
 "reason" with a string value.)
 """
 NO_JUDGE = "CLAIR needs a judge, and none was given"
-_THOUGHTS = re.compile(r"<(think|thinking)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+MAX_REPLY_TOKENS = 1024  # as clair.py of Chan et al. 2023 allows
 _NUMBER = r"(?<![\w.-])\d*\.?\d+(?![\w.]*\d)"
 _NAMED = re.compile(rf"score\b[\"'*\s]*(?:[:=]|is|of)?[\"'*\s]*({_NUMBER})", re.IGNORECASE)
 _ANY = re.compile(_NUMBER)
@@ -80,6 +86,35 @@ class JudgeStoppedError(RuntimeError):
     """The judge answers no more; what it answered is in the log, and is not asked again."""
 
 
+def make_judge(
+    kind: str,
+    model: str | None = None,
+    base_url: str | None = None,
+    device: str | None = "cpu",
+    api_key_env: str | None = None,
+    **settings: Any,
+) -> ChatModel | None:
+    """A judge by name, for commands and notebooks; None for "none".
+
+    Args:
+        kind: "none", or a kind of `make_chat`.
+        model, base_url, device, api_key_env, settings: as `make_chat` takes them.
+
+    Raises:
+        ValueError: no such kind or device, options that do not go together, or no key for OpenAI.
+        ImportError: "openai" without the extra of that name.
+        AnnotatorUnavailableError: the model cannot be loaded.
+    """
+    if kind == "none":
+        if model or base_url or api_key_env or settings:
+            raise ValueError("model, address, key and settings go with a judge: give --judge")
+        return None
+    settings = {"max_reply_tokens": MAX_REPLY_TOKENS} | settings
+    if kind == "transformers":
+        settings["batch_size"] = 1  # padding changes digits, and so a score in rare cases
+    return make_chat(kind, model, base_url, device, api_key_env, **settings)
+
+
 def clair_prompt(caption: str, references: Sequence[str]) -> str:
     """The question about one caption; line ends in captions become blanks."""
     candidate, *targets = (
@@ -98,7 +133,7 @@ def parse_verdict(text: str) -> Verdict:
 
     A score out of 0 to 100, or one of several numbers of which none is called the score, is none.
     """
-    text = _THOUGHTS.sub("", text)
+    text = final_answer(text)
     for match in re.finditer(r"\{", text):
         try:
             found, _ = json.JSONDecoder().raw_decode(text, match.start())
@@ -132,7 +167,7 @@ def _verdict_in_words(text: str) -> Verdict:
 def score_clair(
     predictions: Predictions,
     references: References,
-    judge: Judge | None,
+    judge: ChatModel | None,
     log: str | Path | None = None,
     groups: Mapping[Hashable, Hashable] | None = None,
     settings: ClairSettings | None = None,
@@ -154,7 +189,7 @@ def score_clair(
 
     Raises:
         ValueError: no log for a judge, a log of several judges without one, or captions at fault.
-        JudgeLogError: a log that cannot be read or is open elsewhere.
+        JournalError: a log that cannot be read or is open elsewhere.
         JudgeStoppedError: a budget that is spent or a judge that cannot be reached.
     """
     settings = settings or ClairSettings()
@@ -181,7 +216,7 @@ def score_clair(
 
 def _entries(
     prompts: Sequence[str | None],
-    judge: Judge | None,
+    judge: ChatModel | None,
     log: str | Path | None,
     settings: ClairSettings,
 ) -> tuple[dict[str, list[Judged]], tuple[str, Mapping] | None]:
@@ -195,7 +230,7 @@ def _entries(
         return _by_prompt(found), who
     if log is None:
         raise ValueError("CLAIR keeps what the judge says: give the path of a log")
-    who = (judge.name, dict(judge.answer_settings))
+    who = _identity(judge)
     with JudgeLog(log) as opened:
         theirs = [entry for entry in opened.entries if entry.asked == identity(*who)]
         answered = _by_prompt(theirs)
@@ -204,6 +239,13 @@ def _entries(
         _ask_all(left, judge, opened, answered, settings)
         theirs = [entry for entry in opened.entries if entry.asked == identity(*who)]
     return _by_prompt(theirs), who
+
+
+def _identity(judge: ChatModel) -> tuple[str, dict[str, Any]]:
+    """Name and settings of a judge; the format of images decides nothing, for it is shown none."""
+    settings = dict(judge.answer_settings)
+    settings.pop("image_format", None)
+    return judge.name, settings
 
 
 def _by_prompt(entries: Sequence[Judged]) -> dict[str, list[Judged]]:
@@ -223,7 +265,7 @@ def _settled(entries: Sequence[Judged], tries: int) -> bool:
 
 def _ask_all(
     prompts: Sequence[str],
-    judge: Judge,
+    judge: ChatModel,
     log: JudgeLog,
     answered: Mapping[str, Sequence[Judged]],
     settings: ClairSettings,
@@ -247,10 +289,10 @@ def _ask_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _ask(prompt: str, judge: Judge, log: JudgeLog, tries: int) -> None:
+def _ask(prompt: str, judge: ChatModel, log: JudgeLog, tries: int) -> None:
     """Ask until a reply has a score; each reply goes into the log."""
     for _ in range(tries):
-        who = (judge.name, dict(judge.answer_settings), prompt)
+        who = (*_identity(judge), prompt)
         try:
             draft = judge.ask(prompt)
         except NoAnswerError as error:

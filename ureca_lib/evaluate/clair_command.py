@@ -8,11 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from ureca_lib.chat import KEY_HELP
+from ureca_lib.chat_options import with_chat_options
 from ureca_lib.devices import DEVICE_HELP
-from ureca_lib.server_keys import KEY_HELP
 
 
+@with_chat_options()
 def clair(
+    chat: dict[str, Any],
     predictions: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
     judge: Annotated[
         str,
@@ -42,18 +45,17 @@ def clair(
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
-    """Score predictions by CLAIR; goes on where an earlier run stopped."""
-    from ureca_lib.annotate.protocol import AnnotatorUnavailableError
+    """Score predictions by CLAIR; resumes where an earlier run stopped."""
+    from ureca_lib.chat import AnnotatorUnavailableError
     from ureca_lib.evaluate.bootstrap import BootstrapSettings
-    from ureca_lib.evaluate.clair import ClairSettings, JudgeStoppedError
-    from ureca_lib.evaluate.judges import make_judge
-    from ureca_lib.runs.record import write_json
+    from ureca_lib.evaluate.clair import ClairSettings, JudgeStoppedError, make_judge
+    from ureca_lib.journal import write_json
 
     log = log or predictions.with_suffix(".clair.jsonl")
     target = out or predictions.with_suffix(".clair.json")
     try:
         settings = ClairSettings(tries, BootstrapSettings(samples=samples, seed=seed), progress)
-        asked = make_judge(judge, model, base_url, device, api_key_env)
+        asked = make_judge(judge, model, base_url, device, api_key_env, **chat)
         record, text = judge_predictions(predictions, refs, asked, log, settings)
         write_json(target, record)
     except (ValueError, OSError, ImportError, AnnotatorUnavailableError) as error:

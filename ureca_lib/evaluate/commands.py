@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ureca_lib.chat import KEY_HELP
+from ureca_lib.chat_options import with_chat_options
 from ureca_lib.devices import DEVICE_HELP
-from ureca_lib.server_keys import KEY_HELP
 
 
+@with_chat_options("max_reply_tokens")  # --max-new-tokens
 def predict(
+    chat: dict[str, Any],
     data: Annotated[
         str,
         typer.Option(
@@ -69,7 +72,7 @@ def predict(
     ] = False,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
-    """Caption every region of some data; goes on where an earlier run stopped."""
+    """Caption every region of some data; resumes where an earlier run stopped."""
     from ureca_lib.datasets.captioned import open_captioned
     from ureca_lib.evaluate import predict as predicting
     from ureca_lib.evaluate.making import SystemOptions, make_system
@@ -78,7 +81,7 @@ def predict(
         images = open_captioned(data, limit, style, masks, strict)  # type: ignore[arg-type]
         asked = (question, max_new_tokens, max_tiles, batch_size)
         options = SystemOptions(
-            system, model, base_url, *asked, device, dtype, seed, name, api_key_env
+            system, model, base_url, *asked, device, dtype, seed, name, api_key_env, chat
         )
         summary = predicting.predict(
             make_system(options),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, Comparison, compare_scores
-from ureca_lib.evaluate.exact import ExactReport, measure_exact
+from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
 from ureca_lib.evaluate.metrics import METRICS, MetricSettings, score_captions
 from ureca_lib.evaluate.predictions import Prediction, read_meta, read_predictions
 from ureca_lib.evaluate.references import MISSING, Coverage, References, with_references
 from ureca_lib.evaluate.scores import Score
-from ureca_lib.runs.record import package_versions, write_json
+from ureca_lib.journal import write_json
+from ureca_lib.provenance import file_sha256, package_versions
 
 QUICK_METRICS = tuple(name for name in METRICS if name != "bertscore")  # need no model
 
@@ -72,7 +72,7 @@ class Evaluation:
         """As plain data that JSON can hold, with what the figures depend on."""
         return {
             "predictions": str(self.path),
-            "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "sha256": file_sha256(self.path),
             "system": self.system,
             "meta": dict(self.meta),
             "captions": len(self.rows),
@@ -102,7 +102,7 @@ def evaluate(
         only: ids to score; None is all.
 
     Raises:
-        FileNotFoundError, PredictionError: the file is not there or at fault.
+        FileNotFoundError, JournalError: the file is not there or at fault.
         ValueError: no such metric, several systems in one file, or nothing to score.
     """
     if unknown := sorted(set(metrics) - set(METRICS)):

@@ -1,39 +1,31 @@
-"""The log of a judge: every question and reply, a line each, from which its scores are computed."""
+"""The log of a judge: every question and reply, one per line, from which scores are computed."""
 
 from __future__ import annotations
 
 import json
-import os
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from ureca_lib.datasets.jsonl import json_line, parse_line
-
-
-class JudgeLogError(ValueError):
-    """A log that cannot be read or is open elsewhere; names the file and the line."""
+from ureca_lib.journal import Journal, read_journal
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One reply, or the lack of one.
+    """A reply, or the lack of one.
 
     Args:
-        judge, settings: who was asked, and how.
+        judge, settings: name and settings of the judge.
         prompt: the whole question.
-        reply: as it came; None where none came, and `error` says why.
-        problem: what the server says of the reply, as that it was cut off.
-        score: 0 to 100, or None where the reply has none.
-        reason: what the judge gives for it.
+        reply: as received; None if there is none, and `error` says why.
+        problem: the server's remark on the reply, for instance that it was cut off.
+        score: 0 to 100, or None if the reply has none.
+        reason: the judge's reason for it.
         parsed: how the score was found: "json" or "number".
         prompt_tokens, reply_tokens: as the judge counts them.
-        time: when, in seconds since 1970.
+        time: seconds since 1970.
     """
 
     judge: str
@@ -51,8 +43,20 @@ class Judged:
 
     @property
     def asked(self) -> str:
-        """Who was asked, and how, as one text."""
+        """The judge and its settings as one text."""
         return identity(self.judge, self.settings)
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Judged:
+        """Read a line of a log.
+
+        Raises:
+            ValueError: it has other keys.
+        """
+        try:
+            return cls(**row)
+        except TypeError as error:
+            raise ValueError(f"not a reply of a judge ({error})") from None
 
 
 def identity(judge: str, settings: Mapping[str, Any]) -> str:
@@ -60,75 +64,35 @@ def identity(judge: str, settings: Mapping[str, Any]) -> str:
     return json.dumps([judge, dict(settings)], sort_keys=True)
 
 
-class JudgeLog:
-    """A log that is appended to; what a kill left of a last line is dropped.
-
-    One process may write a log at a time. Use it in a `with` statement.
+class JudgeLog(Journal[Judged]):
+    """An append-only log. One process at a time may write it; use it in a `with` statement.
 
     Args:
-        path: a JSON Lines file, made where there is none.
+        path: a JSON Lines file; created if there is none.
+
+    Attributes:
+        entries: the replies in it.
 
     Raises:
-        JudgeLogError: the file is open elsewhere, or a line is no reply.
+        JournalError: the file is open elsewhere, or a line is not a reply.
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self._guard = threading.Lock()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise JudgeLogError(f"{self.path}: another process is writing this log") from None
-        try:
-            self.entries = read_judge_log(self.path) if self.path.is_file() else []
-            self._file = self.path.open("ab")
-            self._file.truncate(_whole_lines(self.path))
-        except BaseException:
-            self._lock.release()
-            raise
+        super().__init__(path, Judged.from_row)
+        self.entries = self.rows
 
     def add(self, entry: Judged) -> None:
-        """Append; it is on the disk when this returns. May be called from many threads."""
-        entry = Judged(**asdict(entry) | {"time": entry.time or time.time()})
-        with self._guard:
-            self._file.write(json_line(asdict(entry)).encode("utf-8"))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self.entries.append(entry)
-
-    def close(self) -> None:
-        """Close the file and let others have it."""
-        self._file.close()
-        self._lock.release()
-
-    def __enter__(self) -> JudgeLog:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+        """Append a reply; it is on the disk when this returns. Threads may share the log."""
+        entry = replace(entry, time=entry.time or time.time())
+        self.append(asdict(entry))
+        self.entries.append(entry)
 
 
 def read_judge_log(path: str | Path) -> list[Judged]:
-    """The replies of a log; a last line without its end is left out.
+    """The replies of a log, without half a line at the end that a kill left.
 
     Raises:
         FileNotFoundError: no such file.
-        JudgeLogError: naming the file and the line that is no reply.
+        JournalError: naming the line that is not a reply.
     """
-    lines = Path(path).read_bytes()[: _whole_lines(Path(path))].splitlines()
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = parse_line(path, number, line)
-            if row is not None:
-                found.append(Judged(**row))
-        except (ValueError, TypeError) as error:
-            raise JudgeLogError(f"{path}: line {number} is no reply of a judge ({error})") from None
-    return found
-
-
-def _whole_lines(path: Path) -> int:
-    """Bytes up to the end of the last line that has one."""
-    return path.read_bytes().rfind(b"\n") + 1
+    return list(read_journal(path, Judged.from_row))

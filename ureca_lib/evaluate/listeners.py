@@ -1,8 +1,8 @@
-"""Listeners: who says how well each caption fits each region of an image.
+"""Listener models: score every caption against every region of an image.
 
-A listener that is the model under test is generous to it, as both share their errors; name the
-listener with every figure, and compare systems by the same one. On procedural scenes the grammar
-itself listens, and is exact.
+A listener that is the model under test favors it, as both make the same errors: name the listener
+with every number, and compare systems by the same listener. On procedural scenes the grammar is the
+listener, and it is exact.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
-from ureca_lib.annotate.look_alikes import LookAlikeSettings, RegionFeatures, find_look_alikes
+from ureca_lib.annotate.look_alikes import (
+    ColorTextureFeatures,
+    LookAlikeSettings,
+    RegionFeatures,
+    find_look_alikes,
+)
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device
-from ureca_lib.evaluate.systems import model_record
 from ureca_lib.mask_tree import RegionId
+from ureca_lib.provenance import model_record
 from ureca_lib.scenes import resolve
 
 LookAlikes = Mapping[RegionId, Sequence[RegionId]]
 
 
 class ListenerError(ValueError):
-    """A listener that cannot hear this image, or that is not there."""
+    """A listener that does not exist, or that cannot score this image."""
 
 
 class Captioner(Protocol):
-    """Anything that scores captions, such as `RegionCaptioner`."""
+    """Scores captions, as `RegionCaptioner` does."""
 
     def score(self, image: Any, regions: Sequence[Any], captions: Sequence[str]) -> Any:
         """(R, C) log p(caption | image, region)."""
@@ -39,22 +43,22 @@ class Captioner(Protocol):
 class Listener(Protocol):
     """Scores captions of an image that comes with its regions."""
 
-    name: str  # as it goes into records
+    name: str  # in records
 
     def score(self, image: CaptionedImage, captions: Sequence[str]) -> np.ndarray:
         """(R, C) log p(caption | image, region), -inf where a region is ruled out."""
         ...
 
     def refusal(self, caption: str) -> str | None:
-        """Why the listener cannot take a caption, None where it can."""
+        """The reason why the listener cannot score a caption; None if it can."""
         ...
 
 
 class ExactListener:
-    """The grammar of procedural scenes: a caption fits a set of regions, evenly, or none.
+    """The grammar of procedural scenes: a caption fits a set of regions equally well, or none.
 
-    p(region | caption) is 1 / N for the N regions that the caption is true of. What it does not
-    parse, or what is true of no region, fits nothing.
+    p(region | caption) is 1 / N for the N regions that the caption is true of. A caption that does
+    not parse, or is true of no region, fits none.
     """
 
     name = "exact"
@@ -63,7 +67,7 @@ class ExactListener:
         """See `Listener`.
 
         Raises:
-            ListenerError: the image is no procedural scene.
+            ListenerError: the image is not a procedural scene.
         """
         if image.scene is None:
             raise ListenerError(
@@ -78,7 +82,7 @@ class ExactListener:
         return scores
 
     def refusal(self, caption: str) -> None:
-        """It takes every text."""
+        """None: the grammar takes every text."""
 
 
 class ModelListener:
@@ -86,7 +90,7 @@ class ModelListener:
 
     Args:
         captioner: has `.score(image, regions, captions)`.
-        name: as it goes into records.
+        name: in records.
     """
 
     def __init__(self, captioner: Captioner, name: str):
@@ -98,7 +102,7 @@ class ModelListener:
         return np.asarray(scores, np.float64)
 
     def refusal(self, caption: str) -> str | None:
-        """A special token in a caption, which a `RegionCaptioner` does not take for text."""
+        """The reason for a special token in a caption, which `RegionCaptioner` refuses."""
         processor = getattr(self.captioner, "processor", None)
         if processor is None:
             return None
@@ -110,11 +114,11 @@ class ModelListener:
 
 
 def make_listener(spec: str, device: str | None = "cpu") -> Listener:
-    """The listener that a text names.
+    """Make a listener by its name.
 
     Args:
         spec: "exact", or the folder of a checkpoint for `RegionCaptioner`.
-        device: where the model runs; None for CUDA where there is one.
+        device: of the model; None for CUDA if there is a GPU.
 
     Raises:
         ListenerError: there is no such folder. CheckpointError: it holds no such checkpoint.
@@ -130,7 +134,7 @@ def make_listener(spec: str, device: str | None = "cpu") -> Listener:
 
 
 def listener_name(spec: str) -> str:
-    """How records name the listener of `make_listener`: exact, or folder and weights.
+    """The name of a listener in records: "exact", or folder and digest of the weights.
 
     Raises:
         ListenerError: there is no such folder, or no weights in it.
@@ -156,7 +160,7 @@ class _Quiet:
 
 
 def same_kind(image: CaptionedImage) -> dict[RegionId, list[RegionId]]:
-    """Look-alikes by name: the other regions that are called the same. Needs no photo."""
+    """Look-alikes by name: the other regions with the same name. Needs no photo."""
     return {
         region.id: [
             other.id
@@ -172,7 +176,7 @@ def look_alikes(
     features: RegionFeatures | None = None,
     settings: LookAlikeSettings | None = None,
 ) -> dict[RegionId, list[RegionId]]:
-    """Look-alikes of each region: in a scene those of its kind, else as stage 4 finds them.
+    """Look-alikes of each region: in a scene by name, else as stage 4 finds them.
 
     Args:
         image: a scene, or a photo with regions.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ureca_lib.chat import OpenAIChat, TransformersChat
 from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.systems import (
     AttributesSystem,
@@ -26,7 +28,7 @@ _OURS = ("internvl", "ureca")  # model types that this package reads itself
 
 @dataclass(frozen=True)
 class SystemOptions:
-    """Which system, and how it is asked."""
+    """Name and options of a captioning system."""
 
     system: str = field(metadata={"help": f"one of {', '.join(SYSTEMS)}"})
     model: str | None = field(
@@ -50,6 +52,9 @@ class SystemOptions:
     api_key_env: str | None = field(
         default=None, metadata={"help": "environment variable with the server's key"}
     )
+    server: Mapping[str, Any] = field(
+        default_factory=dict, metadata={"help": "more settings of `OpenAIChat`, by name"}
+    )
 
     def __post_init__(self) -> None:
         if self.system not in SYSTEMS:
@@ -62,6 +67,8 @@ class SystemOptions:
             raise UnusableSystemError(f"--base-url is for {', '.join(PROMPTED[:3])}")
         if self.api_key_env and not self.base_url:
             raise UnusableSystemError("--api-key-env goes with a --base-url")
+        if self.server and not self.base_url:
+            raise UnusableSystemError(f"{min(self.server)} goes with a --base-url")
         if self.question and (self.system in MODEL_FREE):
             raise UnusableSystemError(f"the system {self.system} is not asked anything")
         for name in ("max_new_tokens", "batch_size"):
@@ -73,8 +80,8 @@ def make_system(options: SystemOptions) -> System:
     """The system that the options name.
 
     Raises:
-        UnusableSystemError, CheckpointError: it cannot be made. ImportError: a server without the
-            extra "openai".
+        UnusableSystemError, CheckpointError, AnnotatorUnavailableError: it cannot be made.
+        ImportError: a server without the extra "openai".
     """
     system = _make(options)
     if options.name:
@@ -104,27 +111,19 @@ def make_reader(options: SystemOptions) -> Any:
     """The model that a prompted baseline asks: a server's, this package's, or transformers'."""
     from ureca_lib.evaluate import baseline_models as models
 
-    if options.base_url:
-        from ureca_lib.annotate.openai_annotator import OpenAIAnnotator
-
-        url = None if options.base_url == "openai" else options.base_url
-        limit = options.max_new_tokens
-        return models.ServerReader(
-            OpenAIAnnotator(
-                options.model or "",
-                base_url=url,
-                api_key_env=options.api_key_env,
-                max_corrections=0,
-                max_reply_tokens=limit,
-            )
-        )
     model, limit = options.model or "", options.max_new_tokens
+    if options.base_url:
+        url = None if options.base_url == "openai" else options.base_url
+        settings = {"api_key_env": options.api_key_env, "max_reply_tokens": limit}
+        return models.ChatReader(OpenAIChat(model, url, **settings, **options.server))
     device = chosen_device(options.device)
     if _is_ours(model):
         return models.OwnReader(model, device, limit, options.max_tiles, options.batch_size)
     if options.system == "box":
         raise UnusableSystemError("the system box needs an InternVL that was taught boxes in text")
-    return models.ChatReader(model, device, options.dtype, limit, options.batch_size)
+    return models.ChatReader(
+        TransformersChat(model, device, options.dtype, options.batch_size, limit, with_scores=True)
+    )
 
 
 def _native(options: SystemOptions) -> System:
@@ -143,7 +142,7 @@ def _native(options: SystemOptions) -> System:
 
 def _is_ours(model: str) -> bool:
     """Whether a folder holds a checkpoint that this package's own classes read."""
-    from ureca_lib.checkpoints.tensor_files import read_json
+    from ureca_lib.checkpoints.tensors import read_json
 
     config = Path(model).expanduser() / "config.json"
     if not config.is_file():

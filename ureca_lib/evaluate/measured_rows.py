@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.evaluate.provenance import command_text, shown_path
 from ureca_lib.evaluate.published_numbers import TABLE_6
 from ureca_lib.evaluate.tables import (
     NOT_SAID,
@@ -20,6 +19,7 @@ from ureca_lib.evaluate.tables import (
     TableError,
     paper_table,
 )
+from ureca_lib.provenance import command_text, display_path
 
 # shown beside the paper's columns where they were measured; the last two are better when low
 OURS = {
@@ -183,7 +183,7 @@ def _cell(key: str, score: Mapping[str, Any] | None, record: Record) -> Cell:
     meta = record.get("meta") or {}
     predictions = record.get("predictions")
     place = {
-        "place": shown_path(predictions) if predictions else NOT_SAID,
+        "place": display_path(predictions) if predictions else NOT_SAID,
         "command": command_text(meta.get("command")),
         "sha256": record.get("sha256"),
     }

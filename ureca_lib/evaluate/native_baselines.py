@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps
 from transformers import Kosmos2ForConditionalGeneration, VipLlavaForConditionalGeneration
 
-from ureca_lib.annotate.views import ViewSettings
-from ureca_lib.annotate.views.drawing import draw_contour
-from ureca_lib.annotate.views.frames import Cut, frame_of
+from ureca_lib.annotate.views import Cut, ViewSettings, draw_contour, frame_of
+from ureca_lib.chat import generate_greedily, load_transformers
 from ureca_lib.datasets.captioned import CaptionedImage
-from ureca_lib.evaluate.baseline_models import MAX_NEW_TOKENS, generated, load_transformers
+from ureca_lib.evaluate.baseline_models import MAX_NEW_TOKENS
 from ureca_lib.evaluate.systems import Said, model_record
 from ureca_lib.regions import Region
 
@@ -43,7 +42,7 @@ class VipLlavaSystem:
         max_new_tokens: of an answer. batch_size: regions that go together.
 
     Raises:
-        UnusableSystemError: it cannot be loaded.
+        AnnotatorUnavailableError: it cannot be loaded.
     """
 
     name = "vip-llava"
@@ -100,11 +99,10 @@ class VipLlavaSystem:
     def _answers(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Said]:
         inputs = self.inputs(image, regions)
         tokenizer = self._processor.tokenizer
-        rows = generated(self._network, inputs, tokenizer, self.settings["max_new_tokens"])
-        decode = tokenizer.decode
+        limit = self.settings["max_new_tokens"]
+        replies = generate_greedily(self._network, inputs, tokenizer, limit, with_scores=True)
         # the chat's next turn is text to its tokenizer
-        texts = [decode(ids, skip_special_tokens=True).split("###")[0].strip() for ids, _ in rows]
-        return [Said(text, score) for text, (_, score) in zip(texts, rows, strict=True)]
+        return [Said(reply.text.split("###")[0].strip(), reply.score) for reply in replies]
 
 
 class Kosmos2System:
@@ -117,7 +115,7 @@ class Kosmos2System:
         max_new_tokens: of an answer. batch_size: regions that go together.
 
     Raises:
-        UnusableSystemError: it cannot be loaded. ValueError: a prompt without one phrase.
+        AnnotatorUnavailableError: it cannot be loaded. ValueError: a prompt without one phrase.
     """
 
     name = "kosmos-2"
@@ -165,13 +163,12 @@ class Kosmos2System:
     def _answers(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Said]:
         tokenizer = self._processor.tokenizer
         inputs = self.inputs(image, regions)
-        rows = generated(self._network, inputs, tokenizer, self.settings["max_new_tokens"])
+        limit = self.settings["max_new_tokens"]
         found = []
-        for ids, score in rows:
-            text = tokenizer.decode(ids, skip_special_tokens=True)
-            # takes out phrases' tags and location tokens that the model adds
-            text, _ = self._processor.post_process_generation(text)
-            found.append(Said(text.strip(), score))
+        for reply in generate_greedily(self._network, inputs, tokenizer, limit, with_scores=True):
+            # removes the phrases' tags and the location tokens that the model adds
+            text, _ = self._processor.post_process_generation(reply.text)
+            found.append(Said(text.strip(), reply.score))
         return found
 
 

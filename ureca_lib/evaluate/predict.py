@@ -1,32 +1,31 @@
-"""A system's captions of all regions of some data, into a predictions file."""
+"""Caption a data set with a system and write a predictions file."""
 
 from __future__ import annotations
 
 import sys
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
-from ureca_lib.evaluate.prediction_writer import PredictionWriter
-from ureca_lib.evaluate.predictions import Prediction, prediction_id
-from ureca_lib.evaluate.provenance import command_line
-from ureca_lib.evaluate.provenance import trained_on as told_by
+from ureca_lib.evaluate.predictions import Prediction, PredictionWriter, prediction_id
 from ureca_lib.evaluate.systems import Said, System
+from ureca_lib.provenance import command_line, environment_record, training_data_of
 from ureca_lib.regions import Region, RegionError
-from ureca_lib.runs.record import git_commit, machine, package_versions
 
 
 class StoppedEarlyError(Exception):
-    """A system that had to stop within an image, as when a budget is spent.
+    """A system stopped within an image, for instance because a budget is spent.
 
     Args:
-        said: what it said before that, None for the other regions.
-        cause: why it stopped.
+        said: its captions so far, None for the other regions.
+        cause: the reason.
     """
 
     def __init__(self, said: Sequence[Said | None], cause: Exception):
@@ -36,15 +35,15 @@ class StoppedEarlyError(Exception):
 
 @dataclass(frozen=True)
 class PredictSummary:
-    """What a run of `predict` did.
+    """Result of a run of `predict`.
 
     Attributes:
         path: the file.
-        images: of the data. predictions: in the file.
-        made: of them in this run.
-        failed: those in the file that have no caption, and why, by id.
-        unread: images whose masks could not be read, and why, by id.
-        seconds: that this run took.
+        images: number in the data. predictions: number in the file.
+        made: number of predictions of this run.
+        failed: reasons of rows without a caption, by id.
+        unread: reasons of images whose masks could not be read, by id.
+        seconds: duration of this run.
     """
 
     path: Path
@@ -71,24 +70,24 @@ def predict(
     retry_failed: bool = False,
     progress: bool = True,
 ) -> PredictSummary:
-    """Caption every region of the data, image by image; goes on where an earlier run stopped.
+    """Caption every region of the data, image by image; resumes an interrupted run.
 
     Args:
-        system: who captions.
+        system: writes the captions.
         data: the images.
-        out: the predictions file; `PRED.meta.json` comes beside it.
-        trained_on: what the system was trained on, for tables; None: what its files say of it.
-        seed: that the system was made with, for the record.
-        data_settings: what the data were opened with, besides their name, for the record.
-        retry_failed: ask again for regions that have no caption because of an error.
+        out: the predictions file; `PRED.meta.json` is written beside it.
+        trained_on: training data of the system, for tables; None reads it from its files.
+        seed: of the system, for the record.
+        data_settings: settings that the data were opened with, for the record.
+        retry_failed: predict again the regions that have no caption because of an error.
         progress: show a bar.
 
     Returns:
-        What was done. An image that cannot be read is not predicted, and does not stop the rest.
+        Counts and failures. An image that cannot be read is left out and does not stop the rest.
 
     Raises:
-        PredictionError: the file is open elsewhere or holds another run. Whatever the system
-            raises, after what it said before is in the file.
+        JournalError: the file is open elsewhere or is of another run. Any error of the system
+            passes through once its captions so far are in the file.
     """
     start, made, unread = time.monotonic(), 0, {}
     meta = _meta(system, data, trained_on, seed) | {"images": len(data)}
@@ -111,7 +110,7 @@ def predict(
 
 
 def _predict_image(system: System, image: CaptionedImage, writer: PredictionWriter) -> int:
-    """Add what is missing of an image; returns how many rows."""
+    """Add the missing rows of an image; returns their number."""
     missing = [
         region
         for region in image.regions
@@ -160,12 +159,16 @@ def _meta(
     return {
         "system": system.name,
         "model": system.model,
-        "trained_on": trained_on or told_by(system.model),
+        "trained_on": trained_on or training_data_of(system.model, _data_of_preset),
         "data": data.name,
         "settings": dict(system.settings),
         "seed": seed,
-        "versions": package_versions(),
-        "machine": machine(),
-        "commit": git_commit(Path(__file__).parent),
+        **environment_record(),
         "command": command_line(sys.argv),
     }
+
+
+def _data_of_preset(preset: str) -> str:
+    """The data that a preset's settings file names, which a recipe uses if it names none."""
+    file = resources.files("ureca_lib") / f"train/settings_files/{preset}_stage2.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))["data"]

@@ -1,65 +1,96 @@
-"""Predictions files: what any system said of the regions of any data, one JSON object a line.
+"""Predictions files: the captions of any system for the regions of any data, as JSON Lines.
 
     {"id": "scene_2000000/7", "image_id": "scene_2000000", "region_id": 7,
      "caption": "the blue door of the house", "references": ["the blue door of the left house"],
      "score": -0.12, "area": 512, "image_size": [448, 560], "level": 2, "system": "ureca"}
 
-`caption` and either `id` or `image_id` and `region_id` are needed; all else may be missing or null,
-so that a system that runs elsewhere needs two columns only:
+`caption` is required, and either `id` or `image_id` and `region_id`; the rest may be missing or
+null, so that a system that runs elsewhere needs two columns only:
 
     {"id": "sa_1/523353737", "caption": "the left boot"}
 
-An `id` is `IMAGE/REGION`: what stands behind its last slash is the region's id, a number where it
-reads as one. `references` are the data's captions, or come from `ureca evaluate --refs`. `score` is
+An `id` is `IMAGE/REGION`: the part behind its last slash is the region's id, a number if it reads
+as a number. `references` are the data's captions, or come from `ureca evaluate --refs`. `score` is
 the mean log-probability of the caption's tokens, `area` the mask's pixels, `image_size` [H, W],
-`level` the depth in the mask tree, 1 for those right below the image. An empty caption is a
-prediction, and scores as one. `error` says why there is none. Other keys are kept.
+`level` the depth in the mask tree, 1 directly below the image. An empty caption is a prediction and
+is scored. `error` says why there is none. Other keys are preserved.
 
-Beside `PRED.jsonl` lies `PRED.meta.json`: which system, model and data, what it was trained on, all
-settings, versions and the command. Lines are only ever appended.
+`PRED.meta.json` beside `PRED.jsonl` is the record of the run: system, model and data, training
+data, all settings, versions and the command. Rows are only ever appended.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ureca_lib.datasets.jsonl import parse_line
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from ureca_lib.journal import (
+    Journal,
+    JournalError,
+    check_same_run,
+    read_journal,
+    unique,
+    write_json,
+)
 from ureca_lib.mask_tree import RegionId
-from ureca_lib.regions.rle import is_whole
 
-_FIELDS = ("id", "image_id", "region_id", "caption", "references", "score", "area")
-_FIELDS = (*_FIELDS, "image_size", "level", "system")
 _NUMBER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
+# two runs into one file must agree on these
+_SAME = ("system", "model", "trained_on", "data", "data_settings", "settings", "seed")
+_Filled = Annotated[str, Field(min_length=1)]
+# JSON has lists for tuples
+_Texts = Annotated[tuple[str, ...], Field(strict=False)]
+_Size = Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
 
 
-class PredictionError(ValueError):
-    """A predictions file, or a row of it, that is not as described in the module.
+def _not_nan(value: float) -> float:
+    if value != value:
+        raise ValueError("not a number")
+    return value
 
-    Args:
-        reason: what is wrong, in one sentence.
-        file: the predictions file. line: in it, from 1. row_id: what the row says its id is.
-    """
 
-    def __init__(
-        self,
-        reason: str,
-        file: str | Path,
-        line: int | None = None,
-        row_id: str | None = None,
-    ):
-        self.reason, self.file, self.line, self.row_id = reason, str(file), line, row_id
-        place = [str(file), f"line {line}" if line else "", f"id {row_id}" if row_id else ""]
-        super().__init__(": ".join([*filter(None, place), reason]))
+_Number = Annotated[float, AfterValidator(_not_nan)]
+
+
+class _Columns(BaseModel):
+    """The columns of a row, as a file must have them; descriptions are for errors."""
+
+    model_config = ConfigDict(strict=True)
+
+    image_id: _Filled | None = Field(None, description="a text")
+    region_id: int | _Filled | None = Field(None, description="a whole number or a text")
+    caption: str = Field(description="a text")
+    references: _Texts | None = Field(None, description="a list of texts")
+    score: _Number | None = Field(None, description="a number")
+    area: PositiveInt | None = Field(None, description="a whole number from 1")
+    image_size: _Size | None = Field(None, description="[H, W] in pixels")
+    level: PositiveInt | None = Field(None, description="a whole number from 1")
+    system: str | None = Field(None, description="a text")
+
+
+_NAMES = ("id", *_Columns.model_fields)  # in the order of a row
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row of a predictions file; None where the file does not say."""
+    """One row of a predictions file; None if the file does not say.
+
+    Attributes:
+        id: `IMAGE/REGION`.
+        image_id, region_id: the parts of the id.
+        caption: may be empty.
+        references: captions of the data.
+        score: mean log-probability of the caption's tokens.
+        area: pixels of the mask. image_size: (H, W). level: depth in the mask tree, from 1.
+        system: name of the system.
+        extra: other keys of the row.
+    """
 
     id: str
     image_id: str
@@ -75,14 +106,36 @@ class Prediction:
 
     @property
     def error(self) -> str | None:
-        """Why there is no caption, where the system said it."""
+        """The system's reason why there is no caption."""
         return self.extra.get("error")
 
     def to_dict(self) -> dict[str, Any]:
-        """The row, as it goes into the file."""
-        row = {name: getattr(self, name) for name in _FIELDS}
+        """The row of the file."""
+        row = {name: getattr(self, name) for name in _NAMES}
         size = None if self.image_size is None else list(self.image_size)
         return row | {"references": list(self.references), "image_size": size} | dict(self.extra)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Prediction:
+        """Check a row of a file.
+
+        Raises:
+            ValueError: naming the row's id and the column at fault.
+        """
+        row_id = row.get("id")
+        try:
+            columns = _checked(row)
+            image_id, region_id = _region_of(columns, row_id)
+            known = prediction_id(image_id, region_id)
+            if isinstance(row_id, str) and row_id != known:
+                raise ValueError(f"the id is not that of image_id and region_id, {known!r}")
+        except ValueError as error:
+            place = f"id {row_id}: " if isinstance(row_id, str) else ""
+            raise ValueError(f"{place}{error}") from None
+        values = columns.model_dump(exclude_none=True)
+        values |= {"id": known, "image_id": image_id, "region_id": region_id}
+        extra = {name: value for name, value in row.items() if name not in _NAMES}
+        return cls(**values, extra=extra)
 
 
 def prediction_id(image_id: str, region_id: RegionId) -> str:
@@ -91,10 +144,10 @@ def prediction_id(image_id: str, region_id: RegionId) -> str:
 
 
 def split_id(text: str) -> tuple[str, RegionId]:
-    """Image and region of an id; a region's id that reads as a number is one.
+    """Image and region of an id; a region's id that reads as a number is a number.
 
     Raises:
-        ValueError: there is no slash with something on both sides.
+        ValueError: there is no slash with a name on both sides.
     """
     image_id, _, region = text.rpartition("/")
     if not image_id or not region:
@@ -103,37 +156,29 @@ def split_id(text: str) -> tuple[str, RegionId]:
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
-    """All rows of a predictions file.
-
-    A last line that was cut off by a kill has no end and is not a row.
+    """All rows of a predictions file, without half a row at the end that a kill left.
 
     Raises:
         FileNotFoundError: no such file.
-        PredictionError: a row at fault, an id that is there twice, or no rows at all.
+        JournalError: a bad row, an id that occurs twice, or no rows at all.
     """
-    file, found = Path(path), {}
-    for number, line, _ in lines_of(file):
-        try:
-            row = parse_line(file, number, line)
-        except ValueError as error:
-            reason = str(error).removeprefix(f"{file}: line {number} ")
-            raise PredictionError(f"the line {reason}", file, number) from None
-        if row is None:
-            continue
-        one = _checked(row, file, number)
-        if one.id in found:
-            raise PredictionError("the id is there twice", file, number, one.id)
-        found[one.id] = one
-    if not found:
-        raise PredictionError("there are no predictions", file)
-    return list(found.values())
+    rows = list(read_journal(path, unique(Prediction.from_row, "id")))
+    if not rows:
+        raise JournalError(path, "there are no predictions")
+    return rows
+
+
+def meta_path(path: str | Path) -> Path:
+    """The path of the record beside a predictions file."""
+    path = Path(path)
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.meta.json")
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:
-    """What `PRED.meta.json` says of `PRED.jsonl`; empty where there is none.
+    """The content of `PRED.meta.json` for `PRED.jsonl`; empty if there is none.
 
     Raises:
-        PredictionError: it is no JSON object.
+        JournalError: it is not a JSON object.
     """
     beside = meta_path(path)
     if not beside.is_file():
@@ -141,109 +186,109 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     try:
         meta = json.loads(beside.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise PredictionError(f"not JSON ({error})", beside) from None
+        raise JournalError(beside, f"not JSON ({error})") from None
     if not isinstance(meta, dict):
-        raise PredictionError("not a JSON object", beside)
+        raise JournalError(beside, "not a JSON object")
     return meta
 
 
-def meta_path(path: str | Path) -> Path:
-    """Where the record beside a predictions file is."""
-    path = Path(path)
-    return path.with_name(f"{path.name.removesuffix('.jsonl')}.meta.json")
+class PredictionWriter:
+    """Appends to a predictions file, and resumes it.
+
+    Only one process may have it open. The rows of an image are added together and are on the disk
+    when `add` returns.
+
+    Args:
+        path: the file, NAME.jsonl; created with its folder if there is none.
+        meta: content of the record beside it. A file with rows must have the same system, model,
+            data, settings and seed, so that two systems are never mixed in a file.
+        retry_failed: drop the rows that have an error, so that they can be predicted again.
+
+    Attributes:
+        ids: of the rows in the file. errors: reasons of those without a caption, by id.
+
+    Raises:
+        JournalError: the file is open elsewhere, is of another run, or has a bad row.
+    """
+
+    def __init__(self, path: str | Path, meta: Mapping[str, Any], retry_failed: bool = False):
+        self.path = Path(path)
+        if self.path.suffix != ".jsonl":
+            raise JournalError(self.path, "a predictions file is called NAME.jsonl")
+        self._journal = Journal(self.path, unique(Prediction.from_row, "id"))
+        try:
+            rows = self._journal.rows
+            if rows:
+                self._check_same_run(meta)
+            if retry_failed and any(row.error for row in rows):
+                rows = [row for row in rows if not row.error]
+                self._journal.rewrite(row.to_dict() for row in rows)
+            self.note(**meta)
+        except BaseException:
+            self.close()
+            raise
+        self.ids = {row.id for row in rows}
+        self.errors = {row.id: row.error for row in rows if row.error}
+
+    def _check_same_run(self, meta: Mapping[str, Any]) -> None:
+        known = read_meta(self.path)
+        if not known:
+            raise JournalError(
+                self.path,
+                f"the file is there without its {meta_path(self.path).name}, which says what made "
+                "it; name another file",
+            )
+        check_same_run(self.path, known, meta, _SAME)
+
+    def add(self, rows: Sequence[Prediction]) -> None:
+        """Append rows, those of an image together.
+
+        Raises:
+            JournalError: an id that the file has.
+        """
+        for row in rows:
+            if row.id in self.ids:
+                raise JournalError(self.path, f"id {row.id}: the id is there already")
+            self.ids.add(row.id)
+            if row.error:
+                self.errors[row.id] = row.error
+        self._journal.append(*(row.to_dict() for row in rows))
+
+    def note(self, **more: Any) -> None:
+        """Add to the record beside the file."""
+        write_json(meta_path(self.path), read_meta(self.path) | more)
+
+    def close(self) -> None:
+        """Close the file and let other processes open it."""
+        self._journal.close()
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, bytes, int]]:
-    """Number from 1, text and offset of each line that has an end or is whole JSON without one."""
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.endswith(b"\n") or _is_whole(line):
-                yield number, line, offset
-            offset += len(line)
-
-
-def _is_whole(line: bytes) -> bool:
-    """Whether a line without an end is a row all the same, as an editor may leave it."""
+def _checked(row: Mapping[str, Any]) -> _Columns:
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+        return _Columns.model_validate(row)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        needed = _Columns.model_fields[name].description
+        raise ValueError(f"'{name}' is {needed}, not {_short(row.get(name))}") from None
 
 
-def _checked(row: dict[str, Any], file: Path, line: int) -> Prediction:
-    row_id = row.get("id")
-    named = row_id if isinstance(row_id, str) else None
-    try:
-        image_id, region_id = _place(row)
-        known = prediction_id(image_id, region_id)
-        if named is not None and named != known:
-            raise ValueError(f"the id is not that of image_id and region_id, {known!r}")
-        fields = {name: _CHECKS[name](row[name]) for name in _CHECKS if row.get(name) is not None}
-        if not isinstance(row.get("caption"), str):
-            raise ValueError(f"'caption' is a text, not {_short(row.get('caption'))}")
-    except ValueError as error:
-        raise PredictionError(str(error), file, line, named) from None
-    extra = {name: value for name, value in row.items() if name not in _FIELDS}
-    return Prediction(known, image_id, region_id, row["caption"], **fields, extra=extra)
-
-
-def _place(row: dict[str, Any]) -> tuple[str, RegionId]:
+def _region_of(columns: _Columns, row_id: Any) -> tuple[str, RegionId]:
     """Image and region of a row, from its own columns or from its id."""
-    image_id, region_id = row.get("image_id"), row.get("region_id")
+    image_id, region_id = columns.image_id, columns.region_id
     if image_id is None and region_id is None:
-        if not isinstance(row.get("id"), str):
-            raise ValueError(f"'id' is a text IMAGE/REGION, not {_short(row.get('id'))}")
-        return split_id(row["id"])
-    if not isinstance(image_id, str) or not image_id:
-        raise ValueError(f"'image_id' is a text, not {_short(image_id)}")
-    if not is_whole(region_id) and not (isinstance(region_id, str) and region_id):
-        raise ValueError(f"'region_id' is a whole number or a text, not {_short(region_id)}")
+        if not isinstance(row_id, str):
+            raise ValueError(f"'id' is a text IMAGE/REGION, not {_short(row_id)}")
+        return split_id(row_id)
+    for name in ("image_id", "region_id"):
+        if getattr(columns, name) is None:
+            raise ValueError(f"'{name}' is {_Columns.model_fields[name].description}, not None")
     return image_id, region_id
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"'references' is a list of texts, not {_short(value)}")
-    return tuple(value)
-
-
-def _score(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        raise ValueError(f"'score' is a number, not {_short(value)}")
-    return float(value)
-
-
-def _count(name: str, least: int) -> Any:
-    def check(value: Any) -> int:
-        if not is_whole(value) or value < least:
-            raise ValueError(f"'{name}' is a whole number from {least}, not {_short(value)}")
-        return value
-
-    return check
-
-
-def _size(value: Any) -> tuple[int, int]:
-    good = isinstance(value, list) and len(value) == 2
-    if not good or not all(is_whole(side) and side > 0 for side in value):
-        raise ValueError(f"'image_size' is [H, W] in pixels, not {_short(value)}")
-    return value[0], value[1]
-
-
-def _system(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"'system' is a text, not {_short(value)}")
-    return value
-
-
-_CHECKS = {
-    "references": _texts,
-    "score": _score,
-    "area": _count("area", 1),
-    "image_size": _size,
-    "level": _count("level", 1),
-    "system": _system,
-}
 
 
 def _short(value: Any) -> str:

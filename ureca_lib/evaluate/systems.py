@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from ureca_lib.conversation import QUESTION
 from ureca_lib.datasets.captioned import CaptionedImage
+from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
 
 
@@ -190,19 +191,6 @@ class ClassNameSystem:
             if not region.name:
                 raise UnusableSystemError(f"{image.image_id}: region {region.id} has no name")
         return [Said(f"the {region.name}") for region in regions]
-
-
-def model_record(model: str | Path) -> dict[str, Any]:
-    """Which weights a model has: its folder or hub id, and what tells its files from others.
-
-    Raises:
-        CheckpointError: a file of weights that is damaged.
-    """
-    from ureca_lib.checkpoints.digest import checkpoint_digest
-
-    record: dict[str, Any] = {"path": str(model)}
-    folder = Path(model).expanduser()
-    return record | {"weights": checkpoint_digest(folder)} if folder.is_dir() else record
 
 
 def _references(image: CaptionedImage, system: str) -> dict[Any, str]:

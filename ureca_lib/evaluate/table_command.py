@@ -29,7 +29,7 @@ def table(
     """Print a table of the paper with measured rows; no figure is without its source."""
     from ureca_lib.evaluate.measured_rows import read_tables
     from ureca_lib.evaluate.table_texts import html, latex, markdown
-    from ureca_lib.regions.writing import replacing
+    from ureca_lib.journal import write_text
 
     try:
         if form not in FORMATS:
@@ -41,8 +41,7 @@ def table(
             write = {"markdown": markdown, "latex": latex, "html": html}[form]
             text = write(content, intervals)
         if out is not None:
-            with replacing(out) as file:
-                file.write(text)
+            write_text(out, text)
     except (ValueError, OSError) as error:
         typer.echo(f"ureca: {error}", err=True)
         raise typer.Exit(2) from None

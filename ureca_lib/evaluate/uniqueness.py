@@ -26,7 +26,7 @@ import numpy as np
 from ureca_lib.datasets.statistics import AREA_BOUNDS
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, group_codes, intervals
 from ureca_lib.evaluate.collision import NEAR, find_collisions
-from ureca_lib.evaluate.heard import Heard
+from ureca_lib.evaluate.listener_scores import ListenerScores
 from ureca_lib.evaluate.retrieval import Calibration, calibrated, retrieve
 from ureca_lib.evaluate.scores import Measured, Score, mean_tally, scored, without_value
 
@@ -115,26 +115,28 @@ class _Captions:
 
 
 def measure_uniqueness(
-    heard: Iterable[Heard], settings: UniquenessSettings | None = None
+    scores: Iterable[ListenerScores], settings: UniquenessSettings | None = None
 ) -> Uniqueness:
-    """Measure what was heard; needs no model and no image.
+    """Measure uniqueness from listener scores; needs no model and no image.
 
     Args:
-        heard: one an image, of one system and one listener.
+        scores: of each image, by one listener, for captions of one system.
         settings: None is the default.
 
     Raises:
-        ValueError: nothing was heard, or by several systems or listeners.
+        ValueError: there are no captions, or several systems or listeners.
     """
     settings = settings or UniquenessSettings()
-    images = [image for image in heard if image.said]
+    images = [image for image in scores if image.caption_index]
     if not images:
-        raise ValueError("no caption was heard")
+        raise ValueError("no caption has scores")
     for name in ("system", "listener"):
         if len(found := sorted({getattr(image, name) for image in images})) > 1:
             raise ValueError(f"captions of several {name}s: {', '.join(found)}")
     rows, chance = _rows(images, settings)
-    refused = sum(place in image.unscorable for image in images for place in image.said.values())
+    refused = sum(
+        index in image.unscorable for image in images for index in image.caption_index.values()
+    )
     everything = np.ones(len(rows.ids), bool)
     return Uniqueness(
         system=images[0].system,
@@ -156,13 +158,13 @@ def area_names() -> list[str]:
 
 
 def _rows(
-    images: Sequence[Heard], settings: UniquenessSettings
+    images: Sequence[ListenerScores], settings: UniquenessSettings
 ) -> tuple[_Captions, dict[str, np.ndarray]]:
     ids, owners, levels, areas = [], [], [], []
     for image in images:
         by_id = {region.id: region for region in image.regions}
         pixels = image.size[0] * image.size[1]
-        for region_id in image.said:
+        for region_id in image.caption_index:
             region = by_id[region_id]
             place = sum(region.area / pixels >= bound for bound in AREA_BOUNDS)
             ids.append(f"{image.image_id}/{region_id}")
@@ -183,16 +185,16 @@ def _rows(
 
 
 def _of_image(
-    image: Heard, settings: UniquenessSettings
+    image: ListenerScores, settings: UniquenessSettings
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(C,) values of each measure for the captions of an image, and the recall of a guess."""
     rows = {region.id: row for row, region in enumerate(image.regions)}
-    targets = np.array([rows[region_id] for region_id in image.said], np.intp)
-    places = list(image.said.values())
+    targets = np.array([rows[region_id] for region_id in image.caption_index], np.intp)
+    places = list(image.caption_index.values())
     # calibrated on the captions as they were said, one that was said twice counts twice
     scores = calibrated(image.scores[:, places], settings.calibrate)  # (R, texts) -> (R, C)
     alike = np.zeros(scores.shape, bool)
-    for column, region_id in enumerate(image.said):
+    for column, region_id in enumerate(image.caption_index):
         others = image.regions[rows[region_id]].look_alikes
         alike[[rows[other] for other in others], column] = True
     everywhere, among = retrieve(scores, targets), retrieve(scores, targets, alike)

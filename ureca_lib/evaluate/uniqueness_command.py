@@ -1,4 +1,4 @@
-"""`ureca uniqueness`: how unique the captions of a predictions file are."""
+"""`ureca uniqueness`: measure how unique the captions of a predictions file are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def uniqueness(
     heard: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL of what was heard, appended to; default: NAME.heard.LISTENER.jsonl."
+            help="JSONL of listener scores, appended to; default: NAME.heard.LISTENER.jsonl."
         ),
     ] = None,
     calibrate: Annotated[str, typer.Option(help="none, or pmi to look at a listener.")] = "none",
@@ -37,12 +37,12 @@ def uniqueness(
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
-    """Measure self-retrieval and collision; goes on where an earlier run stopped."""
+    """Measure self-retrieval and collision; resumes an interrupted run."""
     from ureca_lib.evaluate.bootstrap import BootstrapSettings
     from ureca_lib.evaluate.collision import NEAR
     from ureca_lib.evaluate.uniqueness import UniquenessSettings
     from ureca_lib.evaluate.uniqueness_report import score_uniqueness, uniqueness_text
-    from ureca_lib.runs.record import write_json
+    from ureca_lib.journal import write_json
 
     try:
         settings = UniquenessSettings(

@@ -1,16 +1,15 @@
-"""Uniqueness of a predictions file: heard, measured, and written down with its provenance."""
+"""Uniqueness of a predictions file: listener scores, measures, and a record with provenance."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
 from ureca_lib.datasets.markdown import table
+from ureca_lib.evaluate.listener_scores import Captions, score_images
 from ureca_lib.evaluate.listeners import listener_name, make_listener
-from ureca_lib.evaluate.listening import Spoken, hear_all
 from ureca_lib.evaluate.predictions import read_meta, read_predictions
 from ureca_lib.evaluate.scores import Score
 from ureca_lib.evaluate.uniqueness import (
@@ -19,7 +18,7 @@ from ureca_lib.evaluate.uniqueness import (
     UniquenessSettings,
     measure_uniqueness,
 )
-from ureca_lib.runs.record import package_versions
+from ureca_lib.provenance import file_sha256, package_versions
 
 
 def score_uniqueness(
@@ -32,35 +31,35 @@ def score_uniqueness(
     device: str | None = "cpu",
     progress: bool = True,
 ) -> tuple[Uniqueness, dict[str, Any]]:
-    """Hear the captions of a predictions file and measure their uniqueness.
+    """Score the captions of a predictions file by a listener and measure their uniqueness.
 
     Args:
         predictions: JSONL. listener: "exact" or the folder of a checkpoint.
-        data: for `open_captioned`; None takes what the predictions were made of.
+        data: for `open_captioned`; None takes the data of the predictions.
         masks: folder of a JSONL's masks.
-        heard: JSONL to append to; None names it after predictions and listener. Where it holds
-            every image, neither data nor model is opened.
-        settings: None is the default. device: of the model, None for CUDA where
+        heard: JSONL of listener scores to append to; None names it after predictions and
+            listener. If it has every image, neither data nor model is opened.
+        settings: None is the default. device: of the model, None for CUDA if
             there is one. progress: show a bar.
 
     Returns:
-        What was measured, and the record of it with its provenance, which JSON can hold.
+        The measures, and a record of them with provenance, which JSON can hold.
 
     Raises:
         ValueError: a file or listener at fault, naming it. FileNotFoundError: no such file.
     """
     path, name = Path(predictions), listener_name(listener)
     meta = read_meta(path)
-    system, spoken = _spoken(path, meta)
+    system, captions = _captions(path, meta)
     kept = Path(heard) if heard else path.with_suffix(f".heard.{name}.jsonl")
     images = _opening(path, meta, data, masks)
-    listening = hear_all(
-        images, spoken, lambda: make_listener(listener, device), name, kept, system, progress
+    scores = score_images(
+        images, captions, lambda: make_listener(listener, device), name, kept, system, progress
     )
-    found = measure_uniqueness(listening, settings)
+    found = measure_uniqueness(scores, settings)
     record = found.as_record() | {
         "predictions": str(path),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": file_sha256(path),
         "meta": meta,
         "heard": str(kept),
         "versions": package_versions(),
@@ -68,16 +67,16 @@ def score_uniqueness(
     return found, record
 
 
-def _spoken(path: Path, meta: Mapping[str, Any]) -> tuple[str, Spoken]:
-    """The system of a predictions file, and what it said."""
+def _captions(path: Path, meta: Mapping[str, Any]) -> tuple[str, Captions]:
+    """The system of a predictions file, and its captions."""
     rows = read_predictions(path)
     systems = sorted({str(row.system or meta.get("system") or path.stem) for row in rows})
     if len(systems) > 1:
         raise ValueError(f"{path}: captions of several systems: {', '.join(systems)}")
-    spoken: dict[str, dict[str, str]] = {}
+    captions: dict[str, dict[str, str]] = {}
     for row in rows:
-        spoken.setdefault(row.image_id, {})[str(row.region_id)] = row.caption
-    return systems[0], spoken
+        captions.setdefault(row.image_id, {})[str(row.region_id)] = row.caption
+    return systems[0], captions
 
 
 def _opening(

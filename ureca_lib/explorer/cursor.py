@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ureca_lib.mask_tree import MaskTree, RegionId
-from ureca_lib.mask_tree.label import region_label
+from ureca_lib.mask_tree import MaskTree, RegionId, region_label
 
 
 class TreeCursor:

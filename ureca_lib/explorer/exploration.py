@@ -18,8 +18,7 @@ from ureca_lib.explorer.captions import CaptionBook, Entry, Judgement
 from ureca_lib.explorer.cursor import TreeCursor
 from ureca_lib.explorer.geometry import LabelMap, drawn_region
 from ureca_lib.explorer.review import ReviewSession
-from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree
-from ureca_lib.mask_tree.containment import by_area
+from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree, by_area
 from ureca_lib.regions import Region, load_image
 from ureca_lib.regions.photo import Photo
 

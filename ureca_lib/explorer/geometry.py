@@ -11,8 +11,8 @@ from matplotlib.path import Path
 from PIL import Image
 from skimage.measure import find_contours
 
-from ureca_lib.annotate.attributes import cropped_mask
-from ureca_lib.mask_tree.containment import by_area
+from ureca_lib.annotate.referring.attributes import cropped_mask
+from ureca_lib.mask_tree import by_area
 from ureca_lib.regions import EmptyMaskError, Region, WrongTypeError
 
 PHOTO_SIDE = 1600  # pixels of the longer side of the picture that the browser gets

@@ -10,7 +10,7 @@ from ureca_lib.figures.examples import Example, examples_figure, spread_examples
 from ureca_lib.figures.legible import Legibility, legibility
 from ureca_lib.figures.mask_tree import mask_tree_figure
 from ureca_lib.figures.outlines import deepest_point, draw_outline
-from ureca_lib.figures.overview import overview_figure
+from ureca_lib.figures.overview import OverviewColumn, overview_figure
 from ureca_lib.figures.pipeline_example import pipeline_figure, telling_region
 from ureca_lib.figures.regions import (
     caption_figure,
@@ -20,7 +20,12 @@ from ureca_lib.figures.regions import (
     tree_figure,
 )
 from ureca_lib.figures.saving import save_figure
-from ureca_lib.figures.stages import similarity_figure, statistics_figure, views_figure
+from ureca_lib.figures.stages import (
+    similarity_figure,
+    statistics_figure,
+    survey_figure,
+    views_figure,
+)
 from ureca_lib.figures.style import PALETTE, wrapped
 from ureca_lib.figures.teaser import spread_over_levels, teaser_figure
 from ureca_lib.figures.trees import containment_figure, granularity_figure, parent_figure
@@ -30,6 +35,7 @@ __all__ = [
     "ComparedRegion",
     "Example",
     "Legibility",
+    "OverviewColumn",
     "ambiguity_figure",
     "caption_figure",
     "comparison_figure",
@@ -52,6 +58,7 @@ __all__ = [
     "spread_examples",
     "spread_over_levels",
     "statistics_figure",
+    "survey_figure",
     "teaser_figure",
     "telling_region",
     "tree_figure",

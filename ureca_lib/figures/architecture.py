@@ -12,12 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from ureca_lib.configuration import UrecaConfig
-from ureca_lib.costs import Costs, model_costs
 from ureca_lib.figures.style import FAINT, PAGE_WIDTH, PALETTE
+from ureca_lib.inspection import Kind, prompt_kinds
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.occlusion import Kind, prompt_kinds
-from ureca_lib.presets import PRESETS, preset_config
+from ureca_lib.presets import PRESETS, Costs, model_costs, preset_config
 from ureca_lib.regions import RegionImage
 from ureca_lib.tiling import tile_image, tile_masks
 

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ureca_lib.attention import KINDS, CaptionAttention
 from ureca_lib.figures.architecture import KIND_COLOURS
 from ureca_lib.figures.outlines import draw_outline, draw_photo
 from ureca_lib.figures.page import Box, Page, broken, text_width
 from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH
+from ureca_lib.inspection import KINDS, CaptionAttention
 from ureca_lib.regions import Region
 
 _ACROSS, _GAP = 5, 0.08  # panels in a row, and inches between them

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
-from ureca_lib.evaluate.exact import ExactReport
+from ureca_lib.evaluate.exact_match import ExactReport
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import (
     Prediction,
@@ -111,7 +111,7 @@ def read_systems(paths: Iterable[str | Path]) -> dict[str, list[Prediction]]:
         paths: of predictions files.
 
     Raises:
-        FileNotFoundError: a file that is not there. PredictionError: a row at fault.
+        FileNotFoundError: a file that is not there. JournalError: a row at fault.
     """
     files = [Path(path) for path in paths]
     rows = [read_predictions(path) for path in files]

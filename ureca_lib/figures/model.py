@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from ureca_lib.figures.architecture import KIND_COLOURS, architecture_figure
 from ureca_lib.figures.style import PAGE_WIDTH
+from ureca_lib.inspection import Kind
 from ureca_lib.mask_encoder import MaskEncoder
-from ureca_lib.occlusion import Kind
 
 __all__ = ["KIND_COLOURS", "architecture_figure", "channels_figure", "influence_figure"]
 

@@ -1,4 +1,4 @@
-"""Regions drawn on their photo: by level of the tree, and one by one with their captions."""
+"""Regions on their photo: by level of the tree, and one by one with their captions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ureca_lib.figures.outlines import deepest_point
 from ureca_lib.figures.page import Box, Page
@@ -20,35 +21,71 @@ from ureca_lib.regions import Region, RegionImage
 
 _HALO = [patheffects.withStroke(linewidth=2, foreground="black")]
 _GAP = 0.1  # inches between panels
+# of the longer side of what is drawn: about 200 dpi across a page, and for one panel of several
+_PAGE_PIXELS, _PANEL_PIXELS = 1400, 700
 
 
 def draw_regions(
     ax: Axes, image: np.ndarray, regions: Iterable[Region], labels: bool = True, fill: float = 0.35
 ) -> None:
-    """Draw regions, each in a colour of its own, with its name inside.
+    """Draw regions, each in a color of its own, with its name inside.
 
     Args:
         ax: where to draw.
         image: (H, W, 3) uint8.
         regions: of the image; smaller ones are drawn over larger ones.
         labels: write the names (or ids) at a point well inside each region.
-        fill: opacity of the colour, 0 to 1.
+        fill: opacity of the color, 0 to 1.
     """
     height, width = image.shape[:2]
-    ax.imshow(image)
-    ax.axis("off")
+    step = _show(ax, image, 0, 0, _PAGE_PIXELS)
     written: list[tuple[float, float, float]] = []  # row, column, half width of each label
     for number, region in enumerate(sorted(regions, key=lambda region: -region.area)):
-        mask, colour = region.mask, PALETTE[number % len(PALETTE)]
-        layer = np.zeros((*mask.shape, 4))
-        layer[mask] = (*to_rgb(colour), fill)
-        ax.imshow(layer)
-        outline = {"colors": [colour], "linewidths": 1.2, "extent": (-1, width, -1, height)}
-        ax.contour(np.pad(mask, 1), [0.5], **outline)
+        mask, color = region.mask, PALETTE[number % len(PALETTE)]
+        # of the region's box alone: a layer of the whole photo per region would fill the memory
+        xs, ys, part = _reduced(region, mask, step)
+        layer = np.zeros((*part.shape, 4), np.uint8)
+        layer[part] = [round(255 * value) for value in (*to_rgb(color), fill)]
+        half = step / 2
+        ax.imshow(layer, extent=(xs[0] - half, xs[-1] + half, ys[-1] + half, ys[0] - half))
+        ax.contour(xs, ys, part, [0.5], colors=[color], linewidths=1.2)
         if labels:
             _label(ax, region, mask, written)
     ax.set_xlim(-0.5, width - 0.5)
     ax.set_ylim(height - 0.5, -0.5)
+
+
+def _show(ax: Axes, image: np.ndarray, left: int, top: int, most: int) -> int:
+    """Show a photo, or the part of it that begins at (left, top), with `most` pixels a side.
+
+    Returns:
+        How many pixels of the photo, each way, are averaged into one that is drawn.
+    """
+    height, width = image.shape[:2]
+    step = -(-max(height, width) // most)
+    place = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
+    ax.imshow(image if step == 1 else Image.fromarray(image).reduce(step), extent=place)
+    ax.axis("off")
+    return step
+
+
+def _reduced(
+    region: Region, mask: np.ndarray, step: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A region's box with a margin, `step` x `step` pixels as one; thin parts do not get lost.
+
+    Returns:
+        x (w,) and y (h,) of the cells' centers in the photo's pixels, and the mask (h, w).
+    """
+    x, y, columns, rows = region.pixel_box
+    part = mask[y : y + rows, x : x + columns]
+    part = np.pad(part, ((0, -rows % step), (0, -columns % step)))
+    height, width = part.shape
+    part = part.reshape(height // step, step, width // step, step).any((1, 3))
+    part = np.pad(part, 1)  # closes the outline of a mask that touches the border
+    middle = (step - 1) / 2
+    xs = x + middle + step * (np.arange(part.shape[1]) - 1)
+    return xs, y + middle + step * (np.arange(part.shape[0]) - 1), part
 
 
 def _label(
@@ -71,18 +108,18 @@ def _label(
 
 
 def level_figure(regions: RegionImage, tree: MaskTree, columns: int = 3) -> Figure:
-    """One panel a level of the tree: what granularity means (Sec. 3).
+    """One panel per level of the tree: granularity (Sec. 3).
 
     Args:
         regions: with the photo.
         tree: of these regions.
-        columns: panels a row.
+        columns: panels per row.
     """
     levels: dict[int, list[Region]] = {}
     for region in tree.top_down():
         levels.setdefault(tree.depth(region.id), []).append(region)
     figure, axes = _grid(len(levels) + 1, columns, regions.height / regions.width)
-    axes[0].imshow(regions.pixels)
+    _show(axes[0], regions.pixels, 0, 0, _PAGE_PIXELS)
     axes[0].set_title(f"{regions.file_name or 'photo'}", fontsize=8)
     for ax, (depth, members) in zip(axes[1:], sorted(levels.items()), strict=True):
         draw_regions(ax, regions.pixels, members, labels=True)
@@ -97,14 +134,14 @@ def caption_figure(
     columns: int = 4,
     others: Mapping[str, Mapping[RegionId, str]] | None = None,
 ) -> Figure:
-    """One panel a region: where it is, and its caption below.
+    """One panel per region, with its caption below.
 
     Args:
         regions: with the photo.
         captions: text by region id.
         ids: which regions, in this order; None takes all that have a caption.
-        columns: panels a row.
-        others: further systems' captions by name; then each line says whose it is.
+        columns: panels per row.
+        others: further systems' captions by name; then each line begins with the system's name.
     """
     chosen = list(captions) if ids is None else list(ids)
     columns = max(1, min(columns, len(chosen)))
@@ -112,10 +149,12 @@ def caption_figure(
     for first in range(0, len(chosen), columns):  # a row is as high as its own captions need
         bottom = top
         for place, region_id in enumerate(chosen[first : first + columns]):
-            told = [f"{name}: {said.get(region_id, '-')}" for name, said in (others or {}).items()]
+            lines = [
+                f"{name}: {texts.get(region_id, '-')}" for name, texts in (others or {}).items()
+            ]
             view = partial(_panel, regions.pixels, regions[region_id])
             box = page.picture(Box(place * (side + _GAP), top, side, side), view)
-            for text in (captions[region_id], *told):
+            for text in (captions[region_id], *lines):
                 box = page.text(box.left, box.bottom + 0.04, text, side, align="center")
             bottom = max(bottom, box.bottom)
         top = bottom + _GAP
@@ -143,19 +182,19 @@ def draw_target(ax: Axes, image: np.ndarray, region: Region, context: float = 0.
     left, top = x + columns / 2 - side / 2, y + rows / 2 - side / 2
     left = min(max(left, 0), max(width - side, 0)) if side < width else (width - side) / 2
     top = min(max(top, 0), max(height - side, 0)) if side < height else (height - side) / 2
+    # what is shown is cut out first: each panel would hold the whole photo otherwise
+    rows_shown = slice(max(int(top), 0), int(np.ceil(top + side)))
+    columns_shown = slice(max(int(left), 0), int(np.ceil(left + side)))
     mask = region.mask
-    shown = image.copy()
-    shown[~mask] = shown[~mask] // 5 * 3
-    ax.imshow(shown)
-    ax.contour(
-        np.pad(mask, 1),
-        [0.5],
-        colors=[TARGET_COLOUR],
-        linewidths=1.4,
-        extent=(-1, width, -1, height),
-    )
-    ax.set_xlim(left - 0.5, left + side - 0.5)
-    ax.set_ylim(top + side - 0.5, top - 0.5)
+    inside, shown = mask[rows_shown, columns_shown], image[rows_shown, columns_shown].copy()
+    shown[~inside] = shown[~inside] // 5 * 3
+    step = _show(ax, shown, columns_shown.start, rows_shown.start, _PANEL_PIXELS)
+    xs, ys, part = _reduced(region, mask, step)
+    ax.contour(xs, ys, part, [0.5], colors=[TARGET_COLOUR], linewidths=1.4)
+    # no margin beside a photo that is narrower than the view: its caption is to stand close
+    left, top = max(left, 0), max(top, 0)
+    ax.set_xlim(left - 0.5, min(left + side, width) - 0.5)
+    ax.set_ylim(min(top + side, height) - 0.5, top - 0.5)
 
 
 def tree_figure(regions: RegionImage, tree: MaskTree) -> Figure:

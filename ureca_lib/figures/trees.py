@@ -11,8 +11,11 @@ from matplotlib.figure import Figure
 
 from ureca_lib.figures.regions import draw_target
 from ureca_lib.figures.style import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
-from ureca_lib.mask_tree import MaskTree, RegionId
+from ureca_lib.mask_tree import MaskTree, RegionId, region_label
 from ureca_lib.regions import RegionImage
+
+LEVEL_COLORS = PALETTE[:6]
+_LARGEST = 300.0  # inches per side; matplotlib writes no picture of more than 65,536 px
 
 
 def containment_figure(regions: RegionImage, matrix: np.ndarray) -> Figure:
@@ -84,3 +87,48 @@ def _panel(ax: Axes, regions: RegionImage, region_id: RegionId | None, title: st
         draw_target(ax, regions.pixels, regions[region_id], context=0.3)
         name = regions[region_id].name or f"region {region_id}"
     ax.set_title(f"{title}:\n{name}".replace("$", r"\$"), fontsize=8)
+
+
+def plot_tree(tree: MaskTree, ax: Axes | None = None) -> Axes:
+    """Draw a tree: the image on the left, one column per level, one line per region.
+
+    Args:
+        tree: of any size; the drawing grows with the number of regions.
+        ax: where to draw; None makes a figure.
+
+    Returns:
+        The axes drawn on.
+    """
+    if ax is None:
+        width, height = 1.6 * (tree.height() + 1), max(2.0, 0.22 * (len(tree) + 1))
+        size = min(width, _LARGEST), min(height, _LARGEST)
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    rows: dict[RegionId | None, int] = {None: 0}
+    stack = list(reversed(tree.children()))
+    while stack:
+        region_id = stack.pop()
+        rows[region_id] = len(rows)
+        stack.extend(reversed(tree.children(region_id)))
+    for region_id, row in rows.items():
+        depth = tree.depth(region_id)
+        color, label = "#444444", "image"
+        if region_id is not None:
+            color, label = (
+                LEVEL_COLORS[(depth - 1) % len(LEVEL_COLORS)],
+                region_label(tree[region_id]),
+            )
+            up = rows[tree.parent(region_id)]
+            ax.plot([depth - 1, depth - 1, depth], [up, row, row], color="#bbbbbb", lw=1, zorder=1)
+        ax.plot(depth, row, "o", color=color, ms=5, zorder=2)
+        ax.annotate(
+            label.replace("$", r"\$"),  # not mathematics to matplotlib
+            (depth, row),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    ax.set_xlim(-0.2, tree.height() + 1)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.axis("off")
+    return ax

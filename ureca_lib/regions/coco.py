@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +13,10 @@ from ureca_lib.regions.errors import (
     DuplicateIdError,
     FileMissingError,
     RegionError,
+    SizeMismatchError,
 )
 from ureca_lib.regions.parsing import (
+    IdIndex,
     build_entries,
     check_fits,
     get,
@@ -23,7 +26,8 @@ from ureca_lib.regions.parsing import (
     optional,
     read_json,
 )
-from ureca_lib.regions.photo import find_photo
+from ureca_lib.regions.photo import find_photo, is_turned
+from ureca_lib.regions.polygons import extent
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
 from ureca_lib.regions.rle import MAX_PIXELS
 
@@ -63,7 +67,8 @@ def load_coco(
     folder = path.parent if image_dir is None else Path(image_dir)
     if image_dir is not None and not folder.is_dir():
         raise FileMissingError("the folder of the photos does not exist", folder)
-    return _built(path, folder, *_parts(path, max_pixels), strict, max_pixels)
+    images, annotations, categories = _parts(path, max_pixels)
+    return _built(path, folder, images, images, annotations, categories, strict, max_pixels)
 
 
 def load_coco_image(
@@ -95,7 +100,7 @@ def load_coco_image(
         elif file_name:
             reason = f"none of the file's {len(images)} images is called '{file_name}'"
         raise AnnotationFormatError(reason, path)
-    parts = (chosen, annotations, categories)
+    parts = (images, chosen, annotations, categories)
     return _built(path, path.parent, *parts, strict, MAX_PIXELS, only_theirs=bool(named))[0]
 
 
@@ -103,34 +108,98 @@ def _built(
     path: Path,
     folder: Path,
     images: Mapping[ImageId, _ImageEntry],
+    chosen: Iterable[ImageId],
     annotations: list[Any],
-    categories: Mapping[int, str],
+    categories: Mapping[ImageId, str],
     strict: bool,
     max_pixels: int,
     only_theirs: bool = False,
 ) -> list[RegionImage]:
-    """The images with their regions; `only_theirs` passes over annotations of other images."""
+    """The chosen images with their regions.
+
+    `only_theirs` passes over the annotations of the other images, whatever is wrong with them.
+    """
+    ids, category_ids, chosen = IdIndex(images), IdIndex(categories), list(chosen)
+    photos = {image_id: find_photo(folder, images[image_id].file_name) for image_id in chosen}
+    entries = {
+        image_id: _turned(path, images[image_id], photos[image_id], polygons)
+        for image_id, polygons in _polygons_of(annotations, ids, chosen).items()
+    }
+
+    def build(annotation: Any) -> tuple[ImageId, Region]:
+        need_object(annotation)
+        stated = get(annotation, "image_id", (int, str))
+        image_id = ids.find(stated)
+        if image_id not in entries:
+            raise AnnotationFormatError(f"no image of the file has the id {stated}")
+        width, height, _ = entries[image_id]
+        category = optional(annotation, "category_id", (int, str))
+        name = None if category is None else categories.get(category_ids.find(category))
+        return image_id, _region(annotation, height, width, name, max_pixels)
+
     built, left_out = build_entries(
         annotations,
-        lambda annotation: _build(annotation, images, categories, max_pixels),
+        build,
         lambda pair: (pair[0], pair[1].id),
         path,
         strict,
-        lambda annotation: not only_theirs or _stated_image(annotation) in images,
+        lambda annotation: not only_theirs or _may_belong(annotation, ids, entries),
     )
-    out = _by_image(left_out, annotations, images)
-    regions: dict[ImageId, list[Region]] = {image_id: [] for image_id in images}
+    out = _by_image(left_out, annotations, ids, chosen)
+    regions: dict[ImageId, list[Region]] = {image_id: [] for image_id in chosen}
     for image_id, region in built:
         regions[image_id].append(region)
     return [
-        RegionImage(regions[key], w, h, find_photo(folder, name), key, name, path, out[key])
-        for key, (w, h, name) in images.items()
+        RegionImage(regions[key], w, h, photos[key], key, name, path, out[key])
+        for key, (w, h, name) in entries.items()
     ]
+
+
+def _polygons_of(
+    annotations: list[Any], ids: IdIndex, chosen: Iterable[ImageId]
+) -> dict[ImageId, list[Any]]:
+    """The rings of each chosen image's polygons, not checked yet."""
+    rings: dict[ImageId, list[Any]] = {image_id: [] for image_id in chosen}
+    for annotation in annotations:
+        image_id = _image_of(annotation, ids)
+        if image_id in rings and isinstance(annotation.get("segmentation"), list):
+            rings[image_id] += annotation["segmentation"]
+    return rings
+
+
+def _turned(
+    path: Path, entry: _ImageEntry, photo: Path | None, polygons: Iterable[Any]
+) -> _ImageEntry:
+    """The entry with the size that its polygons were drawn on.
+
+    Label Studio exports the stored size of a photo that EXIF turns, and polygons as they were
+    drawn on the upright photo. Read by the stated size, every mask would cover wrong pixels.
+
+    Raises:
+        SizeMismatchError: the photo is turned, and polygons leave both sizes.
+    """
+    width, height, name = entry
+    right, bottom = extent(polygons)
+    leave = right > width + 1 or bottom > height + 1
+    if not leave or photo is None or not is_turned(photo, (height, width)):
+        return entry
+    if right > height + 1 or bottom > width + 1:
+        raise SizeMismatchError(
+            f"image {name}: the polygons reach ({right:g}, {bottom:g}), outside of the stated "
+            f"{width} x {height} and of the {height} x {width} of the photo as EXIF turns it",
+            path,
+        )
+    warnings.warn(
+        f"{path}: image {name}: EXIF turns the photo, and the polygons fit the turned size, "
+        f"{height} x {width}, not the stated {width} x {height}: they are read on the turned photo",
+        stacklevel=2,
+    )
+    return _ImageEntry(height, width, name)
 
 
 def _parts(
     path: Path, max_pixels: int
-) -> tuple[dict[ImageId, _ImageEntry], list[Any], dict[int, str]]:
+) -> tuple[dict[ImageId, _ImageEntry], list[Any], dict[ImageId, str]]:
     """The images by id, the annotations as they are, and the names of the categories."""
     document = read_json(path)
     try:
@@ -157,30 +226,15 @@ def _image_entries(entries: list[Any], max_pixels: int) -> dict[ImageId, _ImageE
     return images
 
 
-def _build(
-    annotation: Any,
-    images: Mapping[ImageId, _ImageEntry],
-    categories: Mapping[int, str],
-    max_pixels: int,
-) -> tuple[ImageId, Region]:
-    need_object(annotation)
-    image_id = get(annotation, "image_id", (int, str))
-    if image_id not in images:
-        raise AnnotationFormatError(f"no image of the file has the id {image_id}")
-    width, height, _ = images[image_id]
-    return image_id, _region(annotation, height, width, categories, max_pixels)
-
-
 def _region(
     annotation: Mapping[str, Any],
     height: int,
     width: int,
-    categories: Mapping[int, str],
+    name: str | None,
     max_pixels: int,
 ) -> Region:
     region_id = get(annotation, "id", (int, str))
     segmentation = get(annotation, "segmentation", (Mapping, list))
-    name = categories.get(optional(annotation, "category_id", int))
     bbox, crowd = annotation.get("bbox"), is_crowd(annotation)
     area = optional(annotation, "area", (int, float))
     if isinstance(segmentation, list):
@@ -192,28 +246,42 @@ def _region(
 
 
 def _by_image(
-    left_out: list[LeftOut], annotations: list[Any], images: Mapping[ImageId, _ImageEntry]
+    left_out: list[LeftOut], annotations: list[Any], ids: IdIndex, chosen: Iterable[ImageId]
 ) -> dict[ImageId, list[LeftOut]]:
-    """Each image's share of what was left out, in file order."""
-    shares: dict[ImageId, list[LeftOut]] = {image_id: [] for image_id in images}
+    """Each image's share of the annotations that were left out, in file order."""
+    shares: dict[ImageId, list[LeftOut]] = {image_id: [] for image_id in chosen}
     for item in left_out:
-        stated = _stated_image(annotations[item.index])
+        stated = _image_of(annotations[item.index], ids)
         for image_id in [stated] if stated in shares else shares:
             shares[image_id].append(item)
     return shares
 
 
-def _stated_image(annotation: Any) -> ImageId | None:
-    stated = annotation.get("image_id") if isinstance(annotation, Mapping) else None
-    return stated if isinstance(stated, (int, str)) else None
+def _image_of(annotation: Any, ids: IdIndex) -> ImageId | None:
+    """The image that an annotation belongs to; None where it states none of the file's."""
+    try:
+        need_object(annotation)
+        return ids.find(get(annotation, "image_id", (int, str)))
+    except RegionError:
+        return None
 
 
-def _category_names(categories: list[Any]) -> dict[int, str]:
-    names = {}
+def _may_belong(annotation: Any, ids: IdIndex, images: Mapping[ImageId, _ImageEntry]) -> bool:
+    """Whether an annotation belongs to these images, or to them among others."""
+    try:
+        need_object(annotation)
+        stated = get(annotation, "image_id", (int, str))
+    except RegionError:
+        return False
+    return any(image_id in images for image_id in ids.fitting(stated))
+
+
+def _category_names(categories: list[Any]) -> dict[ImageId, str]:
+    names: dict[ImageId, str] = {}
     for index, category in enumerate(categories):
         try:
             need_object(category)
-            names[get(category, "id", int)] = get(category, "name", str)
+            names[get(category, "id", (int, str))] = get(category, "name", str)
         except RegionError as error:
             raise type(error)(f"category number {index}: {error.reason}") from None
     return names

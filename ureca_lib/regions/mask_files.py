@@ -41,7 +41,7 @@ def load_masks(
             the order of their names, 2 before 10; or one PNG file that is a label map: each value
             other than 0 is a region, whose id is the value.
         image: the photo, if there is one.
-        names: one for each mask.
+        names: one for each mask; a PNG file without one has that of the file, such as "lake".
         strict: as in `load_sa1b`; the first good mask sets the size of the others.
 
     Raises:
@@ -115,6 +115,7 @@ def _region(number: int, item: Any, name: str | None) -> Region:
     if isinstance(item, dict):
         return Region(number, item, name=name)
     if isinstance(item, (str, Path)):
+        name = name or Path(item).stem
         item = decode(item, _inside, "mask")
     return Region.from_mask(number, item, name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,13 +44,59 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def get(holder: Mapping[str, Any], key: str, kinds: type | tuple[type, ...]) -> Any:
-    """`holder[key]`, which must be there and of one of the kinds (a bool is no int)."""
+    """`holder[key]`, which must be there and of one of the kinds.
+
+    A bool is no int, and a whole float is one: pandas writes a column of numbers with a gap so.
+    """
     if key not in holder:
         raise MissingKeyError(f"there is no '{key}'")
     value = holder[key]
+    expects = kinds if isinstance(kinds, tuple) else (kinds,)
+    if isinstance(value, float) and value.is_integer() and int in expects and float not in expects:
+        value = int(value)
     if not isinstance(value, kinds) or isinstance(value, bool):
-        names = " or ".join(k.__name__ for k in (kinds if isinstance(kinds, tuple) else (kinds,)))
+        names = " or ".join(kind.__name__ for kind in expects)
         raise WrongTypeError(f"'{key}' is {type(value).__name__}, not {names}")
+    return value
+
+
+class IdIndex:
+    """Ids of a file, found under each way in which files spell them.
+
+    An id is found as it is. Otherwise a text of digits stands for its number and a number for the
+    text, where only one id of the file fits: JSON written by hand or by a data frame mixes them.
+
+    Args:
+        ids: all different.
+    """
+
+    def __init__(self, ids: Iterable[int | str]):
+        self._ids = set(ids)
+        self._by_number: dict[int, list[int | str]] = {}
+        for one in self._ids:
+            if (number := _as_number(one)) is not None:
+                self._by_number.setdefault(number, []).append(one)
+
+    def find(self, value: int | str) -> int | str | None:
+        """The id of the file that `value` means, or None.
+
+        Raises:
+            AnnotationFormatError: several ids fit.
+        """
+        fitting = self.fitting(value)
+        if len(fitting) > 1:
+            listed = " or ".join(sorted(map(repr, fitting)))
+            raise AnnotationFormatError(f"the id {value!r} may mean {listed}: write it as that")
+        return fitting[0] if fitting else None
+
+    def fitting(self, value: int | str) -> list[int | str]:
+        """The ids of the file that `value` may mean."""
+        return [value] if value in self._ids else self._by_number.get(_as_number(value), [])
+
+
+def _as_number(value: int | str) -> int | None:
+    if isinstance(value, str):
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 40 else None
     return value
 
 

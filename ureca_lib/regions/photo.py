@@ -132,11 +132,20 @@ def check_photo(path: str | Path, expected: tuple[int, int]) -> None:
     """
     with _faults_named(Path(path), "photo"):
         with _open(Path(path)) as image:
-            stored = (image.height, image.width)
-            turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
-            turned = turned and image.format != "TIFF"  # Pillow opens those upright
+            stored, turned = (image.height, image.width), _is_sideways(image)
         if not (turned and tuple(expected) == stored[::-1]):
             _check_expected(stored, expected)
+
+
+def is_turned(path: Path, stored: tuple[int, int]) -> bool:
+    """Whether a photo is stored with this size (H, W), and EXIF swaps its sides when shown."""
+    with _faults_named(path, "photo"), _open(path) as image:
+        return (image.height, image.width) == tuple(stored) and _is_sideways(image)
+
+
+def _is_sideways(image: Image.Image) -> bool:
+    turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+    return turned and image.format != "TIFF"  # Pillow opens those upright
 
 
 def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,19 @@ def encode_polygons(polygons: Sequence[Sequence[Any]], height: int, width: int) 
         raise TooLargeError(f"the polygons' outline is longer than {_OUTLINE_LIMIT:,} pixels")
     flat = [ring.ravel().tolist() for ring in points]  # (P, 2) -> (P * 2,)
     return coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+
+
+def extent(rings: Iterable[Any]) -> tuple[float, float]:
+    """The largest x and y of rings in pixels; rings that are malformed are passed over."""
+    right = bottom = 0.0
+    for ring in rings:
+        try:
+            points = np.array(ring, np.float64).reshape(-1, 2)  # flat or pairs
+        except (ValueError, TypeError, OverflowError):
+            continue
+        if len(points) and np.isfinite(points).all():
+            right, bottom = max(right, points[:, 0].max()), max(bottom, points[:, 1].max())
+    return float(right), float(bottom)
 
 
 def _outline(points: np.ndarray) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ureca_lib.journal import write_text
 from ureca_lib.regions.errors import RegionError
 from ureca_lib.regions.parsing import (
     build_entries,
@@ -21,7 +22,6 @@ from ureca_lib.regions.parsing import (
 from ureca_lib.regions.photo import Photo, find_photo
 from ureca_lib.regions.region import Region, RegionImage
 from ureca_lib.regions.rle import MAX_PIXELS
-from ureca_lib.regions.writing import replacing
 
 
 def load_sa1b(
@@ -100,8 +100,7 @@ def save_sa1b(regions: RegionImage, json_path: str | Path, file_name: str | None
     annotations = [annotation_from(region) for region in regions]
     lines = ",\n".join(json.dumps(annotation) for annotation in annotations)
     text = f'{{"image": {json.dumps(image)},\n"annotations": [\n{lines}\n]}}\n'
-    with replacing(json_path) as file:
-        file.write(text)
+    write_text(json_path, text)
 
 
 def annotation_from(region: Region) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ureca_lib.provenance import show_versions
+
 if TYPE_CHECKING:
     from ureca_lib.runs.grid import SweepError, load_sweep
     from ureca_lib.runs.index import write_index
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
         check_parameters,
         notebook_parameters,
     )
-    from ureca_lib.runs.record import RunRecord, record_metrics, show_versions
+    from ureca_lib.runs.record import RunRecord, record_metrics
     from ureca_lib.runs.runner import (
         RunFailedError,
         default_folder,
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from ureca_lib.runs.sweep import run_sweep
     from ureca_lib.runs.sweep_tables import write_summary
 
-# loaded when asked for: papermill and nbconvert take seconds, which every notebook and command
-# that only wants the record's part would wait for
+# loaded on first use: papermill and nbconvert take seconds, and most notebooks and commands need
+# only the record
 _MODULES = {
     "grid": ("SweepError", "load_sweep"),
     "index": ("write_index",),
@@ -38,7 +40,7 @@ _MODULES = {
         "check_parameters",
         "notebook_parameters",
     ),
-    "record": ("RunRecord", "record_metrics", "show_versions"),
+    "record": ("RunRecord", "record_metrics"),
     "runner": ("RunFailedError", "default_folder", "finished_run", "run_notebook"),
     "summary": ("SweepSummary", "read_summaries", "read_summary", "summarize_sweep"),
     "sweep": ("run_sweep",),

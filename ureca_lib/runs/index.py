@@ -9,6 +9,7 @@ from urllib.parse import quote
 import nbformat
 from nbconvert import HTMLExporter
 
+from ureca_lib.journal import write_text
 from ureca_lib.runs.record import RECORD_NAME, RunRecord
 
 FIGURE_SUFFIXES = (".png", ".svg")
@@ -40,10 +41,8 @@ def write_index(folder: str | Path, title: str = "URECA: executed notebooks") ->
             sections.append(_section(place, record))
     head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
     body = f"<h1>{html.escape(title)}</h1>{''.join(sections)}"
-    page = root / "index.html"
-    root.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"<!doctype html><html lang='en'>{head}{body}</html>\n", encoding="utf-8")
-    return page
+    page = f"<!doctype html><html lang='en'>{head}{body}</html>\n"
+    return write_text(root / "index.html", page)
 
 
 def _section(place: Path, record: RunRecord) -> str:
@@ -75,7 +74,7 @@ def _as_html(notebook: Path) -> Path:
     if not target.is_file() or target.stat().st_mtime < notebook.stat().st_mtime:
         exporter = HTMLExporter(sanitize_html=False, embed_images=False)
         text, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
-        target.write_text(text, encoding="utf-8")
+        write_text(target, text)
     return target
 
 

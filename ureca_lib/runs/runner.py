@@ -22,9 +22,6 @@ from ureca_lib.runs.parameters import check_parameters, notebook_parameters, sam
 from ureca_lib.runs.record import (
     METRICS_NAME,
     RunRecord,
-    git_commit,
-    machine,
-    package_versions,
     path_in_project,
     read_metrics,
     run_key,
@@ -97,8 +94,7 @@ def run_notebook(
     seed = values.get("seed")
     record.seed = seed if isinstance(seed, int) else None
     record.path = path_in_project(source)
-    record.commit, record.versions = git_commit(source.parent), package_versions()
-    record.machine = machine()
+    record.note_environment(source.parent)
     record.save(folder)
     start = time.monotonic()
     try:

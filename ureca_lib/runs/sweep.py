@@ -12,13 +12,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ureca_lib.runs.grid import PlannedRun, Sweep, SweepError
-from ureca_lib.runs.record import (
-    RunRecord,
-    git_commit,
-    machine,
-    package_versions,
-    path_in_project,
-)
+from ureca_lib.runs.record import RunRecord, path_in_project
 from ureca_lib.runs.runner import finished_run
 from ureca_lib.runs.sweep_progress import SweepProgress
 from ureca_lib.runs.worker import DONE, ELSEWHERE
@@ -253,8 +247,7 @@ class _Execution:
         record = RunRecord(name, "", dict(run.parameters), "failed", name, seed=run.seed)
         record.path = path_in_project(self.sweep.notebook)
         record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record.commit, record.machine = git_commit(self.sweep.notebook.parent), machine()
-        record.versions = package_versions()
+        record.note_environment(self.sweep.notebook.parent)
         return record
 
     def _end(self) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from pathlib import Path
 
 from ureca_lib.datasets.markdown import escaped, table
-from ureca_lib.runs.record import write_json
+from ureca_lib.journal import write_json, write_text
 from ureca_lib.runs.summary import SUMMARY_NAME, Measure, SweepSummary
 
 _SHOWN = 8  # columns of measured values in the Markdown table; the CSV has all
@@ -29,8 +28,8 @@ def write_summary(summary: SweepSummary, root: str | Path) -> Path:
     """
     folder = Path(root) / summary.name
     write_json(folder / SUMMARY_NAME, summary.as_json())
-    _write(folder / "summary.md", summary_markdown(summary))
-    _write(folder / "summary.csv", summary_csv(summary))
+    write_text(folder / "summary.md", summary_markdown(summary))
+    write_text(folder / "summary.csv", summary_csv(summary))
     shown = [name for name in summary.report if any(name in s.measures for s in summary.settings)]
     if shown:
         # a figure needs matplotlib, which a sweep that has only begun does not
@@ -128,10 +127,3 @@ def _run_table(summary: SweepSummary) -> str:
             [run.label, str(run.seed), run.status, f"{run.seconds:.0f} s", run.folder, reason]
         )
     return table(["setting", "seed", "state", "time", "folder", "error"], rows, right=(1, 3))
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a text so that a stop in between leaves the old file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ureca_lib.journal import write_text
 from ureca_lib.scenes.generate import generate_scene
 from ureca_lib.scenes.kinds import KINDS
 from ureca_lib.scenes.lexicon import vocabulary
@@ -225,7 +226,7 @@ def main() -> None:
     if (given.count, given.tests) != (1000, 200):
         command += f" --count {given.count} --tests {given.tests}"
     text = report(SceneSpecification(), given.count, given.tests, command)
-    given.out.write_text(text, encoding="utf-8")
+    write_text(given.out, text)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ureca_lib.journal import replacing, write_json, write_text
 from ureca_lib.regions import AnnotationFormatError, RegionError, load_sa1b
 from ureca_lib.regions.parsing import get, read_json
 from ureca_lib.scenes.description import Description
@@ -49,15 +49,11 @@ def save_scene(scene: Scene, folder: str | Path, image_format: ImageFormat = "pn
     if image_format not in ("png", "jpg"):
         raise ValueError(f"image_format must be 'png' or 'jpg', not {image_format!r}")
     path = Path(folder) / f"{scene_name(scene.seed)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture = path.with_suffix(f".{image_format}")
-    partial = picture.with_name(f".{picture.name}.{os.getpid()}")
     kind, options = ("PNG", {}) if image_format == "png" else ("JPEG", {"quality": JPEG_QUALITY})
-    Image.fromarray(scene.image).save(partial, kind, **options)
-    partial.replace(picture)
-    partial.write_text(_to_json(scene, picture.name), encoding="utf-8")
-    partial.replace(path)
-    return path
+    with replacing(picture, "wb") as file:
+        Image.fromarray(scene.image).save(file, kind, **options)
+    return write_text(path, _to_json(scene, picture.name))
 
 
 def load_scene(json_path: str | Path) -> Scene:
@@ -153,9 +149,7 @@ def _agree(folder: Path, spec: SceneSpecification) -> None:
             names = ", ".join(differing)
             raise ValueError(f"{folder} holds scenes of another specification: {names} differ")
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, told)
 
 
 def _to_json(scene: Scene, file_name: str) -> str:

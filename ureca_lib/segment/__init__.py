@@ -1,25 +1,31 @@
-"""Masks for a photo that has none.
+"""Masks for a photo that has none, or for points and boxes in it.
 
-Two methods, of which `segment_image` takes one by name: "superpixels", pieces of even colour that
-need no model and no network, and "sam", the masks of a SAM checkpoint.
+Two methods, by name in `segment_image`: "superpixels", pieces of even color that need no model and
+no network, and "sam", the masks of a SAM, SAM-HQ, SAM 2 or SAM 3 checkpoint. `Sam` also takes
+points and boxes; `regions_at` and `regions_in` answer them from regions that are there already.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from ureca_lib.regions import RegionImage
+from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.photo import Photo
-from ureca_lib.segment.sam import SamConfig, SegmentationUnavailable, sam_regions
+from ureca_lib.segment.sam import Box, Sam, SamConfig, SegmentationUnavailable, sam_regions
 from ureca_lib.segment.superpixels import SuperpixelConfig, superpixel_regions
 
 METHODS = {"superpixels": superpixel_regions, "sam": sam_regions}
 
 __all__ = [
     "METHODS",
+    "Sam",
     "SamConfig",
     "SegmentationUnavailable",
     "SuperpixelConfig",
+    "check_prompts",
+    "regions_at",
+    "regions_in",
     "sam_regions",
     "segment_image",
     "superpixel_regions",
@@ -40,8 +46,70 @@ def segment_image(image: Photo, method: str = "superpixels", **options: Any) -> 
     Raises:
         RegionError: the photo cannot be read.
         ValueError: no such method, or an option out of its range.
-        SegmentationUnavailable: the model cannot be had or run here.
+        SegmentationUnavailable: the checkpoint or the device is not available.
     """
     if method not in METHODS:
         raise ValueError(f"the method is one of {', '.join(METHODS)}, not {method!r}")
     return METHODS[method](image, **options)
+
+
+def check_prompts(
+    width: int, height: int, points: Sequence[tuple[float, float]] = (), boxes: Sequence[Box] = ()
+) -> None:
+    """Check that points and boxes are inside a photo.
+
+    Args:
+        width, height: of the photo in pixels.
+        points: (x, y) pixels.
+        boxes: (x, y, width, height) pixels.
+
+    Raises:
+        ValueError: naming the point or the box.
+    """
+    size = f"the photo, which is {width} x {height} pixels (width x height)"
+    for x, y in points:
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(f"point {x:g},{y:g} is outside {size}")
+    for x, y, w, h in boxes:
+        if not (0 <= x < x + w <= width and 0 <= y < y + h <= height):
+            raise ValueError(f"box {x:g},{y:g},{w:g},{h:g} is empty or reaches outside {size}")
+
+
+def regions_at(regions: RegionImage, points: Sequence[tuple[float, float]]) -> list[Region]:
+    """For each point (x, y) the smallest region that holds it.
+
+    Raises:
+        ValueError: a point outside the photo, or in no region.
+    """
+    check_prompts(regions.width, regions.height, points)
+    found = []
+    for x, y in points:
+        holding = [region for region in regions if region.mask[int(y), int(x)]]
+        if not holding:
+            raise ValueError(f"there is no region at point {x:g},{y:g}")
+        found.append(min(holding, key=lambda region: region.area))
+    return found
+
+
+def regions_in(regions: RegionImage, boxes: Sequence[Box]) -> list[Region]:
+    """For each box (x, y, width, height) the region whose own box overlaps it best, by IoU.
+
+    Raises:
+        ValueError: a box that is empty, outside the photo, or without any region.
+    """
+    check_prompts(regions.width, regions.height, boxes=boxes)
+    found = []
+    for box in boxes:
+        best = max(regions, key=lambda region: box_iou(region.pixel_box, box), default=None)
+        if best is None or not box_iou(best.pixel_box, box):
+            raise ValueError("there is no region in box {:g},{:g},{:g},{:g}".format(*box))
+        found.append(best)
+    return found
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes (x, y, width, height)."""
+    across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    shared = max(across, 0) * max(down, 0)
+    return shared / (a[2] * a[3] + b[2] * b[3] - shared)

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 from transformers import DynamicCache
 
+from ureca_lib.configuration import CACHE
 from ureca_lib.conversation import IGNORED
 from ureca_lib.model import UrecaForConditionalGeneration, positions
 
@@ -131,8 +132,8 @@ def grouped_forward(
         inputs_embeds=embeds,
         attention_mask=seen,  # (R, P + L)
         position_ids=places,
-        past_key_values=cache,
         use_cache=True,
+        **{CACHE: cache},
     ).last_hidden_state
     return _score(model, hidden, batch.labels, tokens)
 
@@ -148,8 +149,8 @@ def run_images(
         inputs_embeds=embeds,
         attention_mask=batch.image_attention,
         position_ids=positions(batch.image_attention, embeds.shape[1]),
-        past_key_values=cache,
         use_cache=True,
+        **{CACHE: cache},
     )
     return cache
 

@@ -1,7 +1,7 @@
 """Evaluation while training: captions of held-out regions, and the loss on them.
 
-The measures of `ureca_lib.evaluate.exact` on a few images. They choose the best checkpoint and show
-that a run learns; reported scores come from `ureca predict` and `ureca evaluate`.
+The measures of `ureca_lib.evaluate.exact_match` on a few images. They choose the best checkpoint
+and show that a run learns; reported scores come from `ureca predict` and `ureca evaluate`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.conversation import IGNORED
-from ureca_lib.evaluate.exact import same_text
+from ureca_lib.evaluate.exact_match import same_text
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.scenes import resolve
 from ureca_lib.train.data import RegionCaptionDataset, RegionCollator

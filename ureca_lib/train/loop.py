@@ -12,9 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
 from typing import Any
 
 import torch
@@ -27,8 +25,10 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 
 from ureca_lib.conversation import IGNORED
-from ureca_lib.memory import give_back_freed
+from ureca_lib.decoding import give_back_freed
+from ureca_lib.journal import write_json
 from ureca_lib.processor import UrecaProcessor
+from ureca_lib.provenance import package_versions
 from ureca_lib.train.data import (
     RegionCaptionDataset,
     RegionCollator,
@@ -57,18 +57,11 @@ from ureca_lib.train.run_folder import (
     record_start,
     save_checkpoint,
     save_trained,
-    write_json,
 )
 from ureca_lib.train.settings import SettingsError, TrainSettings, computes_in_bf16
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
-PACKAGES = ("ureca-lib", "torch", "transformers", "accelerate", "peft", "numpy")
 GIVE_BACK_EVERY = 20  # steps
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that affect a run's result."""
-    return {"python": python_version()} | {name: version(name) for name in PACKAGES}
 
 
 @dataclass(frozen=True)
@@ -97,7 +90,7 @@ class TrainingResult:
     final: dict[str, float]
     best: dict[str, Any] | None
     kept_step: int
-    versions: dict[str, str] = field(default_factory=versions)
+    versions: dict[str, str] = field(default_factory=package_versions)
 
     @property
     def log(self) -> list[dict[str, Any]]:

@@ -23,14 +23,21 @@ from ureca_lib.checkpoints.internvl import (
     internvl_reader,
 )
 from ureca_lib.checkpoints.official import OfficialFiles
-from ureca_lib.checkpoints.tensor_files import read_json, tensor_index
-from ureca_lib.checkpoints.tokens import load_tokenizer
+from ureca_lib.checkpoints.tensors import read_json, tensor_index
+from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.conversation import add_visual_tokens
-from ureca_lib.costs import LEARNT, LOGIT, LORA_LAYERS, count, training_bytes
-from ureca_lib.memory import activation_bytes
+from ureca_lib.decoding import activation_bytes
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.presets import get_preset, preset_config
+from ureca_lib.presets import (
+    LEARNT,
+    LOGIT,
+    LORA_LAYERS,
+    count,
+    get_preset,
+    preset_config,
+    training_bytes,
+)
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.tiling import best_grid
 from ureca_lib.train.data import GroupOrder, faults_of, open_data, total_steps

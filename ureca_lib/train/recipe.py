@@ -8,7 +8,7 @@ from typing import Any
 
 from ureca_lib.conversation import QUESTION
 from ureca_lib.datasets.captioned import open_captioned
-from ureca_lib.evaluate.exact import ExactReport, measure_exact
+from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.evaluate.systems import UrecaSystem

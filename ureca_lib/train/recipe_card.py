@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ureca_lib.checkpoints import load_pair
-from ureca_lib.checkpoints.half import save_half
-from ureca_lib.evaluate.exact import ExactReport
-from ureca_lib.evaluate.systems import model_record
-from ureca_lib.runs.record import write_json
+from ureca_lib.checkpoints.loading import save_half
+from ureca_lib.evaluate.exact_match import ExactReport
+from ureca_lib.journal import write_json
+from ureca_lib.provenance import model_record
 from ureca_lib.scenes import SceneSpecification
 from ureca_lib.train.options import Recipe, option_words
 from ureca_lib.train.recipe import Trained, measure_model, report_values, stage_values

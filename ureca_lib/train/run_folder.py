@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import re
 import shutil
@@ -35,7 +34,8 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ureca_lib.evaluate.systems import model_record
+from ureca_lib.journal import write_json, write_text
+from ureca_lib.provenance import model_record
 from ureca_lib.train.settings import TrainSettings
 
 SETTINGS, START, RESULT = "settings.json", "start.json", "result.json"
@@ -66,13 +66,6 @@ class Position:
     step: int = 0
     loss: float = 0.0
     count: int = 0
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a kill leaves either the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -341,9 +334,7 @@ class Log:
         self.path, self.epochs_per_step, self.write = folder / LOG, epochs_per_step, write
         rows = [row for row in read_log(folder) if row["step"] <= step]
         if write and self.path.is_file():
-            partial = self.path.with_name(f".{self.path.name}")
-            partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-            partial.replace(self.path)
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         self.earlier = rows[-1]["seconds"] if rows else 0.0
         self._started = time.perf_counter() - self.earlier
 

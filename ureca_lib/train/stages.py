@@ -16,16 +16,16 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.checkpoints.internvl import MASK_ENCODER, internvl_reader
-from ureca_lib.checkpoints.tensor_files import read_json
-from ureca_lib.checkpoints.tokens import load_tokenizer
-from ureca_lib.checkpoints.whole import load_whole
+from ureca_lib.checkpoints.tensors import load_whole, read_json
+from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.conversation import IGNORED
-from ureca_lib.costs import LORA_LAYERS
 from ureca_lib.model import UrecaForConditionalGeneration
+from ureca_lib.presets import LORA_LAYERS
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.train.features import FeatureCache
 from ureca_lib.train.grouped import GroupedBatch, grouped_forward
@@ -101,6 +101,16 @@ def _ours(
     return model
 
 
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Recompute activations in the backward pass, by the name that transformers has for it.
+
+    transformers' default is the non-reentrant kind; the reentrant kind would drop gradients where
+    the inputs need none, as in stage 1.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)()  # the older name
+
+
 def freeze_for_stage(
     model: UrecaForConditionalGeneration, settings: TrainSettings
 ) -> UrecaForConditionalGeneration | PeftModel:
@@ -111,9 +121,7 @@ def freeze_for_stage(
     """
     model.requires_grad_(False)
     if settings.gradient_checkpointing:
-        # the reentrant kind drops gradients where the inputs need none
-        options = {"use_reentrant": False}
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+        checkpoint_activations(model)
     if settings.stage == 1:
         model.model.mask_encoder.float().requires_grad_(True)
         return model

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import multiprocessing
 from transformers import GotOcr2ImageProcessorPil
 
-from ureca_lib.checkpoints.half import save_half
+from ureca_lib.checkpoints.loading import save_half
 from ureca_lib.configuration import MAX_TILES_TRAIN
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
 from ureca_lib.scenes import SceneSpecification

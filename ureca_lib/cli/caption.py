@@ -1,0 +1,277 @@
+"""`ureca caption` and `ureca segment`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from tqdm.auto import tqdm
+
+from ureca_lib.chat import KEY_HELP
+from ureca_lib.devices import DEVICE_HELP
+
+if TYPE_CHECKING:
+    from ureca_lib.captioning import PhotoCaptions
+
+_FIGURES = (".png", ".pdf", ".svg")
+_SAM_HELP = "SAM, SAM-HQ, SAM 2 or SAM 3 checkpoint (hub id or folder)"
+
+
+def caption(
+    photos: Annotated[
+        list[Path], typer.Argument(help="Photos, and folders of them (not those below).")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="URECA checkpoint (hub id or folder; tiny: the one in the repository), or the "
+            "annotator's model. Default: the embedded annotator, which needs no model."
+        ),
+    ] = None,
+    annotator: Annotated[
+        str | None,
+        typer.Option(help="Run the four stages with openai, transformers or attributes."),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Address of an OpenAI-compatible server.")
+    ] = None,
+    api_key_env: Annotated[str | None, typer.Option(help=KEY_HELP)] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="SA-1B or COCO JSON, a label map PNG or a folder of mask PNGs. Default: the "
+            "JSON beside the photo, else SAM's masks (--sam), else superpixels."
+        ),
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y",
+            help="Caption the region at this pixel: SAM's with --sam, else the smallest that "
+            "holds it. May be repeated.",
+        ),
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="Caption the region in this box: SAM's with --sam, else the one that fits it "
+            "best. May be repeated.",
+        ),
+    ] = None,
+    sam: Annotated[str | None, typer.Option(help=f"{_SAM_HELP} for the masks.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="One JSONL file; default: NAME.captions.jsonl each."),
+    ] = None,
+    coco: Annotated[Path | None, typer.Option(help="Also write COCO JSON with captions.")] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw numbered regions with their captions (.png, joined by a .pdf; .pdf; .svg), "
+            "or a folder for many photos."
+        ),
+    ] = None,
+    shown: Annotated[int, typer.Option(help="Most regions in a figure, the largest.")] = 24,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Add look-alikes, and whether each caption fits its region only; a URECA model "
+            "judges its own captions.",
+        ),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Stop at a bad mask; --no-strict leaves it out and says so.")
+    ] = True,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+) -> None:
+    """Caption the regions of photos with a URECA model, an annotator, or no model at all.
+
+    \b
+    ureca caption photo.jpg --figure out.png
+    ureca caption photo.jpg --model tiny --point 200,200 -o out.jsonl
+    ureca caption photos/ --annotator openai --model gpt-4o --coco out.json
+    """
+    from ureca_lib.captioning import PhotoCaptioner, coco_document
+    from ureca_lib.datasets import write_jsonl
+    from ureca_lib.regions.writing import replacing
+
+    with _one_line_errors():
+        names = _named(photos)
+        single = len(names) == 1
+        points = [_numbers(text, 2, "--point X,Y") for text in point or []]
+        boxes = [_numbers(text, 4, "--box X,Y,W,H") for text in box or []]
+        _check_targets(single, output, figure, masks, bool(points or boxes))
+        captioner = PhotoCaptioner(
+            model, annotator, base_url, api_key_env, sam, device, check, progress=single
+        )
+    for line in filter(None, (f"captions by {captioner.made_by}", captioner.note)):
+        typer.echo(line, err=True)
+    done: dict[Path, PhotoCaptions] = {}
+
+    def captioned() -> Iterator[PhotoCaptions]:
+        """Caption photo after photo; one that fails does not stop the others."""
+        for photo, name in tqdm(names.items(), unit="photo", disable=single):
+            try:
+                result = captioner.caption(photo, masks, points, boxes, strict, name)
+            except _errors() as error:
+                tqdm.write(f"ureca: {_about(photo, error)}", file=sys.stderr)
+                continue
+            _show(result, single)
+            if figure and len(result):
+                _draw(result, figure if single else figure / f"{photo.stem}.png", shown)
+            if output is None:
+                target = photo.with_suffix(".captions.jsonl")
+                write_jsonl(target, result.rows())
+                typer.echo(f"{_summary(result)} -> {target}", err=True)
+            done[photo] = result
+            yield result
+
+    with _one_line_errors():
+        if output is None:
+            for _ in captioned():
+                pass
+        else:
+            write_jsonl(output, (row for result in captioned() for row in result.rows()))
+            for result in done.values():
+                typer.echo(f"{_summary(result)} -> {output}", err=True)
+        if coco and done:
+            with replacing(coco) as file:
+                json.dump(coco_document(list(done.values())), file)
+    if single and not done:
+        raise typer.Exit(2)
+    if len(done) < len(names) or not all(map(len, done.values())):
+        typer.echo(f"{len(done)} of {len(names)} photos captioned", err=True)
+        raise typer.Exit(1)
+
+
+def segment(
+    image: Annotated[Path, typer.Argument(help="The photo.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="SA-1B JSON; default: beside the photo.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="superpixels (no model needed) or sam.")
+    ] = "superpixels",
+    model: Annotated[
+        str, typer.Option(help=f"{_SAM_HELP} for --method sam.")
+    ] = "facebook/sam-vit-base",
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+) -> None:
+    """Find nested masks in a photo and write them as SA-1B JSON."""
+    from ureca_lib.regions import save_sa1b
+    from ureca_lib.segment import segment_image
+
+    target = output or image.with_suffix(".json")
+    with _one_line_errors():
+        if output is None and target.exists():
+            raise ValueError(f"{target} exists; name another file with --output")
+        options = {"model": model, "device": device} if method == "sam" else {}
+        regions = segment_image(image, method, **options)
+        if not len(regions):
+            raise ValueError(f"{image}: {model} finds no masks; try other settings or superpixels")
+        save_sa1b(regions, target, image.name)
+    typer.echo(f"{len(regions)} masks ({method}) -> {target}")
+
+
+def _named(paths: list[Path]) -> dict[Path, str]:
+    """Photos, those of folders too, and the name that each has in the output."""
+    from ureca_lib.regions.photo import PHOTO_SUFFIXES
+
+    names: dict[Path, str] = {}
+    for path in paths:
+        if not path.is_dir():
+            names[path] = path.name
+            continue
+        files = sorted(path.iterdir())
+        photos = [
+            file
+            for file in files
+            if file.suffix.lower() in PHOTO_SUFFIXES and not file.name.startswith(".")
+        ]
+        if not photos:
+            raise ValueError(f"{path}: the folder holds no photos ({', '.join(PHOTO_SUFFIXES)})")
+        names |= {file: file.name for file in photos}
+    if len(set(names.values())) < len(names):
+        raise ValueError("two photos have the same file name; caption them in separate commands")
+    return names
+
+
+def _numbers(text: str, count: int, option: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise ValueError(f"{text!r}: {option} takes {count} numbers of pixels, such as 200,150")
+    return numbers
+
+
+def _check_targets(
+    single: bool, output: Path | None, figure: Path | None, masks: Path | None, prompted: bool
+) -> None:
+    """Refuse outputs and options that do not fit the photos, before a model is loaded."""
+    if output and output.is_dir():
+        raise ValueError(f"{output} is a folder; --output takes a file")
+    if single and figure and figure.suffix.lower() not in _FIGURES:
+        raise ValueError(f"{figure}: a figure is {', '.join(_FIGURES)}")
+    if single:
+        return
+    if figure and figure.suffix:
+        raise ValueError(f"{figure}: for several photos --figure takes a folder")
+    if prompted:
+        raise ValueError("--point and --box go with one photo")
+    if masks:
+        raise ValueError("--masks goes with one photo; others have their masks beside them")
+
+
+def _show(result: PhotoCaptions, single: bool) -> None:
+    if not single:
+        tqdm.write(result.image)
+    for line in result.lines():
+        tqdm.write(line)
+    for line in result.left_out:
+        tqdm.write(line, file=sys.stderr)
+
+
+def _draw(result: PhotoCaptions, target: Path, shown: int) -> None:
+    from ureca_lib.figures import save_figure
+
+    typer.echo(f"figure -> {save_figure(result.figure(shown), target)}", err=True)
+
+
+def _summary(result: PhotoCaptions) -> str:
+    """How many captions a photo has and, as far as is known, how many are not unique."""
+    count = f"{len(result)} caption{'' if len(result) == 1 else 's'}"
+    shared = sum(row.unique is False for row in result)
+    return f"{count}, {shared} not unique" if shared else count
+
+
+def _about(photo: Path, error: Exception) -> str:
+    """The reason with the photo's name, once."""
+    return str(error) if photo.name in str(error) else f"{photo}: {error}"
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Errors of the input and of services, which the message alone explains."""
+    from ureca_lib.annotate.protocol import AnnotatorUnavailableError, BudgetSpentError
+    from ureca_lib.segment import SegmentationUnavailable
+
+    services = (AnnotatorUnavailableError, BudgetSpentError, SegmentationUnavailable)
+    return (ValueError, OSError, ImportError, *services)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Print the reason on standard error and exit with status 2: the input is at fault."""
+    try:
+        yield
+    except _errors() as error:
+        typer.echo(f"ureca: {error}", err=True)
+        raise typer.Exit(2) from None

@@ -1,0 +1,278 @@
+"""Cached listener scores, so that uniqueness can be recomputed without the model.
+
+A listener scores every caption of an image against every region. The scores go into a journal, one
+image per line:
+
+    {"image_id": "scene_2000000", "listener": "exact", "system": "ureca", "size": [448, 560],
+     "regions": [{"id": 1, "area": 5120, "level": 1, "look_alikes": [7]}, ...],
+     "captions": ["the red car", ...], "said": [[1, 0], ...], "scores": [[-0.69, ...], ...],
+     "unscorable": [[4, "reason"]]}
+
+`captions` are the distinct texts, and `said` pairs a region's id with the index of its caption.
+`scores` are log-likelihoods to four decimals, with a row per region and a column per text, null if
+a region is ruled out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ureca_lib.annotate.look_alikes import normalized
+from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
+from ureca_lib.evaluate.listeners import Listener, LookAlikes, look_alikes
+from ureca_lib.evaluate.retrieval import check_scores
+from ureca_lib.journal import Journal, JournalError, unique
+from ureca_lib.mask_tree import RegionId
+
+DECIMALS = 4  # of a log-likelihood on disk
+Captions = Mapping[str, Mapping[str, str]]  # image id -> region id, as a text -> caption
+_NAMED = 3  # ids in an error
+
+
+@dataclass(frozen=True)
+class ScoredRegion:
+    """A region that captions may be about.
+
+    Attributes:
+        id: unique in its image.
+        area: pixels of the mask.
+        level: depth in the mask tree, 1 for the top; None if it is not known.
+        look_alikes: ids of the regions that it is confused with.
+    """
+
+    id: RegionId
+    area: int
+    level: int | None = None
+    look_alikes: tuple[RegionId, ...] = ()
+
+
+@dataclass(frozen=True)
+class ListenerScores:
+    """Scores of an image with R regions and C distinct captions.
+
+    Attributes:
+        image_id: of the image.
+        listener, system: names of the listener, and of the system that wrote the captions.
+        size: (H, W) of the image in pixels.
+        regions: all regions of the image.
+        captions: the distinct texts.
+        caption_index: by region id, the index of the region's caption in `captions`.
+        scores: (R, C) log-likelihoods, -inf if a region is ruled out.
+        unscorable: by index, why the listener refused a caption; such a caption fits no region.
+
+    Raises:
+        ValueError: parts that do not belong together.
+    """
+
+    image_id: str
+    listener: str
+    system: str
+    size: tuple[int, int]
+    regions: tuple[ScoredRegion, ...]
+    captions: tuple[str, ...]
+    caption_index: dict[RegionId, int]
+    scores: np.ndarray
+    unscorable: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = len(self.regions), len(self.captions)
+        if check_scores(self.scores).shape != shape:
+            raise ValueError(f"scores are of shape {self.scores.shape}, not {shape}")
+        ids = {region.id for region in self.regions}
+        if len(ids) != len(self.regions):
+            raise ValueError("two regions have one id")
+        for region in self.regions:
+            if unknown := set(region.look_alikes) - ids:
+                raise ValueError(f"region {region.id} has look-alikes that are not there {unknown}")
+        for region_id, index in self.caption_index.items():
+            if region_id not in ids:
+                raise ValueError(f"a caption is of region {region_id!r}, which is not there")
+            if not 0 <= index < len(self.captions):
+                raise ValueError(f"region {region_id!r} has caption {index}, which is not there")
+
+    @property
+    def texts(self) -> dict[RegionId, str]:
+        """Captions by region id."""
+        return {region_id: self.captions[index] for region_id, index in self.caption_index.items()}
+
+    def row(self) -> dict[str, Any]:
+        """The scores as JSON can hold them."""
+        rounded = np.round(self.scores, DECIMALS).tolist()
+        return {
+            "image_id": self.image_id,
+            "listener": self.listener,
+            "system": self.system,
+            "size": self.size,
+            "regions": [asdict(region) for region in self.regions],
+            "captions": self.captions,
+            "said": list(self.caption_index.items()),
+            "scores": [[None if np.isneginf(x) else x for x in row] for row in rounded],
+            "unscorable": list(self.unscorable.items()),
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> ListenerScores:
+        """Read scores from JSON.
+
+        Raises:
+            ValueError: a part that is missing or of another type.
+        """
+        try:
+            regions = tuple(
+                ScoredRegion(r["id"], int(r["area"]), r["level"], tuple(r["look_alikes"]))
+                for r in row["regions"]
+            )
+            captions = tuple(row["captions"])
+            scores = np.array(row["scores"], np.float64).reshape(len(regions), len(captions))
+            scores[np.isnan(scores)] = -np.inf  # null is read as NaN
+            height, width = row["size"]
+            names = row["image_id"], row["listener"], row["system"]
+            index, unscorable = dict(row["said"]), dict(row["unscorable"])
+            return cls(*names, (height, width), regions, captions, index, scores, unscorable)
+        except KeyError as error:
+            raise ValueError(f"{error} is missing") from None
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"a part is of another type ({error})") from None
+
+
+def score_image(
+    image: CaptionedImage,
+    captions: Mapping[RegionId, str],
+    listener: Listener,
+    system: str = "",
+    alike: LookAlikes | None = None,
+) -> ListenerScores:
+    """Score the captions of an image.
+
+    The listener does not get captions without a word: they fit no region. Nor does a caption that
+    it refuses, whose reason is recorded.
+
+    Args:
+        image: with all the regions that a caption might be about.
+        captions: of some or all regions, by id.
+        listener: computes log-likelihoods.
+        system: that wrote the captions.
+        alike: look-alikes of each region; None finds them (`look_alikes`).
+
+    Raises:
+        ValueError: a caption of a region that the image lacks, or scores of another shape.
+    """
+    ids = {region.id for region in image.regions}
+    if unknown := [region_id for region_id in captions if region_id not in ids]:
+        raise ValueError(f"{image.image_id} has no region {unknown[0]!r}")
+    texts = tuple(dict.fromkeys(captions.values()))
+    alike = look_alikes(image) if alike is None else alike
+    levels = image.levels
+    regions = tuple(
+        ScoredRegion(r.id, r.area, levels[r.id], tuple(alike.get(r.id, ()))) for r in image.regions
+    )
+    scores, refused = _scores(image, texts, listener)
+    index = {region_id: texts.index(text) for region_id, text in captions.items()}
+    return ListenerScores(
+        image.image_id, listener.name, system, image.size, regions, texts, index, scores, refused
+    )
+
+
+def _scores(
+    image: CaptionedImage, texts: Sequence[str], listener: Listener
+) -> tuple[np.ndarray, dict[int, str]]:
+    """(R, C) scores, and the reasons of the columns that the listener refused."""
+    refused, asked = {}, []
+    for index, text in enumerate(texts):
+        if not normalized(text):
+            continue
+        reason = listener.refusal(text)
+        if reason is None:
+            asked.append(index)
+        else:
+            refused[index] = reason
+    scores = np.full((len(image.regions), len(texts)), -np.inf)
+    if asked:
+        given = listener.score(image, [texts[index] for index in asked])
+        columns = check_scores(given, f"{image.image_id}: scores")
+        if columns.shape != (len(image.regions), len(asked)):
+            needed = len(image.regions), len(asked)
+            raise ValueError(f"{listener.name} gave scores of shape {columns.shape}, not {needed}")
+        scores[:, asked] = columns  # (R, asked) -> columns of (R, C)
+    return scores, refused
+
+
+def score_images(
+    data: Callable[[], CaptionedImages],
+    captions: Captions,
+    listener: Callable[[], Listener],
+    listener_name: str,
+    path: str | Path,
+    system: str = "",
+    progress: bool = True,
+) -> list[ListenerScores]:
+    """Score every image that has captions, and resume an interrupted run.
+
+    Args:
+        data: opens the images. It and `listener` are only called if an image is left to score, so
+            that a finished file needs neither images nor model.
+        captions: by image and region.
+        listener: makes the listener.
+        listener_name: its name in records.
+        path: JSONL that is appended to.
+        system: that wrote the captions.
+        progress: show a bar.
+
+    Returns:
+        Scores of each image, in the order of the captions.
+
+    Raises:
+        JournalError: the file has other captions, another listener's scores or a bad line, or
+            another process is writing it.
+        ValueError: an image or a region that the data lack, naming it.
+    """
+    with Journal(path, unique(ListenerScores.from_row, "image_id")) as journal:
+        done = {scores.image_id: scores for scores in journal.rows}
+        for scores in done.values():
+            _check_same(journal.path, scores, captions, listener_name)
+        left = [image_id for image_id in captions if image_id not in done]
+        if left:
+            images = _opened(data(), left)
+            scorer = listener()
+            counts = {"total": len(captions), "initial": len(done), "unit": "image"}
+            for image in tqdm(images, disable=not progress, **counts):
+                own = _own(image, captions[image.image_id])
+                scores = done[image.image_id] = score_image(image, own, scorer, system)
+                journal.append(scores.row())
+    return [done[image_id] for image_id in captions]
+
+
+def _opened(images: CaptionedImages, ids: Sequence[str]) -> Iterator[CaptionedImage]:
+    """Images by id, read one at a time; all ids are checked first."""
+    places = {image_id: place for place, image_id in enumerate(images.ids)}
+    if missing := [image_id for image_id in ids if image_id not in places]:
+        named = ", ".join(missing[:_NAMED])
+        raise ValueError(
+            f"{images.name} does not have {len(missing)} of the images with captions: {named}"
+        )
+    return (images[places[image_id]] for image_id in ids)
+
+
+def _own(image: CaptionedImage, captions: Mapping[str, str]) -> dict[RegionId, str]:
+    """Captions by the regions' own ids, in the order of the regions."""
+    ids = {str(region.id): region.id for region in image.regions}
+    if unknown := [name for name in captions if name not in ids]:
+        raise ValueError(f"{image.image_id} has no region {unknown[0]!r}, but there is a caption")
+    return {ids[name]: captions[name] for name in ids if name in captions}
+
+
+def _check_same(path: Path, scores: ListenerScores, captions: Captions, listener_name: str) -> None:
+    texts = {str(region_id): text for region_id, text in scores.texts.items()}
+    if scores.listener != listener_name:
+        reason = f"was scored by {scores.listener}, not {listener_name}"
+    elif texts != dict(captions.get(scores.image_id, {})):
+        reason = "has other captions than the predictions"
+    else:
+        return
+    raise JournalError(path, f"{scores.image_id} {reason}; name another file")
