@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from tiny_runs import SCENES, small, write_base
 
@@ -16,9 +17,9 @@ from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.train import stages
 from ureca_lib.train.data import open_data
+from ureca_lib.train.export import load_run, merge_run
 from ureca_lib.train.held_out import measured
 from ureca_lib.train.loop import read_result, train_stage
-from ureca_lib.train.merge import load_run, merge_run
 from ureca_lib.train.run_folder import TrainingError, read_log
 from ureca_lib.train.settings import SettingsError
 
@@ -112,6 +113,19 @@ def test_a_merged_model_is_the_trained_one_and_reads_back_to_the_bit(second, tmp
     assert all(torch.equal(one[name], other[name]) for name in one)
     inside = dict(model.merge_and_unload().named_parameters())
     assert all(torch.equal(p, inside[n]) for n, p in trained.model.named_parameters())
+
+
+def test_a_trained_folder_is_ready_for_a_hub(base, second, tmp_path):
+    shutil.copytree(second.model, tmp_path / "alone")
+    RegionCaptioner.from_pretrained(tmp_path / "alone")
+    card = (tmp_path / "alone" / "README.md").read_text()
+    head, text = card.removeprefix("---\n").split("\n---\n", 1)
+    assert yaml.safe_load(head)["license"] == "other"
+    assert f"exact_match {second.final['exact_match']:.4g}" in text
+    assert "| lora_rank | `4` |" in text and "commit " in text
+    assert str(tmp_path.parents[1]) not in card  # no folder of this machine
+    merged = merge_run(second.folder, tmp_path / "merged", "4")
+    assert "| weights | 4 |" in (merged / "README.md").read_text()
 
 
 def test_merging_what_is_not_there_is_refused(second, tmp_path):

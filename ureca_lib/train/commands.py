@@ -69,7 +69,7 @@ def merge(
     ] = "kept",
 ) -> None:
     """Write a run's model with what it has learnt, adapters merged, ready to load."""
-    from ureca_lib.train.merge import merge_run
+    from ureca_lib.train.export import merge_run
 
     with _faults_named():
         merge_run(run, destination, which)

@@ -35,9 +35,9 @@ from ureca_lib.train.data import (
     faults_of,
     open_data,
 )
+from ureca_lib.train.export import export_model, merge_run, write_card
 from ureca_lib.train.features import GIB, FeatureCache, vision_fingerprint
 from ureca_lib.train.held_out import HeldOut, measured
-from ureca_lib.train.merge import export_model, merge_run
 from ureca_lib.train.run_folder import (
     MODEL,
     RESULT,
@@ -154,7 +154,7 @@ def train_stage(
         if main:
             kept, exported = _finish(run, trained), None
             if settings.export:
-                exported = str(_export(run, processor))
+                exported = str(_export(run, processor, result))
             seconds = round(time.perf_counter() - started + run.earlier, 2)
             result = replace(result, kept_step=kept, model=exported, seconds=seconds)
             write_json(folder / RESULT, asdict(result))
@@ -446,9 +446,11 @@ def _finish(run: Run, trained: dict[str, torch.Tensor]) -> int:
     return kept
 
 
-def _export(run: Run, processor: UrecaProcessor) -> Path:
+def _export(run: Run, processor: UrecaProcessor, result: TrainingResult) -> Path:
     # a folder that is there was written by a process that was killed before it wrote the result
     shutil.rmtree(run.folder / MODEL, ignore_errors=True)
     if run.sharded:  # its modules are of use to all processes together only
         return merge_run(run.folder, run.folder / MODEL)
-    return export_model(run.learner.model, processor, run.folder / MODEL)
+    export_model(run.learner.model, processor, run.folder / MODEL)
+    write_card(run.folder / MODEL, run.settings.to_dict(), result.final)
+    return run.folder / MODEL

@@ -12,8 +12,8 @@ from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.evaluate.systems import UrecaSystem
+from ureca_lib.train.export import export_model
 from ureca_lib.train.loop import TrainingResult, train_stage
-from ureca_lib.train.merge import export_model
 from ureca_lib.train.options import Recipe
 from ureca_lib.train.stages import load_start
 
