@@ -150,8 +150,7 @@ class PipelineSettings:
         """
         if recipe > 1:
             return self
-        digits = {"numbers": "digits"} if hasattr(self.views, "numbers") else {}
-        return replace(self, views=replace(self.views, **digits), describe_leaves=True)
+        return replace(self, views=replace(self.views, numbers="digits"), describe_leaves=True)
 
     def record(self, recipe: int) -> dict[str, Any]:
         """The settings that decide an image's captions, as plain data, in the recipe's fields."""

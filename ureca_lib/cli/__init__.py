@@ -19,7 +19,6 @@ from ureca_lib.datasets import commands as dataset_commands
 from ureca_lib.evaluate import clair_command, table_command, uniqueness_command
 from ureca_lib.evaluate import commands as evaluate_commands
 from ureca_lib.runs import reference_commands, sweep_commands
-from ureca_lib.train import base_command, recipe_command
 from ureca_lib.train import commands as train_commands
 
 _PACKAGE = Path(__file__).parents[1]
@@ -155,8 +154,8 @@ app.command()(sweep_commands.sweep)
 app.command()(reference_commands.reference)
 app.command()(train_commands.train)
 app.command()(train_commands.merge)
-app.command("train-base")(base_command.train_base_command)
-app.command("train-recipe")(recipe_command.train_recipe_command)
+app.command("train-base")(train_commands.train_base)
+app.command("train-recipe")(train_commands.train_recipe)
 
 
 @app.command()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from ureca_lib.configuration import UrecaConfig
@@ -26,6 +27,7 @@ STAGES = (1, 2)
 MODEL_FIELDS = {
     "mask_tokens": "num_mask_tokens",
     "mask_position": "mask_position",
+    "mask_size": "mask_size",
     "mask_projector": "mask_projector",
     "mask_dynamic": "mask_dynamic",
     "mask_thumbnail": "mask_thumbnail",
@@ -64,6 +66,7 @@ class TrainSettings:
     mask_position: Literal["before_image", "after_image"] | None = _of(
         None, "where mask tokens stand; None is the model's"
     )
+    mask_size: int | None = _of(None, "side of a mask tile in pixels; None is the model's")
     mask_projector: Literal["mlp", "linear"] | None = _of(
         None, "layers behind the mask encoder's convolutions; None is the model's"
     )
@@ -105,9 +108,9 @@ class TrainSettings:
     lora_alpha: int | None = _of(None, "their scale; None is twice the rank, as published")
     lora_dropout: float = _of(0.05, "dropout before the adapters (published: 0.05)")
 
-    resize_share: float = _of(0.0, "share of samples whose image and mask are resized together")
-    resize_low: float = _of(0.5, "smallest factor of the sides when resized")
-    resize_high: float = _of(1.5, "largest factor of the sides when resized")
+    resize_share: float = _of(
+        0.0, "share of samples resized with their masks, each side by 0.5 to 1; published: none"
+    )
 
     eval_data: str | None = _of(
         None, "what is evaluated while training; None holds out the data's last images"
@@ -133,22 +136,19 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         get_preset(self.preset)
-        for name in ("batch_size", "regions_per_image", "eval_images", "eval_regions"):
-            _need(getattr(self, name) >= 1, f"{name} must be at least 1")
-        for name in ("keep_checkpoints", "log_every", "lora_rank", "eval_tokens"):
+        sizes = ("batch_size", "regions_per_image", "eval_images", "eval_regions", "eval_tokens")
+        for name in (*sizes, "keep_checkpoints", "log_every", "lora_rank"):
             _need(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("eval_every", "save_every", "workers", "weight_decay", "cache_gib"):
             _need(getattr(self, name) >= 0, f"{name} must not be negative")
-        for name in ("steps", "limit", "micro_batch", "mask_tokens", "max_tiles"):
+        optional = ("steps", "limit", "micro_batch", "mask_tokens", "mask_size", "max_tiles")
+        for name in (*optional, "inference_tiles", "lora_alpha"):
             value = getattr(self, name)
             _need(value is None or value >= 1, f"{name} must be at least 1")
-        for name in ("inference_tiles", "lora_alpha"):
-            value = getattr(self, name)
-            _need(value is None or value >= 1, f"{name} must be at least 1")
-        _need(self.learning_rate > 0 and self.epochs > 0, "learning_rate and epochs must be > 0")
+        for name in ("learning_rate", "epochs", "max_grad_norm"):
+            _need(getattr(self, name) > 0, f"{name} must be above 0")
         for name in ("warmup", "lora_dropout", "resize_share"):
             _need(0 <= getattr(self, name) <= 1, f"{name} must be from 0 to 1")
-        _need(0 < self.resize_low <= self.resize_high, "need 0 < resize_low <= resize_high")
         _need(
             not (self.resize_share and self.cache),
             "resize_share changes the images, so that cache would keep features that are never "
@@ -238,8 +238,12 @@ def load_settings(
 
 
 def _over(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with others in their place; a folder of masks goes with the data it was set for."""
-    return values | ({"masks": None} if "data" in given else {}) | dict(given)
+    """Override settings; masks and held-out scenes belong to the data that they were set for."""
+    if "data" in given:
+        values = values | {"masks": None}
+        if not str(given["data"]).startswith("scenes:"):
+            values["eval_data"] = None  # images of one's own are judged on images of one's own
+    return values | dict(given)
 
 
 def checked(values: Mapping[str, Any], where: str) -> TrainSettings:
@@ -276,11 +280,6 @@ def parse_override(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
-def changed(settings: TrainSettings, **values: Any) -> TrainSettings:
-    """The same settings with some of them changed; see `TrainSettings` for errors."""
-    return replace(settings, **values)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -293,3 +292,18 @@ def _read(path: Path) -> dict[str, Any]:
 def settings_files() -> list[Path]:
     """The files of all presets and stages."""
     return [FOLDER / f"{preset}_stage{stage}.toml" for preset in PRESETS for stage in STAGES]
+
+
+def computes_in_bf16(precision: str, device: str) -> bool:
+    """Whether a run autocasts to bfloat16.
+
+    Args:
+        precision: of `TrainSettings`: "bfloat16" always, "float32" never, "mixed" where the device
+            multiplies bfloat16 itself.
+        device: type of the device, such as "cpu" or "cuda".
+    """
+    if precision != "mixed":
+        return precision == "bfloat16"
+    if device == "cpu":  # without these instructions, autocast would make it slower
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device == "cuda" and torch.cuda.is_bf16_supported()

@@ -85,7 +85,7 @@ def _ours(
 ) -> UrecaForConditionalGeneration:
     stored = UrecaConfig.from_pretrained(folder)
     config = settings.configure(stored)
-    shapes = ("num_mask_tokens", "mask_projector", "mask_tile_embedding")
+    shapes = ("num_mask_tokens", "mask_size", "mask_projector", "mask_tile_embedding")
     other = [name for name in shapes if getattr(config, name) != getattr(stored, name)]
     fresh = settings.stage == 1 and settings.fresh_mask_encoder
     if other and not fresh:
@@ -149,8 +149,6 @@ class StageModel(nn.Module):
         cache: where the features of images that came as pixels are put; None keeps none.
     """
 
-    accepts_loss_kwargs = True  # read by transformers' Trainer: the loss is divided here
-
     def __init__(
         self,
         model: UrecaForConditionalGeneration | PeftModel,
@@ -168,6 +166,11 @@ class StageModel(nn.Module):
         """The model, without peft's wrapper; adapters are in its layers."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Layers that FSDP shards one by one; read by accelerate, under transformers' name."""
+        return sorted(self.base._no_split_modules)
+
     def train(self, mode: bool = True) -> StageModel:
         """As `nn.Module.train`, but the frozen vision tower has no dropout."""
         super().train(mode)
@@ -181,25 +184,22 @@ class StageModel(nn.Module):
     def forward(
         self,
         labels: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        tokens: torch.Tensor | int | None = None,
         **batch: Any,
-    ) -> dict[str, torch.Tensor]:
-        """The summed loss of the answers' tokens, over their number.
+    ) -> torch.Tensor:
+        """The summed loss of the answers' tokens, divided by their number.
 
         Args:
             labels: (R, L).
-            num_items_in_batch: answer tokens of the whole step, over all devices and accumulated
-                batches; by default this batch's own.
+            tokens: answer tokens of the whole step, over all devices and accumulated batches; by
+                default this batch's own.
             batch: see `RegionCollator`.
-
-        Returns:
-            `loss`, a number.
         """
         features = self.image_features(batch)
         if "image_ids" in batch:
             named = {name: batch[name] for name in _GROUPED if name in batch}
             grouped = GroupedBatch(**named, labels=labels, image_features=torch.cat(features))
-            return {"loss": grouped_forward(self.base, grouped, num_items_in_batch).loss}
+            return grouped_forward(self.base, grouped, tokens).loss
         rows = torch.cat([features[image] for image in batch["image_of"].tolist()])
         hidden = self.base.model(
             input_ids=batch["input_ids"],
@@ -209,7 +209,7 @@ class StageModel(nn.Module):
             mask_places=batch.get("mask_places"),
             use_cache=False,
         ).last_hidden_state
-        return {"loss": answer_loss(self.base.lm_head, hidden, labels, num_items_in_batch)}
+        return answer_loss(self.base.lm_head, hidden, labels, tokens)
 
     def image_features(self, batch: dict[str, Any]) -> list[torch.Tensor]:
         """(T, tokens, D) of each image: given ones, and those of pixels, which the cache is told.

@@ -1,8 +1,8 @@
-"""Second losses of the tiny base: what is seen in a patch, where a token is, where to look.
+"""Auxiliary losses of the tiny base: contents of patches, positions of tokens, attention on boxes.
 
-Captions alone teach a small model from scratch slowly: the words that need the picture are few, and
-a thing fills a twelfth of it. These losses are dense and direct. Their heads are thrown away after
-training; the base that is left is a plain InternVL.
+Captions alone train a small model from scratch slowly: few of their words depend on the picture,
+and an object fills a twelfth of it. These losses are dense and direct. Their heads are discarded
+after training; the base that remains is a plain InternVL.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from ureca_lib.scenes.lexicon import BACKGROUNDS, KINDS, SURFACES
-from ureca_lib.train.scene_shards import KINDS_A_PATCH, NOTHING
+from ureca_lib.train.tiny_base.data import KINDS_PER_PATCH, NOTHING
 
 BACKGROUND_WEIGHT = 0.05  # nine patches in ten are sky, grass, wall and the like
 MIXED_WEIGHT = 0.3  # of a background's patch that something else is seen in, too
@@ -33,7 +33,6 @@ LOOKING = (
     (3, 1, WHOLE),
 )
 WATCHED_LAYER = 0  # whose image tokens are taught what and where they are
-NEARLY = 0.3  # share of the most overlap with a box from which a token counts as in it
 
 _SIZES = (len(KINDS), len(KINDS), len(SURFACES), len(SURFACES))
 _IS_BACKGROUND = torch.tensor([kind in BACKGROUNDS for kind in KINDS] + [True] * 256)
@@ -48,16 +47,16 @@ def seen_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     kinds, *others = logits.float().split(_SIZES, dim=-1)
     labels = labels.long()
-    background = _IS_BACKGROUND[labels[:, KINDS_A_PATCH]]
+    background = _IS_BACKGROUND.to(labels.device)[labels[:, KINDS_PER_PATCH]]
     weight = torch.where(background, BACKGROUND_WEIGHT, 1.0)
     weight = torch.where(background & (labels[:, 1] != NOTHING), MIXED_WEIGHT, weight)
     weight = weight / weight.sum()
-    seen = torch.zeros(len(labels), NOTHING + 1)
-    seen.scatter_(1, labels[:, :KINDS_A_PATCH], 1.0)
+    seen = torch.zeros(len(labels), NOTHING + 1, device=labels.device)
+    seen.scatter_(1, labels[:, :KINDS_PER_PATCH], 1.0)
     each = functional.binary_cross_entropy_with_logits(
         kinds, seen[:, : len(KINDS)], reduction="none"
     ).sum(1)
-    for told, wanted in zip(others, labels[:, KINDS_A_PATCH:].unbind(1), strict=True):
+    for told, wanted in zip(others, labels[:, KINDS_PER_PATCH:].unbind(1), strict=True):
         wanted = wanted.masked_fill(wanted == NOTHING, -100)
         each = each + functional.cross_entropy(told, wanted, reduction="none")
     return (each * weight).sum()
@@ -114,43 +113,7 @@ class TokenHeads(nn.Module):
         return seen_loss(seen, labels) + functional.cross_entropy(place, bins.flatten())
 
 
-def token_extents(grid: tuple[int, int], side: int) -> torch.Tensor:
-    """(tokens, 4): left, top, right, bottom of each image token, in shares of the image.
-
-    Args:
-        grid: (columns, rows) of tiles; where there is more than one, a thumbnail follows them.
-        side: tokens along a tile.
-    """
-    columns, rows = grid
-    tiles = [(c / columns, r / rows, 1 / columns, 1 / rows) for r in range(rows)
-             for c in range(columns)]  # fmt: skip
-    if len(tiles) > 1:
-        tiles.append((0.0, 0.0, 1.0, 1.0))
-    return torch.tensor(
-        [
-            (x + w * i / side, y + h * j / side, x + w * (i + 1) / side, y + h * (j + 1) / side)
-            for x, y, w, h in tiles
-            for j in range(side)
-            for i in range(side)
-        ]
-    )
-
-
-def inside(extents: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """(R, tokens) bool: the tokens that a box lies on, of those it lies on most.
-
-    Args:
-        extents: (R, tokens, 4) of the region's image.
-        boxes: (R, 4), left, top, right, bottom in shares of the image; one without an area lies
-            on none.
-    """
-    low = torch.maximum(extents[..., :2], boxes[:, None, :2])
-    high = torch.minimum(extents[..., 2:], boxes[:, None, 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)  # (R, tokens, 2) -> (R, tokens)
-    return overlap > NEARLY * overlap.amax(1, keepdim=True)  # of no area: 0 > 0
-
-
-def look_loss(
+def attention_loss(
     attentions: dict[int, torch.Tensor], first: int, wanted: torch.Tensor, asking: torch.Tensor
 ) -> torch.Tensor:
     """How little attention of the taught heads falls on the boxes that each is to look at.
@@ -171,10 +134,10 @@ def look_loss(
         mass = (given * wanted[kind][:, None]).sum(-1)  # (R, L, tokens) -> (R, L)
         losses.append(-(mass[judged] + 1e-6).log().mean())
     # a single layer has no head that is taught
-    return torch.stack(losses).mean() if losses else torch.zeros(())
+    return torch.stack(losses).mean() if losses else torch.zeros((), device=asking.device)
 
 
-class Watch:
+class AttentionHook:
     """What passes through a language model in a grouped step.
 
     Attributes:
@@ -187,7 +150,7 @@ class Watch:
         self.attentions: dict[int, torch.Tensor] = {}
 
     @contextmanager
-    def on(self, language_model: nn.Module) -> Iterator[Watch]:
+    def on(self, language_model: nn.Module) -> Iterator[AttentionHook]:
         """Watch while the context lasts."""
         layers = language_model.layers
         hooks = [layers[WATCHED_LAYER].register_forward_hook(self._see_tokens)]
