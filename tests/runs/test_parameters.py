@@ -109,7 +109,7 @@ def test_a_dictionary_with_numbers_for_keys_is_refused(tmp_path):
     with pytest.raises(ParameterError, match=r"parameter w: \{1: 0.5\} would be \{'1': 0.5\}"):
         check_parameters(known, {"w": {1: 0.5}})
     for text in ("{1: 0.5}", '{"1": 0.5}'):
-        with pytest.raises(ParameterError, match="parameter w: .* is not of type dict"):
+        with pytest.raises(ParameterError, match=r"parameter w: .* is not of type dict"):
             check_parameters(known, {"w": text}, texts=True)
 
 

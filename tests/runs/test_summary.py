@@ -19,7 +19,7 @@ from ureca_lib.runs import (
 )
 from ureca_lib.runs.record import path_in_project
 from ureca_lib.runs.summary import flat_numbers, measure
-from ureca_lib.runs.workers import run_lock
+from ureca_lib.runs.sweep import run_lock
 
 SEEDS = [0, 1, 2]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ureca_lib.provenance import show_versions
 
 if TYPE_CHECKING:
-    from ureca_lib.runs.grid import SweepError, load_sweep
     from ureca_lib.runs.index import write_index
     from ureca_lib.runs.parameters import (
         NotebookError,
@@ -25,13 +24,12 @@ if TYPE_CHECKING:
         run_notebook,
     )
     from ureca_lib.runs.summary import SweepSummary, read_summaries, read_summary, summarize_sweep
-    from ureca_lib.runs.sweep import run_sweep
+    from ureca_lib.runs.sweep import SweepError, load_sweep, run_sweep
     from ureca_lib.runs.sweep_tables import write_summary
 
 # loaded on first use: papermill and nbconvert take seconds, and most notebooks and commands need
 # only the record
 _MODULES = {
-    "grid": ("SweepError", "load_sweep"),
     "index": ("write_index",),
     "parameters": (
         "NotebookError",
@@ -43,7 +41,7 @@ _MODULES = {
     "record": ("RunRecord", "record_metrics"),
     "runner": ("RunFailedError", "default_folder", "finished_run", "run_notebook"),
     "summary": ("SweepSummary", "read_summaries", "read_summary", "summarize_sweep"),
-    "sweep": ("run_sweep",),
+    "sweep": ("SweepError", "load_sweep", "run_sweep"),
     "sweep_tables": ("write_summary",),
 }
 

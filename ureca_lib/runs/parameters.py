@@ -221,11 +221,12 @@ def paths_from_here(
     result = dict(texts)
     for name, text in texts.items():
         path = Path(text)
+        is_text = name in known and known[name].type_name.startswith("str")
         # `-p preset tiny` is not a path, even if there is a folder `tiny` here
-        like_path = text and not path.is_absolute() and (os.sep in text or path.suffix)
-        if name in known and known[name].type_name.startswith("str") and like_path:
-            if os.path.exists(path) and not os.path.exists(folder / path):
-                result[name] = os.path.relpath(path, folder)
+        like_path = not path.is_absolute() and (os.sep in text or path.suffix)
+        here, there = os.path.exists(path), os.path.exists(folder / path)
+        if is_text and like_path and here and not there:
+            result[name] = os.path.relpath(path, folder)
     return result
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ureca_lib.runs.grid import SweepError, read_yaml, typed
 from ureca_lib.runs.parameters import (
     NotebookError,
     ParameterError,
@@ -18,6 +17,7 @@ from ureca_lib.runs.parameters import (
     same_value,
 )
 from ureca_lib.runs.record import RECORD_NAME, RunRecord
+from ureca_lib.runs.sweep import SweepError, read_yaml, typed
 
 NOTEBOOKS = "[0-9][0-9]_*.ipynb"
 
@@ -58,13 +58,9 @@ def load_reference(path: str | Path, notebooks: str | Path) -> list[ReferenceRun
     source = Path(path)
     found = {place.stem: place for place in sorted(Path(notebooks).glob(NOTEBOOKS))}
     try:
-        wanted = _File.model_validate(read_yaml(source)).notebooks
+        wanted = read_yaml(source, _File).notebooks
     except SweepError as error:
         raise ReferenceFileError(str(error)) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ReferenceFileError(f"{source}: {place}: {first['msg']}") from None
     if unknown := [name for name in wanted if name not in found]:
         raise ReferenceFileError(f"{source}: there is no notebook '{unknown[0]}' in {notebooks}")
     return [_planned(source, place, wanted.get(name, {})) for name, place in found.items()]

@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.runs.grid import PlannedRun, Sweep
 from ureca_lib.runs.parameters import notebook_parameters, same_parameters
 from ureca_lib.runs.record import RunRecord
-from ureca_lib.runs.workers import is_running
+from ureca_lib.runs.sweep import PlannedRun, Sweep, is_running
 
 SUMMARY_NAME = "summary.json"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ureca_lib.runs.grid import Sweep
+    from ureca_lib.runs.sweep import Sweep
 
 _STOPPED = 130  # as a shell has it for Ctrl-C
 
@@ -38,8 +38,7 @@ def sweep(
     What was done before is not run again; a run that fails leaves its notebook and its error, and
     the others go on.
     """
-    from ureca_lib.runs.grid import SweepError, load_sweep
-    from ureca_lib.runs.sweep import check_folders
+    from ureca_lib.runs.sweep import SweepError, check_folders, load_sweep
 
     failed = 0
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
