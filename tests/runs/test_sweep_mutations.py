@@ -32,10 +32,19 @@ PIECES = [
     "? ",
     "!!int ",
 ]
-PIECES += ["!!python/object/apply:os.system [touch made]", "!!binary x", "!!set {a}", "!!omap [a]"]
+PIECES += ["!!int ", "!!python/object/apply:os.system [touch made]", "!!binary x", "!!set {a}"]
 PIECES += ["2020-99-99", "2020-01-01", "0x1F", "1:30", "012", "1e999", ".nan", "-.inf", "9" * 5000]
 PIECES += ["~", "yes", "null", '"\\ud800"', "\ufeff", "\u2028", "---\n", "...\n", "[" * 300]
-PIECES += ["{a: " * 300, "seed: 1", "output_dir: x", "[[1]]", "{[1]: 2}", "{{}: 1}", "!!null x: 1"]
+PIECES += [
+    "{a: " * 300,
+    "seed: 1",
+    "output_dir: x",
+    "[[1]]",
+    "{[1]: 2}",
+    "{{}: 1}",
+    "!!null x",
+    "!!omap [a]",
+]
 
 
 def mutated(rng: random.Random) -> str:

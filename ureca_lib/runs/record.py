@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nbformat
+from pydantic import TypeAdapter
 
 from ureca_lib.journal import write_json
 from ureca_lib.provenance import environment_record, library_hash, project_root
@@ -89,9 +90,13 @@ class RunRecord:
     def load(cls, folder: Path) -> RunRecord | None:
         """Read the record in a folder; None if there is none that can be read."""
         try:
-            return cls(**json.loads((folder / RECORD_NAME).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            content = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+            record = TypeAdapter(cls).validate_python(content)
+        except (OSError, ValueError, RecursionError):
             return None
+        # a file of this folder, whatever the record says
+        record.output = Path(record.output).name
+        return record
 
 
 def record_metrics(output_dir: str | Path, **metrics: Any) -> None:
