@@ -1,7 +1,8 @@
-"""`ureca annotate`, `ureca status` and `ureca export`."""
+"""`ureca annotate`, `ureca status`, `ureca look-alikes` and `ureca export`."""
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -89,50 +90,49 @@ def annotate(
     ] = True,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
-    """Caption every region of the images uniquely; resumes where an earlier run stopped."""
+    """Caption every region of the images uniquely; resumes where an earlier run stopped.
+
+    \b
+    ureca annotate photos/ --out captions.sqlite --annotator openai --model gpt-4o
+    """
     from ureca_lib.annotate.annotators import make_annotator
-    from ureca_lib.annotate.protocol import AnnotatorUnavailableError
     from ureca_lib.annotate.run import annotate_images
     from ureca_lib.annotate.sources import SplitRule
-    from ureca_lib.annotate.store import StoreError
 
-    try:
-        rule = SplitRule.parse(split)
-        options = [_per_split(values) for values in (annotator, model, base_url, api_key_env)]
-        settings = _settings(paper, rounds, tuple(verify or ()), strict, retry_failed)
-        alike = replace(settings.look_alikes, threshold=threshold)
-        settings = replace(settings, look_alikes=alike)
-        asked = {*(verify or ()), *(key for option in options for key in option if key)}
-        _check_splits(rule, asked)
-        _check_verifier(rule, settings, verifier_model, verifier_url)
-        verifier = None
-        if verifier_model:
-            verifier = make_annotator(
-                "openai",
-                verifier_model,
-                verifier_url,
-                api_key_env=verifier_key_env,
-                in_flight=in_flight or None,
-                **chat,
-            )
-        asks = verifier is not None or {*options[0].values()} & {"openai", "transformers"}
-        if chat and not asks:
-            raise ValueError(f"{', '.join(chat)}: no model is asked; give --annotator openai")
-        served = verifier is not None or "openai" in options[0].values()
-        summary = annotate_images(
-            images,
-            out,
-            _OfSplits(options, device, in_flight, served, chat),
-            settings,
-            splits=rule,
-            verifier=verifier,
-            features=_features(dino, device),
-            in_flight=in_flight,
-            wait=wait,
-            progress=progress,
+    rule = SplitRule.parse(split)
+    options = [_per_split(values) for values in (annotator, model, base_url, api_key_env)]
+    settings = _settings(paper, rounds, tuple(verify or ()), strict, retry_failed)
+    alike = replace(settings.look_alikes, threshold=threshold)
+    settings = replace(settings, look_alikes=alike)
+    asked = {*(verify or ()), *(key for option in options for key in option if key)}
+    _check_splits(rule, asked)
+    _check_verifier(rule, settings, verifier_model, verifier_url)
+    verifier = None
+    if verifier_model:
+        verifier = make_annotator(
+            "openai",
+            verifier_model,
+            verifier_url,
+            api_key_env=verifier_key_env,
+            in_flight=in_flight or None,
+            **chat,
         )
-    except (ValueError, OSError, StoreError, ImportError, AnnotatorUnavailableError) as error:
-        raise _stop(error) from None
+    asks = verifier is not None or {*options[0].values()} & {"openai", "transformers"}
+    if chat and not asks:
+        raise ValueError(f"{', '.join(chat)}: no model is asked; give --annotator openai")
+    served = verifier is not None or "openai" in options[0].values()
+    summary = annotate_images(
+        images,
+        out,
+        _OfSplits(options, device, in_flight, served, chat),
+        settings,
+        splits=rule,
+        verifier=verifier,
+        features=_features(dino, device),
+        in_flight=in_flight,
+        wait=wait,
+        progress=progress,
+    )
     typer.echo(f"{summary}\nstore: {out}")
     for image, reason in summary.failures:
         # the reason of a file that cannot be read names it already
@@ -143,7 +143,9 @@ def annotate(
         raise typer.Exit(1)
 
 
-annotate.__doc__ = f"{annotate.__doc__}\n\n\b\n{PAPER_DIFFERENCES}"  # \b: keep the table's lines
+annotate.__doc__ = (
+    f"{inspect.cleandoc(annotate.__doc__)}\n\n\b\n{PAPER_DIFFERENCES}"  # \b: keep the table's lines
+)
 
 
 def look_alikes(
@@ -161,8 +163,8 @@ def look_alikes(
     family: Annotated[
         bool, typer.Option(help="Include pairs of which one holds the other, as --paper does.")
     ] = False,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Histogram, and the pairs near the threshold.")
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Histogram, and the pairs near the threshold.")
     ] = Path("look_alikes.png"),
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
@@ -176,35 +178,29 @@ def look_alikes(
     from ureca_lib.figures import save_figure, survey_figure
     from ureca_lib.mask_tree import build_mask_tree
 
-    try:
-        features = _features(dino, device) or ColorTextureFeatures()
-        at = features.threshold if threshold is None else threshold
-        sources = find_sources(images, Path())
-        loaded = ((source.name, source.load(True)) for source in sources)
-        trees = ((name, image, build_mask_tree(image)) for name, image in loaded)
-        similarities, near = survey_similarities(trees, features, at, family)
-        if not near:
-            raise ValueError("no photo has two regions to compare")
-        save_figure(survey_figure(similarities, at, near), output)
-    except (ValueError, OSError) as error:
-        raise _stop(error) from None
+    features = _features(dino, device) or ColorTextureFeatures()
+    at = features.threshold if threshold is None else threshold
+    sources = find_sources(images, Path())
+    loaded = ((source.name, source.load(True)) for source in sources)
+    trees = ((name, image, build_mask_tree(image)) for name, image in loaded)
+    similarities, near = survey_similarities(trees, features, at, family)
+    if not near:
+        raise ValueError("no photo has two regions to compare")
+    save_figure(survey_figure(similarities, at, near), out)
     typer.echo(f"{len(sources)} photos, {len(similarities)} pairs of regions, {features.name}")
     for value in sorted({0.5, 0.6, 0.7, 0.8, 0.9, 0.95, at}):
         mark = "  <- threshold" if value == at else ""
         typer.echo(f"  {value:4.2f}: {(similarities >= value).mean():6.1%} of pairs{mark}")
-    typer.echo(f"figure -> {output}")
+    typer.echo(f"figure -> {out}")
 
 
 def status(store: Annotated[Path, typer.Argument(help="The store, an SQLite file.")]) -> None:
-    """Show what a store holds: counts by stage and state, failures, rate, time left."""
+    """Show the content of a store: counts by stage and state, failures, rate, time left."""
     from ureca_lib.annotate.progress import read_status
-    from ureca_lib.annotate.store import Store, StoreError
+    from ureca_lib.annotate.store import Store
 
-    try:
-        with Store(store, create=False) as opened:
-            typer.echo(str(read_status(opened)))
-    except StoreError as error:
-        raise _stop(error) from None
+    with Store(store, create=False) as opened:
+        typer.echo(str(read_status(opened)))
 
 
 def export(
@@ -230,16 +226,11 @@ def export(
     """Write a store's captions as a data set: JSONL, Parquet, COCO and a data card."""
     from ureca_lib.annotate.card import CardTexts
     from ureca_lib.annotate.export import ExportSettings, export_dataset
-    from ureca_lib.annotate.store import StoreError
 
     texts = CardTexts(title, image_license, mask_license, caption_license)
     states = tuple(dict.fromkeys(("unique", *(include or ()))))
-    try:
-        settings = ExportSettings(states, card=texts)
-        exported = export_dataset(store, out, settings, progress=progress, mixed=mixed)
-    except (ValueError, OSError, StoreError) as error:
-        typer.echo(f"ureca: {error}", err=True)
-        raise typer.Exit(2) from None
+    settings = ExportSettings(states, card=texts)
+    exported = export_dataset(store, out, settings, progress=progress, mixed=mixed)
     statistics = exported.statistics
     for split, count in sorted(statistics.rows.items()):
         typer.echo(f"{split}: {count:,} captions")
@@ -270,7 +261,7 @@ def _per_split(values: list[str] | None) -> dict[str, str]:
 
 
 class _OfSplits(dict):
-    """For each split its annotator, made when it is first asked for."""
+    """Annotators by split, made when they are first asked for."""
 
     def __init__(
         self,
@@ -285,7 +276,7 @@ class _OfSplits(dict):
         self._in_flight, self._served = in_flight, served
 
     def get(self, split: str, default: object = None) -> Annotator:
-        """What the split's options say, or those of all splits; alike options share one."""
+        """Return the split's annotator, or that of all splits; equal options share one."""
         from ureca_lib.annotate.annotators import make_annotator
 
         found = (option.get(split, option.get("")) for option in self._options)
@@ -301,7 +292,7 @@ class _OfSplits(dict):
 
 
 def _check_in_flight(annotator: Annotator, in_flight: int | None) -> None:
-    """Raise ValueError where more calls at a time are asked for than will be made."""
+    """Raise ValueError if more calls at a time are wanted than will be made."""
     most = annotator.max_in_flight
     if in_flight is not None and in_flight > most:
         raise ValueError(f"{annotator.name} takes at most {most} calls at a time (--in-flight)")
@@ -316,7 +307,7 @@ def _features(dino: str | None, device: str | None) -> RegionFeatures | None:
 
 
 def _check_splits(rule: SplitRule, asked: set[str]) -> None:
-    """Raise ValueError where an option is for a split that no image can be in."""
+    """Raise ValueError if an option is for a split that no image can be in."""
     if unknown := sorted(asked - rule.names):
         known = ", ".join(sorted(rule.names))
         raise ValueError(f"no image is in the split {unknown[0]!r}; --split gives {known}")
@@ -325,7 +316,7 @@ def _check_splits(rule: SplitRule, asked: set[str]) -> None:
 def _check_verifier(
     rule: SplitRule, settings: PipelineSettings, model: str | None, url: str | None
 ) -> None:
-    """Raise ValueError where a verifier is given that would never be asked."""
+    """Raise ValueError if a verifier is given that would never be asked."""
     if url and not model:
         raise ValueError("--verifier-url goes with a --verifier-model")
     if model and not rule.names & {*settings.verify_splits}:
@@ -344,9 +335,3 @@ def _settings(
         settings = replace(settings, check=CheckSettings(rounds=rounds))
     verify = tuple(sorted({*settings.verify_splits, *verify}))
     return replace(settings, verify_splits=verify, strict=strict, retry_failed=retry_failed)
-
-
-def _stop(reason: Exception | str) -> typer.Exit:
-    """Say why, on standard error, and end with status 2: the input is at fault."""
-    typer.echo(f"ureca: {reason}", err=True)
-    return typer.Exit(2)
