@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from ureca_lib.regions.errors import (
     AnnotationFormatError,
-    DuplicateIdError,
     FileMissingError,
     RegionError,
     SizeMismatchError,
@@ -218,7 +217,7 @@ def _image_entries(entries: list[Any], max_pixels: int) -> dict[ImageId, _ImageE
             size = image_size(info, max_pixels)
             image_id = get(info, "id", (int, str))
             if image_id in images:
-                raise DuplicateIdError("an image before it has this id")
+                raise AnnotationFormatError("an image before it has this id")
             images[image_id] = _ImageEntry(*size, optional(info, "file_name", str))
         except RegionError as error:
             label = info.get("id", f"number {index}") if isinstance(info, Mapping) else index

@@ -10,12 +10,9 @@ from typing import Any, TypeVar
 
 from ureca_lib.regions.errors import (
     AnnotationFormatError,
-    DuplicateIdError,
     FileMissingError,
-    MissingKeyError,
     RegionError,
     SizeMismatchError,
-    WrongTypeError,
 )
 from ureca_lib.regions.region import LeftOut, Region
 from ureca_lib.regions.rle import check_size, is_whole
@@ -49,14 +46,14 @@ def get(holder: Mapping[str, Any], key: str, kinds: type | tuple[type, ...]) -> 
     A bool is no int, and a whole float is one: pandas writes a column of numbers with a gap so.
     """
     if key not in holder:
-        raise MissingKeyError(f"there is no '{key}'")
+        raise AnnotationFormatError(f"there is no '{key}'")
     value = holder[key]
     expects = kinds if isinstance(kinds, tuple) else (kinds,)
     if isinstance(value, float) and value.is_integer() and int in expects and float not in expects:
         value = int(value)
     if not isinstance(value, kinds) or isinstance(value, bool):
         names = " or ".join(kind.__name__ for kind in expects)
-        raise WrongTypeError(f"'{key}' is {type(value).__name__}, not {names}")
+        raise AnnotationFormatError(f"'{key}' is {type(value).__name__}, not {names}")
     return value
 
 
@@ -108,14 +105,14 @@ def optional(holder: Mapping[str, Any], key: str, kinds: type | tuple[type, ...]
 def need_object(value: Any) -> None:
     """Raise unless the value is a JSON object."""
     if not isinstance(value, Mapping):
-        raise WrongTypeError(f"the entry is {type(value).__name__}, not an object")
+        raise AnnotationFormatError(f"the entry is {type(value).__name__}, not an object")
 
 
 def is_crowd(annotation: Mapping[str, Any]) -> bool:
     """COCO's mark for a group that was not told apart: 0 or 1, or not there."""
     stated = annotation.get("iscrowd")
     if stated is not None and stated not in (0, 1):
-        raise WrongTypeError(f"'iscrowd' is 0 or 1, not {reprlib.repr(stated)}")
+        raise AnnotationFormatError(f"'iscrowd' is 0 or 1, not {reprlib.repr(stated)}")
     return bool(stated)
 
 
@@ -151,7 +148,7 @@ def build_entries(
     Args:
         entries: as parsed from the file.
         build: makes the result for one entry, or raises a `RegionError`.
-        key: of a result; two results of one key are a `DuplicateIdError`.
+        key: of a result; two results of one key are a `AnnotationFormatError`.
         path: the file, for the errors.
         strict: True raises the first error; False lists them.
         wanted: says of an entry whether it is looked at.
@@ -168,7 +165,7 @@ def build_entries(
         try:
             built = build(entry)
             if key(built) in seen:
-                raise DuplicateIdError("a region before it in the same image has this id")
+                raise AnnotationFormatError("a region before it in the same image has this id")
             seen.add(key(built))
             good.append(built)
         except RegionError as error:

@@ -10,10 +10,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ureca_lib.regions.errors import (
+    AnnotationFormatError,
     EmptyMaskError,
     SizeMismatchError,
-    TooLargeError,
-    WrongTypeError,
 )
 from ureca_lib.regions.rle import as_list
 
@@ -31,16 +30,18 @@ def encode_polygons(polygons: Sequence[Sequence[Any]], height: int, width: int) 
         `{"size": [H, W], "counts": bytes}`, which may be an empty mask.
 
     Raises:
-        WrongTypeError, SizeMismatchError, TooLargeError, EmptyMaskError
+        AnnotationFormatError, SizeMismatchError, EmptyMaskError
     """
     rings = as_list(polygons)
     if rings is None:
-        raise WrongTypeError(f"polygons are a list of rings, not {type(polygons).__name__}")
+        raise AnnotationFormatError(f"polygons are a list of rings, not {type(polygons).__name__}")
     if not rings:
         raise EmptyMaskError("there is no polygon")
     points = [_ring_points(ring, max(height, width)) for ring in rings]
     if sum(map(_outline, points)) > _OUTLINE_LIMIT:
-        raise TooLargeError(f"the polygons' outline is longer than {_OUTLINE_LIMIT:,} pixels")
+        raise AnnotationFormatError(
+            f"the polygons' outline is longer than {_OUTLINE_LIMIT:,} pixels"
+        )
     flat = [ring.ravel().tolist() for ring in points]  # (P, 2) -> (P * 2,)
     return coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
 
@@ -67,12 +68,14 @@ def _ring_points(ring: Any, reach: int) -> np.ndarray:
     """(P, 2) float64 x and y of a ring that stays near the image."""
     values = as_list(ring)
     if values is None:
-        raise WrongTypeError(f"a polygon is a list of coordinates, not {type(ring).__name__}")
+        raise AnnotationFormatError(
+            f"a polygon is a list of coordinates, not {type(ring).__name__}"
+        )
     pairs = [as_list(value) for value in values]
     if pairs and all(pair is not None and len(pair) == 2 for pair in pairs):
         values = [value for pair in pairs for value in pair]
     if len(values) < 6 or len(values) % 2 or not all(is_finite(value) for value in values):
-        raise WrongTypeError("a polygon is at least three (x, y) pairs of finite numbers")
+        raise AnnotationFormatError("a polygon is at least three (x, y) pairs of finite numbers")
     points = np.array(values, np.float64).reshape(-1, 2)  # (P * 2,) -> (P, 2)
     if points.min() < -reach or points.max() > 2 * reach:
         raise SizeMismatchError("a polygon lies far outside the image")
