@@ -15,7 +15,7 @@ from ureca_lib.regions import (
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.polygons import is_finite
+from ureca_lib.regions.rle import is_finite
 
 TRIANGLE = [1, 1, 9, 1, 1, 9]
 

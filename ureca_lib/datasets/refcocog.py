@@ -42,8 +42,8 @@ from ureca_lib.regions import (
     FileMissingError,
     RegionError,
 )
-from ureca_lib.regions.parsing import get, image_size, need_object, optional
 from ureca_lib.regions.rle import MAX_PIXELS
+from ureca_lib.regions.sa1b import get, image_size, need_object, optional
 
 Partition = Literal["umd", "google"]
 MAX_BYTES = 2**26  # of a pickle; RefCOCOg's 49,822 references take 20 to 45 million

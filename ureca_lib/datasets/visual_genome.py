@@ -53,8 +53,8 @@ from ureca_lib.regions import (
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.parsing import get, image_size, need_object
 from ureca_lib.regions.rle import MAX_PIXELS
+from ureca_lib.regions.sa1b import get, image_size, need_object
 
 MAX_WORDS = 15  # GRiT's preparation of Visual Genome; DenseCap's own code takes 25
 REGIONS, IMAGES, SPLITS = "region_descriptions.json", "image_data.json", "densecap_splits.json"

@@ -51,8 +51,7 @@ from ureca_lib.regions import (
     RegionImage,
 )
 from ureca_lib.regions.photo import find_photo
-from ureca_lib.regions.polygons import is_finite
-from ureca_lib.regions.rle import as_list
+from ureca_lib.regions.rle import as_list, is_finite
 
 RegionSet = Literal["all", "single", "multi"]
 REGION_SETS: tuple[RegionSet, ...] = ("all", "single", "multi")

@@ -14,7 +14,10 @@ from ureca_lib.regions.errors import (
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.parsing import (
+from ureca_lib.regions.photo import find_photo, is_turned
+from ureca_lib.regions.region import LeftOut, Region, RegionImage
+from ureca_lib.regions.rle import MAX_PIXELS, extent
+from ureca_lib.regions.sa1b import (
     IdIndex,
     build_entries,
     check_fits,
@@ -25,10 +28,6 @@ from ureca_lib.regions.parsing import (
     optional,
     read_json,
 )
-from ureca_lib.regions.photo import find_photo, is_turned
-from ureca_lib.regions.polygons import extent
-from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.rle import MAX_PIXELS
 
 ImageId = int | str
 

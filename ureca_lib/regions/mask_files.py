@@ -18,10 +18,9 @@ from ureca_lib.regions.errors import (
     FileMissingError,
     RegionError,
 )
-from ureca_lib.regions.parsing import check_fits, read_json
 from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, decode
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.sa1b import load_sa1b
+from ureca_lib.regions.sa1b import check_fits, load_sa1b, read_json
 
 MaskSource = np.ndarray | str | Path
 Numbered = tuple[int, Any, Path | None]  # id, array, file or RLE, the file it is from

@@ -20,8 +20,15 @@ from ureca_lib.regions.errors import (
     SizeMismatchError,
 )
 from ureca_lib.regions.photo import check_photo, load_image
-from ureca_lib.regions.polygons import encode_polygons, is_finite
-from ureca_lib.regions.rle import MAX_PIXELS, as_list, check_rle, check_size, is_whole
+from ureca_lib.regions.rle import (
+    MAX_PIXELS,
+    as_list,
+    check_rle,
+    check_size,
+    encode_polygons,
+    is_finite,
+    is_whole,
+)
 
 Box = tuple[float, float, float, float]
 
