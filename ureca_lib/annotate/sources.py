@@ -13,8 +13,8 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from ureca_lib.regions import RegionImage, load_sa1b
-from ureca_lib.regions.folders import annotation_files
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
+from ureca_lib.regions.sa1b import annotation_files
 
 SourceLike = str | Path | RegionImage
 _SHOWN = 3  # wrong entries of a list of splits that are named
