@@ -26,16 +26,13 @@ from ureca_lib.train.stages import StageModel, freeze_for_stage
 from ureca_lib.train.tiny_base.model import scene_tokenizer
 
 # layers of the language model, most tiles of the image, regions
-SHAPES = {"tiny": (None, 6, 16), "1b, 2 of 24 layers": (2, 2, 16)}
+SHAPES = {"tiny": (None, 6, 16), "1b, 2 of 24 layers, 452 words": (2, 2, 16)}
 
 
 def learner_of(preset: str, layers: int | None, stage: int) -> tuple[StageModel, UrecaProcessor]:
     """A model of random weights with the scenes' tokenizer, ready for a stage."""
     tokenizer = scene_tokenizer()
-    config = preset_config(preset, mask_position="after_image")
-    config.image_token_id, config.mask_token_id = (
-        tokenizer.convert_tokens_to_ids(token) for token in ("<IMG_CONTEXT>", "<MASK_CONTEXT>")
-    )
+    config = preset_config(preset, len(tokenizer), mask_position="after_image")
     if layers is not None:
         config.text_config.num_hidden_layers = layers
         config.text_config.layer_types = config.text_config.layer_types[:layers]
