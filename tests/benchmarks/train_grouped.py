@@ -26,7 +26,7 @@ from ureca_lib.train.stages import StageModel, freeze_for_stage
 from ureca_lib.train.tiny_base.model import scene_tokenizer
 
 # layers of the language model, most tiles of the image, regions
-SHAPES = {"tiny": (None, 6, 16), "1b, 2 of 24 layers, 452 words": (2, 2, 16)}
+SHAPES = {"tiny": (None, 6, 16), "1b, 1 of 24 layers, one tile": (1, 1, 16)}
 
 
 def learner_of(preset: str, layers: int | None, stage: int) -> tuple[StageModel, UrecaProcessor]:
@@ -86,6 +86,7 @@ def main(pairs: int = 5) -> None:
             took = [[step_seconds(learner, batch) for batch in batches] for _ in range(pairs)]
             apart, grouped = (statistics.median(column) for column in zip(*took, strict=True))
             ratio = statistics.median(one / other for one, other in took)
+            print(name, stage, round(ratio, 2), flush=True)
             rows.append(
                 f"| {name} | {stage} | {len(sample.rows[0][0])} | {regions / apart:.1f} | "
                 f"{regions / grouped:.1f} | {ratio:.1f} |"
