@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ureca_lib.annotate.annotators import AttributeAnnotator, make_annotator
+from ureca_lib.annotate.export import caption_rows
 from ureca_lib.annotate.look_alikes import ColorTextureFeatures, LookAlikeSettings, find_look_alikes
-from ureca_lib.datasets import caption_rows
 from ureca_lib.devices import chosen_device
 from ureca_lib.mask_tree import RegionId, build_mask_tree
 from ureca_lib.regions import Region, RegionImage, load_regions
@@ -314,7 +314,7 @@ class PhotoCaptioner:
         ]
 
     def _by_stages(self, regions: RegionImage) -> tuple[list[CaptionRow], list[str]]:
-        from ureca_lib.annotate.pipeline import annotate_images
+        from ureca_lib.annotate.run import annotate_images
         from ureca_lib.annotate.store import Store
 
         photo = regions.photo if regions.photo is not None else regions.pixels

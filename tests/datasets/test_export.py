@@ -19,7 +19,17 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
+from ureca_lib.annotate import export as exporting
 from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.commands import export
+from ureca_lib.annotate.export import (
+    QUESTION,
+    SCHEMA,
+    ExportError,
+    ExportSettings,
+    export_dataset,
+    read_parquet,
+)
 from ureca_lib.annotate.protocol import (
     STAGES,
     AnnotatorUnavailableError,
@@ -32,11 +42,8 @@ from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
 from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.annotate.views import ViewSettings
-from ureca_lib.datasets import QUESTION, load_published, parquet, read_jsonl
-from ureca_lib.datasets.commands import export
-from ureca_lib.datasets.export import ExportSettings, export_dataset
-from ureca_lib.datasets.parquet import SCHEMA, read_parquet
-from ureca_lib.datasets.records import ExportError
+from ureca_lib.datasets import load_published, read_jsonl
+from ureca_lib.datasets.captioned import CaptionedError, open_captioned
 from ureca_lib.regions import load_coco, load_sa1b
 
 
@@ -490,6 +497,47 @@ def test_files_of_an_earlier_export_go_and_others_stay(tmp_path, write_store, fi
     assert path.is_file() and not (out / "val.jsonl").exists()
 
 
+def test_an_export_that_was_killed_half_way_is_refused_by_readers_and_can_be_repeated(
+    tmp_path, write_store, finals, monkeypatch
+):
+    out = tmp_path / "out"
+    old = write_store(tmp_path / "one", {"photos/a.json": finals()}, "val")
+    export_dataset(old, out, progress=False)
+    new = write_store(tmp_path / "two", {"photos/a.json": finals()}, "train")
+    replace_file, moved = Path.replace, []
+
+    def dies(self, target):
+        if self.suffix == ".parquet":
+            raise KeyboardInterrupt
+        moved.append(target)
+        return replace_file(self, target)
+
+    monkeypatch.setattr(Path, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        export_dataset(new, out, progress=False)
+    monkeypatch.undo()
+    assert moved and (out / "val.jsonl").is_file() and not (out / "manifest.json").exists()
+    (out / ".partial.old").mkdir()
+    with pytest.raises(CaptionedError, match=r"out: the export was interrupted"):
+        open_captioned(out / "val.jsonl", masks=tmp_path / "one")
+    exported = export_dataset(new, out, progress=False)
+    assert sorted(contents(out)) == sorted(exported.files) and "val.jsonl" not in exported.files
+    assert not list(out.glob(".partial*"))
+    assert len(open_captioned(out, masks=tmp_path / "two")) == 1
+
+
+def test_an_export_without_captions_says_why_and_is_no_success(app, tmp_path, write_store, finals):
+    ids = [region.id for region in small_image(0)]
+    captions = [FinalCaption(region_id, "a dog", "unresolved", "alike") for region_id in ids]
+    path = write_store(tmp_path, {"photos/a.json": captions})
+    result = CliRunner().invoke(app, [str(path), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert (
+        "left out: 7 unresolved regions" in result.output
+        and "no caption is unique" in result.output
+    )
+
+
 @pytest.mark.parametrize("manifest", [None, '{"name": "a web page"}', '{"files": ["x.png"]}'])
 def test_a_folder_of_something_else_is_refused(tmp_path, write_store, finals, manifest):
     path, out = write_store(tmp_path, {"photos/a.json": finals()}), tmp_path / "out"
@@ -623,7 +671,7 @@ def test_the_command_says_what_is_wrong(app, tmp_path, write_store, finals, stor
 
 @pytest.mark.parametrize("most", [3, 7, 14, 100])
 def test_row_groups_do_not_matter_to_who_reads(tmp_path, write_store, finals, monkeypatch, most):
-    monkeypatch.setattr(parquet, "_ROWS", most)
+    monkeypatch.setattr(exporting, "_ROW_GROUP", most)
     names = [f"photos/{letter}.json" for letter in "abc"]
     path = write_store(tmp_path, {name: finals() for name in names})
     out = export_dataset(path, tmp_path / "out", progress=False).folder / "parquet/train.parquet"
@@ -636,5 +684,18 @@ def test_row_groups_do_not_matter_to_who_reads(tmp_path, write_store, finals, mo
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"hello"])
 def test_a_file_that_is_no_parquet_is_named(tmp_path, content):
     (tmp_path / "x.parquet").write_bytes(content)
-    with pytest.raises(ValueError, match=r"x.parquet: not a Parquet file"):
+    with pytest.raises(ExportError, match=r"x.parquet: not a Parquet file"):
         list(read_parquet(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_parquet_is_named_or_read(exported, tmp_path, seed):
+    data = bytearray((exported.folder / "parquet/test.parquet").read_bytes())
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(len(data), size=3):
+        data[place] = rng.integers(256)
+    (tmp_path / "x.parquet").write_bytes(data)
+    try:
+        list(read_parquet(tmp_path / "x.parquet"))
+    except ExportError as error:
+        assert str(error).startswith(f"{tmp_path / 'x.parquet'}: not a Parquet file")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ureca_lib.datasets.captioned import CaptionedError, open_captioned
-from ureca_lib.datasets.described import box_mask
 from ureca_lib.datasets.visual_genome import densecap_words, visual_genome_captioned
+from ureca_lib.datasets.zero_shot import box_mask
 from ureca_lib.regions import (
     AnnotationFormatError,
     DuplicateIdError,
@@ -144,9 +144,8 @@ def test_version_1_0_gives_the_same(copy):
 def test_other_splits_raw_phrases_sets_and_limits(folder):
     assert visual_genome_captioned(folder, "val").ids == ["4"]
     assert visual_genome_captioned(folder, "all").ids == ["1", "2", "3", "4", "5"]
-    raw = visual_genome_captioned(folder, raw=True)
-    assert raw[0].captions[102] == ["American flag behind the woman"]
-    assert 108 in raw[0].captions and [error.region_id for error in raw.left_out] == [109]
+    left_out = visual_genome_captioned(folder).left_out
+    assert [error.region_id for error in left_out] == [108, 109]
     assert visual_genome_captioned(folder, limit=2).ids == ["1", "2"]
     assert visual_genome_captioned(folder, regions="multi").ids == ["1", "2", "3"]
     with pytest.raises(CaptionedError, match="no regions"):
@@ -247,7 +246,11 @@ def test_malformed_entries_are_left_out_when_asked(copy):
 @pytest.mark.parametrize(
     ("edit", "kind", "reason"),
     [
-        (lambda v: v["images"].clear(), AnnotationFormatError, "no images with captions"),
+        (
+            lambda v: v["images"].clear(),
+            AnnotationFormatError,
+            "there is no list of images",
+        ),
         (lambda v: v["images"].pop(0), AnnotationFormatError, "region 100: there is no image 1"),
         (lambda v: v["images"][0].pop("height"), MissingKeyError, "'height'"),
         (lambda v: v["annotations"][0].pop("caption"), MissingKeyError, "'caption'"),
@@ -284,7 +287,7 @@ def test_missing_and_foreign_files(copy, tmp_path):
         visual_genome_captioned(copy)
     assert len(visual_genome_captioned(copy, "all")) == 5
     (copy / "image_data.json").write_text(json.dumps({"images": 1}))
-    with pytest.raises(AnnotationFormatError, match="an object, not a list"):
+    with pytest.raises(AnnotationFormatError, match="there is no list of its items"):
         visual_genome_captioned(copy, "all")
     (copy / "image_data.json").unlink()
     with pytest.raises(FileMissingError, match=r"image_data\.json"):

@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import SCENES, small, write_base
 from typer.testing import CliRunner
 
+from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.cli import app
-from ureca_lib.datasets import write_jsonl
-from ureca_lib.datasets.jsonl import conversation
 from ureca_lib.regions import RegionError
 from ureca_lib.train import loop
 from ureca_lib.train.data import open_data

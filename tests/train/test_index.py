@@ -11,9 +11,8 @@ from fake_annotators import write_images
 from PIL import Image
 from tiny_runs import SCENES
 
-from ureca_lib.datasets import write_jsonl
+from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.datasets.captioned import open_captioned
-from ureca_lib.datasets.jsonl import conversation
 from ureca_lib.train import index as index_module
 from ureca_lib.train.index import Source, open_index
 from ureca_lib.train.settings import SettingsError

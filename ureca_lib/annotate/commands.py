@@ -1,7 +1,8 @@
-"""`ureca annotate` and `ureca status`."""
+"""`ureca annotate`, `ureca status` and `ureca export`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -204,6 +205,55 @@ def status(store: Annotated[Path, typer.Argument(help="The store, an SQLite file
             typer.echo(str(read_status(opened)))
     except StoreError as error:
         raise _stop(error) from None
+
+
+def export(
+    store: Annotated[Path, typer.Argument(help="The store, an SQLite file.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the data set.")],
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Captions of another state in JSONL and COCO too, marked with it: unresolved, "
+            "dropped or failed. May be repeated."
+        ),
+    ] = None,
+    title: Annotated[str, typer.Option(help="Heading of the data card.")] = "A URECA data set",
+    image_license: Annotated[str | None, typer.Option(help="Terms of the photos.")] = None,
+    mask_license: Annotated[str | None, typer.Option(help="Terms of the masks.")] = None,
+    caption_license: Annotated[str | None, typer.Option(help="Terms of the captions.")] = None,
+    mixed: Annotated[
+        bool,
+        typer.Option("--mixed", help="Captions of several settings together; the card says so."),
+    ] = False,
+    progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
+) -> None:
+    """Write a store's captions as a data set: JSONL, Parquet, COCO and a data card."""
+    from ureca_lib.annotate.card import CardTexts
+    from ureca_lib.annotate.export import ExportSettings, export_dataset
+    from ureca_lib.annotate.store import StoreError
+
+    texts = CardTexts(title, image_license, mask_license, caption_license)
+    states = tuple(dict.fromkeys(("unique", *(include or ()))))
+    try:
+        settings = ExportSettings(states, card=texts)
+        exported = export_dataset(store, out, settings, progress=progress, mixed=mixed)
+    except (ValueError, OSError, StoreError) as error:
+        typer.echo(f"ureca: {error}", err=True)
+        raise typer.Exit(2) from None
+    statistics = exported.statistics
+    for split, count in sorted(statistics.rows.items()):
+        typer.echo(f"{split}: {count:,} captions")
+    counts = Counter[str]()
+    for (_, state), count in statistics.regions.items():
+        counts[state] += 0 if state in states else count
+    if left_out := ", ".join(f"{count:,} {state}" for state, count in counts.items() if count):
+        typer.echo(f"left out: {left_out} regions; left_out.jsonl has the reasons", err=True)
+    typer.echo(f"data set: {out}")
+    if exported.unfinished:
+        typer.echo(f"{exported.unfinished:,} images of the store are not in it", err=True)
+    if not statistics.rows.total():
+        typer.echo(f"ureca: no caption is {' or '.join(states)}; see --include", err=True)
+        raise typer.Exit(1)
 
 
 def _per_split(values: list[str] | None) -> dict[str, str]:

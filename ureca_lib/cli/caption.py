@@ -98,9 +98,9 @@ def caption(
     ureca caption photo.jpg --model tiny --point 200,200 -o out.jsonl
     ureca caption photos/ --annotator openai --model gpt-4o --coco out.json
     """
+    from ureca_lib.annotate.export import write_jsonl
     from ureca_lib.captioning import PhotoCaptioner, coco_document
-    from ureca_lib.datasets import write_jsonl
-    from ureca_lib.regions.writing import replacing
+    from ureca_lib.journal import replacing
 
     with _one_line_errors():
         names = _named(photos)

@@ -82,9 +82,9 @@ def judge_predictions(
         ValueError, OSError: predictions, references or log at fault.
         JudgeStoppedError: the judge answers no more.
     """
+    from ureca_lib.datasets.references import read_references
     from ureca_lib.evaluate.clair import score_clair
-    from ureca_lib.evaluate.evaluation import evaluate
-    from ureca_lib.evaluate.references import MISSING, read_references
+    from ureca_lib.evaluate.evaluation import MISSING, evaluate
 
     references = read_references(refs) if refs else None
     found = evaluate(predictions, references, ())

@@ -150,10 +150,10 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
 ) -> None:
     """Score predictions of any system: exact, unique, and the paper's metrics."""
+    from ureca_lib.datasets.references import read_references
     from ureca_lib.evaluate import evaluation as scoring
     from ureca_lib.evaluate.bootstrap import BootstrapSettings
     from ureca_lib.evaluate.metrics import MetricSettings
-    from ureca_lib.evaluate.references import read_references
 
     try:
         settings = MetricSettings(

@@ -3,21 +3,60 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ureca_lib.datasets.captioned import CaptionedError
+from ureca_lib.datasets.references import References, split_id
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, Comparison, compare_scores
 from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
 from ureca_lib.evaluate.metrics import METRICS, MetricSettings, score_captions
 from ureca_lib.evaluate.predictions import Prediction, read_meta, read_predictions
-from ureca_lib.evaluate.references import MISSING, Coverage, References, with_references
 from ureca_lib.evaluate.scores import Score
 from ureca_lib.journal import write_json
 from ureca_lib.provenance import file_sha256, package_versions
 
 QUICK_METRICS = tuple(name for name in METRICS if name != "bertscore")  # need no model
+MISSING = "missing"  # marks rows that stand for references without a prediction
+_SHOWN = 5  # ids that a message names
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How predictions and references meet.
+
+    Attributes:
+        scored: predictions with references.
+        missing: ids of references without a prediction; they are scored as empty captions.
+        surplus: ids of predictions without a reference; metrics with references leave them out.
+    """
+
+    scored: int
+    missing: tuple[str, ...]
+    surplus: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts, and the first ids, as JSON can hold them."""
+        told: dict[str, Any] = {"scored": self.scored}
+        for name in ("missing", "surplus"):
+            ids = getattr(self, name)
+            told |= {name: len(ids), f"first_{name}": list(ids[:_SHOWN])}
+        return told
+
+    def messages(self) -> list[str]:
+        """One sentence for each kind of trouble."""
+        kinds = {
+            "missing": "references have no prediction and score as empty captions",
+            "surplus": "predictions have no reference and are left out",
+        }
+        found = []
+        for name, what in kinds.items():
+            if ids := getattr(self, name):
+                more = ", ..." if len(ids) > _SHOWN else ""
+                found.append(f"{len(ids):,} {what}: {', '.join(ids[:_SHOWN])}{more}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -83,6 +122,42 @@ class Evaluation:
             "metrics": {name: score.as_record() for name, score in self.metrics.items()},
             "versions": package_versions(),
         }
+
+
+def with_references(
+    predictions: Iterable[Prediction], references: Mapping[str, list[str]] | None = None
+) -> tuple[list[Prediction], Coverage]:
+    """Predictions with the references that they are scored against.
+
+    Args:
+        predictions: of one system.
+        references: instead of those in the predictions' file; None keeps these.
+
+    Returns:
+        All predictions, those of missing ids, with an empty caption, last; and the coverage.
+
+    Raises:
+        CaptionedError: no prediction has the id of a reference: they are named otherwise.
+    """
+    rows = list(predictions)
+    if references is None:
+        surplus = tuple(row.id for row in rows if not row.references)
+        return rows, Coverage(len(rows) - len(surplus), (), surplus)
+    found = [replace(row, references=tuple(references.get(row.id, ()))) for row in rows]
+    ids = {row.id for row in rows}
+    if rows and references.keys().isdisjoint(ids):
+        other = next(iter(references), None)
+        raise CaptionedError(
+            f"no prediction has the id of a reference: {rows[0].id!r} is one of the predictions, "
+            f"{other!r} of the references"
+        )
+    missing = [one for one in references if one not in ids]
+    found += [
+        Prediction(one, *split_id(one), "", tuple(references[one]), extra={MISSING: True})
+        for one in missing
+    ]
+    surplus = tuple(row.id for row in found if not row.references)
+    return found, Coverage(len(rows) - len(surplus), tuple(missing), surplus)
 
 
 def evaluate(

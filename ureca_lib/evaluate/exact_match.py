@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from ureca_lib.datasets.statistics import AREA_BOUNDS
+from ureca_lib.annotate.card import AREA_BOUNDS, area_names
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, group_codes, intervals
 from ureca_lib.evaluate.predictions import Prediction
 from ureca_lib.evaluate.scores import Measured, Score, mean_tally, scored
-from ureca_lib.evaluate.uniqueness import area_names
 from ureca_lib.scenes import Scene, SceneSpecification, generate_scene, resolve
 
 EXACT, UNIQUE = "exact_match", "unique"

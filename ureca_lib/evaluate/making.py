@@ -37,7 +37,9 @@ class SystemOptions:
     base_url: str | None = field(
         default=None, metadata={"help": "of an OpenAI-compatible server; 'openai' is OpenAI's own"}
     )
-    question: str | None = field(default=None, metadata={"help": "instead of the system's own"})
+    question: str | None = field(
+        default=None, metadata={"help": "instead of the data set's or the system's own"}
+    )
     max_new_tokens: int = field(default=256, metadata={"help": "longest caption in tokens"})
     max_tiles: int | None = field(
         default=None, metadata={"help": "of an image's grid; None is the model's"}

@@ -1,4 +1,8 @@
-"""Caption a data set with a system and write a predictions file."""
+"""Caption a data set with a system and write a predictions file.
+
+Regions with references are captioned, or all regions of images without any; every system sees the
+whole photo with all its regions.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +117,7 @@ def _predict_image(system: System, image: CaptionedImage, writer: PredictionWrit
     """Add the missing rows of an image; returns their number."""
     missing = [
         region
-        for region in image.regions
+        for region in image.targets
         if prediction_id(image.image_id, region.id) not in writer.ids
     ]
     if not missing:
@@ -149,7 +153,7 @@ def _row(
         image.size,
         level,
         system.name,
-        {"error": said.error} if said.error else {},
+        {name: value for name in ("error", "question") if (value := getattr(said, name))},
     )
 
 

@@ -22,7 +22,6 @@ data, all settings, versions and the command. Rows are only ever appended.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from ureca_lib.datasets.references import prediction_id, split_id
 from ureca_lib.journal import (
     Journal,
     JournalError,
@@ -40,7 +40,6 @@ from ureca_lib.journal import (
 )
 from ureca_lib.mask_tree import RegionId
 
-_NUMBER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 # two runs into one file must agree on these
 _SAME = ("system", "model", "trained_on", "data", "data_settings", "settings", "seed")
 _Filled = Annotated[str, Field(min_length=1)]
@@ -136,23 +135,6 @@ class Prediction:
         values |= {"id": known, "image_id": image_id, "region_id": region_id}
         extra = {name: value for name, value in row.items() if name not in _NAMES}
         return cls(**values, extra=extra)
-
-
-def prediction_id(image_id: str, region_id: RegionId) -> str:
-    """The id of a region in predictions files: `IMAGE/REGION`."""
-    return f"{image_id}/{region_id}"
-
-
-def split_id(text: str) -> tuple[str, RegionId]:
-    """Image and region of an id; a region's id that reads as a number is a number.
-
-    Raises:
-        ValueError: there is no slash with a name on both sides.
-    """
-    image_id, _, region = text.rpartition("/")
-    if not image_id or not region:
-        raise ValueError(f"an id is IMAGE/REGION, not {text!r}")
-    return image_id, int(region) if _NUMBER.fullmatch(region) else region
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:

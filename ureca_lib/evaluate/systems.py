@@ -40,11 +40,13 @@ class Said:
         text: may be empty.
         score: mean log-probability of its tokens, where the system has one.
         error: why there is no text.
+        question: of the data set, if the system was asked that.
     """
 
     text: str
     score: float | None = None
     error: str | None = None
+    question: str | None = None
 
 
 class System(Protocol):
@@ -74,7 +76,9 @@ class UrecaSystem:
 
     Args:
         model: folder of the checkpoint. device: where it runs.
-        question: what it is asked. max_new_tokens, max_tiles: see `RegionCaptioner.caption`.
+        question: asked about every region; None takes the data set's question for a region's first
+            reference, or the model's default if the data set has none.
+        max_new_tokens, max_tiles: see `RegionCaptioner.caption`.
         blind: show it masks of zeros only, as it was trained for the baseline without masks.
 
     Raises:
@@ -95,7 +99,7 @@ class UrecaSystem:
         from ureca_lib.captioner import RegionCaptioner
 
         self._captioner = RegionCaptioner.from_pretrained(model, device)
-        self.model, self._blind = model_record(model), blind
+        self.model, self._blind, self._question = model_record(model), blind, question
         if blind:
             self.name = "blind"
             self._captioner.processor = self._captioner.processor.without_masks()
@@ -107,14 +111,27 @@ class UrecaSystem:
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Said]:
         """See `System`."""
+        questions = self._questions(image, regions)
         # without masks all regions are one to the model, which then is asked once
-        asked = regions[:1] if self._blind else regions
+        same = self._blind and len(set(questions)) == 1
+        asked = regions[:1] if same else regions
+        options = {**self.settings, "question": questions[: len(asked)]}
         with warnings.catch_warnings():
             # thousands of lines on a whole test set; the rows' areas say which regions are small
             warnings.filterwarnings("ignore", ".*vanishes when its mask is resized")
-            found = self._captioner.caption(image.pixels, asked, **self.settings, progress=False)
-        said = [Said(caption.text, caption.score) for caption in found]
-        return said * len(regions) if self._blind else said
+            found = self._captioner.caption(image.pixels, asked, **options, progress=False)
+        captions = found * len(regions) if same else found
+        default = self.settings["question"]
+        return [
+            Said(caption.text, caption.score, question=None if each == default else each)
+            for caption, each in zip(captions, questions, strict=True)
+        ]
+
+    def _questions(self, image: CaptionedImage, regions: Sequence[Region]) -> list[str]:
+        if self._question is not None:
+            return [self._question] * len(regions)
+        known = (image.questions.get(region.id) for region in regions)
+        return [(texts and texts[0]) or QUESTION for texts in known]
 
 
 class AttributesSystem:
@@ -194,12 +211,12 @@ class ClassNameSystem:
 
 
 def _references(image: CaptionedImage, system: str) -> dict[Any, str]:
-    """For each region its first reference."""
-    without = [region.id for region in image.regions if not image.captions.get(region.id)]
+    """First reference of each region that is to be captioned."""
+    without = [region.id for region in image.targets if not image.captions.get(region.id)]
     if without:
-        count = f"{len(without)} of {len(image.regions)} regions"
+        count = f"{len(without)} of {len(image.targets)} regions"
         raise UnusableSystemError(
             f"{image.image_id}: {count} have no reference, such as {without[0]!r}; the system "
             f"{system!r} is made of references"
         )
-    return {region.id: image.captions[region.id][0] for region in image.regions}
+    return {region.id: image.captions[region.id][0] for region in image.targets}

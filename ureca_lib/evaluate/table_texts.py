@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
 
-from ureca_lib.datasets.markdown import escaped, table
 from ureca_lib.evaluate.tables import Row, Table
+from ureca_lib.markdown import escaped, table
 
 ORIGINS = {"quoted": "printed in the paper", "measured": "measured here"}
 DASH = "–"

@@ -10,7 +10,9 @@ uniqueness" (App. A; Sec. 5.1 says why). Two measures do:
 - collision: the share of captions that equal (`collision_equal`) or nearly equal
   (`collision_near`) another caption of the same image.
 
-Each over all captions, by level of the mask tree and by area; intervals resample images.
+Each over all captions, by level of the mask tree and by area; intervals resample images. A region
+that has references and is missing in the predictions of its image counts as an empty caption, which
+leads to no region: leaving hard regions out does not help.
 """
 
 from __future__ import annotations
@@ -18,12 +20,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ureca_lib.datasets.statistics import AREA_BOUNDS
+from ureca_lib.annotate.card import AREA_BOUNDS, area_names
 from ureca_lib.evaluate.bootstrap import BootstrapSettings, group_codes, intervals
 from ureca_lib.evaluate.collision import NEAR, find_collisions
 from ureca_lib.evaluate.listener_scores import ListenerScores
@@ -148,13 +149,6 @@ def measure_uniqueness(
         chance={name: _mean(values) for name, values in chance.items()},
         unscorable=refused,
     )
-
-
-def area_names() -> list[str]:
-    """Names of the groups by share of the image, the smallest first."""
-    texts = [f"{100 * bound:g}%" for bound in AREA_BOUNDS]
-    between = [f"{low} to {high}" for low, high in pairwise(texts)]
-    return [f"below {texts[0]}", *between, f"from {texts[-1]}"]
 
 
 def _rows(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
-from ureca_lib.datasets.markdown import table
 from ureca_lib.evaluate.listener_scores import Captions, score_images
 from ureca_lib.evaluate.listeners import listener_name, make_listener
 from ureca_lib.evaluate.predictions import read_meta, read_predictions
@@ -18,6 +18,7 @@ from ureca_lib.evaluate.uniqueness import (
     UniquenessSettings,
     measure_uniqueness,
 )
+from ureca_lib.markdown import table
 from ureca_lib.provenance import file_sha256, package_versions
 
 
@@ -52,6 +53,12 @@ def score_uniqueness(
     meta = read_meta(path)
     system, captions = _captions(path, meta)
     kept = Path(heard) if heard else path.with_suffix(f".heard.{name}.jsonl")
+    asked = meta.get("images")
+    if isinstance(asked, int) and len(captions) < asked:
+        warnings.warn(
+            f"{path}: {asked - len(captions):,} of {asked:,} images have no captions and do not "
+            "count; rerun ureca predict to complete the file"
+        )
     images = _opening(path, meta, data, masks)
     scores = score_images(
         images, captions, lambda: make_listener(listener, device), name, kept, system, progress

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ureca_lib.datasets.markdown import escaped, table
+from ureca_lib.markdown import escaped, table
 from ureca_lib.runs.record import RECORD_NAME, RunRecord
 from ureca_lib.runs.summary import flat_numbers
 

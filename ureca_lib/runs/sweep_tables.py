@@ -7,8 +7,8 @@ import io
 import json
 from pathlib import Path
 
-from ureca_lib.datasets.markdown import escaped, table
 from ureca_lib.journal import write_json, write_text
+from ureca_lib.markdown import escaped, table
 from ureca_lib.runs.summary import SUMMARY_NAME, Measure, SweepSummary
 
 _SHOWN = 8  # columns of measured values in the Markdown table; the CSV has all
