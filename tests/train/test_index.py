@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from fake_annotators import write_images
 from PIL import Image
-from tiny_runs import SCENES
+from tiny_models import tiny_model, tiny_tokenizer
+from tiny_runs import SCENES, small
 
 from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.datasets.captioned import open_captioned
+from ureca_lib.processor import UrecaProcessor
 from ureca_lib.train import index as index_module
+from ureca_lib.train.data import RegionCaptionDataset
 from ureca_lib.train.index import Source, open_index
 from ureca_lib.train.settings import SettingsError
 
@@ -58,6 +61,22 @@ def test_a_row_is_what_the_image_is():
     last = index[-1:]
     assert len(last) == 1 and last.row(0)["image_id"] == images[2].image_id
     assert np.array_equal(last.pixels(0), images[2].pixels)
+
+
+def test_a_caption_is_asked_for_with_its_own_question(source, tmp_path):
+    lines = rows({0: "an eye", 1: "a door"})
+    for line, question in zip(lines, ("Name it.", "Describe it in detail."), strict=True):
+        line["conversations"][0]["value"] = question
+    write_jsonl(tmp_path / "train.jsonl", lines)
+    index = open_index(source, None, progress=False)
+    assert index.texts("questions").to_pylist() == ["Name it.", "Describe it in detail."]
+    model = tiny_model()
+    processor = UrecaProcessor.from_config(model.config, tiny_tokenizer())
+    settings = small(tmp_path, regions_per_image=1)
+    dataset = RegionCaptionDataset(index, processor, settings, 2)
+    texts = [processor.tokenizer.decode(dataset.of_image(n).rows[0][0]) for n in range(2)]
+    assert "Name it." in texts[0] and "Describe it in detail." in texts[1]
+    assert settings.question not in texts[0] + texts[1]
 
 
 def test_it_is_made_once_beside_the_data(source, tmp_path, monkeypatch):

@@ -175,12 +175,12 @@ def test_differences_in_pairs_are_those_of_the_command(trained, tmp_path):
 
 
 def test_the_papers_order_and_smaller_masks_train_both_stages(base, tmp_path):
-    changes = {"mask_position": "before_image", "mask_size": 56, "steps_1": 4, "steps_2": 2}
+    changes = {"mask_position": "before_image", "mask_size": 56, "steps_1": 1, "steps_2": 1}
     run = train_recipe(Recipe(base, **(QUICK | changes)), tmp_path, progress=False)
-    losses = [row["loss"] for row in run.stages[0].log if "loss" in row]
     model, processor = load_pair(run.model)
     assert (model.config.mask_position, processor.mask_position) == ("before_image",) * 2
-    assert model.config.mask_size == processor.mask_size == 56 and losses
+    assert model.config.mask_size == processor.mask_size == 56
+    assert all(stage.steps == 1 and stage.final["loss"] > 0 for stage in run.stages)
     single = Recipe(base, mask="single", mask_size=28).settings(1, base)
     assert (single.mask_size, single.mask_dynamic) == (28, False)
 

@@ -99,7 +99,8 @@ def claim(folder: Path, settings: TrainSettings, resume: bool) -> FileLock:
 def _check_claim(folder: Path, settings: TrainSettings, resume: bool) -> None:
     path = folder / SETTINGS
     if not path.is_file():
-        if any(not found.name.startswith(".") for found in folder.iterdir()):
+        # a run that was killed at its very start may have left its second file alone
+        if any(not (file.name.startswith(".") or file.name == START) for file in folder.iterdir()):
             raise TrainingError(f"{folder} holds something else: name another folder")
         return
     default, asked = (
@@ -127,7 +128,8 @@ def record_start(folder: Path, settings: TrainSettings, content: str) -> None:
     Raises:
         TrainingError: the run began with other data; a resumed run would visit different samples.
     """
-    start = read_json(folder / START) or dict(model_record(settings.model or ""))
+    known = (folder / SETTINGS).is_file()
+    start = read_json(folder / START) if known else dict(model_record(settings.model or ""))
     if start.setdefault("data", content) != content:
         raise TrainingError(
             f"{folder} holds a run on other images, masks or captions than {settings.data} has "

@@ -21,8 +21,8 @@ BACKGROUND_WEIGHT = 0.05  # nine patches in ten are sky, grass, wall and the lik
 MIXED_WEIGHT = 0.3  # of a background's patch that something else is seen in, too
 PLACES = 24  # bins of the image's width, and of its height
 MERGED = 2  # a token is a square of 2 x 2 patches
-OWN, PARENT, WHOLE = range(3)  # boxes that are looked at: the region's, its parent's, the object's
-# layers and heads that are taught where to look: which of twins a part is shows in its whole only
+OWN, PARENT, WHOLE = range(3)  # boxes to attend to: the region's, its parent's, the object's
+# layer, head and box: a part of one of two equal objects is identified by its whole only
 LOOKING = (
     (1, 0, OWN),
     (1, 1, OWN),
@@ -32,14 +32,14 @@ LOOKING = (
     (3, 0, PARENT),
     (3, 1, WHOLE),
 )
-WATCHED_LAYER = 0  # whose image tokens are taught what and where they are
+WATCHED_LAYER = 0  # its image tokens are trained on their contents and positions
 
 _SIZES = (len(KINDS), len(KINDS), len(SURFACES), len(SURFACES))
 _IS_BACKGROUND = torch.tensor([kind in BACKGROUNDS for kind in KINDS] + [True] * 256)
 
 
 def seen_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """How well patches tell what is in them.
+    """Loss of predicting the contents of patches.
 
     Args:
         logits: (patches, sum of sizes): kinds seen, kind of the whole, surface, whole's surface.
@@ -63,7 +63,7 @@ def seen_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 class PatchHeads(nn.Module):
-    """What is seen in a patch, told by the vision tower.
+    """Predicts the contents of each patch from the vision tower's output.
 
     Args:
         hidden_size: of the vision tower.
@@ -74,12 +74,12 @@ class PatchHeads(nn.Module):
         self.head = nn.Linear(hidden_size, sum(_SIZES))
 
     def forward(self, patches: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """A loss of patches (T, patches, hidden) and their labels (T, patches, 6)."""
+        """The loss, from patches (T, patches, hidden) and their labels (T, patches, 6)."""
         return seen_loss(self.head(patches).flatten(0, 1), labels.flatten(0, 1))
 
 
 class TokenHeads(nn.Module):
-    """What is seen in an image token's patches, and where it is, told by the language model.
+    """Predicts contents and position of each image token from a layer of the language model.
 
     Args:
         hidden_size: of the language model.
@@ -93,7 +93,7 @@ class TokenHeads(nn.Module):
     def forward(
         self, tokens: torch.Tensor, labels: torch.Tensor, extents: torch.Tensor
     ) -> torch.Tensor:
-        """A loss.
+        """The loss.
 
         Args:
             tokens: (B, tokens, D), all image tokens of each image.
@@ -116,14 +116,14 @@ class TokenHeads(nn.Module):
 def attention_loss(
     attentions: dict[int, torch.Tensor], first: int, wanted: torch.Tensor, asking: torch.Tensor
 ) -> torch.Tensor:
-    """How little attention of the taught heads falls on the boxes that each is to look at.
+    """Negative logarithm of the attention that the trained heads pay to their boxes.
 
     Args:
         attentions: by layer, (R, heads, L, P + L).
         first: place of the first image token among the keys.
         wanted: (3, R, tokens) bool, of the region's own box, its parent's and its object's, see
-            `inside`; a region that has none of a kind is not judged by it.
-        asking: (R, L) bool, the positions that look: those after the box.
+            `inside`; a region without a box of a kind does not count for it.
+        asking: (R, L) bool, the positions whose attention counts: those after the box.
     """
     losses = []
     for layer, head, kind in LOOKING:
@@ -133,12 +133,12 @@ def attention_loss(
         given = attentions[layer][:, head, :, first : first + wanted.shape[2]].float()
         mass = (given * wanted[kind][:, None]).sum(-1)  # (R, L, tokens) -> (R, L)
         losses.append(-(mass[judged] + 1e-6).log().mean())
-    # a single layer has no head that is taught
+    # a model of a single layer has no trained head
     return torch.stack(losses).mean() if losses else torch.zeros((), device=asking.device)
 
 
 class AttentionHook:
-    """What passes through a language model in a grouped step.
+    """Hidden states and attention weights of a grouped step.
 
     Attributes:
         tokens: (B, P, D), the images' part after `WATCHED_LAYER`.
@@ -151,7 +151,7 @@ class AttentionHook:
 
     @contextmanager
     def on(self, language_model: nn.Module) -> Iterator[AttentionHook]:
-        """Watch while the context lasts."""
+        """Record while the context lasts."""
         layers = language_model.layers
         hooks = [layers[WATCHED_LAYER].register_forward_hook(self._see_tokens)]
         for layer in {layer for layer, *_ in LOOKING if layer < len(layers)}:
@@ -168,5 +168,5 @@ class AttentionHook:
             self.tokens = output[0] if isinstance(output, tuple) else output
 
     def _see_attention(self, layer: int, weights: torch.Tensor) -> None:
-        if weights.shape[2] != weights.shape[3]:  # of regions, which look back at an image
+        if weights.shape[2] != weights.shape[3]:  # of regions, which attend to an earlier image
             self.attentions[layer] = weights
