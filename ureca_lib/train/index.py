@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages, open_captioned
 from ureca_lib.regions import Region, RegionError, load_image
-from ureca_lib.regions.folders import annotation_files
+from ureca_lib.regions.sa1b import annotation_files
 from ureca_lib.scenes import Scene, SceneSpecification
 from ureca_lib.train.settings import SettingsError
 
