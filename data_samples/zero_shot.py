@@ -9,13 +9,13 @@ Sentences and boxes are in `zero_shot.json`, outlines in `drawings/`; photos sta
 from __future__ import annotations
 
 import json
-import pickle  # only to write what others' tools read; nothing here unpickles
+import pickle  # to write what others' tools read; only what is pickled here is unpickled
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.datasets.plain_pickle import parse_plain_pickle
+from ureca_lib.datasets.refcocog import read_pickle
 from ureca_lib.datasets.visual_genome import MAX_WORDS, densecap_words
 from ureca_lib.regions import Region, load_sa1b
 
@@ -33,7 +33,7 @@ def main() -> int:
         if "--check" not in sys.argv[1:]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        elif not path.is_file() or _plain(path.read_bytes()) != _plain(content):
+        elif not path.is_file() or not _holds(path, content):
             stale.append(name)
     print("\n".join(f"differs: {name}" for name in stale) or f"{len(files)} files")
     return 1 if stale else 0
@@ -138,9 +138,11 @@ def _sentence(raw: str, sent_id: int) -> dict[str, Any]:
     return {"tokens": words, "raw": raw, "sent_id": sent_id, "sent": " ".join(words)}
 
 
-def _plain(content: bytes) -> Any:
-    """What a file holds: versions of Python differ in which texts of a pickle they write twice."""
-    return content if content[:1] in b"[{" else parse_plain_pickle(content)
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a file holds the content; Pythons differ in which texts of a pickle they repeat."""
+    if content[:1] in b"[{":
+        return path.read_bytes() == content
+    return read_pickle(path) == pickle.loads(content)
 
 
 def _json(value: Any) -> bytes:

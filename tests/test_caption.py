@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults.server import FaultyServer
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -227,6 +228,20 @@ def test_the_four_stages_caption_one_photo_and_leave_no_store(coins, tmp_path):
     rows = rows_of(tmp_path / "coins.captions.jsonl")
     assert len(rows) == 46 and all(row["unique"] for row in rows)
     assert len(set(texts_of(rows))) == 46 and any("look_alikes" in row for row in rows)
+
+
+def test_a_server_captions_a_photo_and_is_named(own, tmp_path):
+    out = tmp_path / "out.jsonl"
+    with FaultyServer() as server:
+        words = ("--annotator", "openai", "--model", "m", "--base-url", server.url)
+        result = ureca("caption", own, *words, "-o", out)
+    assert result.exit_code == 0, result.output
+    host = server.url.removeprefix("http://").removesuffix("/v1")
+    assert f"with m at {host}\n" in result.output and len(server.seen) > 20
+    rows = rows_of(out)
+    # the server says the same of everything, so that no caption is unique
+    assert set(texts_of(rows)) == {"a red mug"} and not any(row["unique"] for row in rows)
+    assert f"{len(rows)} captions, {len(rows)} not unique" in result.output
 
 
 def test_a_server_that_is_not_there_is_named(own):

@@ -99,6 +99,23 @@ def test_captions_come_in_order_with_their_ids(captioner, image, regions):
     assert [caption.text for caption in masks] == [caption.text for caption in forward]
 
 
+@pytest.mark.parametrize("position", ["before_image", "after_image"])
+def test_each_region_may_have_its_own_question(image, regions, position):
+    captioner = make(position, 0)
+    asked = ["What is it?", "Describe this region in detail."]
+    options = {"max_new_tokens": 6, "progress": False}
+    alone = [captioner.caption(image, regions, question, **options) for question in asked]
+    assert [c.text for c in alone[0]] != [c.text for c in alone[1]]
+    questions = [asked[place % 2] for place in range(len(regions))]
+    mixed = captioner.caption(image, regions, questions, **options)
+    for place, caption in enumerate(mixed):
+        wanted = alone[place % 2][place]
+        assert (caption.region_id, caption.text) == (wanted.region_id, wanted.text)
+        assert caption.score == pytest.approx(wanted.score, abs=1e-4)
+    with pytest.raises(ValueError, match="1 questions for 9 regions"):
+        captioner.caption(image, regions, asked[:1], **options)
+
+
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_the_size_of_a_group_changes_nothing(captioner, image, regions, size):
     whole = captioner.caption(image, regions, max_new_tokens=6, progress=False)

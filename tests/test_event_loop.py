@@ -46,7 +46,15 @@ def test_from_the_loop_itself_it_is_refused_instead_of_waiting_for_ever():
         run_coroutine(inside())
 
 
-def test_ctrl_c_cancels_the_coroutine_and_waits_for_its_cleanup():
+@pytest.fixture
+def interruptible():
+    """Interrupts raise; a job in a shell's background starts with them ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_cancels_the_coroutine_and_waits_for_its_cleanup(interruptible):
     started, cleaned = threading.Event(), []
 
     async def work():

@@ -351,6 +351,7 @@ def test_without_masks_every_tile_is_blank_and_the_processor_is_as_it_was(
 
 
 def test_the_data_set_asks_what_the_model_is_asked() -> None:
-    from ureca_lib import conversation, datasets
+    from ureca_lib import conversation
+    from ureca_lib.annotate import export
 
-    assert f"<image>\n{conversation.QUESTION}" == datasets.QUESTION
+    assert f"<image>\n{conversation.QUESTION}" == export.QUESTION

@@ -132,7 +132,7 @@ class RegionCaptioner:
         self,
         image: Photo,
         regions: Sequence[MaskLike],
-        question: str = QUESTION,
+        question: str | Sequence[str] = QUESTION,
         max_new_tokens: int = MAX_NEW_TOKENS,
         max_tiles: int | None = None,
         progress: bool = True,
@@ -142,7 +142,7 @@ class RegionCaptioner:
         Args:
             image: a path, a PIL image or an array; see `ureca_lib.regions.load_image`.
             regions: `Region`s, (H, W) arrays or COCO encodings, of the image's size.
-            question: what is asked about each region.
+            question: asked about each region, or one question per region.
             max_new_tokens: length of a caption at most, in tokens.
             max_tiles: of the image's grid; by default the processor's for inference.
             progress: show a bar.
@@ -152,22 +152,31 @@ class RegionCaptioner:
 
         Raises:
             RegionError: an unreadable image, a mask that is empty or of another size.
+            ValueError: not one question per region, or a question with a special token.
             torch.OutOfMemoryError: one region alone does not fit.
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         regions = [as_region(mask, number) for number, mask in enumerate(regions)]
+        questions = [question] * len(regions) if isinstance(question, str) else list(question)
+        if len(questions) != len(regions):
+            raise ValueError(f"{len(questions)} questions for {len(regions)} regions")
         if not regions:
             return []
-        encoded = self._encode(image, regions, question, max_tiles)
-        stops = self._stops()
-        found = self._grouped(
-            regions,
-            self._fitting(encoded, max_new_tokens),
-            lambda group: self._decode(encoded, group, max_tiles, stops, max_new_tokens),
-            progress,
-        )
-        return [self._caption(r.id, one) for r, one in zip(regions, found, strict=True)]
+        size, features = self._features(image, regions, max_tiles)
+        stops, found = self._stops(), dict[int, Decoded]()
+        # regions with the same question are captioned together
+        for asked in dict.fromkeys(questions):
+            places = [place for place, each in enumerate(questions) if each == asked]
+            encoded = self._encode(size, features, asked, max_tiles)
+            decoded = self._grouped(
+                [regions[place] for place in places],
+                self._fitting(encoded, max_new_tokens),
+                lambda group: self._decode(encoded, group, max_tiles, stops, max_new_tokens),  # noqa: B023
+                progress,
+            )
+            found.update(zip(places, decoded, strict=True))
+        return [self._caption(region.id, found[place]) for place, region in enumerate(regions)]
 
     @torch.inference_mode()
     def score(
@@ -197,7 +206,7 @@ class RegionCaptioner:
         answers = [conversation.answer_ids(text, question) for text in captions]
         if not regions or not answers:
             return torch.zeros(len(regions), len(answers))
-        encoded = self._encode(image, regions, question, max_tiles)
+        encoded = self._encode(*self._features(image, regions, max_tiles), question, max_tiles)
         rows = self._grouped(
             regions,
             # without a stem, each region's prompt is the stem of its own captions
@@ -212,9 +221,10 @@ class RegionCaptioner:
         with tqdm(total=len(regions), desc="regions", disable=not progress) as bar:
             return in_groups(regions, size, run, bar.update)
 
-    def _encode(
-        self, image: Photo, regions: list[Region], question: str, max_tiles: int | None
-    ) -> _Encoded:
+    def _features(
+        self, image: Photo, regions: list[Region], max_tiles: int | None
+    ) -> tuple[tuple[int, int], torch.Tensor]:
+        """(H, W) of the image, and (T, tokens, D) features of its tiles."""
         photo = load_photo(image, regions[0].size)
         size = photo.shape[:2]
         for region in regions:
@@ -229,8 +239,13 @@ class RegionCaptioner:
                 ),
             )
         )
+        return size, features
+
+    def _encode(
+        self, size: tuple[int, int], features: torch.Tensor, question: str, max_tiles: int | None
+    ) -> _Encoded:
         mask_tiles = self.processor.count_mask_tiles(size, max_tiles)
-        ids, _ = self.processor.token_ids(question, None, len(pixels), mask_tiles)
+        ids, _ = self.processor.token_ids(question, None, len(features), mask_tiles)
         first_mask = ids.index(self.processor.mask_token_id)
         prompt = torch.tensor(ids, device=self.device)
         language = self.model.model.language_model

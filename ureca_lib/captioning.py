@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from ureca_lib.annotate.annotators import AttributeAnnotator, make_annotator
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
-from ureca_lib.annotate.look_alikes import LookAlikeSettings, find_look_alikes
-from ureca_lib.datasets import caption_rows
+from ureca_lib.annotate.export import caption_rows
+from ureca_lib.annotate.look_alikes import ColorTextureFeatures, LookAlikeSettings, find_look_alikes
 from ureca_lib.devices import chosen_device
 from ureca_lib.mask_tree import RegionId, build_mask_tree
 from ureca_lib.regions import Region, RegionImage, load_regions
@@ -47,10 +47,6 @@ TINY_FOLDER = Path(__file__).resolve().parents[1] / "data_samples" / "tiny_ureca
 TINY_NOTE = "the tiny model was trained on drawings alone: its captions of photos mean little"
 FEW_PIECES = (4, 8, 16)  # superpixels by level for a photo without masks: few enough to read
 _SAME = 0.9  # IoU from which a region found earlier is the one that SAM was prompted for
-
-
-class CaptionError(ValueError):
-    """A photo that cannot be captioned as asked."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +188,9 @@ class PhotoCaptioner:
         if annotator is not None:
             named = None if model is None else str(model)
             self._annotator = make_annotator(annotator, named, base_url, place, api_key_env)
-            where = f"at {base_url or 'OpenAI'}" if annotator == "openai" else f"on {place}"
+            # the host alone: an address may hold a password
+            host = urlsplit(base_url or "").netloc.rpartition("@")[2] or "OpenAI"
+            where = f"at {host}" if annotator == "openai" else f"on {place}"
             self.made_by = f"the four stages with {named or annotator} {where}"
         elif model is not None:
             self._network = self._load(model, place)
@@ -237,8 +235,8 @@ class PhotoCaptioner:
 
         Raises:
             RegionError: the photo or the masks cannot be read.
-            ValueError: a point or a box outside the photo.
-            CaptionError: the annotator stopped; the message has its reason.
+            ValueError: a point or a box outside the photo, or the annotator made no caption; the
+                message has the reason.
             SegmentationUnavailable: SAM sees nothing there.
         """
         regions, chosen, from_file = self._regions(photo, masks, points, boxes, strict)
@@ -316,7 +314,7 @@ class PhotoCaptioner:
         ]
 
     def _by_stages(self, regions: RegionImage) -> tuple[list[CaptionRow], list[str]]:
-        from ureca_lib.annotate.pipeline import annotate_images
+        from ureca_lib.annotate.run import annotate_images
         from ureca_lib.annotate.store import Store
 
         photo = regions.photo if regions.photo is not None else regions.pixels
@@ -327,7 +325,7 @@ class PhotoCaptioner:
             captions = store.captions(name)
         reasons = [summary.stopped] if summary.stopped else [why for _, why in summary.failures]
         if not captions:
-            raise CaptionError(f"{name}: no captions: {'; '.join(reasons) or 'none was made'}")
+            raise ValueError(f"{name}: no captions: {'; '.join(reasons) or 'none was made'}")
         rows = [
             CaptionRow(
                 0,

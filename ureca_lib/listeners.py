@@ -27,9 +27,13 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from ureca_lib.annotate.clashes import normalized
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
-from ureca_lib.annotate.look_alikes import LookAlikeSettings, RegionFeatures, find_look_alikes
+from ureca_lib.annotate.look_alikes import (
+    ColorTextureFeatures,
+    LookAlikeSettings,
+    RegionFeatures,
+    find_look_alikes,
+    normalized,
+)
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
 from ureca_lib.devices import chosen_device
 from ureca_lib.journal import Journal, JournalError, unique
@@ -367,7 +371,8 @@ def score_images(
     Args:
         data: opens the images. It and `listener` are only called if an image is left to score, so
             that a finished file needs neither images nor model.
-        captions: by image and region.
+        captions: by image and region. Regions of these images that have references and no caption
+            count as not found.
         listener: makes the listener.
         listener_name: its name in records.
         path: JSONL that is appended to.
@@ -409,18 +414,24 @@ def _opened(images: CaptionedImages, ids: Sequence[str]) -> Iterator[CaptionedIm
 
 
 def _own(image: CaptionedImage, captions: Mapping[str, str]) -> dict[RegionId, str]:
-    """Captions by the regions' own ids, in the order of the regions."""
+    """Captions by the regions' own ids, in the order of the regions.
+
+    A region that has references and no prediction gets an empty caption, which leads nowhere.
+    """
     ids = {str(region.id): region.id for region in image.regions}
     if unknown := [name for name in captions if name not in ids]:
         raise ValueError(f"{image.image_id} has no region {unknown[0]!r}, but there is a caption")
-    return {ids[name]: captions[name] for name in ids if name in captions}
+    wanted = {str(region.id) for region in image.targets} | captions.keys()
+    return {ids[name]: captions.get(name, "") for name in ids if name in wanted}
 
 
 def _check_same(path: Path, scores: ListenerScores, captions: Captions, listener_name: str) -> None:
-    texts = {str(region_id): text for region_id, text in scores.texts.items()}
+    given = captions.get(scores.image_id, {})
+    # regions without a prediction were scored with an empty caption
+    texts = {str(i): text for i, text in scores.texts.items() if text or str(i) in given}
     if scores.listener != listener_name:
         reason = f"was scored by {scores.listener}, not {listener_name}"
-    elif texts != dict(captions.get(scores.image_id, {})):
+    elif texts != dict(given):
         reason = "has other captions than the predictions"
     else:
         return

@@ -7,7 +7,7 @@ import pytest
 from annotate.drawn import BLUE, GREEN, RED, ellipse, image_of, images, rectangle
 from hypothesis import given, settings
 
-from ureca_lib.annotate.attributes import (
+from ureca_lib.annotate.referring.attributes import (
     cropped_mask,
     different_ancestors,
     mask_keys,
@@ -71,7 +71,9 @@ def test_a_region_that_equals_its_parent_is_no_part_of_it():
     above = different_ancestors(tree, mask_keys(image))
     assert above[1] == above[2] == []
     assert set(above[3]) == {1, 2}
-    assert [found.noun for found in measured(image).values()] == ["region", "region", "part"]
+    assert [found.noun for found in measured(image).values()] == [
+        *("main region", "main region", "part")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -82,13 +84,35 @@ def test_a_region_that_equals_its_parent_is_no_part_of_it():
     ],
 )
 def test_names_lose_their_article(name, noun):
-    assert region_noun(name, is_part=True) == noun
+    assert region_noun(name) == noun
 
 
-@pytest.mark.parametrize("name", [None, "", "   "])
+@pytest.mark.parametrize(
+    ("name", "noun"),
+    [
+        *(("car, auto, automobile, machine", "car"), ("door;double door", "door")),
+        *(("tree-merged", "tree"), ("wall-other-merged", "wall"), ("mirror-stuff", "mirror")),
+        *(("dining_table", "dining table"), ("pagoda_02", "pagoda"), ("tree-1", "tree")),
+        *(("lake3", "lake"), ("bow_(weapon)", "bow"), ("t-shirt", "t-shirt"), ("7up", "7up")),
+        *(("stage 2", "stage 2"), ("brother", "brother"), ("Åre_1", "Åre")),
+    ],
+)
+def test_names_of_categories_and_mask_files_are_read_as_nouns(name, noun):
+    assert region_noun(name) == noun
+
+
+def test_a_crowd_is_several_things():
+    assert region_noun("person", crowd=True) == "people"
+    assert region_noun("books", crowd=True) == "books"
+
+
+@pytest.mark.parametrize("name", [None, "", "   ", "12", "mask_007", "Region", "part", "---"])
 def test_what_has_no_name_is_a_region_or_a_part(name):
-    assert region_noun(name, is_part=False) == "region"
-    assert region_noun(name, is_part=True) == "part"
+    assert region_noun(name) == region_noun(name, crowd=True) == ""
+    flat = measured(image_of([rectangle(SIZE, 5, 5, 20)], [name]))
+    assert flat[1].noun == "region"
+    nested = measured(image_of([rectangle(SIZE, 5, 5, 20), rectangle(SIZE, 8, 8, 4)], [name] * 2))
+    assert [found.noun for found in nested.values()] == ["main region", "part"]
 
 
 def test_the_color_of_a_whole_is_without_its_parts():
@@ -138,6 +162,12 @@ def test_shapes_that_are_far_apart_rule_each_other_out():
     # a square with a little less height still is one
     nearly = measured(image_of([rectangle(SIZE, 10, 10, 30, 25)]))[1]
     assert "square" in nearly.shape_fits and "square" not in nearly.shapes
+
+
+def test_a_table_around_a_cup_is_not_said_to_be_ring_shaped():
+    table = rectangle(SIZE, 5, 5, 50, 45) & ~ellipse(SIZE, 30, 28, 16, 16)
+    found = measured(image_of([table]))[1]
+    assert "ring-shaped" not in found.shapes and "ring-shaped" in found.shape_fits
 
 
 def test_a_tiny_region_has_no_shape_and_every_shape_fits():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ureca_lib.annotate.colors import color_bins, color_name, region_color
+from ureca_lib.annotate.referring.colors import color_bins, color_name, region_color
 
 SWATCHES = {
     "black": [(0, 0, 0), (20, 20, 25), (35, 30, 30)],

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from ureca_lib.annotate.english import is_light, ordinal, phrase, plural, preposition
-from ureca_lib.annotate.predicates import Attribute
+from ureca_lib.annotate.referring.english import (
+    counted,
+    indefinite,
+    is_light,
+    ordinal,
+    plural,
+    preposition,
+)
+from ureca_lib.annotate.referring.expressions import phrase
+from ureca_lib.annotate.referring.predicates import Attribute
 
 
 def noun(value: str) -> tuple[Attribute, ...]:
@@ -43,6 +51,7 @@ def test_an_ordinal_out_of_range_is_an_error(number):
         *(("coin", "coins"), ("space suit", "space suits"), ("row of coins", "rows of coins")),
         *(("patch", "patches"), ("berry", "berries"), ("key", "keys"), ("tooth", "teeth")),
         *(("glass", "glasses"), ("fire man", "fire men"), ("sheep", "sheep"), ("box", "boxes")),
+        *(("knife", "knives"), ("person", "people")),
     ],
 )
 def test_plurals(one, many):
@@ -59,6 +68,26 @@ def test_plurals(one, many):
 )
 def test_prepositions(part, whole, word):
     assert preposition(part, whole) == word
+
+
+@pytest.mark.parametrize(
+    ("noun", "text"),
+    [
+        *(("eye", "an eye"), ("nose", "a nose"), ("eyes", "eyes"), ("hair", "hair")),
+        *(
+            ("uniform", "a uniform"),
+            ("umbrella", "an umbrella"),
+            ("one-way sign", "a one-way sign"),
+        ),
+    ],
+)
+def test_indefinite_articles(noun, text):
+    assert indefinite(noun) == text
+
+
+def test_numbers_of_things():
+    assert [counted("eye", number) for number in (1, 2, 9)] == ["an eye", "two eyes", "nine eyes"]
+    assert counted("eye", 12) == "many eyes" and counted("whiskers", 2) == "whiskers"
 
 
 def test_light_has_no_color_of_its_own():

@@ -7,7 +7,7 @@ import pytest
 from annotate.drawn import BLUE, RED, ellipse, image_of, images, rectangle
 from hypothesis import given, settings
 
-from ureca_lib.annotate.predicates import DIRECTIONS, PLACES, Attribute, ImageAttributes
+from ureca_lib.annotate.referring.predicates import DIRECTIONS, PLACES, Attribute, ImageAttributes
 from ureca_lib.mask_tree import build_mask_tree
 
 SIZE = (90, 90)
@@ -26,7 +26,7 @@ def test_a_type_is_the_same_noun_and_not_its_plural():
     scene = scene_of(image_of(masks, ["eye", "Eye", "eyes", None]))
     assert scene.matching(type_of("eye")) == (1, 2)
     assert scene.matching(type_of("eyes")) == (3,)
-    assert scene.matching(type_of("region")) == (4,)
+    assert scene.matching(type_of("region")) == (1, 2, 3, 4)  # an eye is a region too
     assert scene.matching(()) == (1, 2, 3, 4)
 
 
@@ -58,9 +58,10 @@ def test_a_rank_counts_the_masks_that_come_before(image):
     for noun in set(scene.kinds):
         among = type_of(noun)
         members = [image[i] for i in scene.matching(among)]
+        total = len({member.mask.tobytes() for member in members})
         for direction in DIRECTIONS:
             for number in (1, 2, 3):
-                rank = Attribute("rank", direction, number, len(members), among)
+                rank = Attribute("rank", direction, number, total, among)
                 expected = [r.id for r in members if earlier(r, members, direction) == number - 1]
                 assert list(scene.matching((*among, rank))) == expected
 
@@ -123,8 +124,50 @@ def test_rows_count_from_the_end_they_name():
     region = type_of("region")
     second = (*region, Attribute("row", "bottom", 3, 3, region))
     assert scene.matching(second) == (1, 2, 3, 4)
+    assert scene.matching((*region, Attribute("row", "bottom", 3, 4, region))) == ()
     column = (*region, Attribute("column", "right", 1, 4, region))
     assert scene.matching(column) == (4, 8, 12)
+
+
+def test_nouns_without_a_name_mean_named_regions_too():
+    masks = [rectangle(SIZE, 0, 0, 40), rectangle(SIZE, 45, 45, 40)]
+    masks += [rectangle(SIZE, 5, 5, 20), rectangle(SIZE, 8, 8, 8)]
+    scene = scene_of(image_of(masks, ["house", None, "door", None]))
+    assert scene.matching(type_of("main region")) == (1, 2)
+    assert scene.matching(type_of("part")) == (3, 4)
+    assert scene.part_counts("part").tolist() == [1, 0, 1, 0]  # directly in it
+    assert scene.part_counts("door").tolist() == [1, 0, 0, 0]
+
+
+def test_a_number_of_parts_is_exact_from_two_on():
+    masks = [rectangle(SIZE, 0, 0, 40), rectangle(SIZE, 45, 45, 40)]
+    masks += [rectangle(SIZE, 5, 5, 5), rectangle(SIZE, 15, 5, 5), rectangle(SIZE, 50, 50, 5)]
+    scene = scene_of(image_of(masks, ["house", "house", *["door"] * 3]))
+    assert scene.matching((Attribute("with", "door"),)) == (1, 2)
+    assert scene.matching((Attribute("with", "door", 2),)) == (1,)
+    assert scene.matching((Attribute("with", "door", 3),)) == ()
+
+
+def test_a_count_is_over_the_regions_that_the_words_before_it_leave():
+    scene = scene_of(image_of([rectangle(SIZE, 5 + 20 * i, 5) for i in range(3)], ["box"] * 3))
+    of_boxes = Attribute("rank", "left", 1, 3, type_of("box"))
+    assert scene.matching((*type_of("box"), of_boxes)) == (1,)
+    assert scene.matching((*type_of("box"), Attribute("rank", "left", 1, 2, type_of("box")))) == ()
+    with pytest.raises(ValueError, match="other regions than the words before it"):
+        scene.fits((*type_of("box"), Attribute("color", "grey"), of_boxes))
+
+
+def test_only_clear_words_can_be_counted_over():
+    masks = [
+        rectangle(SIZE, 5, 5, 20),
+        rectangle(SIZE, 40, 5, 20, 17),
+        rectangle(SIZE, 5, 60, 60, 9),
+    ]
+    scene = scene_of(image_of(masks, ["box"] * 3))
+    assert scene.is_crisp(type_of("box"))
+    square = (*type_of("box"), Attribute("shape", "square"))
+    assert scene.matching(square) == (1, 2)  # the second one nearly is
+    assert not scene.is_crisp(square)
 
 
 def test_an_unknown_kind_is_an_error():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ureca_lib.annotate.rows import row_numbers
+from ureca_lib.annotate.referring.predicates import row_numbers
 
 
 def grid(rows: int, columns: int, jitter: int = 0, seed: int = 0):

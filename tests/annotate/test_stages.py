@@ -11,7 +11,7 @@ from fake_annotators import small_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ureca_lib.annotate.clashes import find_clashes, groups, normalized, word_overlap
+from ureca_lib.annotate.look_alikes import find_clashes, groups, normalized, word_overlaps
 from ureca_lib.annotate.pipeline import ImageCaptions, parse_verdict
 from ureca_lib.annotate.records import Answer, Step
 from ureca_lib.annotate.settings import CheckSettings, TreeSettings
@@ -299,6 +299,24 @@ def test_what_is_no_verdict(text):
         parse_verdict(text)
 
 
+def test_leaves_keep_their_short_caption_where_the_published_rules_hold(tree):
+    chosen = TreeSettings().chosen(tree)
+    image = ImageCaptions(tree, chosen, {3: [4], 4: [3]}, describe_leaves=False)
+    asked, found = walk(image)
+    contexts, finals = dict(asked), {final.region_id: final for final in found}
+    assert {step.region_id for step in contexts if step.stage == "long"} == {1, 2, 3}
+    assert contexts[Step("long", 0, 3)].children == {5: "short 0 5"}
+    assert contexts[Step("unique", 1, 4)].current == "short 0 4"
+    assert contexts[Step("unique", 1, 3)].look_alike_captions == {4: "short 0 4"}
+    assert (finals[5].text, finals[5].stage, finals[5].state) == ("short 0 5", "short", "unique")
+    assert (finals[4].text, finals[4].stage) == ("unique 1 4", "unique")
+    assert (finals[2].text, finals[2].stage) == ("long 0 2", "long")
+    failed = {"status": "failed", "error": "refused"}
+    image = ImageCaptions(tree, chosen, {}, describe_leaves=False)
+    _, found = walk(image, lambda step, context: failed)
+    assert {final.state for final in found} == {"failed"}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_order_of_answers_changes_nothing(tree, seed):
     def say(step, context):
@@ -377,8 +395,9 @@ def test_settings_out_of_range(wrong, said):
 def test_captions_are_compared_without_case_articles_and_punctuation():
     assert normalized("The cat’s left eye, the one!") == normalized("a CAT's left EYE the one")
     assert normalized("left") != normalized("right")
-    assert word_overlap("red cup red", "red cup") == pytest.approx(3 / 5)
-    assert word_overlap("", "") == 1 and word_overlap("a b", "c") == 0
+    overlaps = word_overlaps(["red cup red", "red cup", "", "", "c"])
+    assert overlaps[0, 1] == pytest.approx(3 / 5)
+    assert overlaps[2, 3] == 1 and overlaps[1, 4] == 0
 
 
 def test_words_in_another_order_say_another_thing():

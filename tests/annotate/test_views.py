@@ -18,32 +18,34 @@ from PIL import Image
 from scipy import ndimage
 from skimage.color import deltaE_ciede2000, rgb2hsv, rgb2lab
 
+from ureca_lib.annotate import views as views_module
 from ureca_lib.annotate.protocol import Context
 from ureca_lib.annotate.views import (
+    BLUE,
+    COVERED,
     LOOK_ALIKE_COLORS,
+    YELLOW,
+    Cut,
     ImageViews,
     ViewSettings,
     blur,
-    image_views,
-    stage_views,
-)
-from ureca_lib.annotate.views.drawing import contour_of, grow
-from ureca_lib.annotate.views.frames import Cut, frame_of
-from ureca_lib.annotate.views.numbers import (
-    COVERED,
+    contour_of,
+    frame_of,
+    grow,
     middle,
     number_color,
     number_patch,
     number_pixels,
     place_numbers,
+    stage_views,
 )
-from ureca_lib.annotate.views.settings import BLUE, YELLOW
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import FileMissingError, Region, RegionError, RegionImage, load_sa1b
 
 HEIGHT, WIDTH = 120, 160
-EXACT = ViewSettings(min_side=0, max_side=0)  # photo pixels as they are
-SMALL = ViewSettings(min_side=0, max_side=128)
+EXACT = ViewSettings(min_side=0, max_side=0, numbers="digits")  # photo pixels as they are
+BOXES = dataclasses.replace(EXACT, numbers="boxes", look_alike_frame="image")
+SMALL = ViewSettings(min_side=0, max_side=128, numbers="digits")
 REFERENCES = Path(__file__).parent / "references"
 PHOTOS = Path(__file__).resolve().parents[2] / "data_samples" / "photos"
 # name: photo, changed settings, what is drawn
@@ -63,6 +65,11 @@ DRAWN = {
         "rocket",
         {"look_alike_frame": "image", "max_side": 192},
         lambda views: views.numbered(21, [22, 24, 23]),
+    ),
+    "boxes": (
+        "astronaut",
+        {"numbers": "boxes", "max_side": 256},
+        lambda views: views.numbered(86, [84, 83, 82, 85]),
     ),
 }
 
@@ -336,8 +343,8 @@ def squares(places: list[tuple[int, int, int]]) -> list[Cut]:
 def test_small_region_gets_its_number_beside():
     cuts = squares([(100, 80, 6), (20, 20, 60)])
     small, large = place_numbers(cuts, [(12, 16), (12, 16)], 200, 300, gap=5)
-    assert large.centre == middle(cuts[1])
-    assert small.x == 100 + 6 + 5 and abs(small.centre[1] - 83) <= 1
+    assert large.center == middle(cuts[1])
+    assert small.x == 100 + 6 + 5 and abs(small.center[1] - 83) <= 1
 
 
 @pytest.mark.parametrize("x, y", [(294, 80), (294, 0), (0, 194), (294, 194)])
@@ -351,9 +358,9 @@ def test_number_beside_stays_in_the_picture(x, y):
 def test_region_around_another_gets_its_number_where_the_other_is_not():
     cuts = squares([(20, 20, 160), (80, 80, 40)])
     large, small = place_numbers(cuts, [(12, 16), (12, 16)], 200, 200, gap=5)
-    assert small.centre == middle(cuts[1])
-    assert 20 <= large.centre[0] < 180 and 20 <= large.centre[1] < 180
-    assert not (80 <= large.centre[0] < 120 and 80 <= large.centre[1] < 120)
+    assert small.center == middle(cuts[1])
+    assert 20 <= large.center[0] < 180 and 20 <= large.center[1] < 180
+    assert not (80 <= large.center[0] < 120 and 80 <= large.center[1] < 120)
 
 
 @settings(max_examples=40, deadline=None)
@@ -368,7 +375,7 @@ def test_numbers_of_separate_regions_never_collide(cells, side):
         canvas[cut.window] = cut.mask
         assert canvas[spot.window].sum() <= COVERED * cut.mask.sum()
     for spot, cut in zip(spots, cuts, strict=True):  # and each is next to its own region
-        near = [np.hypot(*np.subtract(spot.centre, middle(one))) for one in cuts]
+        near = [np.hypot(*np.subtract(spot.center, middle(one))) for one in cuts]
         assert near[cuts.index(cut)] == min(near)
 
 
@@ -400,6 +407,48 @@ def test_number_is_legible_on_any_ground():
         luminance = np.dot(number_color(index), (0.299, 0.587, 0.114))
         around = patch[outline & ~fill].mean()
         assert abs(around - luminance) > 100
+
+
+def test_boxes_are_around_the_contours_in_their_colors(image):
+    view = ImageViews(image, BOXES).numbered("block", ["outside", "pixel"])
+    for index, name in enumerate(("block", "outside", "pixel")):
+        rows, columns = np.nonzero(MASKS[name])
+        top, left = rows.min() - 6, columns.min() - 6  # 3 of contour, 1 between, 2 of line
+        bottom, right = rows.max() + 7, columns.max() + 7
+        lines = np.zeros((HEIGHT, WIDTH), bool)
+        lines[top:bottom, left:right] = True
+        lines[top + 2 : bottom - 2, left + 2 : right - 2] = False
+        mine = is_color(view, number_color(index))
+        # labels, and boxes of numbers before it, may be on a part of the line
+        assert (mine & lines).sum() > 0.6 * lines.sum()
+        assert (mine & ring_of(MASKS[name], 3)).any()
+
+
+def test_a_box_at_the_edge_of_the_picture_is_drawn_inside(image):
+    view = ImageViews(image, BOXES).numbered("whole", [])
+    frame = np.ones((HEIGHT, WIDTH), bool)
+    frame[2:-2, 2:-2] = False
+    assert is_color(view, BLUE)[frame].all()
+
+
+def test_labels_are_filled_and_their_numbers_legible():
+    for index in range(13):
+        patch, opacity = number_patch(index, 20, True)
+        assert (opacity == 1).all()
+        color, fill = is_color(patch, number_color(index)), patch[2, 2]
+        assert set(fill.tolist()) in ({0}, {255})
+        assert color[0].all() and color[-1].all() and color[:, 0].all() and color[:, -1].all()
+        luminance = np.dot(number_color(index), (0.299, 0.587, 0.114))
+        assert abs(float(fill[0]) - luminance) > 100
+        assert color[1:-1, 1:-1].sum() > 25  # the digits
+
+
+def test_digits_and_boxes_differ_in_stage_4_alone(image, exact):
+    boxes = ImageViews(image, dataclasses.replace(EXACT, numbers="boxes"))
+    assert ViewSettings().numbers == "boxes"
+    for view in ("target_crop", "contoured_image"):
+        np.testing.assert_array_equal(getattr(boxes, view)("hole"), getattr(exact, view)("hole"))
+    assert not np.array_equal(boxes.numbered("hole", ["edge"]), exact.numbered("hole", ["edge"]))
 
 
 def test_stage_views_are_in_the_order_of_the_prompts(image, exact):
@@ -443,7 +492,7 @@ def test_views_are_new_arrays(image):
 
 def test_photo_is_blurred_once_and_threads_agree(image, monkeypatch):
     calls = []
-    monkeypatch.setattr(image_views, "blur", lambda *args: calls.append(1) or blur(*args))
+    monkeypatch.setattr(views_module, "blur", lambda *args: calls.append(1) or blur(*args))
     views = ImageViews(image)
     work = [(name, kind) for name in MASKS for kind in range(3)] * 2
 
@@ -482,6 +531,7 @@ def test_errors_name_what_is_wrong(exact, image):
         {"min_side": 900, "max_side": 800},
         {"context_blur": "none"},
         {"look_alike_frame": "none"},
+        {"numbers": "none"},
     ],
 )
 def test_bad_settings_are_named(changes):

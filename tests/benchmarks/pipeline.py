@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 from pycocotools import mask as coco_mask
@@ -30,8 +31,8 @@ from views import SAMPLE, enlarged
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fake_annotators import FakeAnnotator, distinct_reply
 
-from ureca_lib.annotate import asking
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
+from ureca_lib.annotate import questions, run
+from ureca_lib.annotate.look_alikes import ColorTextureFeatures
 from ureca_lib.annotate.protocol import Reply, Request
 from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.store import Store
@@ -58,9 +59,9 @@ class Forgetful(FakeAnnotator):
 
 
 @contextmanager
-def timed(name: str, spent: dict[str, float]) -> Iterator[None]:
-    """Add up the thread's processor time of a function that `asking` calls."""
-    inner = getattr(asking, name)
+def timed(module: ModuleType, name: str, spent: dict[str, float]) -> Iterator[None]:
+    """Add up the thread's processor time of a function that a module calls."""
+    inner = getattr(module, name)
 
     def outer(*arguments: object) -> object:
         start = time.thread_time()
@@ -68,7 +69,7 @@ def timed(name: str, spent: dict[str, float]) -> Iterator[None]:
         spent[name] = spent.get(name, 0.0) + time.thread_time() - start
         return result
 
-    with mock.patch.object(asking, name, outer):
+    with mock.patch.object(module, name, outer):
         yield
 
 
@@ -87,12 +88,16 @@ def own_work(image: RegionImage) -> dict[str, float]:
             return result
 
     annotator = Forgetful(max_in_flight=1)
-    with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s.db") as store:
-        parts = [timed(name, spent) for name in ("stage_views", "fill_prompt", "ImageViews")]
-        with parts[0], parts[1], parts[2]:
-            start = time.process_time()
-            annotate_images(image, store, annotator, features=Timed(), progress=False)
-            spent["all"] = time.process_time() - start
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store(Path(folder) / "s.db") as store,
+        timed(questions, "stage_views", spent),
+        timed(questions, "fill_prompt", spent),
+        timed(run, "ImageViews", spent),
+    ):
+        start = time.process_time()
+        annotate_images(image, store, annotator, features=Timed(), progress=False)
+        spent["all"] = time.process_time() - start
     spent["calls"] = annotator.number
     return {name: value / len(image) * 1000 for name, value in spent.items()}
 
@@ -120,7 +125,7 @@ def measure_own_work() -> str:
     parts = {
         "views and prompts": views,
         "look-alike features": found["features"],
-        "tree, plan, hashes, store, threads": rest,
+        "tree, hashes, store, coroutines": rest,
         "all": found["all"],
     }
     rows += [f"| {name} | {ms:.2f} | {ms / decode:.1f} |" for name, ms in parts.items()]

@@ -10,12 +10,12 @@ import pytest
 from fake_annotators import small_image, write_images
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.export import Exported, export_dataset
 from ureca_lib.annotate.records import Answer, FinalCaption, ImageRow, Step
 from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.settings import PipelineSettings
 from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.store import Store
-from ureca_lib.datasets.export import Exported, export_dataset
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,10 @@ import pytest
 from fake_annotators import small_image, write_images
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.export import conversation, export_dataset, write_jsonl
 from ureca_lib.annotate.run import annotate_images
-from ureca_lib.datasets import PublishedError, read_jsonl, write_jsonl
+from ureca_lib.datasets import PublishedError, read_jsonl
 from ureca_lib.datasets.captioned import CaptionedError, CaptionedImage, from_scene, open_captioned
-from ureca_lib.datasets.export import export_dataset
-from ureca_lib.datasets.jsonl import conversation
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import RegionError, load_sa1b
 from ureca_lib.scenes import SceneSpecification, generate_scene, write_scenes
@@ -99,9 +98,14 @@ def test_a_folder_with_one_jsonl_is_that_one(tmp_path):
     images = open_captioned(tmp_path)
     assert images.ids == ["image_1", "image_0"]
     assert images[0].captions == {1: ["a", "c"]} and images[1].captions == {5: ["b"]}
-    # the depth is that among all masks, not among those with captions
+    asked = "Describe this region in the image."
+    assert images[0].questions == {1: [asked, asked]} and images[1].questions == {5: [asked]}
+    assert open_captioned("scenes:test:1")[0].questions == {}
+    # regions and depths are those of all masks; those with captions are to be captioned
     whole = build_mask_tree(small_image(0))
-    assert images[1].levels == {5: whole.depth(5)} and whole.depth(5) > 1
+    assert images[1].regions == small_image(0).regions
+    assert images[1].levels == {region.id: whole.depth(region.id) for region in small_image(0)}
+    assert [region.id for region in images[1].targets] == [5]
 
 
 def test_faulty_rows_stop_the_reading_or_are_left_out(tmp_path):
@@ -126,7 +130,7 @@ def test_sa1b_files_have_regions_and_no_captions(tmp_path):
     images = open_captioned(tmp_path)
     assert sorted(images.ids) == ["a/image_0", "b/image_0", "image_1"]  # stems where they suffice
     image = images[images.ids.index("image_1")]
-    assert image.captions == {} and image.regions == small_image(1).regions
+    assert image.captions == {} and image.regions == small_image(1).regions == image.targets
     assert np.array_equal(image.pixels, small_image(1).pixels)
     for one in ("a/image_1.json", "a/image_1.png"):
         assert open_captioned(tmp_path / one)[0].regions == small_image(1).regions
@@ -183,6 +187,10 @@ def test_other_bad_requests_are_named(tmp_path, samples):
     image = load_sa1b(samples / "photos" / "coins.json")
     with pytest.raises(CaptionedError, match=r"coins: captions of regions .*-7"):
         CaptionedImage("coins", image, {-7: ["no such coin"]})
+    coin = image.regions[0].id
+    for captions, questions in (({coin: ["a"]}, {coin: []}), ({}, {coin: ["What?"]})):
+        with pytest.raises(CaptionedError, match="not one question per caption"):
+            CaptionedImage("coins", image, captions, questions=questions)
 
 
 def test_what_commands_wrote_beside_photos_is_no_data_set(tmp_path):

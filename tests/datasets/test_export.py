@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from fake_annotators import FakeAnnotator, distinct_reply, small_image, write_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +18,16 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
+from ureca_lib.annotate import export as exporting
 from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.export import (
+    QUESTION,
+    SCHEMA,
+    ExportError,
+    ExportSettings,
+    export_dataset,
+    read_parquet,
+)
 from ureca_lib.annotate.protocol import (
     STAGES,
     AnnotatorUnavailableError,
@@ -32,11 +40,9 @@ from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
 from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.annotate.views import ViewSettings
-from ureca_lib.datasets import QUESTION, load_published, parquet, read_jsonl
-from ureca_lib.datasets.commands import export
-from ureca_lib.datasets.export import ExportSettings, export_dataset
-from ureca_lib.datasets.parquet import SCHEMA, read_parquet
-from ureca_lib.datasets.records import ExportError
+from ureca_lib.cli import app
+from ureca_lib.datasets import load_published, read_jsonl
+from ureca_lib.datasets.captioned import CaptionedError, open_captioned
 from ureca_lib.regions import load_coco, load_sa1b
 
 
@@ -490,6 +496,47 @@ def test_files_of_an_earlier_export_go_and_others_stay(tmp_path, write_store, fi
     assert path.is_file() and not (out / "val.jsonl").exists()
 
 
+def test_an_export_that_was_killed_half_way_is_refused_by_readers_and_can_be_repeated(
+    tmp_path, write_store, finals, monkeypatch
+):
+    out = tmp_path / "out"
+    old = write_store(tmp_path / "one", {"photos/a.json": finals()}, "val")
+    export_dataset(old, out, progress=False)
+    new = write_store(tmp_path / "two", {"photos/a.json": finals()}, "train")
+    replace_file, moved = Path.replace, []
+
+    def dies(self, target):
+        if self.suffix == ".parquet":
+            raise KeyboardInterrupt
+        moved.append(target)
+        return replace_file(self, target)
+
+    monkeypatch.setattr(Path, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        export_dataset(new, out, progress=False)
+    monkeypatch.undo()
+    assert moved and (out / "val.jsonl").is_file() and not (out / "manifest.json").exists()
+    (out / ".partial.old").mkdir()
+    with pytest.raises(CaptionedError, match=r"out: the export was interrupted"):
+        open_captioned(out / "val.jsonl", masks=tmp_path / "one")
+    exported = export_dataset(new, out, progress=False)
+    assert sorted(contents(out)) == sorted(exported.files) and "val.jsonl" not in exported.files
+    assert not list(out.glob(".partial*"))
+    assert len(open_captioned(out, masks=tmp_path / "two")) == 1
+
+
+def test_an_export_without_captions_says_why_and_is_no_success(tmp_path, write_store, finals):
+    ids = [region.id for region in small_image(0)]
+    captions = [FinalCaption(region_id, "a dog", "unresolved", "alike") for region_id in ids]
+    path = write_store(tmp_path, {"photos/a.json": captions})
+    result = CliRunner().invoke(app, ["export", str(path), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert (
+        "left out: 7 unresolved regions" in result.output
+        and "no caption is unique" in result.output
+    )
+
+
 @pytest.mark.parametrize("manifest", [None, '{"name": "a web page"}', '{"files": ["x.png"]}'])
 def test_a_folder_of_something_else_is_refused(tmp_path, write_store, finals, manifest):
     path, out = write_store(tmp_path, {"photos/a.json": finals()}), tmp_path / "out"
@@ -534,7 +581,7 @@ def card_of(store, out, **options) -> str:
     return (folder / "DATA_CARD.md").read_text(encoding="utf-8")
 
 
-def test_captions_of_several_settings_go_together_only_where_that_is_allowed(app, tmp_path):
+def test_captions_of_several_settings_go_together_only_where_that_is_allowed(tmp_path):
     photos, store, out = tmp_path / "photos", tmp_path / "s.db", tmp_path / "out"
     write_images(photos, 3)
     annotated(photos, store)
@@ -547,9 +594,9 @@ def test_captions_of_several_settings_go_together_only_where_that_is_allowed(app
     assert stopped.stopped and stopped.done == 1
     with pytest.raises(ExportError, match=r"s.db: 1 of 2 finished images .* other settings"):
         export_dataset(store, out, progress=False)
-    wrong = CliRunner().invoke(app, [str(store), "-o", str(out)])
+    wrong = CliRunner().invoke(app, ["export", str(store), "-o", str(out)])
     assert wrong.exit_code == 2 and "--mixed" in wrong.output
-    assert CliRunner().invoke(app, [str(store), "-o", str(out), "--mixed"]).exit_code == 0
+    assert CliRunner().invoke(app, ["export", str(store), "-o", str(out), "--mixed"]).exit_code == 0
     card = card_of(store, out, mixed=True)
     assert "not all made with the same" in card
     assert all(re.search(rf"\| train +\| +1 \|.*temperature': {t}", card) for t in (0.0, 1.0))
@@ -588,17 +635,12 @@ def test_images_of_an_older_store_are_of_one_kind_until_a_run_knows_them(tmp_pat
     assert card[card.index("Settings of") :].split("##")[0] in card_of(store, out)
 
 
-@pytest.fixture
-def app():
-    app = typer.Typer()
-    app.command()(export)
-    return app
-
-
-def test_the_command(app, tmp_path, write_store, finals):
+def test_the_command(tmp_path, write_store, finals):
     path = write_store(tmp_path, {"photos/a.json": all_states(finals)})
     options = ["--include", "unresolved", "--title", "Mine", "--image-license", "CC0"]
-    result = CliRunner().invoke(app, [str(path), "--out", str(tmp_path / "out"), *options])
+    result = CliRunner().invoke(
+        app, ["export", str(path), "--out", str(tmp_path / "out"), *options]
+    )
     assert result.exit_code == 0, result.output
     assert "train: 3 captions" in result.output
     assert len(list(read_jsonl(tmp_path / "out/train.jsonl"))) == 3
@@ -614,16 +656,18 @@ def test_the_command(app, tmp_path, write_store, finals):
         ("hand.db", ["--include", "skipped"], "states are some of"),
     ],
 )
-def test_the_command_says_what_is_wrong(app, tmp_path, write_store, finals, store, options, said):
+def test_the_command_says_what_is_wrong(tmp_path, write_store, finals, store, options, said):
     write_store(tmp_path, {"photos/a.json": finals()})
-    result = CliRunner().invoke(app, [str(tmp_path / store), "-o", str(tmp_path / "out"), *options])
+    result = CliRunner().invoke(
+        app, ["export", str(tmp_path / store), "-o", str(tmp_path / "out"), *options]
+    )
     assert result.exit_code == 2 and said in result.output
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("most", [3, 7, 14, 100])
 def test_row_groups_do_not_matter_to_who_reads(tmp_path, write_store, finals, monkeypatch, most):
-    monkeypatch.setattr(parquet, "_ROWS", most)
+    monkeypatch.setattr(exporting, "_ROW_GROUP", most)
     names = [f"photos/{letter}.json" for letter in "abc"]
     path = write_store(tmp_path, {name: finals() for name in names})
     out = export_dataset(path, tmp_path / "out", progress=False).folder / "parquet/train.parquet"
@@ -636,5 +680,18 @@ def test_row_groups_do_not_matter_to_who_reads(tmp_path, write_store, finals, mo
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"hello"])
 def test_a_file_that_is_no_parquet_is_named(tmp_path, content):
     (tmp_path / "x.parquet").write_bytes(content)
-    with pytest.raises(ValueError, match=r"x.parquet: not a Parquet file"):
+    with pytest.raises(ExportError, match=r"x.parquet: not a Parquet file"):
         list(read_parquet(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_parquet_is_named_or_read(exported, tmp_path, seed):
+    data = bytearray((exported.folder / "parquet/test.parquet").read_bytes())
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(len(data), size=3):
+        data[place] = rng.integers(256)
+    (tmp_path / "x.parquet").write_bytes(data)
+    try:
+        list(read_parquet(tmp_path / "x.parquet"))
+    except ExportError as error:
+        assert str(error).startswith(f"{tmp_path / 'x.parquet'}: not a Parquet file")

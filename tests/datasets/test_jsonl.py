@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ureca_lib.datasets import QUESTION, caption_rows, read_jsonl, write_jsonl
+from ureca_lib.annotate.export import QUESTION, caption_rows, write_jsonl
+from ureca_lib.datasets import read_jsonl
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ureca_lib.datasets.markdown import escaped, percent, table
+from ureca_lib.markdown import escaped, percent, table
 
 RENDER = mistune.create_markdown(
     escape=True, plugins=["table", "url", "strikethrough", "math", "superscript", "subscript"]

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ureca_lib.datasets.records import image_keys, published_keys, region_row_id
+from ureca_lib.annotate.export import region_row_id
+from ureca_lib.datasets.captioned import image_keys
+from ureca_lib.datasets.published import published_keys
 
 
 @pytest.mark.parametrize(

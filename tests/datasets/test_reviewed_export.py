@@ -6,11 +6,10 @@ import json
 
 import pytest
 
+from ureca_lib.annotate.card import DatasetStatistics
+from ureca_lib.annotate.export import export_dataset, read_parquet
 from ureca_lib.annotate.reviews import Review
 from ureca_lib.annotate.store import Store
-from ureca_lib.datasets.export import export_dataset
-from ureca_lib.datasets.parquet import read_parquet
-from ureca_lib.datasets.statistics import count_dataset
 
 
 @pytest.fixture
@@ -46,7 +45,9 @@ def test_the_card_counts_reviews_and_no_file_names_the_reviewer(reviewed_store, 
     assert "3 captions: 1 accepted, 1 rewritten, 1 rejected" in card
     for name in exported.files:
         assert b"Lovelace" not in (exported.folder / name).read_bytes()
-    read = count_dataset(read_parquet(exported.folder / "parquet" / "train.parquet"))
+    read = DatasetStatistics()
+    for image in read_parquet(exported.folder / "parquet" / "train.parquet"):
+        read.add(image)
     assert read.reviewed == exported.statistics.reviewed
 
 

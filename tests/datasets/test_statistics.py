@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import statistics as numbers
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ureca_lib.annotate.records import Answer, FinalCaption, ImageRow, Step
-from ureca_lib.datasets.attribute_words import attribute_kinds
-from ureca_lib.datasets.card import CardTexts, data_card
-from ureca_lib.datasets.export import export_dataset
-from ureca_lib.datasets.parquet import read_parquet
-from ureca_lib.datasets.records import ImageRecord, RegionRecord
-from ureca_lib.datasets.statistics import (
+from ureca_lib.annotate.card import (
     AREA_BOUNDS,
+    CAPABILITIES,
+    CardTexts,
     DatasetStatistics,
+    ImageRecord,
     Listed,
-    count_dataset,
-    median,
+    RegionRecord,
+    attribute_kinds,
+    data_card,
+    table_one,
+    table_one_markdown,
 )
-from ureca_lib.datasets.table_one import CAPABILITIES, table_one, table_one_markdown
+from ureca_lib.annotate.export import export_dataset, read_parquet
+from ureca_lib.annotate.records import Answer, FinalCaption, ImageRow, Step
 from ureca_lib.regions import Region
 
 
@@ -63,10 +61,10 @@ def test_regions_by_depth_area_and_uniqueness():
         ("train", "unresolved"): 1,
         ("train", "skipped"): 1,
     }
-    assert [(row.region_id, row.reason) for row in found.not_told_apart] == [
-        (2, "another region's caption reads the same"),
-        (3, "another region's caption reads the same"),
-        (4, ""),
+    assert [(row.region, row.why) for row in found.not_unique] == [
+        ("2", "another region's caption reads the same"),
+        ("3", "another region's caption reads the same"),
+        ("4", ""),
     ]
 
 
@@ -92,7 +90,8 @@ def test_work_and_failures_of_annotators():
     found = counted(
         RegionRecord("i_1", base.region, base.caption, (*base.answers, failed, blocked))
     )
-    work = {key: (w.answers, w.failed, w.seconds, w.prompt_tokens) for key, w in found.work.items()}
+    counted_work = ("answers", "failed", "seconds", "prompt_tokens")
+    work = {key: tuple(w[name] for name in counted_work) for key, w in found.work.items()}
     assert work == {
         ("train", "short", "m", "short/1"): (1, 0, 0.0, 0),
         ("train", "long", "m", ""): (1, 0, 2.0, 0),
@@ -112,12 +111,6 @@ def test_very_many_reasons_do_not_fill_the_memory():
     found.add_images(rows)
     assert len(found.failures) == 501 and found.failures.total() == 2000
     assert found.failures["image", "other reasons"] == 1500
-
-
-@given(st.lists(st.integers(0, 9), min_size=1))
-def test_the_median_is_the_median(values):
-    assert median(Counter(values)) == numbers.median(values)
-    assert median(Counter()) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -160,17 +153,17 @@ def captioned(count, unique, dense, short, nested):
 )
 def test_our_row_of_table_one_is_measured(unique, dense, short, nested, has):
     found = counted(*captioned(20, unique, dense, short, nested), record(99, "", "skipped"))
-    ours = table_one(found)[-1]
-    assert ours.has == set(has)
-    shares = dict(zip("SDRMU", (short, dense, 20, nested, unique), strict=True))
-    assert ours.shares == {name: count / 20 for name, count in shares.items()}
-    line = table_one_markdown([ours]).splitlines()[-1]
+    rows, shares = table_one(found)
+    assert list(rows)[-1] == "this data set" and rows["this data set"] == set(has)
+    counts = dict(zip("SDRMU", (short, dense, 20, nested, unique), strict=True))
+    assert shares == {name: count / 20 for name, count in counts.items()}
+    line = table_one_markdown(found).splitlines()[-1]
     assert line.count("✓") == len(has) and f"{5 * unique:.1f}%" in line
 
 
 def test_an_empty_data_set_has_nothing():
-    ours = table_one(DatasetStatistics())[-1]
-    assert ours.has == set() and set(ours.shares.values()) == {0.0}
+    rows, shares = table_one(DatasetStatistics())
+    assert rows["this data set"] == set() and set(shares.values()) == {0.0}
 
 
 def test_a_long_caption_counts_as_dense_where_the_final_one_is_short():
@@ -179,22 +172,26 @@ def test_a_long_caption_counts_as_dense_where_the_final_one_is_short():
 
 
 def test_the_rows_of_the_paper():
-    rows = table_one(DatasetStatistics())[:-1]
-    assert len(rows) == 16 and all(row.shares is None for row in rows)
-    counts = Counter(capability for row in rows for capability in row.has)
+    rows, _ = table_one(DatasetStatistics())
+    del rows["this data set"]
+    assert len(rows) == 16
+    counts = Counter(capability for has in rows.values() for capability in has)
     # marks in the columns of Table 1
     assert counts == {"S": 16, "D": 12, "R": 13, "M": 5, "U": 1}
-    assert rows[-1].has == set(CAPABILITIES)
-    text = table_one_markdown(rows)
+    assert rows["URECA dataset (the paper's)"] == set(CAPABILITIES)
+    text = table_one_markdown(DatasetStatistics())
     assert "| RefCOCOg (Yu et al., 2016) | ✓ | ✗ | ✓ | ✗ | ✗ |" in text
     assert "| USE (Wang et al., 2024b) | ✓ | ✓ | ✗ | ✓ | ✗ |" in text
+    assert text.splitlines()[-2] == "| URECA dataset (the paper's) | ✓ | ✓ | ✓ | ✓ | ✓ |"
 
 
 def test_a_parquet_file_is_counted_as_the_export_counted_it(exported):
     paths = [exported.folder / f"parquet/{split}.parquet" for split in ("train", "test")]
     images = [image for path in paths for image in read_parquet(path)]
-    found = count_dataset(sorted(images, key=lambda image: image.key))
-    for name in ("images", "regions", "depths", "heights", "areas", "words", "look_alike_sets"):
+    found = DatasetStatistics()
+    for image in images:
+        found.add(image)
+    for name in ("regions", "depths", "heights", "areas", "words", "look_alike_sets"):
         assert getattr(found, name) == getattr(exported.statistics, name), name
     assert table_one(found) == table_one(exported.statistics)
 
@@ -204,7 +201,7 @@ def test_the_card_says_the_numbers(exported):
     found = exported.statistics
     for heading in (
         *("Granularity", "Length", "Uniqueness", "Failures", "How it was made"),
-        *("Beside other data sets", "Limits", "Licences"),
+        *("Beside other data sets", "Limits", "Licenses"),
     ):
         assert f"\n## {heading}\n" in card
     total = found.total
@@ -214,13 +211,13 @@ def test_the_card_says_the_numbers(exported):
     assert f"{sum(found.look_alike_sets.values())} sets of look-alikes" in card
     assert "| test | verify | attributes | verify/1 |" in card
     assert "Split test was verified by attributes." in card
-    assert "Split train was not verified" in card
+    assert "Split train was not verified; its captions are as written" in card
     assert card.count("*to be filled in*") == 3
     assert "Bias of the teacher" in card and "A closed vocabulary" in card
-    for row in found.not_told_apart:
-        assert f"| {row.image} | {row.region_id} | {row.state} |" in card
-    assert table_one_markdown(table_one(found)) == (exported.folder / "table_1.md").read_text()
-    assert table_one_markdown(table_one(found)) in card
+    for row in found.not_unique:
+        assert f"| {row.image} | {row.region} | {row.state} |" in card
+    assert table_one_markdown(found) == (exported.folder / "table_1.md").read_text()
+    assert table_one_markdown(found) in card
 
 
 def test_what_does_not_apply_is_not_said():
@@ -230,6 +227,14 @@ def test_what_does_not_apply_is_not_said():
     assert "closed vocabulary" not in card and "\n## Failures\n\nNone.\n" in card
     assert "1 of 1 captions (100.0%) are unique" in card
     assert "Regions without a unique caption" not in card
+
+
+def test_the_card_of_a_models_captions_says_which_examples_in_the_prompts_are_ours(exported):
+    found = counted(record(1, "a b", short="a", long="a b"))
+    said = "It does not print the eight in-context examples of Table 7"
+    assert said in data_card(found, {}, ("unique",))
+    # the embedded annotator reads no prompt
+    assert said not in (exported.folder / "DATA_CARD.md").read_text(encoding="utf-8")
 
 
 def test_text_from_outside_cannot_change_the_card():
@@ -245,7 +250,7 @@ def test_text_from_outside_cannot_change_the_card():
 
 def test_ids_are_names_and_no_numbers():
     found = DatasetStatistics()
-    found.not_told_apart.append(Listed("sa_1", 523353737, "failed", "", "no answer"))
+    found.not_unique.append(Listed("sa_1", "523353737", "failed", "", "no answer"))
     assert "| 523353737 |" in data_card(found, {}, ("unique",), CardTexts("", "", "", ""))
 
 

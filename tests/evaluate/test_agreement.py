@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ureca_lib.annotate.export import write_jsonl
 from ureca_lib.annotate.records import Answer, FinalCaption, ImageRow, Step
 from ureca_lib.annotate.reviews import Review
 from ureca_lib.annotate.store import Store
 from ureca_lib.cli import app
-from ureca_lib.datasets import write_jsonl
 from ureca_lib.evaluate.agreement import kappa, measure_agreement, read_judgments
 from ureca_lib.journal import JournalError
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from ureca_lib.annotate.clashes import normalized, word_overlap
-from ureca_lib.evaluate.uniqueness import find_collisions, word_overlaps
+from ureca_lib.annotate.look_alikes import normalized, word_overlaps
+from ureca_lib.evaluate.uniqueness import find_collisions
 
 WORDS = ["the", "red", "left", "car", "Tree", "of", "a", "wheel", "café", "!"]
+
+
+def word_overlap(one: str, other: str) -> float:
+    """The definition: shared words and pairs of neighbouring words over all of them."""
+    first, second = (Counter([*text.split(), *pairwise(text.split())]) for text in (one, other))
+    union = (first | second).total()
+    return (first & second).total() / union if union else 1.0
 
 
 def random_captions(count, seed):

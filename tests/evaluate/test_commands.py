@@ -9,8 +9,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from ureca_lib.annotate.export import write_jsonl
 from ureca_lib.cli import app
-from ureca_lib.datasets import write_jsonl
 from ureca_lib.evaluate.evaluation import evaluate, write_scores
 from ureca_lib.evaluate.metrics import MetricSettings
 from ureca_lib.evaluate.scores import BootstrapSettings

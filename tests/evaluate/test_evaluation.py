@@ -7,9 +7,8 @@ import json
 import pytest
 from fake_annotators import write_images
 
-from ureca_lib.datasets import write_jsonl
+from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.datasets.captioned import open_captioned
-from ureca_lib.datasets.jsonl import conversation
 from ureca_lib.datasets.references import read_references
 from ureca_lib.evaluate.evaluation import (
     compare,
@@ -67,7 +66,7 @@ def test_ids_of_references_are_those_that_predict_gives(tmp_path):
     ids = {
         f"{image.image_id}/{region.id}"
         for image in open_captioned(tmp_path / "t.jsonl")
-        for region in image.regions
+        for region in image.targets
     }
     assert set(read_references(tmp_path / "t.jsonl")) == ids == {"image_1/1", "image_0/six"}
 

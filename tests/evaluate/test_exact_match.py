@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ureca_lib.annotate.card import AREA_BOUNDS
 from ureca_lib.datasets.captioned import open_captioned
-from ureca_lib.datasets.statistics import AREA_BOUNDS
 from ureca_lib.evaluate.exact_match import (
     SceneMismatchError,
     completed,

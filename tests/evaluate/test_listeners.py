@@ -6,10 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_annotators import write_images
 from tiny_models import tiny_model, tiny_tokenizer
 
+from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
+from ureca_lib.evaluate.uniqueness import measure_uniqueness
 from ureca_lib.journal import JournalError, read_journal
 from ureca_lib.listeners import (
     ExactListener,
@@ -211,3 +214,60 @@ def test_a_listener_that_is_not_there_is_named(tmp_path):
         make_listener(str(tmp_path / "none"))
     with pytest.raises(ValueError, match="no weights"):
         make_listener(str(tmp_path))
+
+
+class Uniform:
+    """A listener to which every region is as likely."""
+
+    name = "uniform"
+
+    def score(self, image, captions):
+        return np.zeros((len(image.regions), len(captions)))
+
+    def refusal(self, caption):
+        return None
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A JSONL with captions of two of the seven masks of each of two photos."""
+    write_images(tmp_path, 2)
+    rows = [
+        {"id": f"{n}/{key}", "image": f"image_{n}.png", "mask_id": key, "conversations": turns}
+        for n in (0, 1)
+        for key in (3, "six")
+        for turns in [conversation(f"caption {key}")]
+    ]
+    write_jsonl(tmp_path / "data.jsonl", rows)
+    return tmp_path / "data.jsonl"
+
+
+def test_captions_of_published_data_are_heard_against_all_masks_of_the_photo(published):
+    images = open_captioned(published)
+    spoken = {i.image_id: {str(k): t[0] for k, t in i.captions.items()} for i in images}
+    path = published.with_suffix(".heard.jsonl")
+    heard = score_images(lambda: images, spoken, Uniform, "uniform", path, "ours", False)
+    found = measure_uniqueness(heard)
+    assert found.overall["recall_at_1"].count == 4
+    assert found.chance["recall_at_1"] == pytest.approx(1 / 7)
+    assert found.overall["recall_at_1"].value == pytest.approx(1 / 7)
+
+
+def test_regions_that_the_predictions_leave_out_count_as_not_found(published):
+    class Exact(Uniform):
+        def score(self, image, captions):
+            ids = [f"caption {region.id}" for region in image.regions]
+            return np.where(np.array(ids)[:, None] == np.array(captions), 0, -np.inf)
+
+    images, path = open_captioned(published), published.with_suffix(".heard.jsonl")
+    spoken = {"image_0": {"3": "caption 3", "six": "caption six"}, "image_1": {"3": "caption 3"}}
+    heard = score_images(lambda: images, spoken, Exact, "uniform", path, "ours", False)
+    score = measure_uniqueness(heard).overall["recall_at_1"]
+    assert (score.count, score.value) == (4, 0.75)
+    # the masks without a reference are not asked for
+    assert [list(one.caption_index) for one in heard] == [[3, "six"], [3, "six"]]
+    again = score_images(None, spoken, None, "uniform", path, "ours", False)
+    assert [one.row() for one in again] == [one.row() for one in heard]
+    whole = {name: {"3": "caption 3", "six": "caption six"} for name in spoken}
+    with pytest.raises(JournalError, match="image_1 has other captions"):
+        score_images(lambda: images, whole, Exact, "uniform", path, "ours", False)

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from tiny_models import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
+from ureca_lib.annotate.export import QUESTION, conversation, write_jsonl
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.cli import app
-from ureca_lib.datasets import write_jsonl
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
 from ureca_lib.evaluate.evaluation import evaluate
 from ureca_lib.evaluate.exact_match import measure_exact
@@ -25,11 +25,13 @@ from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_meta, read_predictions
 from ureca_lib.evaluate.systems import (
     Caption,
+    ModelFreeSystem,
     StoppedEarlyError,
     UrecaSystem,
     build_system,
 )
 from ureca_lib.journal import JournalError
+from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.provenance import model_record
 
@@ -161,6 +163,24 @@ def test_systems_made_of_references_or_names_say_what_is_missing():
         build_system("class-name").describe(image, [r for r in image.regions if not r.name])
 
 
+def test_regions_with_references_are_captioned_and_the_others_are_seen(tmp_path):
+    class Looks(ModelFreeSystem):
+        def describe(self, image, regions):
+            assert image.regions == small_image(0).regions
+            return super().describe(image, regions)
+
+    write_images(tmp_path, 1)
+    turns = conversation("an eye")
+    row = {"id": 1, "image": "image_0.png", "mask_id": 3, "conversations": turns}
+    write_jsonl(tmp_path / "data.jsonl", [row])
+    data = open_captioned(tmp_path / "data.jsonl")
+    summary = predict(Looks("oracle"), data, tmp_path / "P.jsonl", progress=False)
+    assert summary.complete and summary.predictions == 1
+    (found,) = read_predictions(tmp_path / "P.jsonl")
+    assert (found.region_id, found.caption) == (3, "an eye")
+    assert found.level == build_mask_tree(small_image(0)).depth(3)
+
+
 def test_the_embedded_annotator_is_a_system(samples):
     image = open_captioned(samples / "photos" / "coins.json")[0]
     said = build_system("attributes").describe(image, image.regions[:4])
@@ -176,6 +196,33 @@ def test_the_model_says_what_the_captioner_says(checkpoint, scenes):
     said = UrecaSystem(checkpoint, **options).describe(image, regions)
     assert [(one.text, one.score) for one in said] == [(c.text, c.score) for c in expected]
     assert len({one.score for one in said}) == 3
+
+
+def test_a_model_is_asked_the_questions_of_the_data_set(checkpoint, tmp_path):
+    write_images(tmp_path, 1)
+    questions = {3: "<image>\nWhat is it?", 4: "<image>\n<mask>Describe it.", 5: QUESTION}
+    rows = [
+        {"id": key, "image": "image_0.png", "mask_id": key, "conversations": turns}
+        for key, question in questions.items()
+        for turns in [conversation("an eye", question)]
+    ]
+    write_jsonl(tmp_path / "data.jsonl", rows)
+    (image,) = open_captioned(tmp_path / "data.jsonl")
+    plain = ["What is it?", "Describe it.", "Describe this region in the image."]
+    assert image.questions == {key: [text] for key, text in zip(questions, plain, strict=True)}
+    system = UrecaSystem(checkpoint, max_new_tokens=4)
+    captioner = RegionCaptioner.from_pretrained(checkpoint)
+    wanted = captioner.caption(image.pixels, image.targets, plain, 4, progress=False)
+    predict(system, open_captioned(tmp_path / "data.jsonl"), tmp_path / "P.jsonl", progress=False)
+    found = read_predictions(tmp_path / "P.jsonl")
+    assert [row.caption for row in found] == [one.text for one in wanted]
+    # the default is in the record; a row has its question if it is another
+    assert [row.extra.get("question") for row in found] == [*plain[:2], None]
+    fixed = UrecaSystem(checkpoint, question="Which?", max_new_tokens=4)
+    wanted = captioner.caption(image.pixels, image.targets, "Which?", 4, progress=False)
+    said = fixed.describe(image, image.targets)
+    assert [one.text for one in said] == [one.text for one in wanted]
+    assert {one.question for one in said} == {None}
 
 
 def test_blind_captions_do_not_depend_on_the_region(checkpoint, scenes):

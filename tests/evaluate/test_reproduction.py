@@ -9,8 +9,8 @@ from evaluate.small_mllms import save_internvl, save_kosmos, save_llava
 from tiny_models import tiny_model, tiny_tokenizer
 from typer.testing import CliRunner
 
+from ureca_lib.annotate.export import write_jsonl
 from ureca_lib.cli import app
-from ureca_lib.datasets import write_jsonl
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.evaluate.reproduction import find_systems

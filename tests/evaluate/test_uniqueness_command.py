@@ -123,3 +123,13 @@ def test_table_6_is_read_from_a_record_of_each_benchmark(tmp_path):
     )
     with pytest.raises(ValueError, match="a second record of ours on refcocog"):
         read_tables(6, [files[0], f"refcocog={genome}"])
+
+
+def test_images_without_captions_are_counted_and_said(oracle, tmp_path):
+    part = tmp_path / "part.jsonl"
+    lines = oracle.read_text().splitlines(keepends=True)
+    part.write_text("".join(line for line in lines if "scene_2000002" not in line))
+    meta = json.loads(oracle.with_suffix(".meta.json").read_text()) | {"images": 3}
+    part.with_suffix(".meta.json").write_text(json.dumps(meta))
+    with pytest.warns(UserWarning, match="1 of 3 images have no captions and do not count"):
+        score_uniqueness(part, progress=False)

@@ -7,9 +7,9 @@ import sqlite3
 import pytest
 from explorer.speakers import SIZE, Listener, Speaker, nested_image
 
+from ureca_lib.annotate.export import export_dataset
 from ureca_lib.annotate.reviews import CaptionChangedError
 from ureca_lib.annotate.store import Store, StoreError
-from ureca_lib.datasets.export import export_dataset
 from ureca_lib.explorer.exploration import Exploration
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import EmptyMaskError, RegionError

@@ -18,7 +18,7 @@ import pytest
 from lesson_notebook import times_run, write_lesson, write_sweep
 
 from ureca_lib.runs import RunRecord, load_sweep, read_summary
-from ureca_lib.runs.workers import is_running
+from ureca_lib.runs.sweep import is_running
 
 PATIENCE = 600.0  # seconds; only what hangs waits as long, also where others use the machine
 

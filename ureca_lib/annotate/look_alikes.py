@@ -1,31 +1,64 @@
-"""Which regions of an image look alike: features of their crops, compared by cosine similarity.
+"""Which regions of an image look alike, and which captions read alike (Sec. 3, stage 4).
 
-The paper compares DINOv2 features (Sec. 3, stage 4; App. F), the published code above 0.8. That is
-`Dinov2Features`; `ColorTextureFeatures` needs no model.
+The paper compares DINOv2 features of the regions' crops by cosine similarity (App. F); that is
+`DinoFeatures`. `ColorTextureFeatures` needs no model. Look-alikes whose captions share too many
+words clash: `find_clashes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+import math
+import re
+import threading
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cache
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+from PIL import Image
+from scipy import sparse
+from scipy.ndimage import binary_erosion
+from scipy.sparse.csgraph import connected_components
+from skimage.color import rgb2lab
+from skimage.feature import local_binary_pattern
 
+from ureca_lib.annotate.referring.attributes import cropped_mask, measure_outline
+from ureca_lib.annotate.referring.colors import color_bins
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import RegionImage
 
+if TYPE_CHECKING:
+    import torch
+
+DINO_MODEL = "facebook/dinov2-base"
+DINO_KINDS = ("dinov2", "dinov2_with_registers", "dinov3_vit", "dinov3_convnext")
+Pair = tuple[RegionId, RegionId]
+
+_WEIGHTS = {"color": 2.0, "texture": 1.0, "shape": 2.0, "size": 1.0}
+_COLOR_CELLS = 32**3  # cells of `color_bins`
+_LIGHTNESS = np.arange(0.0, 101.0, 12.5)  # centers of the color histogram, CIELAB
+_CHROMA = np.arange(-90.0, 91.0, 15.0)
+_SIDE = 64  # pixels per side at which texture is measured
+_SAMPLED = 20_000  # pixels of a region above which its color is taken from a sample
+_SLOPES = (0, 2, 4, 8, 16, 32, 64, 1e9)  # gray levels per pixel
+
 
 class RegionFeatures(Protocol):
-    """Anything that gives a vector for each region."""
+    """Anything that computes a vector for each region."""
 
-    name: str  # kind, model and settings, as it goes into the record
+    name: str  # kind, model and settings, for the record
     threshold: float  # cosine similarity from which regions look alike
 
     def __call__(
         self, image: RegionImage, region_ids: Sequence[RegionId]
     ) -> dict[RegionId, np.ndarray]:
-        """For each region its vector, (F,) float32, all of one length."""
+        """The vector of each region, (F,) float32, all of one length."""
         ...
 
 
@@ -39,11 +72,18 @@ class LookAlikeSettings:
     family: bool = field(
         default=False, metadata={"help": "whether ancestors and descendants may be look-alikes"}
     )
-    most: int = field(default=8, metadata={"help": "look-alikes of a region, the most similar"})
+    most: int | None = field(
+        default=8, metadata={"help": "most look-alikes of a region, the most similar; None: all"}
+    )
 
     def __post_init__(self) -> None:
-        if self.most < 1:
+        if self.most is not None and self.most < 1:
             raise ValueError(f"most must be at least 1, not {self.most}")
+
+    @classmethod
+    def paper(cls) -> LookAlikeSettings:
+        """The published rule: all regions above the threshold, ancestors and descendants too."""
+        return cls(family=True, most=None)
 
 
 def find_look_alikes(
@@ -52,40 +92,38 @@ def find_look_alikes(
     settings: LookAlikeSettings,
     threshold: float,
 ) -> dict[RegionId, list[RegionId]]:
-    """For each region its look-alikes, most similar first, ties in the order of `features`.
+    """The look-alikes of each region, most similar first, ties in the order of `features`.
 
     Regions with the same mask are look-alikes whatever their features and their place in the
     tree.
 
     Args:
-        features: for each region a vector (F,); a vector of zeros resembles nothing.
+        features: vector (F,) of each region; a vector of zeros resembles nothing.
         tree: that holds the regions.
         settings: family and most are read from them.
-        threshold: cosine similarity from which on two regions look alike.
+        threshold: cosine similarity from which two regions look alike.
 
     Raises:
         ValueError: a vector that is not finite, or vectors of different lengths.
     """
     ids = list(features)
     similar = cosine_similarity(features)
-    np.fill_diagonal(similar, -np.inf)
     rank = {region_id: place for place, region_id in enumerate(ids)}
     if not settings.family:
         for region_id in ids:
             above = [rank[other] for other in tree.ancestors(region_id) if other in rank]
             similar[rank[region_id], above] = similar[above, rank[region_id]] = -np.inf
-    masks: dict[bytes, list[int]] = {}
+    masks: dict[bytes, list[int]] = defaultdict(list)
     for region_id in ids:
-        masks.setdefault(tree[region_id].rle["counts"], []).append(rank[region_id])
+        masks[tree[region_id].rle["counts"]].append(rank[region_id])
     for same in masks.values():
         similar[np.ix_(same, same)] = np.inf
-    similar[np.arange(len(ids)), np.arange(len(ids))] = -np.inf
-    found = {}
-    for region_id in ids:
-        row = similar[rank[region_id]]
-        order = np.argsort(-row, kind="stable")[: settings.most]
-        found[region_id] = [ids[place] for place in order if row[place] >= threshold]
-    return found
+    np.fill_diagonal(similar, -np.inf)
+    order = np.argsort(-similar, axis=1, kind="stable")[:, : settings.most]
+    return {
+        region_id: [ids[place] for place in nearest if row[place] >= threshold]
+        for region_id, row, nearest in zip(ids, similar, order, strict=True)
+    }
 
 
 def cosine_similarity(features: Mapping[RegionId, np.ndarray]) -> np.ndarray:
@@ -106,3 +144,340 @@ def cosine_similarity(features: Mapping[RegionId, np.ndarray]) -> np.ndarray:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = rows / np.where(norms == 0, 1, norms)
     return np.clip(unit @ unit.T, -1, 1)  # (R, F) @ (F, R) -> (R, R)
+
+
+class NearPair(NamedTuple):
+    """Two regions whose similarity is near the threshold, with their crops."""
+
+    similarity: float
+    name: str  # of the image
+    region_ids: tuple[RegionId, RegionId]
+    crops: tuple[np.ndarray, np.ndarray]  # (h, w, 3) uint8 each
+
+
+def survey_similarities(
+    images: Iterable[tuple[str, RegionImage, MaskTree]],
+    features: RegionFeatures,
+    threshold: float,
+    family: bool = False,
+    shown: int = 12,
+) -> tuple[np.ndarray, list[NearPair]]:
+    """Similarities of all pairs of regions within each image, to choose a threshold by.
+
+    Args:
+        images: name, regions with their photo, and tree of each; one is in memory at a time.
+        features: that are compared.
+        threshold: cosine similarity from which two regions look alike.
+        family: include pairs of which one holds the other.
+        shown: number of pairs to return that are nearest to the threshold.
+
+    Returns:
+        (P,) similarities, and the nearest pairs, the most similar first.
+    """
+    everything = [np.zeros(0)]
+    near: list[NearPair] = []
+    for name, image, tree in images:
+        ids = [region.id for region in image]
+        similar = cosine_similarity(features(image, ids))
+        for place, region_id in enumerate(ids if not family else ()):
+            above = [ids.index(other) for other in tree.ancestors(region_id)]
+            similar[place, above] = similar[above, place] = np.nan
+        first, second = np.triu_indices(len(ids), 1)
+        values = similar[first, second]
+        first, second, values = (row[~np.isnan(values)] for row in (first, second, values))
+        everything.append(values)
+        for place in np.argsort(abs(values - threshold), kind="stable")[:shown]:
+            pair = ids[first[place]], ids[second[place]]
+            crops = (_photo_crop(image, pair[0]), _photo_crop(image, pair[1]))
+            near.append(NearPair(float(values[place]), name, pair, crops))
+        near = heapq.nsmallest(shown, near, key=lambda item: abs(item.similarity - threshold))
+    return np.concatenate(everything), sorted(near, key=lambda item: -item.similarity)
+
+
+def _photo_crop(image: RegionImage, region_id: RegionId) -> np.ndarray:
+    """A region's box in the photo, with everything else in it grayed."""
+    (x, y, columns, rows), mask = cropped_mask(image[region_id])
+    crop = image.pixels[y : y + rows, x : x + columns]
+    return np.where(mask[..., None], crop, crop // 3 + 130).astype(np.uint8)
+
+
+class DinoFeatures:
+    """The class token of a DINO model for each region's crop: DINOv2, with registers, or DINOv3.
+
+    A crop is the region's box with a margin. The processor's mean color replaces everything else
+    in it, so that it carries no information for the model.
+
+    The threshold is not calibrated. The published code has 0.8 for DINO v1 (ViT-B/16) on crops
+    with a blurred background; the paper names DINOv2 and no value. Similarities of other models
+    and crops are distributed differently: see `ureca look-alikes`.
+
+    Args:
+        model: hub id or local folder of a checkpoint in safetensors, with its processor.
+        device: of the model.
+        batch_size: crops at a time.
+        margin: around the box, as a share of its longer side.
+
+    Raises:
+        OSError: the checkpoint does not exist; transformers says what is missing.
+        ValueError: it is a model of another kind.
+    """
+
+    threshold = 0.8
+
+    def __init__(
+        self,
+        model: str | Path = DINO_MODEL,
+        device: str | torch.device = "cpu",
+        batch_size: int = 16,
+        margin: float = 0.1,
+    ):
+        import torch  # seconds to import, and only these features need it
+        from transformers import AutoConfig, AutoModel, BitImageProcessorPil
+
+        kind = AutoConfig.from_pretrained(model, trust_remote_code=False).model_type
+        if kind not in DINO_KINDS:
+            raise ValueError(f"{model} is a {kind} model; --dino takes {', '.join(DINO_KINDS)}")
+        self.name = f"{kind}:{Path(model).name}:margin={margin:g}"
+        self._device, self._batch, self._margin = torch.device(device), batch_size, margin
+        self._model = AutoModel.from_pretrained(
+            model, use_safetensors=True, trust_remote_code=False
+        )
+        self._model.to(self._device).eval()
+        # DINOv3's own processor needs torchvision; crops are square, so that this one does the
+        # same: resize, normalize, and crop the center only if the checkpoint says so
+        settings = {} if kind.startswith("dinov2") else {"do_center_crop": False}
+        self._processor = BitImageProcessorPil.from_pretrained(model, **settings)
+        mean = np.asarray(self._processor.image_mean) * 255
+        self._mean = np.rint(mean).astype(np.uint8)
+        self._one_at_a_time = threading.Lock()  # images are opened in several threads
+
+    def __call__(
+        self, image: RegionImage, region_ids: Sequence[RegionId]
+    ) -> dict[RegionId, np.ndarray]:
+        """The vector of each region, (D,) float32.
+
+        Raises:
+            FileMissingError: there is no photo.
+        """
+        import torch
+
+        features: dict[RegionId, np.ndarray] = {}
+        for start in range(0, len(region_ids), self._batch):
+            ids = region_ids[start : start + self._batch]
+            crops = [self._crop(image, region_id) for region_id in ids]
+            pixels = self._processor(crops, return_tensors="pt")["pixel_values"]  # (B, 3, S, S)
+            with self._one_at_a_time, torch.inference_mode():
+                output = self._model(pixels.to(self._device))
+            vectors = output.pooler_output.float().cpu().numpy()  # (B, D)
+            features.update(zip(ids, vectors, strict=True))
+        return features
+
+    def _crop(self, image: RegionImage, region_id: RegionId) -> np.ndarray:
+        (x, y, columns, rows), mask = cropped_mask(image[region_id])
+        margin = math.ceil(self._margin * max(columns, rows))
+        # square: the processor's center crop removes 6% on each side, which is in the margin
+        side = max(columns, rows) + 2 * margin
+        crop = np.broadcast_to(self._mean, (side, side, 3)).copy()
+        top, left = (side - rows) // 2, (side - columns) // 2
+        inside = crop[top : top + rows, left : left + columns]
+        inside[mask] = image.pixels[y : y + rows, x : x + columns][mask]
+        return crop
+
+
+class ColorTextureFeatures:
+    """CIELAB histogram, local binary patterns and slopes, outline, and area of each region.
+
+    Deterministic, and needs no weights. Each of the four blocks has length 1 before it is
+    weighted, so that the cosine similarity of two regions is the weighted mean of the cosine
+    similarities of their blocks. Histograms are compared by the root of their shares.
+
+    Among the regions of the data samples' photos that do not hold one another, 70% of the pairs
+    with one name (the two eyes, the coins, the stripes) reach the threshold. So do 16% of all
+    pairs; nearly half of these have one name, and most others look alike to a person too (an iris
+    and an eye, a coin and the head on it).
+    """
+
+    name = "color-texture-1"
+    threshold = 0.85
+
+    def __call__(
+        self, image: RegionImage, region_ids: Sequence[RegionId]
+    ) -> dict[RegionId, np.ndarray]:
+        """The vector of each region, (F,) float32.
+
+        Raises:
+            FileMissingError: there is no photo.
+        """
+        gray = np.asarray(Image.fromarray(image.pixels).convert("L"))
+        bins = color_bins(image.pixels)
+        features = {}
+        for region_id in region_ids:
+            (x, y, columns, rows), mask = cropped_mask(image[region_id])
+            window = slice(y, y + rows), slice(x, x + columns)
+            share = np.count_nonzero(mask) / bins.size
+            blocks = {
+                "color": _color(bins[window], mask),
+                "texture": _texture(gray[window], mask),
+                "shape": _shape(mask),
+                "size": _bump(np.log2(share), -20, 0, 11),
+            }
+            weighted = [np.sqrt(_WEIGHTS[name]) * _unit(block) for name, block in blocks.items()]
+            features[region_id] = np.concatenate(weighted).astype(np.float32)
+        return features
+
+
+def _color(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    step = max(1, int(np.sqrt(mask.size / _SAMPLED)))
+    chosen = bins[::step, ::step][mask[::step, ::step]]
+    if not chosen.size:  # too thin for the sample
+        chosen = bins[mask]
+    cells, counts = np.unique(chosen, return_counts=True)
+    return np.sqrt((counts / chosen.size) @ _soft_cells()[cells])
+
+
+@cache
+def _soft_cells() -> sparse.csr_array:
+    """(_COLOR_CELLS, F): the weight of each cell of `color_bins` in each color of the histogram.
+
+    A cell counts for all colors near it, so that a little more light does not make another color.
+    """
+    cells = np.stack(np.unravel_index(np.arange(_COLOR_CELLS), (32, 32, 32)), axis=-1)
+    lab = rgb2lab(cells[None] / 31)[0]  # (_COLOR_CELLS, 3)
+    axes = (_LIGHTNESS, _CHROMA, _CHROMA)
+    columns, weights = np.zeros((_COLOR_CELLS, 1), np.intp), np.ones((_COLOR_CELLS, 1))
+    for axis, centers in enumerate(axes):
+        places, shares = _nearest(lab[:, axis], centers)
+        # (_COLOR_CELLS, K, 1) with (_COLOR_CELLS, 1, 3) -> (_COLOR_CELLS, 3 * K)
+        columns = (columns[..., None] * len(centers) + places[:, None]).reshape(_COLOR_CELLS, -1)
+        weights = (weights[..., None] * shares[:, None]).reshape(_COLOR_CELLS, -1)
+    starts = np.arange(0, columns.size + 1, columns.shape[1])
+    shape = (_COLOR_CELLS, np.prod([len(centers) for centers in axes]))
+    return sparse.csr_array((weights.ravel(), columns.ravel(), starts), shape)
+
+
+def _nearest(values: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) -> the three nearest centers and their weights, both (N, 3)."""
+    distances = np.abs(values[:, None] - centers)
+    places = np.argsort(distances, axis=1, kind="stable")[:, :3]
+    width = 0.8 * (centers[1] - centers[0])
+    near = np.exp(-0.5 * (np.take_along_axis(distances, places, axis=1) / width) ** 2)
+    return places, near / near.sum(1, keepdims=True)
+
+
+def _texture(gray: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    size, filtering = (_SIDE, _SIDE), Image.Resampling.BILINEAR
+    levels = np.asarray(Image.fromarray(gray).resize(size, filtering))
+    shown = np.asarray(Image.fromarray(mask.view(np.uint8) * 255).resize(size, filtering))
+    inside = shown == 255
+    core = binary_erosion(inside)  # patterns and slopes look one pixel around
+    if core.any():
+        inside = core
+    elif not inside.any():
+        inside = shown >= max(1, int(shown.max()))
+    patterns = local_binary_pattern(levels, 8, 1, "uniform")[inside].astype(int)
+    slopes = np.hypot(*np.gradient(levels.astype(np.float32)))[inside]
+    counts = np.concatenate([np.bincount(patterns, minlength=10), np.histogram(slopes, _SLOPES)[0]])
+    return np.sqrt(counts / len(slopes))
+
+
+def _shape(mask: np.ndarray) -> np.ndarray:
+    outline = measure_outline(mask)
+    bumps = [
+        _bump(np.log2(outline.ratio), 0, 4, 9),
+        _bump(outline.solid, 0.3, 1, 8),
+        _bump(outline.fill, 0, 1, 6),
+        _bump(abs(np.log2(outline.aspect)), 0, 4, 9),
+        _bump(outline.hole, 0, 0.5, 6),
+    ]
+    return np.concatenate([_unit(bump) for bump in bumps])
+
+
+def _bump(value: float, low: float, high: float, count: int) -> np.ndarray:
+    """A number as a bump on an axis of `count` places: near numbers have similar bumps."""
+    centers = np.linspace(low, high, count)
+    return np.exp(-0.5 * ((np.clip(value, low, high) - centers) / (centers[1] - centers[0])) ** 2)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(vector)
+    return vector / norm if norm else vector
+
+
+def normalized(caption: str) -> str:
+    """The caption's words in lower case, without punctuation and articles."""
+    folded = unicodedata.normalize("NFKC", caption).casefold().replace("’", "'")
+    words = re.findall(r"[^\W_]+(?:'[^\W_]+)?", folded)
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
+
+
+def word_overlaps(captions: Sequence[str]) -> np.ndarray:
+    """(C, C) float64: share of words and pairs of neighboring words that two captions share.
+
+    Pairs of words are counted because order matters: the right leaf of the left flower is not the
+    left leaf of the right flower. Two captions without a word overlap completely.
+
+    Args:
+        captions: `normalized`.
+    """
+    number: dict[tuple, int] = {}
+    rows, columns = [], []
+    for row, caption in enumerate(captions):
+        words = caption.split()
+        # the k-th occurrence of a word is an entry of its own, so that sets replace multisets
+        seen: Counter[str | tuple[str, str]] = Counter()
+        for piece in (*words, *pairwise(words)):
+            seen[piece] += 1
+            rows.append(row)
+            columns.append(number.setdefault((piece, seen[piece]), len(number)))
+    shape = (len(captions), max(1, len(number)))
+    pieces = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+    shared = (pieces @ pieces.T).toarray()  # (C, P) @ (P, C) -> (C, C)
+    sizes = pieces.sum(axis=1)
+    union = sizes[:, None] + sizes[None, :] - shared
+    return np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
+
+
+def find_clashes(
+    captions: Mapping[RegionId, str],
+    look_alikes: Mapping[RegionId, Sequence[RegionId]],
+    max_overlap: float = 1.0,
+) -> list[Pair]:
+    """Pairs of regions of an image whose captions do not distinguish them.
+
+    Two captions that are equal once normalized clash whatever their regions; those of
+    look-alikes also if their overlap is `max_overlap` or more.
+
+    Args:
+        captions: of the regions; regions without a caption are left out.
+        look_alikes: of each region; one direction is enough.
+        max_overlap: above 0; 1 is the same text, more than 1 turns it off.
+
+    Returns:
+        Each pair once, in the order of `captions`.
+    """
+    ids, texts = list(captions), [normalized(caption) for caption in captions.values()]
+    rank = {region_id: place for place, region_id in enumerate(ids)}
+    same: dict[str, list[int]] = defaultdict(list)
+    for place, text in enumerate(texts):
+        same[text].append(place)
+    clashes = {pair for places in same.values() for pair in combinations(places, 2)}
+    overlaps = word_overlaps(texts)
+    for region_id, others in look_alikes.items():
+        for other in others:
+            if region_id in rank and other in rank:
+                pair = rank[region_id], rank[other]
+                if overlaps[pair] >= max_overlap:
+                    clashes.add((min(pair), max(pair)))
+    return [(ids[first], ids[second]) for first, second in sorted(clashes)]
+
+
+def groups(pairs: Iterable[Pair], order: Sequence[RegionId]) -> list[list[RegionId]]:
+    """The connected sets of regions that the pairs form, each and all in the given order."""
+    rank = {region_id: place for place, region_id in enumerate(order)}
+    places = np.array([(rank[first], rank[second]) for first, second in pairs], int).reshape(-1, 2)
+    graph = sparse.coo_array((np.ones(len(places)), places.T), shape=(len(order), len(order)))
+    labels = connected_components(graph, directed=False)[1] if len(order) else []
+    members: dict[int, list[RegionId]] = defaultdict(list)
+    for place in np.unique(places):
+        members[labels[place]].append(order[place])
+    return list(members.values())

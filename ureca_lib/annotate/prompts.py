@@ -1,11 +1,12 @@
-"""The prompts of the stages: Tables 7, 8 and 9 to the letter, filled from the tree.
+"""The prompts of the stages: the words of Tables 7, 8 and 9, filled from the tree.
 
-Table 7 speaks of a larger object, so a region under the root has a prompt of its own. Table 9 does
-not show the captions of the look-alikes; the rounds after the first may. The paper does not print
-its verification prompt; ours asks whether a caption fits the region and only it.
+Three things are ours. The tables leave out the in-context examples, and those of Table 7 here are
+not the authors'. Table 7 speaks of a larger object, so a region under the root has a variant of
+it. The paper does not print its verification prompt; ours asks whether a caption fits the region
+and only it. Table 9 does not show the captions of the look-alikes; rounds after the first do.
 
-Captions come from models and are not trusted: they are put in quotes on a line of their own, and
-what could end a tag, a line or the quotes is escaped.
+Captions come from models and are not trusted: each is quoted on a line of its own, and characters
+that could end a tag, a line or the quotes are escaped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import NamedTuple
 from ureca_lib.annotate.protocol import STAGES, Context, Stage
 from ureca_lib.mask_tree import MaskTree, RegionId
 
-# a changed text needs a new number here: the version goes into the record of each caption
+# a changed text needs a new number here: the version is in the record of each caption
 PROMPT_VERSIONS: Mapping[str, str] = MappingProxyType(
     {
         "short": "short/1",
@@ -48,7 +49,7 @@ class Prompt(NamedTuple):
 def fill_prompt(
     stage: Stage, tree: MaskTree, region_id: RegionId, context: Context, compare: bool = False
 ) -> Prompt:
-    """What a stage says about a region.
+    """Fill the prompt of a stage for a region.
 
     Args:
         stage: "short" (Table 7, or its variant for a region under the root), "long" (Table 8),
@@ -94,10 +95,10 @@ def template(name: str) -> str:
 
 
 def quoted(text: str, limit: int = MAX_CHARACTERS) -> str:
-    """A caption as a prompt may hold it: one line, in quotes, at most `limit` characters within.
+    """Quote a caption for a prompt: one line of at most `limit` characters between the quotes.
 
     Angle brackets become `&lt;` and `&gt;`, double quotes single ones; control and invisible
-    characters are dropped; what is too long is cut at a word.
+    characters are dropped; a longer text is cut at a word.
     """
     line = " ".join(text.split())
     if not line.isprintable():
@@ -116,7 +117,7 @@ def _one(text: str | None) -> str:
 
 
 def _listed(texts: Sequence[str]) -> str:
-    """Numbered descriptions, one a line, indented as the tables are; an empty one is left out."""
+    """Numbered descriptions, one per line, indented as in the tables; empty ones are left out."""
     shown = texts[:MAX_LISTED]
     limit = min(MAX_CHARACTERS, MAX_LIST_CHARACTERS // max(1, len(shown)))
     quotes = [quoted(text, limit) for text in shown]

@@ -13,6 +13,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -32,7 +33,6 @@ from ureca_lib.annotate.views import ImageViews, stage_views
 from ureca_lib.regions import RegionImage
 
 Result = TypeVar("Result")
-Save = Callable[[Answer], Awaitable[None]]
 
 SPARE = 4  # questions prepared while as many as are allowed wait for their answers
 
@@ -150,6 +150,7 @@ class Caller:
         in_flight: most calls at a time, if fewer than the annotator takes.
 
     Attributes:
+        answered: number of answers by status.
         stopped: the reason why no call is begun anymore.
     """
 
@@ -159,8 +160,9 @@ class Caller:
         self.threads = ThreadPoolExecutor(self.calls, "annotator")
         self.turns, self._slots = Turns(self.calls + SPARE), asyncio.Semaphore(self.calls)
         self.stopped: str | None = None
+        self.answered: Counter[str] = Counter()
 
-    async def ask(self, question: Question, save: Save) -> Answer:
+    async def ask(self, question: Question, save: Callable[[Answer], None]) -> Answer:
         """Ask a question and save its answer, even if the task is cancelled meanwhile.
 
         Raises:
@@ -171,29 +173,38 @@ class Caller:
                 raise AnnotatorStoppedError(self.stopped)
             return await to_the_end(self._call(question, save))
 
-    async def _call(self, question: Question, save: Save) -> Answer:
-        request, start = question.request, time.perf_counter()
+    async def _call(self, question: Question, save: Callable[[Answer], None]) -> Answer:
+        in_thread, start = asyncio.get_running_loop().run_in_executor, time.perf_counter()
         if hasattr(self.annotator, "answer_async"):
             try:
-                reply = await self.annotator.answer_async(request)
+                reply = await self.annotator.answer_async(question.request)
             except Exception as error:
                 raise self._stop(error) from error
+            answer = await in_thread(self.threads, self._saved, question, reply, start, save)
         else:
-            loop = asyncio.get_running_loop()
-            reply = await loop.run_in_executor(self.threads, self._answer, request)
-        seconds, reply = round(time.perf_counter() - start, 6), checked(request.stage, reply)
-        made = (self.annotator.name, request.prompt_version, question.key, seconds)
-        spent = (reply.prompt_tokens, reply.reply_tokens, reply.attempts)
-        text = (reply.text, reply.status, reply.error)
-        answer = Answer(question.step, *text, *made, *spent, reply.unique)
-        await save(answer)
+            answer = await in_thread(self.threads, self._answered, question, start, save)
+        self.answered[answer.status] += 1
         return answer
 
-    def _answer(self, request: Request) -> Reply:
+    def _answered(self, question: Question, start: float, save: Callable[[Answer], None]) -> Answer:
         try:
-            return self.annotator.answer(request)
+            reply = self.annotator.answer(question.request)
         except Exception as error:  # here, because a future takes any error but StopIteration
             raise self._stop(error) from error
+        return self._saved(question, reply, start, save)
+
+    def _saved(
+        self, question: Question, reply: Reply, start: float, save: Callable[[Answer], None]
+    ) -> Answer:
+        """The answer that a reply gives, once it is saved."""
+        seconds, request = round(time.perf_counter() - start, 6), question.request
+        reply = checked(request.stage, reply)
+        text = (reply.text, reply.status, reply.error)
+        made = (self.annotator.name, request.prompt_version, question.key, seconds)
+        spent = (reply.prompt_tokens, reply.reply_tokens, reply.attempts)
+        answer = Answer(question.step, *text, *made, *spent, reply.unique)
+        save(answer)
+        return answer
 
     def _stop(self, error: Exception) -> AnnotatorStoppedError:
         self.stopped = self.stopped or f"{type(error).__name__}: {error}"

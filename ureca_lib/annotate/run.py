@@ -20,8 +20,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
-from ureca_lib.annotate.look_alikes import RegionFeatures, find_look_alikes
+from ureca_lib.annotate.look_alikes import ColorTextureFeatures, RegionFeatures, find_look_alikes
 from ureca_lib.annotate.pipeline import ImageCaptions
 from ureca_lib.annotate.prompts import PROMPT_VERSIONS
 from ureca_lib.annotate.protocol import Annotator, Context
@@ -244,6 +243,7 @@ class _Run:
         self._open = 0  # images in memory
         self._held: list[Source] = []  # images of other processes
         self._changed, self._noted = asyncio.Event(), 0.0
+        self._lost = 0  # answers of earlier runs that failed
 
     def close(self) -> None:
         """End the threads; calls in flight are finished before, or by these threads."""
@@ -372,7 +372,8 @@ class _Run:
             vectors = features(image, chosen)
             alike = find_look_alikes(vectors, tree, settings.look_alikes, threshold)
             verify = self.splits[source.name] in settings.verify_splits
-            captions = ImageCaptions(tree, chosen, alike, settings.check, verify)
+            leaves = settings.describe_leaves
+            captions = ImageCaptions(tree, chosen, alike, settings.check, verify, leaves)
             return OpenImage(source, image, views, captions, stored, settings)
 
         with self._alone(source):
@@ -401,17 +402,12 @@ class _Run:
             found = await loop.run_in_executor(self._preparers, prepare, *question)
             if isinstance(found, Answer):
                 self.summary.reused += 1
-                self.summary.lost += found.status == "failed"
+                self._lost += found.status == "failed"
             else:
-                found = await caller.ask(found, partial(self._save, work.source.name))
+                found = await caller.ask(found, partial(self.store.save, work.source.name))
         self._changed.set()
         self._note()
         return found
-
-    async def _save(self, image: str, answer: Answer) -> None:
-        await asyncio.to_thread(self.store.save, image, answer)
-        self.summary.calls += 1
-        self.summary.lost += answer.status == "failed"
 
     def _row(self, work: OpenImage) -> ImageRow:
         """A finished image as the store records it."""
@@ -437,6 +433,9 @@ class _Run:
         if not last and now - self._noted < _NOTE:
             return
         self._noted, summary = now, self.summary
+        answered = [caller.answered for caller in self.callers]
+        summary.calls = sum(counts.total() for counts in answered)
+        summary.lost = self._lost + sum(counts["failed"] for counts in answered)
         waits = bool(self._held) and not self._open and not last
         self.bar.set_description("waiting for another process" if waits else None, refresh=False)
         self.bar.set_postfix(calls=summary.calls, kept=summary.reused, failed=summary.lost)

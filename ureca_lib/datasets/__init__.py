@@ -1,6 +1,9 @@
-"""Readers and writers of data sets."""
+"""Readers of data sets: see `ureca_lib.datasets.captioned` for one interface to all of them."""
 
-from ureca_lib.datasets.jsonl import QUESTION, caption_rows, read_jsonl, write_jsonl
+from ureca_lib.datasets import refcocog as refcocog  # which registers its texts
+from ureca_lib.datasets import visual_genome as visual_genome
+from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages, open_captioned
+from ureca_lib.datasets.jsonl import read_jsonl
 from ureca_lib.datasets.published import (
     PublishedCaption,
     PublishedDataset,
@@ -10,13 +13,13 @@ from ureca_lib.datasets.published import (
 )
 
 __all__ = [
-    "QUESTION",
+    "CaptionedImage",
+    "CaptionedImages",
     "PublishedCaption",
     "PublishedDataset",
     "PublishedError",
     "PublishedImage",
-    "caption_rows",
     "load_published",
+    "open_captioned",
     "read_jsonl",
-    "write_jsonl",
 ]

@@ -1,35 +1,39 @@
-"""Images with their regions and reference captions, whatever they come from.
+"""A common interface to images with regions and reference captions, whatever the source.
 
-What training, prediction and evaluation read. `open_captioned` takes one text:
+Training, prediction and evaluation read data through it. `open_captioned` takes a text:
 
 | text | images |
 |---|---|
-| `scenes:test:500` | the first 500 scenes of a split, generated when asked for |
+| `scenes:test:500` | the first 500 scenes of a split, generated on demand |
 | `scenes:train:0-8000` | scenes 0 to 7999 of a split |
 | a folder of `write_scenes` | its scenes, read back |
-| `train.jsonl`, a folder of `ureca export` | the published layout; masks beside it, or in `masks` |
+| `train.jsonl`, a folder of `ureca export` | see `published`; masks beside it, or in `masks` |
 | `train.jsonl@sa1b/` | the same, with the folder of the masks (SA-1B's JSON files and photos) |
 | an SA-1B JSON file, a photo beside one, a folder of them | regions without captions |
-| `refcocog:umd:val:FOLDER` | a split of RefCOCOg; `@PHOTOS` behind it where they lie elsewhere |
-| `visual_genome:test:FOLDER` | a split of Visual Genome; see `ureca_lib.datasets.zero_shot` |
+| `refcocog:umd:val:FOLDER` | a split of RefCOCOg, see `refcocog`; `@PHOTOS` may follow |
+| `visual_genome:test:FOLDER` | a split of Visual Genome, see `visual_genome` |
+
+SA-1B comes from https://ai.meta.com/datasets/segment-anything: archives `sa_000000.tar` and so on,
+each of about 11,000 photos `sa_N.jpg` with `sa_N.json` beside them. A folder of unpacked archives
+is searched to the bottom; subfolders and links may be in it. The photos are needed for pixels only.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import overload
 
 import numpy as np
 
-from ureca_lib.datasets.published import PublishedDataset, PublishedImage
-from ureca_lib.datasets.records import image_keys, published_keys
 from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree
 from ureca_lib.regions import Region, RegionImage, load_sa1b
-from ureca_lib.regions.folders import annotation_files
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
+from ureca_lib.regions.sa1b import annotation_files
 from ureca_lib.scenes import Scene, SceneSpecification, Style, generate_scene, load_scene
 from ureca_lib.scenes.storage import scene_name
 from ureca_lib.scenes.writing import STYLES
@@ -37,10 +41,11 @@ from ureca_lib.scenes.writing import STYLES
 _SCENE_FILE = re.compile(r"scene_\d{7,}")  # as `scene_name` has it
 _SCENES = re.compile(r"scenes:(?P<split>\w+)(?::(?P<first>\d+)(?:-(?P<stop>\d+))?)?")
 _NO_SPLIT = ("left_out.jsonl",)  # of an export's JSONL files
+INTERRUPTED = ".manifest.partial.json"  # in the folder of an export that was not completed
 
 
 class CaptionedError(ValueError):
-    """Data that is not there, or that is not of a kind that can be read."""
+    """Data that is missing, or in no form that can be read."""
 
 
 class CaptionedImage:
@@ -48,10 +53,15 @@ class CaptionedImage:
 
     Args:
         image_id: unique in its data.
-        image: the photo, read when its pixels are asked for, and its regions.
-        captions: for each region's id its references; regions without any may be missing.
-        tree: makes the mask tree, where it is known or has more regions than `image`.
-        scene: what it was made of, for a procedural scene.
+        image: the photo, read at the first use of its pixels, and all of its regions.
+        captions: references by region id; regions without any may be missing.
+        tree: makes the mask tree, if it is known.
+        scene: description of a procedural scene.
+        questions: for each caption the question that it answers, in the order of `captions`;
+            empty if the data set has none. Placeholders for image and mask are not in them.
+
+    Raises:
+        CaptionedError: captions of unknown regions, or not one question per caption.
     """
 
     def __init__(
@@ -61,14 +71,17 @@ class CaptionedImage:
         captions: Mapping[RegionId, Sequence[str]] | None = None,
         tree: Callable[[], MaskTree] | None = None,
         scene: Scene | None = None,
+        questions: Mapping[RegionId, Sequence[str]] | None = None,
     ):
         self.image_id, self.image, self.scene = image_id, image, scene
         self.captions = {key: list(texts) for key, texts in (captions or {}).items()}
+        self.questions = {key: list(texts) for key, texts in (questions or {}).items()}
         self._make_tree = tree or partial(build_mask_tree, image.regions)
         if unknown := set(self.captions) - {region.id for region in image}:
-            raise CaptionedError(
-                f"{image_id}: captions of regions that it does not have: {unknown}"
-            )
+            raise CaptionedError(f"{image_id}: captions of regions that are not there: {unknown}")
+        for key, texts in self.questions.items():
+            if len(texts) != len(self.captions.get(key, ())):
+                raise CaptionedError(f"{image_id}: region {key}: not one question per caption")
 
     @property
     def pixels(self) -> np.ndarray:
@@ -86,17 +99,23 @@ class CaptionedImage:
 
     @property
     def regions(self) -> list[Region]:
-        """In file order."""
+        """All regions in file order, with and without captions."""
         return self.image.regions
+
+    @property
+    def targets(self) -> list[Region]:
+        """Regions to be captioned: those with references, or all if no region has any."""
+        captioned = [region for region in self.regions if self.captions.get(region.id)]
+        return captioned or self.regions
 
     @cached_property
     def tree(self) -> MaskTree:
-        """The mask tree; of published data with the masks that have no caption too."""
+        """The mask tree over all regions."""
         return self._make_tree()
 
     @property
     def levels(self) -> dict[RegionId, int]:
-        """For each region its depth in the mask tree, 1 for those right below the image."""
+        """Depth of each region in the mask tree, 1 for regions directly under the image."""
         return {region.id: self.tree.depth(region.id) for region in self.regions}
 
     def __repr__(self) -> str:
@@ -105,12 +124,12 @@ class CaptionedImage:
 
 
 class CaptionedImages(Sequence[CaptionedImage]):
-    """Images that are made or read each time they are asked for; none is kept.
+    """Images that are made or read each time they are indexed; none stays in memory.
 
     Args:
         ids: of the images, all different.
         load: makes the image of an id.
-        name: what opens them again, all but a limit.
+        name: text that opens them again, apart from a limit.
     """
 
     def __init__(self, ids: Sequence[str], load: Callable[[str], CaptionedImage], name: str):
@@ -140,6 +159,32 @@ class CaptionedImages(Sequence[CaptionedImage]):
         return f"CaptionedImages({self.name}, {len(self)} images)"
 
 
+@dataclass(frozen=True)
+class OpenOptions:
+    """Arguments of `open_captioned` that openers get."""
+
+    limit: int | None = None
+    style: Style = "phrase"
+    masks: str | Path | None = None
+    strict: bool = True
+    spec: SceneSpecification = field(default_factory=SceneSpecification)
+
+
+Opener = Callable[[str, OpenOptions], CaptionedImages]
+OPENERS: dict[str, Opener] = {}  # by the scheme before a text's first colon; readers add theirs
+JSONL = "*.jsonl"  # scheme of files of this suffix
+
+
+def opens(scheme: str) -> Callable[[Opener], Opener]:
+    """Register the function below as the opener of texts `SCHEME:...`."""
+
+    def register(opener: Opener) -> Opener:
+        OPENERS[scheme] = opener
+        return opener
+
+    return register
+
+
 def open_captioned(
     data: str | Path,
     limit: int | None = None,
@@ -148,92 +193,99 @@ def open_captioned(
     strict: bool = True,
     spec: SceneSpecification | None = None,
 ) -> CaptionedImages:
-    """Open captioned images; see the module for what `data` may be.
+    """Open captioned images; see the module for the forms of `data`.
 
     Args:
         data: a text or a path.
         limit: only the first so many images.
         style: of the scenes' captions: "phrase", "minimal" or "sentence".
-        masks: folder of a JSONL's masks and photos, by default the JSONL's own; of RefCOCOg and
-            Visual Genome that of the photos.
-        strict: False leaves out faulty masks, and of a JSONL faulty rows (it is then read
+        masks: folder of a JSONL's masks and photos, by default the JSONL's own; for RefCOCOg and
+            Visual Genome the folder of the photos.
+        strict: False leaves out faulty masks, and faulty rows of a JSONL (which is then read
             through once before this returns).
-        spec: what generated scenes are made of; None is the frozen specification.
+        spec: of generated scenes; None is the frozen specification.
 
     Returns:
         A sequence that reads an image each time it is indexed, in a stable order.
 
     Raises:
-        CaptionedError: `data` is of no such kind, is empty, or names several files.
-        FileNotFoundError: no such file or folder. PublishedError, RegionError: a file at fault,
-            at once or when the image is read. ValueError: a bad limit, style or split.
+        CaptionedError: `data` is in no such form, is empty, or names several files.
+        FileNotFoundError: no such file or folder. PublishedError, RegionError: a faulty file, at
+            once or when the image is read. ValueError: a bad limit, style or split.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
+    options = OpenOptions(limit, style, masks, strict, spec or SceneSpecification())
     text = str(data)
-    if text.startswith("scenes:"):
-        found = _generated(text, style, spec or SceneSpecification())
-    elif text.startswith(("refcocog:", "visual_genome:")):
-        from ureca_lib.datasets.zero_shot import open_zero_shot  # which is made of this module
-
-        found = open_zero_shot(text, masks, limit, strict)
-    else:
-        path, named, folder = text.partition(".jsonl@")  # an @ may stand in a folder's name too
-        found = _stored(Path(f"{path}.jsonl" if named else text), style, folder or masks, strict)
+    scheme, colon, _ = text.partition(":")
+    found = OPENERS.get(scheme if colon else "", _open_path)(text, options)
     if not len(found):
         raise CaptionedError(f"{text}: there are no images")
     return found if limit is None or len(found) <= limit else found[:limit]
 
 
 def from_scene(scene: Scene, style: Style = "phrase") -> CaptionedImage:
-    """A procedural scene, each caption unique in it."""
+    """Wrap a procedural scene; each caption is unique in it."""
     captions = {region_id: [text] for region_id, text in scene.captions_in(style).items()}
     name = scene_name(scene.seed)
     return CaptionedImage(name, scene.regions, captions, lambda: scene.tree, scene)
 
 
-def _generated(text: str, style: Style, spec: SceneSpecification) -> CaptionedImages:
+@opens("scenes")
+def _open_scenes(text: str, options: OpenOptions) -> CaptionedImages:
     match = _SCENES.fullmatch(text)
     if not match:
         raise CaptionedError(f"{text!r}: scenes are scenes:SPLIT, :SPLIT:COUNT or :SPLIT:FROM-TO")
     first, stop = match["first"], match["stop"]
     count = stop or first
-    seeds = spec.seeds(match["split"], None if count is None else int(count))
-    if stop is not None:
-        seeds = seeds[int(first) :]
-    names = {scene_name(seed): seed for seed in seeds}
-    return CaptionedImages(
-        list(names), lambda name: from_scene(generate_scene(names[name], spec), style), text
-    )
+    seeds = options.spec.seeds(match["split"], None if count is None else int(count))
+    names = {scene_name(seed): seed for seed in seeds[int(first) if stop else 0 :]}
+
+    def load(name: str) -> CaptionedImage:
+        return from_scene(generate_scene(names[name], options.spec), options.style)
+
+    return CaptionedImages(list(names), load, text)
 
 
-def _stored(path: Path, style: Style, masks: str | Path | None, strict: bool) -> CaptionedImages:
+def _open_path(text: str, options: OpenOptions) -> CaptionedImages:
+    """Open a JSONL, an SA-1B JSON, a stored scene, or a folder of one of these."""
+    path, named, _ = text.partition(".jsonl@")
+    path = Path(f"{path}.jsonl" if named else text)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
-    if path.is_dir() and (listed := _splits(path)):
-        if len(listed) > 1:
-            names = ", ".join(str(file) for file in listed)
-            raise CaptionedError(f"{path}: holds {len(listed)} splits; name one of {names}")
-        path = listed[0]
+    if path.is_dir() and (splits := jsonl_files(path)):
+        if len(splits) > 1:
+            names = ", ".join(map(str, splits))
+            raise CaptionedError(f"{path}: holds {len(splits)} splits; name one of {names}")
+        path, text = splits[0], str(splits[0])
+    if path.suffix == ".jsonl" and path.with_name(INTERRUPTED).exists():
+        raise CaptionedError(f"{path.parent}: the export was interrupted; run ureca export again")
     if path.suffix == ".jsonl":
-        return _published(path, Path(masks) if masks else path.parent, strict)
-    if masks is not None:
+        return OPENERS[JSONL](text, options)
+    if options.masks is not None:
         raise CaptionedError(f"{path}: a folder of masks goes with a JSONL only")
-    files = _annotation_files(path)
-    root = path if path.is_dir() else path.parent
+    files, root = [path], path.parent
+    if path.is_dir():
+        files, root = annotation_files(path), path
+    elif path.suffix.lower() in PHOTO_SUFFIXES:
+        files = [path.with_suffix(".json")]
     keys = image_keys(file.relative_to(root).as_posix() for file in files)
-    named = {key: root / name for name, key in keys.items()}
-    return CaptionedImages(
-        list(named), lambda key: _file(key, named[key], style, strict), str(path)
-    )
+    by_key = {key: root / name for name, key in keys.items()}
+
+    def load(key: str) -> CaptionedImage:
+        if _SCENE_FILE.fullmatch(by_key[key].stem):
+            return from_scene(load_scene(by_key[key]), options.style)
+        return CaptionedImage(key, load_sa1b(by_key[key], strict=options.strict))
+
+    return CaptionedImages(list(by_key), load, str(path))
 
 
-def _splits(folder: Path) -> list[Path]:
-    """JSONL files of an export's folder, or of another that has captions at its top.
+def jsonl_files(folder: Path) -> list[Path]:
+    """List the splits of an export's folder, or of another that has captions at its top.
 
-    What `ureca caption` and `ureca predict` wrote beside photos is no data set.
+    Files that `ureca caption` and `ureca predict` wrote beside photos are no data sets.
     """
     return sorted(
         file
@@ -244,37 +296,23 @@ def _splits(folder: Path) -> list[Path]:
     )
 
 
-def _annotation_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return annotation_files(path)
-    return [path.with_suffix(".json") if path.suffix.lower() in PHOTO_SUFFIXES else path]
+def image_keys(names: Iterable[str]) -> dict[str, str]:
+    """Map the names of images, which are paths, to the shortest keys that differ.
+
+    A key is the stem, else the path without suffix and leading `..`, else with those, else the
+    name.
+    """
+    forms = {name: _key_forms(PurePosixPath(name), name) for name in names}
+    counts = [Counter(column) for column in zip(*forms.values(), strict=True)]
+    keys = {
+        name: next(form for form, count in zip(columns, counts, strict=True) if count[form] == 1)
+        for name, columns in forms.items()
+    }
+    # a key may be another image's key of another form
+    return keys if len(set(keys.values())) == len(keys) else {name: name for name in forms}
 
 
-def _file(key: str, path: Path, style: Style, strict: bool) -> CaptionedImage:
-    if _SCENE_FILE.fullmatch(path.stem):
-        return from_scene(load_scene(path), style)
-    return CaptionedImage(key, load_sa1b(path, strict=strict))
-
-
-def _published(path: Path, masks: Path, strict: bool) -> CaptionedImages:
-    data = PublishedDataset(path, masks, strict)
-    names = data.images
-    if not strict:  # which images have a good row is only known when they are read
-        names = [name for name in names if data.read(name) is not None]
-    by_key = {key: name for name, key in published_keys(names).items()}
-    # opened again by its name it has the same masks
-    opened = str(path) if masks == path.parent else f"{path}@{masks}"
-    return CaptionedImages(
-        list(by_key), lambda key: _of_published(key, data.read(by_key[key])), opened
-    )
-
-
-def _of_published(key: str, found: PublishedImage) -> CaptionedImage:
-    captions: dict[RegionId, list[str]] = {}
-    for caption in found.captions:
-        captions.setdefault(caption.region_id, []).append(caption.text)
-
-    def whole_tree() -> MaskTree:
-        return build_mask_tree(load_sa1b(found.regions.path, strict=False).regions)
-
-    return CaptionedImage(key, found.regions, captions, whole_tree)
+def _key_forms(path: PurePosixPath, name: str) -> tuple[str, ...]:
+    bare = path.with_suffix("") if path.name else path
+    inside = PurePosixPath(*(part for part in bare.parts if part != ".."))
+    return path.stem, inside.as_posix(), bare.as_posix(), name

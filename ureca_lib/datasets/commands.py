@@ -1,48 +1,170 @@
-"""`ureca export`."""
+"""`ureca data`: where data sets and weights are to be had, and whether a folder is complete.
+
+InternVL2.5 weights come from https://huggingface.co/OpenGVLab: `InternVL2_5-1B`, `-2B`, `-4B` and
+`-8B`, as published or in transformers' layout (`InternVL2_5-1B-hf`, ...). A folder holds
+`config.json`, `*.safetensors` (with `model.safetensors.index.json` if there are several) and the
+tokenizer's files. The URECA weights have the same layout; `ureca convert` reads both.
+"""
 
 from __future__ import annotations
 
+import inspect
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 
-def export(
-    store: Annotated[Path, typer.Argument(help="The store, an SQLite file.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the data set.")],
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Captions of another state in JSONL and COCO too, marked with it: unresolved, "
-            "dropped or failed. May be repeated."
+class Finding(NamedTuple):
+    """One line about a folder; `usable` if a reader can open what it is about."""
+
+    text: str
+    usable: bool = False
+
+
+def data(
+    folder: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder to check, or a text that `--data` takes, such as train.jsonl@sa1b/."
         ),
     ] = None,
-    title: Annotated[str, typer.Option(help="Heading of the data card.")] = "A URECA data set",
-    image_license: Annotated[str | None, typer.Option(help="Terms of the photos.")] = None,
-    mask_license: Annotated[str | None, typer.Option(help="Terms of the masks.")] = None,
-    caption_license: Annotated[str | None, typer.Option(help="Terms of the captions.")] = None,
-    mixed: Annotated[
-        bool,
-        typer.Option("--mixed", help="Captions of several settings together; the card says so."),
-    ] = False,
-    progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
-    """Write a store's captions as a data set: JSONL, Parquet, COCO and a data card."""
-    from ureca_lib.annotate.store import StoreError
-    from ureca_lib.datasets.card import CardTexts
-    from ureca_lib.datasets.export import ExportSettings, export_dataset
+    """List where data sets are to be had and how their folders must look; or check a folder."""
+    from ureca_lib.datasets import captioned, published, refcocog, visual_genome
 
-    texts = CardTexts(title, image_license, mask_license, caption_license)
-    states = tuple(dict.fromkeys(("unique", *(include or ()))))
+    if folder is None:
+        for module in (captioned, published, refcocog, visual_genome, inspect.getmodule(data)):
+            typer.echo(f"{inspect.getdoc(module)}\n\n{'-' * 80}\n")
+        return
     try:
-        settings = ExportSettings(states, card=texts)
-        exported = export_dataset(store, out, settings, progress=progress, mixed=mixed)
-    except (ValueError, OSError, StoreError) as error:
+        findings = list(check_data(folder))
+    except (ValueError, OSError) as error:
         typer.echo(f"ureca: {error}", err=True)
         raise typer.Exit(2) from None
-    for split, count in sorted(exported.statistics.rows.items()):
-        typer.echo(f"{split}: {count:,} captions")
-    typer.echo(f"data set: {out}")
-    if exported.unfinished:
-        typer.echo(f"{exported.unfinished:,} images of the store are not in it", err=True)
+    for finding in findings:
+        typer.echo(finding.text)
+    if not any(finding.usable for finding in findings):
+        typer.echo(f"{folder}: nothing that can be read; `ureca data` lists the layouts", err=True)
+        raise typer.Exit(1)
+
+
+def check_data(source: str) -> Iterator[Finding]:
+    """Look for each data set that a folder may hold; see `ureca data`.
+
+    Args:
+        source: a folder, or a text for `open_captioned`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    from ureca_lib.datasets.captioned import OPENERS, jsonl_files
+    from ureca_lib.datasets.visual_genome import REGIONS
+
+    path = Path(source)
+    if ".jsonl" in source or source.partition(":")[0] in OPENERS:
+        yield _published(source) if ".jsonl" in source else _opened(source)
+        return
+    if not path.is_dir():
+        raise FileNotFoundError(f"{source}: there is no such folder")
+    found = [*_refcocog(path)]
+    if (path / REGIONS).is_file():
+        found += _visual_genome(path)
+    else:
+        files = [path / f"{split}.json" for split in ("train", "test")]
+        found += [_opened(f"visual_genome:{f.stem}:{path}") for f in files if f.is_file()]
+    if (path / "config.json").is_file():
+        found.append(_weights(path))
+    found += [_published(str(file)) for file in jsonl_files(path)]
+    yield from found or [_masks(path)]
+
+
+def _opened(text: str) -> Finding:
+    """Open a data set, leaving out faulty entries, and count it."""
+    from ureca_lib.datasets.captioned import open_captioned
+
+    try:
+        images = open_captioned(text, strict=False)
+    except (ValueError, OSError) as error:
+        return Finding(f"{text}: {error}")
+    if not hasattr(images, "expressions"):  # scenes are generated
+        return Finding(f"{text}: {len(images):,} images", True)
+    counts = f"{len(images):,} images, {images.regions:,} regions, {images.expressions:,} captions"
+    notes = f"{images.without_photo:,} photos missing, {len(images.left_out):,} entries left out"
+    return Finding(f"{text}: {counts}; {notes}", True)
+
+
+def _refcocog(folder: Path) -> Iterator[Finding]:
+    for partition, splits in {"umd": ("train", "val", "test"), "google": ("train", "val")}.items():
+        names = [f"refs({partition}).p", f"refs({partition}).json"]
+        if any((folder / name).is_file() for name in names):
+            for split in splits:
+                yield _opened(f"refcocog:{partition}:{split}:{folder}")
+        elif (folder / "instances.json").is_file():
+            yield Finding(f"{folder}: missing {names[0]}")
+
+
+def _visual_genome(folder: Path) -> Iterator[Finding]:
+    from ureca_lib.datasets.visual_genome import SPLITS
+
+    complete = (folder / SPLITS).is_file()
+    if not complete:
+        yield Finding(f"{folder}: missing {SPLITS}, which says what train, val and test are")
+    for split in ("train", "val", "test") if complete else ("all",):
+        yield _opened(f"visual_genome:{split}:{folder}")
+
+
+def _published(text: str) -> Finding:
+    from ureca_lib.datasets.published import load_published, split_masks
+
+    path, masks = split_masks(text)
+    try:
+        found = load_published(path, masks, strict=False)
+    except (ValueError, OSError) as error:
+        return Finding(f"{text}: {error}")
+    faults = found.left_out
+    note = f"; {len(faults):,} rows cannot be used: {faults[0]}" if faults else ""
+    if faults and not found.rows:
+        note += f"\nmasks elsewhere are named behind an @: {path}@MASKS"
+    counts = f"published layout, {len(found):,} images, {found.rows:,} captions"
+    return Finding(f"{text}: {counts}{note}", bool(found.rows))
+
+
+def _masks(folder: Path) -> Finding:
+    """Count the SA-1B files of a folder and read the first."""
+    from ureca_lib.datasets.captioned import open_captioned
+    from ureca_lib.regions.photo import PHOTO_SUFFIXES
+    from ureca_lib.regions.sa1b import annotation_files
+
+    files = annotation_files(folder)
+    photos = sum(any(f.with_suffix(end).exists() for end in PHOTO_SUFFIXES) for f in files)
+    counts = f"SA-1B layout, {len(files):,} files of masks, {photos:,} with a photo beside"
+    if not files:
+        return Finding(f"{folder}: no files of masks, captions or weights")
+    try:
+        first = open_captioned(folder)[0]
+    except (ValueError, OSError) as error:
+        return Finding(f"{folder}: {counts}; the first cannot be read: {error}")
+    captions = sum(map(len, first.captions.values()))
+    shown = f"the first, {first.image_id}, has {len(first.regions)} masks, {captions} captions"
+    return Finding(f"{folder}: {counts}; {shown}", True)
+
+
+def _weights(folder: Path) -> Finding:
+    """Check that a checkpoint has a configuration, all files of weights, and a tokenizer."""
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        index = folder / "model.safetensors.index.json"
+        names = {"model.safetensors"}
+        if index.is_file():
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return Finding(f"{folder}: weights whose config.json or index cannot be read ({error})")
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json")
+    if not any((folder / name).is_file() for name in tokenizers):
+        missing.append("a tokenizer")
+    state = f"missing {', '.join(missing)}" if missing else "complete"
+    return Finding(f"{folder}: {kind} weights, {len(names)} files, {state}", not missing)

@@ -1,32 +1,51 @@
-"""The published data set, read: captions in JSON lines, masks in SA-1B's files.
+"""The published data set: captions as JSON lines, masks in SA-1B's files.
 
-The authors' 138,152 training captions have this layout: each line names a photo of SA-1B and the
-id of a mask in the JSON of that photo.
+The authors' 138,152 training captions have this layout, and so has every `SPLIT.jsonl` of
+`ureca export`. A line names a photo of SA-1B and the id of a mask in the JSON beside that photo:
+
+    {"id": 1, "image": "sa_1.jpg", "mask_id": 523353737, "conversations": [
+      {"from": "human", "value": "<image>\\nDescribe this region in the image."},
+      {"from": "gpt", "value": "The left boot of the girl."}]}
+
+`masks` names the JSON if it is not the photo's name with `.json`. The file comes from the authors'
+page, https://github.com/cvlab-kaist/URECA; photos and masks are SA-1B's (see `captioned`). Any
+folder will do: the JSON files are looked for in it and below, such as in `sa_000020/`.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ureca_lib.datasets.captioned import (
+    JSONL,
+    CaptionedImage,
+    CaptionedImages,
+    OpenOptions,
+    image_keys,
+    opens,
+)
 from ureca_lib.datasets.jsonl import parse_line
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import RegionError, RegionImage, load_sa1b
-from ureca_lib.regions.folders import walk_linked
 from ureca_lib.regions.rle import is_whole
+from ureca_lib.regions.sa1b import walk_linked
+
+_MARKS = re.compile(r"^(\s*<(image|mask)>)*\s*")  # placeholders at the start of a question
 
 
 class PublishedError(ValueError):
-    """A row that is not as published, or whose image or mask is not there.
+    """A row that is not as published, or whose image or mask is missing.
 
     Args:
-        reason: what is wrong, in one sentence.
+        reason: the fault, in one sentence.
         file: the JSONL file.
-        line: in it, from 1.
-        row_id: what the row says its id is.
+        line: its number, from 1.
+        row_id: id that the row states.
     """
 
     def __init__(self, reason: str, file: str | Path, line: int, row_id: int | str | None = None):
@@ -46,7 +65,10 @@ class PublishedCaption(NamedTuple):
 
 
 class PublishedImage(NamedTuple):
-    """A photo of the data set, only the masks that have captions, and those, in file order."""
+    """A photo of the data set, all of its masks, and the captions of some of them, in file order.
+
+    Faulty masks without a caption are left out.
+    """
 
     image: str
     regions: RegionImage
@@ -54,9 +76,10 @@ class PublishedImage(NamedTuple):
 
 
 class _Row(NamedTuple):
+    line: int
     id: int | str
     image: str
-    masks: str  # the JSON's name
+    masks: str  # name of the JSON
     mask_id: RegionId
     text: str
     question: str
@@ -65,39 +88,40 @@ class _Row(NamedTuple):
 class PublishedDataset:
     """A JSONL file of the published layout, image by image; may be iterated again and again.
 
-    In memory are, for each image its name, for each row its place in the file, and one image.
+    In memory are the name of each image, the place of each row in the file, and one image.
 
     Args:
         jsonl_path: the captions.
-        sa1b_dir: the masks, SA-1B JSON files in this folder or below it, such as in
-            `sa_000020/`; photos, where there are any, beside them.
+        sa1b_dir: folder of the masks, SA-1B JSON files in it or below; photos, if any, are beside
+            them.
         strict: False leaves faulty rows out, and lists them in `left_out`.
 
     Raises:
         FileNotFoundError: no such file or folder.
-        PublishedError: the first row that is faulty or whose JSON is missing; in the iteration
-            one whose JSON or mask is faulty, or that names a mask which is not there.
+        PublishedError: the first row that is faulty or whose JSON is missing; during iteration
+            the first whose JSON or mask is faulty, or that names an unknown mask.
     """
 
     def __init__(self, jsonl_path: str | Path, sa1b_dir: str | Path, strict: bool = True):
         self.path, self.folder, self.strict = Path(jsonl_path), Path(sa1b_dir), strict
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: there is no such folder of masks")
-        self._unread: list[PublishedError] = []
-        self._unused: dict[int, PublishedError] = {}  # by line: an image may be read again
-        self._lines: dict[tuple[str, str], array] = {}  # (image, masks) -> line, offset, ...
+        self._faults: dict[int, PublishedError] = {}  # by line: an image may be read again
+        # (image, masks) -> line number, offset in bytes, and so on
+        self._lines: dict[tuple[str, str], array] = defaultdict(lambda: array("q"))
         self.rows = 0
         self._index_lines()
         self._files = _find_files(self.folder, {masks for _, masks in self._lines})
-        self._check_files()
+        for name in list(self._lines):
+            self._check_file(name)
 
     @property
     def left_out(self) -> list[PublishedError]:
         """Rows that `strict=False` has left out so far, in file order."""
-        return sorted([*self._unread, *self._unused.values()], key=lambda error: error.line)
+        return [self._faults[line] for line in sorted(self._faults)]
 
     def __len__(self) -> int:
-        """How many images have captions and a JSON of masks."""
+        """Return the number of images that have captions and a JSON of masks."""
         return len(self._lines)
 
     @property
@@ -106,96 +130,80 @@ class PublishedDataset:
         return list(self._lines)
 
     def __iter__(self) -> Iterator[PublishedImage]:
-        self._unused.clear()
-        for name in self._lines:
-            found = self.read(name)
-            if found is not None:
-                yield found
+        found = (self.read(name) for name in self.images)
+        return (image for image in found if image is not None)
 
     def read(self, name: tuple[str, str]) -> PublishedImage | None:
-        """One of `images`; None where `strict=False` leaves out each of its rows.
+        """Read one of `images`; None if `strict=False` leaves out all of its rows.
 
         Raises:
             PublishedError: see the class; KeyError: no such image.
         """
-        places, rows = self._lines[name], []
-        with self.path.open("rb") as file:
-            for line, offset in zip(places[::2], places[1::2], strict=True):
-                file.seek(offset)
-                rows.append((line, _parsed(self.path, line, file.readline())))
-        return self._image(name[0], self._files[name[1]][0], rows)
+        path, rows = self._files[name[1]][0], self._rows(name)
+        try:
+            # masks without a caption may be faulty
+            whole = load_sa1b(path, strict=False)
+        except RegionError as error:
+            for row in rows:
+                self._fault(f"the masks cannot be read: {error}", row.line, row.id)
+            return None
+        faulty = {item.region_id: item.error for item in whole.left_out}
+        ids = {region.id for region in whole} | faulty.keys()
+        captions = []
+        for row in rows:
+            region_id = _matching(row.mask_id, ids)
+            if region_id is None or region_id in faulty:  # a duplicate id is in both
+                reason = faulty.get(region_id, f"{path} has no mask {row.mask_id!r}")
+                self._fault(str(reason), row.line, row.id)
+            else:
+                texts = (row.text, row.question)
+                captions.append(PublishedCaption(row.id, region_id, *texts, row.line))
+        if not captions:
+            return None
+        return PublishedImage(name[0], whole, captions)
 
     def _index_lines(self) -> None:
         offset = 0
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    row = _parsed(self.path, number, line)
+                    row = _parse(self.path, number, line)
                 except PublishedError as error:
-                    self._unread.append(self._checked(error))
-                    row = None
+                    row = self._fault(error.reason, number, error.row_id)
                 if row is not None:
-                    places = self._lines.setdefault((row.image, row.masks), array("q"))
-                    places.extend((number, offset))
+                    self._lines[row.image, row.masks].extend((number, offset))
                     self.rows += 1
                 offset += len(line)
 
-    def _check_files(self) -> None:
+    def _rows(self, name: tuple[str, str]) -> list[_Row]:
+        if name not in self._lines:
+            raise KeyError(name)
+        places, rows = self._lines[name], []
         with self.path.open("rb") as file:
-            for key, places in list(self._lines.items()):
-                image, masks = key
-                found = self._files[masks]
-                if len(found) == 1:
-                    continue
-                what = f"there is no {masks} in {self.folder}, where {image} should have its masks"
-                if found:
-                    what = f"{masks} is there twice: {found[0]} and {found[1]}"
-                for line, offset in zip(places[::2], places[1::2], strict=True):
-                    file.seek(offset)
-                    row = _parsed(self.path, line, file.readline())
-                    error = PublishedError(what, self.path, line, row and row.id)
-                    self._unread.append(self._checked(error))
-                    self.rows -= 1
-                del self._lines[key]
+            for line, offset in zip(places[::2], places[1::2], strict=True):
+                file.seek(offset)
+                rows.append(_parse(self.path, line, file.readline()))
+        return rows
 
-    def _image(self, image: str, path: Path, rows: list[tuple[int, _Row]]) -> PublishedImage | None:
-        """The image with the masks that its rows name; None where none of them is there."""
-        try:
-            # only the masks that are asked for have to be good
-            whole = load_sa1b(path, strict=False)
-        except RegionError as error:
-            for line, row in rows:
-                reason = f"the masks cannot be read: {error}"
-                self._unused[line] = self._checked(PublishedError(reason, self.path, line, row.id))
-            return None
-        faulty = {item.region_id: item.error for item in whole.left_out}
-        ids = {region.id for region in whole} | faulty.keys()
-        captions = []
-        for line, row in rows:
-            region_id = _matching(row.mask_id, ids)
-            if region_id is None or region_id in faulty:  # an id that is there twice is both
-                reason = str(faulty.get(region_id, f"{path} has no mask {row.mask_id!r}"))
-                self._unused[line] = self._checked(PublishedError(reason, self.path, line, row.id))
-            else:
-                captions.append(PublishedCaption(row.id, region_id, row.text, row.question, line))
-        if not captions:
-            return None
-        wanted = {caption.region_id for caption in captions}
-        regions = RegionImage(
-            [region for region in whole if region.id in wanted],
-            whole.width,
-            whole.height,
-            whole.photo,
-            whole.image_id,
-            whole.file_name,
-            whole.path,
-        )
-        return PublishedImage(image, regions, captions)
+    def _check_file(self, name: tuple[str, str]) -> None:
+        """Leave an image out whose JSON is missing or ambiguous."""
+        image, masks = name
+        found = self._files[masks]
+        if len(found) == 1:
+            return
+        reason = f"there is no {masks} in {self.folder}, where {image} should have its masks"
+        if found:
+            reason = f"{masks} is there twice: {found[0]} and {found[1]}"
+        for row in self._rows(name):
+            self._fault(reason, row.line, row.id)
+            self.rows -= 1
+        del self._lines[name]
 
-    def _checked(self, error: PublishedError) -> PublishedError:
+    def _fault(self, reason: str, line: int, row_id: int | str | None) -> None:
+        error = PublishedError(reason, self.path, line, row_id)
         if self.strict:
             raise error
-        return error
+        self._faults[line] = error
 
 
 def load_published(
@@ -205,8 +213,56 @@ def load_published(
     return PublishedDataset(jsonl_path, sa1b_dir, strict)
 
 
-def _parsed(path: Path, number: int, line: bytes) -> _Row | None:
-    """The row of a line, or None where it is blank."""
+@opens(JSONL)
+def _open(text: str, options: OpenOptions) -> CaptionedImages:
+    path, masks = split_masks(text, options.masks)
+    data = PublishedDataset(path, masks, options.strict)
+    names = data.images
+    if not options.strict:  # only reading shows which images have a good row
+        names = [name for name in names if data.read(name) is not None]
+    by_key = {key: name for name, key in published_keys(names).items()}
+    # the name includes the folder of the masks, so that it opens the same images
+    opened = str(path) if masks == path.parent else f"{path}@{masks}"
+
+    def load(key: str) -> CaptionedImage:
+        return _captioned(key, data.read(by_key[key]))
+
+    return CaptionedImages(list(by_key), load, opened)
+
+
+def _captioned(key: str, image: PublishedImage) -> CaptionedImage:
+    captions: dict[RegionId, list[str]] = defaultdict(list)
+    questions: dict[RegionId, list[str]] = defaultdict(list)
+    for caption in image.captions:
+        captions[caption.region_id].append(caption.text)
+        # the model's own setting says where image and mask go
+        questions[caption.region_id].append(_MARKS.sub("", caption.question))
+    return CaptionedImage(key, image.regions, captions, questions=questions)
+
+
+def split_masks(text: str, masks: str | Path | None = None) -> tuple[Path, Path]:
+    """Split `train.jsonl@sa1b/` into the JSONL and the folder of its masks, by default its own."""
+    name, named, folder = text.partition(".jsonl@")  # an @ may be in a folder's name too
+    path = Path(f"{name}.jsonl" if named else text)
+    return path, Path(folder or masks or path.parent)
+
+
+def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Map each image of a published file, named by photo and masks, to its key.
+
+    The key is of the photo; if one photo has several files of masks, of the masks; if one of these
+    belongs to several photos besides, of both.
+    """
+    names = list(dict.fromkeys(names))
+    both = [f"{masks}/{photo}" for photo, masks in names]
+    ways = ([photo for photo, _ in names], [masks for _, masks in names], both)
+    texts = next(way for way in ways if len(set(way)) == len(names))
+    keys = image_keys(texts)
+    return {name: keys[text] for text, name in zip(texts, names, strict=True)}
+
+
+def _parse(path: Path, number: int, line: bytes) -> _Row | None:
+    """Parse the row of a line, or return None if it is blank."""
     try:
         row = parse_line(path, number, line)
     except ValueError as error:
@@ -215,14 +271,13 @@ def _parsed(path: Path, number: int, line: bytes) -> _Row | None:
     if row is None:
         return None
     row_id = row.get("id")
-    row_id = row_id if _is_id(row_id) else None
     try:
-        return _checked(row)
+        return _checked(row, number)
     except ValueError as error:
-        raise PublishedError(str(error), path, number, row_id) from None
+        raise PublishedError(str(error), path, number, row_id if _is_id(row_id) else None) from None
 
 
-def _checked(row: dict[str, Any]) -> _Row:
+def _checked(row: dict[str, Any], line: int) -> _Row:
     for key in ("id", "mask_id"):
         if not _is_id(row.get(key)):
             raise ValueError(f"'{key}' is a whole number or a text, not {_short(row.get(key))}")
@@ -235,18 +290,16 @@ def _checked(row: dict[str, Any]) -> _Row:
     turns = row.get("conversations")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError(f"'conversations' is a list of objects, not {_short(turns)}")
-    said = {who: [t.get("value") for t in turns if t.get("from") == who] for who in _SPEAKERS}
-    for who, values in said.items():
+    texts = {}
+    for speaker in ("human", "gpt"):
+        values = [turn.get("value") for turn in turns if turn.get("from") == speaker]
         if len(values) != 1 or not isinstance(values[0], str):
-            raise ValueError(f"'conversations' has one text from {who}, not {len(values)}")
-    question, text = (said[who][0] for who in _SPEAKERS)
-    if not text.strip():
+            raise ValueError(f"'conversations' has one text from {speaker}, not {len(values)}")
+        texts[speaker] = values[0]
+    if not texts["gpt"].strip():
         raise ValueError("the caption is empty")
     masks = PurePosixPath(masks).as_posix()
-    return _Row(row["id"], image, masks, row["mask_id"], text, question)
-
-
-_SPEAKERS = ("human", "gpt")
+    return _Row(line, row["id"], image, masks, row["mask_id"], texts["gpt"], texts["human"])
 
 
 def _is_id(value: Any) -> bool:
@@ -259,7 +312,7 @@ def _short(value: Any) -> str:
 
 
 def _matching(mask_id: RegionId, ids: set[RegionId]) -> RegionId | None:
-    """The id as it stands, else the number that a text says or the text of a number."""
+    """Match the id exactly, or after converting between `int` and `str`."""
     if mask_id in ids:
         return mask_id
     if isinstance(mask_id, int):
@@ -269,17 +322,16 @@ def _matching(mask_id: RegionId, ids: set[RegionId]) -> RegionId | None:
 
 
 def _find_files(folder: Path, wanted: Iterable[str]) -> dict[str, list[Path]]:
-    """For each wanted name the file of just that path, else those that end in it; one walk."""
+    """Find, in one walk, the file of each path in `folder`, else all files that end in the path."""
     found: dict[str, list[Path]] = {name: [] for name in wanted}
-    by_name: dict[str, list[PurePosixPath]] = {}
+    by_name: dict[str, list[PurePosixPath]] = defaultdict(list)
     for name in found:
-        by_name.setdefault(PurePosixPath(name).name, []).append(PurePosixPath(name))
+        by_name[PurePosixPath(name).name].append(PurePosixPath(name))
     for place, files in walk_linked(folder):
-        for file in files:
-            for name in by_name.get(file, ()):
+        for file in by_name.keys() & set(files):
+            for name in by_name[file]:
                 path = place / file
-                inside = path.relative_to(folder).parts
-                if inside[-len(name.parts) :] == name.parts:
+                if path.relative_to(folder).parts[-len(name.parts) :] == name.parts:
                     found[name.as_posix()].append(path)
     for name, paths in found.items():
         if len(paths) > 1 and Path(folder, name) in paths:

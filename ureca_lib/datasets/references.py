@@ -18,7 +18,7 @@ from typing import Any
 
 from ureca_lib.datasets.captioned import CaptionedError, open_captioned
 from ureca_lib.datasets.jsonl import read_jsonl
-from ureca_lib.datasets.records import published_keys
+from ureca_lib.datasets.published import published_keys
 from ureca_lib.mask_tree import RegionId
 
 References = dict[str, list[str]]

@@ -1,146 +1,356 @@
-"""The protocol of Table 6: region captions on RefCOCOg and Visual Genome, scored by METEOR.
+"""Region captions of other data sets (Table 6): the protocol, and what their readers share.
 
-The paper (App. C) gives METEOR on both for a model trained on URECA only, and says no more than
-that; Figure 5 speaks of RefCOCOg's validation set. Everything else is a choice, and decides the
-figure. `PROTOCOL` lists each choice with its source; where it says "ours", nobody else's figure is
-promised to compare. In short:
+The paper (App. C) gives METEOR on RefCOCOg and Visual Genome for a model trained on URECA only, and
+no more than that; Figure 5 mentions RefCOCOg's validation set. Everything else is a choice, and
+decides the score. Each choice is listed with its source; for "ours", nobody else's score is
+promised to be comparable.
 
-- RefCOCOg: the objects of the UMD partition's val split, each by its mask, against all
-  expressions for it; Visual Genome: the boxes of the 5,000 test images, filled as masks, against
-  the one phrase of each.
-- The whole photo, one region at a time in what the model is told, the question of training, greedy
-  decoding; no training on either data set, no examples in the prompt.
-- METEOR, mean over regions, best reference of each, times 100.
+| Matter | Here | Source |
+| --- | --- | --- |
+| metric | METEOR x 100, mean over regions, best reference of each | Table 6 |
+| METEOR's implementation | nltk's by default, Java METEOR 1.5 with `meteor='java'` | the paper does not say; GLaMM's and All-Seeing's evaluation run pycocoevalcap (Java) |
+| tokens | Penn Treebank's, in lower case and without punctuation, of captions and references | pycocoevalcap's evaluation, which those run |
+| zero-shot | no sentence of either data set in training or in the prompt | App. C: 'without using the benchmarks' training sets' |
+| RefCOCOg: split | val | Fig. 5: 'ground-truth annotation in the validation set'; GLaMM's evaluation too |
+| RefCOCOg: partition | UMD, whose images are not shared between splits | the paper does not say; ours |
+| RefCOCOg: region | the object's own mask (GLaMM's evaluation takes its box) | the paper does not say; ours |
+| RefCOCOg: references | all expressions for the object, as `sent`: lower case, no punctuation | the refer API's own evaluation; files with an entry per expression score each alone, as `each_expression` does |
+| Visual Genome: images | the 5,000 test images of DenseCap's split | the paper does not say; GRiT's test file, which others take, some a subset of it |
+| Visual Genome: phrases | at most 15 words, symbols as words | GRiT's preparation; in lower case and without punctuation, as in DenseCap's |
+| Visual Genome: region | the box as a mask, clipped to the image | the paper does not say; ours |
+| prompt | the question of training, 'Describe this region in the image.' | the paper does not say; ours |
+| decoding | greedy, at most 256 tokens | the paper does not say; ours |
+| single and multi | Table 6 takes all regions; images with one and with several are scored apart besides | the paper does not say; ours |
 
-`open_zero_shot` opens a text such as `refcocog:umd:val:FOLDER`, `visual_genome:test:FOLDER`, with
-`@PHOTOS` behind it where photos lie elsewhere, and `val/single` or `val/multi` for the images with
-one region, or with several, in the split: with one, any true description is unique.
-`ureca_lib.datasets.captioned.open_captioned` takes the same texts.
-"""
+`open_captioned` takes texts such as `refcocog:umd:val:FOLDER` and `visual_genome:test:FOLDER`. If
+the photos are elsewhere, `@PHOTOS` follows. `val/single` or `val/multi` takes the images with one
+region, or with several, in the split: with one, any true description is unique.
+"""  # noqa: E501
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import codecs
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, Literal
 
-from ureca_lib.datasets.captioned import CaptionedError
-from ureca_lib.datasets.described import REGION_SETS, DescribedImages
-from ureca_lib.datasets.refcocog import refcocog_captioned
-from ureca_lib.datasets.visual_genome import visual_genome_captioned
+import ijson
+import numpy as np
 
-PREFIXES = ("refcocog:", "visual_genome:")
-_FORMS = "refcocog:PARTITION:SPLIT:FOLDER or visual_genome:SPLIT:FOLDER"
-
-
-class Choice(NamedTuple):
-    """What a figure of Table 6 depends on, how it is decided here, and whose decision that is."""
-
-    matter: str
-    choice: str
-    source: str
-
-
-_BOTH = "the paper does not say; ours"
-PROTOCOL: tuple[Choice, ...] = (
-    Choice("metric", "METEOR x 100, mean over regions, best reference of each", "Table 6"),
-    Choice(
-        "METEOR's implementation",
-        "nltk's by default, Java METEOR 1.5 with `meteor='java'`",
-        "the paper does not say; GLaMM's and All-Seeing's evaluation run pycocoevalcap (Java)",
-    ),
-    Choice(
-        "tokens",
-        "Penn Treebank's, in lower case and without punctuation, of captions and references",
-        "pycocoevalcap's evaluation, which those run",
-    ),
-    Choice(
-        "zero-shot",
-        "no sentence of either data set in training or in the prompt",
-        "App. C: 'without using the benchmarks' training sets'",
-    ),
-    Choice(
-        "RefCOCOg: split",
-        "val",
-        "Fig. 5: 'ground-truth annotation in the validation set'; GLaMM's evaluation too",
-    ),
-    Choice("RefCOCOg: partition", "UMD, whose images are not shared between splits", _BOTH),
-    Choice("RefCOCOg: region", "the object's own mask (GLaMM's evaluation takes its box)", _BOTH),
-    Choice(
-        "RefCOCOg: references",
-        "all expressions for the object, as `sent`: lower case, no punctuation",
-        "the refer API's own evaluation; files with an entry an expression score each alone, "
-        "which `each_expression` does",
-    ),
-    Choice(
-        "Visual Genome: images",
-        "the 5,000 test images of DenseCap's split",
-        "the paper does not say; GRiT's test file, which others take, some a subset of it",
-    ),
-    Choice(
-        "Visual Genome: phrases",
-        "at most 15 words, symbols as words",
-        "GRiT's preparation; in lower case and without punctuation, as in DenseCap's",
-    ),
-    Choice("Visual Genome: region", "the box as a mask, clipped to the image", _BOTH),
-    Choice("prompt", "the question of training, 'Describe this region in the image.'", _BOTH),
-    Choice("decoding", "greedy, at most 256 tokens", _BOTH),
-    Choice(
-        "single and multi",
-        "Table 6 takes all regions; images with one and with several are scored apart besides",
-        _BOTH,
-    ),
+from ureca_lib.datasets.captioned import CaptionedError, CaptionedImage, CaptionedImages
+from ureca_lib.regions import (
+    AnnotationFormatError,
+    EmptyMaskError,
+    FileMissingError,
+    Region,
+    RegionError,
+    RegionImage,
 )
+from ureca_lib.regions.photo import find_photo
+from ureca_lib.regions.rle import as_list, is_finite
+
+RegionSet = Literal["all", "single", "multi"]
+REGION_SETS: tuple[RegionSet, ...] = ("all", "single", "multi")
+MAX_DEPTH = 64  # of nested lists and objects in a JSON file
+_ESCAPES = re.compile(rb"\\.", re.DOTALL)
+_NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
+_STEPS = np.zeros(256, np.int8)  # change of the depth by byte
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 
 def protocol_markdown() -> str:
-    """`PROTOCOL` as a Markdown table."""
-    rows = [Choice("What", "Here", "By whom"), Choice("---", "---", "---"), *PROTOCOL]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    """Return the table of choices in the module's docstring."""
+    return "\n".join(line for line in (__doc__ or "").splitlines() if line.startswith("|"))
 
 
-def open_zero_shot(
-    text: str,
-    images: str | Path | None = None,
-    limit: int | None = None,
-    strict: bool = True,
-) -> DescribedImages:
-    """Open a split of RefCOCOg or Visual Genome by a text; see the module.
+@dataclass
+class LazyRegion:
+    """A region whose mask is built lazily.
+
+    Attributes:
+        id: unique in its image.
+        texts: references.
+        box: (x, y, width, height) in pixels; it is the region if there is no segmentation.
+        segmentation: COCO polygons or RLE.
+        name: its category, if the data set has any.
+    """
+
+    id: int
+    texts: list[str]
+    box: Sequence[float] | None = None
+    segmentation: Any = None
+    name: str | None = None
+
+    def region(self, height: int, width: int) -> Region:
+        """Build the region of an image of this size in pixels.
+
+        Raises:
+            RegionError: naming the id and the fault of the segmentation or the box.
+        """
+        if self.segmentation is None:
+            return Region.from_mask(self.id, box_mask(self.box, height, width), self.name)
+        if isinstance(self.segmentation, (list, tuple)):
+            return Region.from_polygons(self.id, self.segmentation, height, width, self.name)
+        return Region(self.id, self.segmentation, name=self.name)
+
+
+@dataclass
+class LazyImage:
+    """An image whose regions are built lazily; sizes in pixels, photo None if it is missing."""
+
+    key: str
+    width: int
+    height: int
+    file_name: str | None = None
+    photo: Path | None = None
+    regions: list[LazyRegion] = field(default_factory=list)
+
+
+class LazyImages(CaptionedImages):
+    """Captioned images whose masks and pixels are made when an image is indexed.
 
     Args:
-        text: `refcocog:umd:val:FOLDER`, `refcocog:google:val:FOLDER`, `visual_genome:test:FOLDER`,
-            or `visual_genome:test:FILE` in the form of GRiT.
-        images: folder of the photos, instead of the one that the text may name.
-        limit: only the first so many images.
-        strict: False leaves faulty entries out and lists them.
+        images: those of a split, in the data set's order.
+        name: text that opens them again.
+        path: the annotation file, for errors.
+        left_out: errors of the entries that were left out.
 
     Raises:
-        CaptionedError: a text of another form. The rest as `refcocog_captioned` and
-            `visual_genome_captioned` raise it.
+        CaptionedError: there are no images.
     """
-    name, _, rest = text.partition(":")
-    parts = rest.split(":", 2 if name == "refcocog" else 1)
-    if f"{name}:" not in PREFIXES or len(parts) != (3 if name == "refcocog" else 2):
-        raise CaptionedError(f"{text!r}: a data set is opened as {_FORMS}")
-    *partition, split, place = parts
+
+    def __init__(
+        self, images: Iterable[LazyImage], name: str, path: Path, left_out: Iterable[RegionError]
+    ):
+        self._images = {image.key: image for image in images if image.regions}
+        self.path, self.left_out = path, list(left_out)
+        if not self._images:
+            raise CaptionedError(f"{name}: there are no regions ({len(self.left_out)} left out)")
+        super().__init__(list(self._images), self._captioned, name)
+
+    @property
+    def regions(self) -> int:
+        """Number of regions of all images."""
+        return sum(len(image.regions) for image in self._images.values())
+
+    @property
+    def expressions(self) -> int:
+        """Number of references of all regions."""
+        return sum(len(one.texts) for image in self._images.values() for one in image.regions)
+
+    @property
+    def without_photo(self) -> int:
+        """Number of images whose photo was not found."""
+        return sum(image.photo is None for image in self._images.values())
+
+    def _captioned(self, key: str) -> CaptionedImage:
+        image = self._images[key]
+        size, names = (image.width, image.height), (key, image.file_name)
+        try:
+            regions = [one.region(image.height, image.width) for one in image.regions]
+            found = RegionImage(regions, *size, image.photo, *names, self.path)
+        except RegionError as error:
+            raise error.located(self.path) from None
+        return CaptionedImage(key, found, {one.id: one.texts for one in image.regions})
+
+
+class Faults:
+    """Entries that are left out: always by the protocol; malformed ones only if not strict."""
+
+    def __init__(self, strict: bool):
+        self.strict, self.left_out = strict, list[RegionError]()
+
+    def malformed(self, error: RegionError) -> None:
+        """Raise the error if strict, else list it."""
+        if self.strict:
+            raise error from None
+        self.left_out.append(error)
+
+
+def parse_text(
+    text: str, form: str, photos: str | Path | None
+) -> tuple[list[str], RegionSet, str, str | Path | None]:
+    """Parse a text such as `refcocog:umd:val/multi:FOLDER@PHOTOS`.
+
+    Args:
+        text: the text.
+        form: names of its parts, such as `refcocog:PARTITION:SPLIT:FOLDER`.
+        photos: folder of the photos, instead of the one in the text.
+
+    Returns:
+        The parts between scheme and folder, the region set, the folder, and that of the photos.
+
+    Raises:
+        CaptionedError: a text of another form.
+    """
+    _, *parts = text.split(":", form.count(":"))
+    if len(parts) != form.count(":"):
+        raise CaptionedError(f"{text!r}: a data set is opened as {form}")
+    *names, split, place = parts
     split, _, regions = split.partition("/")
-    regions = regions or "all"
-    if regions not in REGION_SETS:
-        raise CaptionedError(f"{text!r}: behind a split stands {' or '.join(REGION_SETS[1:])}")
+    if regions not in ("", *REGION_SETS):
+        raise CaptionedError(f"{text!r}: a split may have /{' or /'.join(REGION_SETS[1:])} only")
     if "@" in place and not Path(place).exists():
         place, _, named = place.rpartition("@")
-        images = images or named
-    if name == "refcocog":
-        return refcocog_captioned(
-            place, partition[0], split, images, limit, regions=regions, strict=strict
-        )
-    return visual_genome_captioned(place, split, images, limit, regions, strict=strict)
+        photos = photos or named
+    return [*names, split], regions or "all", place, photos
+
+
+def dataset_name(
+    scheme: str, split: str, regions: RegionSet, folder: str | Path, photos: str | Path | None
+) -> str:
+    """Return the text that opens the same images: `visual_genome:val/single:FOLDER@PHOTOS`."""
+    wanted = split if regions == "all" else f"{split}/{regions}"
+    return f"{scheme}:{wanted}:{folder}" + ("" if photos is None else f"@{photos}")
+
+
+def select_images(
+    images: Iterable[LazyImage], regions: RegionSet = "all", limit: int | None = None
+) -> list[LazyImage]:
+    """Take the first `limit` images of a region set; images without regions never.
+
+    Args:
+        images: all of a split; no more are taken than needed.
+        regions: "single" takes images with exactly one region, "multi" those with more.
+        limit: None is all.
+
+    Raises:
+        ValueError: no such set, or a limit below 1.
+    """
+    if regions not in REGION_SETS:
+        raise ValueError(f"regions must be one of {', '.join(REGION_SETS)}, not {regions!r}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+    least, most = {"all": (1, math.inf), "single": (1, 1), "multi": (2, math.inf)}[regions]
+    return list(islice((one for one in images if least <= len(one.regions) <= most), limit))
+
+
+def stream_items(path: Path, prefix: str) -> Iterator[Any]:
+    """Read the items of a list in a JSON file of any size, one at a time.
+
+    Args:
+        path: the file.
+        prefix: "item" if the file holds a list, "images.item" for `images` of an object.
+
+    Raises:
+        FileMissingError: there is no such file.
+        AnnotationFormatError: truncated, not JSON, or there is no such list; the items before the
+            fault have been yielded by then.
+    """
+    item = path  # stands for no item, which None would not
+    try:
+        with path.open("rb") as file:
+            if file.read(3) != codecs.BOM_UTF8:
+                file.seek(0)
+            for item in ijson.items(_Shallow(file), prefix, use_float=True):
+                yield item
+    except AnnotationFormatError as error:
+        raise error.located(path) from None
+    except FileNotFoundError:
+        raise FileMissingError("the annotation file does not exist", path) from None
+    except (OSError, ValueError, ijson.JSONError) as error:
+        reason = str(error).partition("\n")[0]
+        raise AnnotationFormatError(f"the file is truncated or not JSON ({reason})", path) from None
+    if item is path:
+        what = prefix.removesuffix("item").strip(".") or "its items"
+        raise AnnotationFormatError(f"there is no list of {what}, or it is empty", path)
+
+
+class _Shallow:
+    """A JSON file whose nesting is bounded while it is read.
+
+    ijson keeps the path of each open list: 100 KB of `[` would take it 25 GB.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file, self._depth, self._in_text, self._escape = file, 0, False, b""
+
+    def read(self, size: int) -> bytes:
+        chunk = self._file.read(size)
+        plain = _ESCAPES.sub(b"", self._escape + chunk)
+        self._escape = plain[-1:] if plain.endswith(b"\\") else b""  # cut from its letter
+        marks = b'"' * self._in_text + plain.translate(None, _NO_MARKS)
+        parts = marks.replace(b'""', b"").split(b'"')  # outside of texts and inside, by turns
+        self._in_text = len(parts) % 2 == 0
+        steps = _STEPS[np.frombuffer(b"".join(parts[::2]), np.uint8)]
+        depths = np.cumsum(steps, dtype=np.int64) + self._depth
+        if depths.max(initial=0) > MAX_DEPTH:
+            raise AnnotationFormatError(f"lists lie deeper than {MAX_DEPTH} in one another")
+        self._depth = int(depths[-1]) if len(depths) else self._depth
+        return chunk
+
+
+def photo_finder(
+    folder: Path, images: str | Path | None, places: Iterable[str], parts: Iterable[str] = ()
+) -> Callable[[str], Path | None]:
+    """Return a function that finds a photo by its name.
+
+    Args:
+        folder: of the annotations.
+        images: folder of the photos, or None to look in `places`.
+        places: folders, relative to `folder`.
+        parts: subfolders of each of these that are searched too.
+
+    Raises:
+        FileMissingError: there is no folder `images`.
+    """
+    if images is not None and not Path(images).is_dir():
+        raise FileMissingError("the folder of the photos does not exist", images)
+    folders = [folder / place for place in places] if images is None else [Path(images)]
+    folders += [each / part for each in folders for part in parts]
+
+    def find(name: str) -> Path | None:
+        return next((photo for each in folders if (photo := find_photo(each, name))), None)
+
+    return find
+
+
+def box_mask(box: Any, height: int, width: int) -> np.ndarray:
+    """Fill a box, clipped to the image.
+
+    A pixel belongs to a box that holds its center: with whole numbers, (x, y, w, h) has the columns
+    x to x + w - 1 and the rows y to y + h - 1, counted from 0.
+
+    Args:
+        box: x, y, width and height in pixels.
+        height, width: of the image.
+
+    Returns:
+        (height, width) bool.
+
+    Raises:
+        AnnotationFormatError: not four finite numbers.
+        EmptyMaskError: no pixel of the image is inside.
+    """
+    left, top, right, bottom = check_box(box, height, width)
+    mask = np.zeros((height, width), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def check_box(box: Any, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return the first column and row of `box_mask`, and those after its last; raise as it does."""
+    sides = as_list(box)
+    if sides is None or len(sides) != 4 or not all(is_finite(side) for side in sides):
+        raise AnnotationFormatError(f"a box is four finite numbers, not {box!r}"[:200])
+    x, y, columns, rows = (float(side) for side in sides)
+    left, top = max(math.ceil(x - 0.5), 0), max(math.ceil(y - 0.5), 0)
+    right = min(math.ceil(x + columns - 0.5), width)
+    bottom = min(math.ceil(y + rows - 0.5), height)
+    if columns <= 0 or rows <= 0 or left >= right or top >= bottom:
+        shown = ", ".join(f"{side:g}" for side in (x, y, columns, rows))
+        raise EmptyMaskError(f"the box ({shown}) has no pixel of the {width} x {height} image")
+    return left, top, right, bottom
 
 
 def each_expression(
     predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Captions and references with an entry for each expression, as COCO-like files have them.
+    """Split captions and references into an entry per expression, as COCO-like files have them.
 
     A region with three expressions counts three times, its caption against one of them each. The
     mean is lower than against the best of the three.

@@ -1,9 +1,10 @@
-"""`ureca predict`, `evaluate`, `clair`, `uniqueness`, `table` and `agreement`."""
+"""`ureca predict`, `evaluate`, `clair`, `uniqueness`, `table` and `agreement`.
+
+Errors of the input pass through: the `ureca` command prints them in one line and exits with 2.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,18 +15,6 @@ from ureca_lib.chat_options import with_chat_options
 from ureca_lib.devices import DEVICE_HELP
 
 FORMATS = ("markdown", "latex", "html", "csv")
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Print the reason on standard error and exit with status 2: the input is at fault."""
-    try:
-        yield
-    except typer.Exit:  # a RuntimeError
-        raise
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        typer.echo(f"ureca: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 def _exit_1(reason: str | None) -> NoReturn:
@@ -63,7 +52,8 @@ def predict(
     ] = None,
     api_key_env: Annotated[str | None, typer.Option(help=KEY_HELP)] = None,
     question: Annotated[
-        str | None, typer.Option(help="Question to the model; default: the system's own.")
+        str | None,
+        typer.Option(help="Question to the model; default: the data set's, else the system's own."),
     ] = None,
     trained_on: Annotated[
         str | None, typer.Option(help="Training data of the system, for the tables.")
@@ -101,27 +91,26 @@ def predict(
     from ureca_lib.evaluate import predict as predicting
     from ureca_lib.evaluate.systems import build_system
 
-    with _one_line_errors():
-        images = open_captioned(data, limit, style, masks, strict)  # type: ignore[arg-type]
-        built = build_system(
-            system,
-            model,
-            base_url=base_url,
-            question=question,
-            max_new_tokens=max_new_tokens,
-            max_tiles=max_tiles,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
-            seed=seed,
-            name=name,
-            api_key_env=api_key_env,
-            server=chat,
-        )
-        opened = {"style": style, "masks": None if masks is None else str(masks), "strict": strict}
-        summary = predicting.predict(
-            built, images, out, trained_on, seed, opened, retry_failed, progress
-        )
+    images = open_captioned(data, limit, style, masks, strict)  # type: ignore[arg-type]
+    built = build_system(
+        system,
+        model,
+        base_url=base_url,
+        question=question,
+        max_new_tokens=max_new_tokens,
+        max_tiles=max_tiles,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        name=name,
+        api_key_env=api_key_env,
+        server=chat,
+    )
+    opened = {"style": style, "masks": None if masks is None else str(masks), "strict": strict}
+    summary = predicting.predict(
+        built, images, out, trained_on, seed, opened, retry_failed, progress
+    )
     typer.echo(
         f"{summary.predictions:,} captions ({summary.made:,} new) of {summary.images:,} images, "
         f"{summary.seconds:g} s -> {out}"
@@ -184,28 +173,27 @@ def evaluate(
     from ureca_lib.evaluate.metrics import MetricSettings
     from ureca_lib.evaluate.scores import BootstrapSettings
 
-    with _one_line_errors():
-        settings = MetricSettings(
-            tokenizer,
-            meteor,  # type: ignore[arg-type]
-            wordnet,
-            bertscore_model=bertscore_model,
-            device=device,
-            bootstrap=BootstrapSettings(samples=samples, seed=seed),
-        )
-        named = {"all": scoring.METRICS, "none": ()}
-        chosen = named.get(metrics, tuple(filter(None, metrics.split(","))))
-        asked = (read_references(refs) if refs else None, chosen, settings)
-        compared = None
-        if compare is None:
-            found = scoring.evaluate(predictions, *asked)
-        else:
-            side, other, differences = scoring.compare(predictions, compare, *asked)
-            sizes = scoring.compare_sizes(side.exact, other.exact, settings.bootstrap)
-            compared = scoring.comparison_record(other, differences, sizes)
-            found = scoring.evaluate_all(side, *asked)
-        target = out or predictions.with_suffix(".scores.json")
-        kept = scoring.write_scores(target, found, compared)
+    settings = MetricSettings(
+        tokenizer,
+        meteor,  # type: ignore[arg-type]
+        wordnet,
+        bertscore_model=bertscore_model,
+        device=device,
+        bootstrap=BootstrapSettings(samples=samples, seed=seed),
+    )
+    named = {"all": scoring.METRICS, "none": ()}
+    chosen = named.get(metrics, tuple(filter(None, metrics.split(","))))
+    asked = (read_references(refs) if refs else None, chosen, settings)
+    compared = None
+    if compare is None:
+        found = scoring.evaluate(predictions, *asked)
+    else:
+        side, other, differences = scoring.compare(predictions, compare, *asked)
+        sizes = scoring.compare_sizes(side.exact, other.exact, settings.bootstrap)
+        compared = scoring.comparison_record(other, differences, sizes)
+        found = scoring.evaluate_all(side, *asked)
+    target = out or predictions.with_suffix(".scores.json")
+    kept = scoring.write_scores(target, found, compared)
     for message in found.messages():
         typer.echo(message, err=True)
     typer.echo(scoring.evaluation_text(found))
@@ -264,20 +252,19 @@ def clair(
 
     log = log or predictions.with_suffix(".clair.jsonl")
     target = out or predictions.with_suffix(".clair.json")
-    with _one_line_errors():
-        settings = ClairSettings(tries, BootstrapSettings(samples=samples, seed=seed), progress)
-        asked = make_judge(judge, model, base_url, device, api_key_env, **chat)
-        found = evaluate(predictions, read_references(refs) if refs else None, ())
-        captions, references, images = pairs_of(found.rows)
-        if not references:
-            raise ValueError(f"{predictions}: CLAIR needs references: give --refs")
-        try:
-            with quiet_about_ids():
-                score = score_clair(captions, references, asked, log, images, settings)
-        except (AnnotatorUnavailableError, BudgetSpentError) as error:
-            typer.echo(f"ureca: {error}", err=True)
-            raise typer.Exit(1) from None
-        write_json(target, found.to_dict() | {"metrics": {"clair": score.as_record()}})
+    settings = ClairSettings(tries, BootstrapSettings(samples=samples, seed=seed), progress)
+    asked = make_judge(judge, model, base_url, device, api_key_env, **chat)
+    found = evaluate(predictions, read_references(refs) if refs else None, ())
+    captions, references, images = pairs_of(found.rows)
+    if not references:
+        raise ValueError(f"{predictions}: CLAIR needs references: give --refs")
+    try:
+        with quiet_about_ids():
+            score = score_clair(captions, references, asked, log, images, settings)
+    except (AnnotatorUnavailableError, BudgetSpentError) as error:
+        typer.echo(f"ureca: {error}", err=True)
+        raise typer.Exit(1) from None
+    write_json(target, found.to_dict() | {"metrics": {"clair": score.as_record()}})
     for line in (f"{found.system}: {len(references):,} captions", f"  {score}", *found.messages()):
         typer.echo(line)
     for name in ("unread", "unanswered", "empty"):
@@ -325,17 +312,16 @@ def uniqueness(
     )
     from ureca_lib.journal import write_json
 
-    with _one_line_errors():
-        settings = UniquenessSettings(
-            calibrate=calibrate,  # type: ignore[arg-type]
-            near=NEAR if near is None else near,
-            bootstrap=BootstrapSettings(seed=seed),
-        )
-        found, record = score_uniqueness(
-            predictions, listener, data, masks, heard, settings, device, progress
-        )
-        target = out or predictions.with_suffix(".uniqueness.json")
-        write_json(target, record)
+    settings = UniquenessSettings(
+        calibrate=calibrate,  # type: ignore[arg-type]
+        near=NEAR if near is None else near,
+        bootstrap=BootstrapSettings(seed=seed),
+    )
+    found, record = score_uniqueness(
+        predictions, listener, data, masks, heard, settings, device, progress
+    )
+    target = out or predictions.with_suffix(".uniqueness.json")
+    write_json(target, record)
     typer.echo(uniqueness_text(found))
     typer.echo(f"all scores -> {target}", err=True)
 
@@ -399,36 +385,35 @@ def table(
     from ureca_lib.journal import write_text
 
     failures: dict[str, str] = {}
-    with _one_line_errors():
-        if form not in FORMATS:
-            raise ValueError(f"--format is one of {', '.join(FORMATS)}, not {form!r}")
-        if models is None:
-            content = read_tables(number, records or [], ours)
-        else:
-            from ureca_lib.evaluate.metrics import MetricSettings
-            from ureca_lib.evaluate.reproduction import reproduce_table_2
+    if form not in FORMATS:
+        raise ValueError(f"--format is one of {', '.join(FORMATS)}, not {form!r}")
+    if models is None:
+        content = read_tables(number, records or [], ours)
+    else:
+        from ureca_lib.evaluate.metrics import MetricSettings
+        from ureca_lib.evaluate.reproduction import reproduce_table_2
 
-            if number != 2 or data is None or records:
-                raise ValueError("--models is for Table 2, without records, and needs --data")
-            settings = MetricSettings(bertscore_model=bertscore_model, device=device)
-            content, failures = reproduce_table_2(
-                models,
-                data,
-                work,
-                limit,
-                listener,
-                device,
-                settings,
-                lambda line: typer.echo(line, err=True),
-                max_new_tokens=max_new_tokens,
-            )
-        if form == "csv":
-            text = content.cells_frame().map(_not_a_formula).to_csv(index=False)
-        else:
-            write = {"markdown": markdown, "latex": latex, "html": html}[form]
-            text = write(content, intervals)
-        if out is not None:
-            write_text(out, text)
+        if number != 2 or data is None or records:
+            raise ValueError("--models is for Table 2, without records, and needs --data")
+        settings = MetricSettings(bertscore_model=bertscore_model, device=device)
+        content, failures = reproduce_table_2(
+            models,
+            data,
+            work,
+            limit,
+            listener,
+            device,
+            settings,
+            lambda line: typer.echo(line, err=True),
+            max_new_tokens=max_new_tokens,
+        )
+    if form == "csv":
+        text = content.cells_frame().map(_not_a_formula).to_csv(index=False)
+    else:
+        write = {"markdown": markdown, "latex": latex, "html": html}[form]
+        text = write(content, intervals)
+    if out is not None:
+        write_text(out, text)
     if out is None:
         typer.echo(text, nl=False)
     else:
@@ -462,15 +447,14 @@ def agreement(
     from ureca_lib.evaluate.scores import BootstrapSettings
     from ureca_lib.journal import write_json
 
-    with _one_line_errors():
-        judgments = read_judgments(sources)
-        settings = BootstrapSettings(samples=samples, seed=seed)
-        try:
-            found = measure_agreement(judgments, settings)
-        except ValueError as error:
-            _exit_1(str(error))
-        if out is not None:
-            write_json(out, [each.to_dict() for each in found])
+    judgments = read_judgments(sources)
+    settings = BootstrapSettings(samples=samples, seed=seed)
+    try:
+        found = measure_agreement(judgments, settings)
+    except ValueError as error:
+        _exit_1(str(error))
+    if out is not None:
+        write_json(out, [each.to_dict() for each in found])
     typer.echo(agreement_text(found))
     if out is not None:
         typer.echo(f"all disagreements -> {out}", err=True)

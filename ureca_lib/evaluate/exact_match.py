@@ -15,12 +15,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ureca_lib.datasets.statistics import AREA_BOUNDS
+from ureca_lib.annotate.card import AREA_BOUNDS, area_names
 from ureca_lib.evaluate.predictions import Prediction
 from ureca_lib.evaluate.scores import (
     BootstrapSettings,
@@ -35,13 +34,7 @@ EXACT, UNIQUE = "exact_match", "unique"
 UNKNOWN = "unknown"  # size or level
 _SCENE = re.compile(r"scene_(\d{7,})", re.ASCII)
 _LABELS = {EXACT: "exact match", UNIQUE: "unique identification"}
-_BOUNDS = [f"{100 * bound:g}%" for bound in AREA_BOUNDS]
-# of the groups by share of the image, the smallest first
-AREA_NAMES = (
-    f"below {_BOUNDS[0]}",
-    *(f"{low} to {high}" for low, high in pairwise(_BOUNDS)),
-    f"from {_BOUNDS[-1]}",
-)
+AREA_NAMES = area_names()  # of the groups by share of the image, the smallest first
 
 
 class SceneMismatchError(ValueError):

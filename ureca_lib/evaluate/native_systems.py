@@ -10,12 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps
 from transformers import Kosmos2ForConditionalGeneration, VipLlavaForConditionalGeneration
 
-from ureca_lib.annotate.views import ViewSettings
-from ureca_lib.annotate.views.drawing import draw_contour
-from ureca_lib.annotate.views.frames import Cut, frame_of
+from ureca_lib.annotate.views import Cut, ViewSettings, draw_contour, frame_of
 from ureca_lib.chat import generate_greedily, load_transformers
 from ureca_lib.datasets.captioned import CaptionedImage
-from ureca_lib.evaluate.systems import Caption
+from ureca_lib.evaluate.predictions import Caption
 from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
 

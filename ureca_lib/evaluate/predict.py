@@ -1,4 +1,8 @@
-"""Caption a data set with a system and write a predictions file."""
+"""Caption a data set with a system and write a predictions file.
+
+Regions with references are captioned, or all regions of images without any; every system sees the
+whole photo with all its regions.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,15 @@ import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-import ureca_lib
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
-from ureca_lib.evaluate.predictions import Prediction, PredictionWriter, prediction_id
-from ureca_lib.evaluate.systems import Caption, StoppedEarlyError, System
+from ureca_lib.evaluate.predictions import Caption, Prediction, PredictionWriter, prediction_id
+from ureca_lib.evaluate.systems import StoppedEarlyError, System
 from ureca_lib.provenance import command_line, environment_record, training_data_of
 from ureca_lib.regions import Region, RegionError
 
@@ -100,7 +104,7 @@ def _predict_image(system: System, image: CaptionedImage, writer: PredictionWrit
     """Add the missing rows of an image; returns their number."""
     missing = [
         region
-        for region in image.regions
+        for region in image.targets
         if prediction_id(image.image_id, region.id) not in writer.ids
     ]
     if not missing:
@@ -136,7 +140,7 @@ def _row(
         image.size,
         level,
         system.name,
-        {"error": caption.error} if caption.error else {},
+        {name: text for name in ("error", "question") if (text := getattr(caption, name))},
     )
 
 
@@ -156,6 +160,6 @@ def _meta(
 
 
 def _data_of_preset(preset: str) -> str:
-    # the settings files are data here: evaluation does not import training
-    file = Path(ureca_lib.__file__).parent / "train" / "settings_files" / f"{preset}_stage2.toml"
+    """The data that a preset's settings file names, which a recipe uses if it names none."""
+    file = resources.files("ureca_lib") / f"train/settings_files/{preset}_stage2.toml"
     return tomllib.loads(file.read_text(encoding="utf-8"))["data"]

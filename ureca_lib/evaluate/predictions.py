@@ -77,6 +77,23 @@ _NAMES = ("id", *_Columns.model_fields)  # in the order of a row
 
 
 @dataclass(frozen=True)
+class Caption:
+    """A system's caption of one region.
+
+    Attributes:
+        text: may be empty.
+        score: mean log-probability of its tokens, if the system has one.
+        error: why there is no text.
+        question: of the data set, if the system was asked that.
+    """
+
+    text: str
+    score: float | None = None
+    error: str | None = None
+    question: str | None = None
+
+
+@dataclass(frozen=True)
 class Prediction:
     """One row of a predictions file; None for a value that the file lacks.
 

@@ -44,8 +44,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from ureca_lib.annotate.replies import clean_reply, final_answer
-from ureca_lib.annotate.views import ImageViews, ViewSettings
-from ureca_lib.annotate.views.frames import Cut, frame_of
+from ureca_lib.annotate.views import Cut, ImageViews, ViewSettings, frame_of
 from ureca_lib.boxes import box_question
 from ureca_lib.chat import (
     AnnotatorUnavailableError,
@@ -59,6 +58,7 @@ from ureca_lib.chat import (
 from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device
+from ureca_lib.evaluate.predictions import Caption
 from ureca_lib.event_loop import run_coroutine
 from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
@@ -81,21 +81,6 @@ QUESTIONS: Mapping[str, str] = {
     "crop": "Describe what is in this crop of an image.",
     "box": QUESTION,
 }
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A system's caption of one region.
-
-    Attributes:
-        text: may be empty.
-        score: mean log-probability of its tokens, if the system has one.
-        error: why there is no text.
-    """
-
-    text: str
-    score: float | None = None
-    error: str | None = None
 
 
 class StoppedEarlyError(Exception):
@@ -144,7 +129,9 @@ class SystemOptions:
     base_url: str | None = field(
         default=None, metadata={"help": "of an OpenAI-compatible server; 'openai' is OpenAI's own"}
     )
-    question: str | None = field(default=None, metadata={"help": "instead of the system's own"})
+    question: str | None = field(
+        default=None, metadata={"help": "instead of the data set's or the system's own"}
+    )
     max_new_tokens: int = field(default=256, metadata={"help": "longest caption in tokens"})
     max_tiles: int | None = field(
         default=None, metadata={"help": "of an image's grid; None is the model's"}
@@ -243,7 +230,9 @@ class UrecaSystem:
 
     Args:
         model: folder of the checkpoint. device: where it runs.
-        question: asked about each region. max_new_tokens, max_tiles: see `RegionCaptioner.caption`.
+        question: asked about every region; None takes the data set's question for a region's first
+            reference, or the model's default if the data set has none.
+        max_new_tokens, max_tiles: see `RegionCaptioner.caption`.
         blind: show it masks of zeros only, as for training the baseline without masks.
 
     Raises:
@@ -264,7 +253,7 @@ class UrecaSystem:
         from ureca_lib.captioner import RegionCaptioner
 
         self._captioner = RegionCaptioner.from_pretrained(model, device)
-        self.model, self._blind = model_record(model), blind
+        self.model, self._blind, self._question = model_record(model), blind, question
         if blind:
             self.name = "blind"
             self._captioner.processor = self._captioner.processor.without_masks()
@@ -276,14 +265,27 @@ class UrecaSystem:
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
         """See `System`."""
+        questions = self._questions(image, regions)
         # without masks all regions are the same to the model, which then is asked once
-        asked = regions[:1] if self._blind else regions
+        same = self._blind and len(set(questions)) == 1
+        asked = regions[:1] if same else regions
+        options = {**self.settings, "question": questions[: len(asked)]}
         with warnings.catch_warnings():
             # thousands of lines on a whole test set; the rows' areas say which regions are small
             warnings.filterwarnings("ignore", ".*vanishes when its mask is resized")
-            found = self._captioner.caption(image.pixels, asked, **self.settings, progress=False)
-        captions = [Caption(caption.text, caption.score) for caption in found]
-        return captions * len(regions) if self._blind else captions
+            found = self._captioner.caption(image.pixels, asked, **options, progress=False)
+        captions = found * len(regions) if same else found
+        default = self.settings["question"]
+        return [
+            Caption(caption.text, caption.score, question=None if each == default else each)
+            for caption, each in zip(captions, questions, strict=True)
+        ]
+
+    def _questions(self, image: CaptionedImage, regions: Sequence[Region]) -> list[str]:
+        if self._question is not None:
+            return [self._question] * len(regions)
+        known = (image.questions.get(region.id) for region in regions)
+        return [(texts and texts[0]) or QUESTION for texts in known]
 
 
 class ModelFreeSystem:
@@ -327,15 +329,15 @@ class ModelFreeSystem:
 
 
 def _references(image: CaptionedImage, system: str) -> dict[Any, str]:
-    """First reference of each region."""
-    without = [region.id for region in image.regions if not image.captions.get(region.id)]
+    """First reference of each region that is to be captioned."""
+    without = [region.id for region in image.targets if not image.captions.get(region.id)]
     if without:
-        count = f"{len(without)} of {len(image.regions)} regions"
+        count = f"{len(without)} of {len(image.targets)} regions"
         raise ValueError(
             f"{image.image_id}: {count} have no reference, such as {without[0]!r}; the system "
             f"{system!r} is made of references"
         )
-    return {region.id: image.captions[region.id][0] for region in image.regions}
+    return {region.id: image.captions[region.id][0] for region in image.targets}
 
 
 class Question(NamedTuple):

@@ -23,9 +23,9 @@ from typing import Any, Literal
 
 import pandas
 
-from ureca_lib.datasets.markdown import escaped
-from ureca_lib.datasets.markdown import table as markdown_table
 from ureca_lib.listeners import STYLE_NOTE
+from ureca_lib.markdown import escaped
+from ureca_lib.markdown import table as markdown_table
 from ureca_lib.provenance import command_text, display_path
 
 Origin = Literal["quoted", "measured"]

@@ -12,7 +12,9 @@ uniqueness" (App. A; Sec. 5.1 says why). Two measures do:
   count. Nearly equal captions share `NEAR` of their words and pairs of neighboring words; one word
   of many may be the word that distinguishes them, so that this is an upper bound.
 
-Each over all captions, by level of the mask tree and by area; intervals resample images.
+Each over all captions, by level of the mask tree and by area; intervals resample images. A region
+that has references and is missing in the predictions of its image counts as an empty caption, which
+leads to no region: leaving hard regions out does not help.
 
 A listener gives log p(caption | region) for the R regions of an image and C captions. Within a
 column, one caption against all regions, these are comparable as they are: the caption's length
@@ -26,20 +28,18 @@ and the region it picks is the column's largest. That is `calibrate="none"`, and
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from scipy import sparse
 
-from ureca_lib.annotate.clashes import normalized
+from ureca_lib.annotate.look_alikes import normalized, word_overlaps
 from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
-from ureca_lib.datasets.markdown import table
 from ureca_lib.evaluate.exact_match import (
     AREA_NAMES,
     UNKNOWN,
@@ -64,6 +64,7 @@ from ureca_lib.listeners import (
     make_listener,
     score_images,
 )
+from ureca_lib.markdown import table
 from ureca_lib.provenance import file_sha256, package_versions
 
 Calibration = Literal["none", "pmi"]
@@ -371,26 +372,6 @@ def find_collisions(captions: Sequence[str], near: float = NEAR) -> Collisions:
     return Collisions(equal, equal | (overlap >= near).any(axis=1))
 
 
-def word_overlaps(texts: Sequence[str]) -> np.ndarray:
-    """(C, C) `word_overlap` of each two of C normalised captions, all at once."""
-    number: dict[object, int] = {}
-    rows, columns = [], []
-    for row, text in enumerate(texts):
-        words = text.split()
-        # the k-th occurrence of a piece is a piece of its own, so that sets serve as multisets
-        seen: Counter[object] = Counter()
-        for piece in (*words, *pairwise(words)):
-            seen[piece] += 1
-            rows.append(row)
-            columns.append(number.setdefault((piece, seen[piece]), len(number)))
-    shape = (len(texts), max(1, len(number)))
-    pieces = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
-    shared = (pieces @ pieces.T).toarray()  # (C, P) @ (P, C) -> (C, C)
-    sizes = pieces.sum(axis=1)
-    union = sizes[:, None] + sizes[None, :] - shared
-    return np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
-
-
 def score_uniqueness(
     predictions: str | Path,
     listener: str = "exact",
@@ -423,6 +404,12 @@ def score_uniqueness(
     system, captions = system_of(path, rows, meta), {}
     for row in rows:
         captions.setdefault(row.image_id, {})[str(row.region_id)] = row.caption
+    asked = meta.get("images")
+    if isinstance(asked, int) and len(captions) < asked:
+        warnings.warn(
+            f"{path}: {asked - len(captions):,} of {asked:,} images have no captions and do not "
+            "count; rerun ureca predict to complete the file"
+        )
     cache = Path(heard) if heard else path.with_suffix(f".heard.{name}.jsonl")
     source, opened = data or meta.get("data"), meta.get("data_settings") or {}
     where = masks or (None if data else opened.get("masks"))

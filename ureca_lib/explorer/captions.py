@@ -10,9 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ureca_lib.annotate.clashes import normalized, word_overlap
-from ureca_lib.annotate.color_texture import ColorTextureFeatures
-from ureca_lib.annotate.look_alikes import LookAlikeSettings, RegionFeatures, find_look_alikes
+from ureca_lib.annotate.look_alikes import (
+    ColorTextureFeatures,
+    LookAlikeSettings,
+    RegionFeatures,
+    find_look_alikes,
+    normalized,
+    word_overlaps,
+)
 from ureca_lib.explorer.captioners import Captioner
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import Region, RegionImage
@@ -238,7 +243,7 @@ class CaptionBook:
             theirs = normalized(entry.text)
             if theirs == text:
                 found[other] = "same"
-            elif other in alike and word_overlap(text, theirs) >= NEARLY_THE_SAME:
+            elif other in alike and word_overlaps([text, theirs])[0, 1] >= NEARLY_THE_SAME:
                 found[other] = "nearly the same"
         return found
 

@@ -20,7 +20,12 @@ from ureca_lib.figures.regions import (
     tree_figure,
 )
 from ureca_lib.figures.saving import save_figure
-from ureca_lib.figures.stages import similarity_figure, statistics_figure, views_figure
+from ureca_lib.figures.stages import (
+    similarity_figure,
+    statistics_figure,
+    survey_figure,
+    views_figure,
+)
 from ureca_lib.figures.style import PALETTE, wrapped
 from ureca_lib.figures.teaser import spread_over_levels, teaser_figure
 from ureca_lib.figures.trees import containment_figure, granularity_figure, parent_figure
@@ -53,6 +58,7 @@ __all__ = [
     "spread_examples",
     "spread_over_levels",
     "statistics_figure",
+    "survey_figure",
     "teaser_figure",
     "telling_region",
     "tree_figure",

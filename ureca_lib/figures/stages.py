@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from ureca_lib.annotate.look_alikes import NearPair
 from ureca_lib.figures.style import PAGE_WIDTH, PALETTE, wrapped
 
 
@@ -53,6 +54,38 @@ def similarity_figure(similarity: np.ndarray, names: Sequence[str], threshold: f
     bar = figure.colorbar(image, ax=ax, shrink=0.6)
     bar.set_label(f"cosine similarity (marked: at least {threshold:g})", fontsize=7)
     bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def survey_figure(similarities: np.ndarray, threshold: float, pairs: Sequence[NearPair]) -> Figure:
+    """A histogram of the similarities of pairs of regions, and pairs near the threshold.
+
+    Args:
+        similarities: (P,) cosine similarities.
+        threshold: from which two regions look alike.
+        pairs: with their crops.
+    """
+    columns = 4
+    rows = -(-len(pairs) // columns)
+    figure = plt.figure(figsize=(PAGE_WIDTH, 2 + 1.2 * rows), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 1.2 * rows))
+    ax = top.subplots()
+    ax.hist(similarities, bins=50, color=PALETTE[0])
+    share = (similarities >= threshold).mean()
+    ax.axvline(threshold, color=PALETTE[1], label=f"{threshold:g}: {share:.1%} of pairs are above")
+    ax.set_xlabel("cosine similarity", fontsize=8)
+    ax.set_ylabel("pairs of regions", fontsize=8)
+    ax.legend(fontsize=7)
+    axes = bottom.subplots(rows, 2 * columns, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for place, pair in enumerate(pairs):
+        row, column = divmod(place, columns)
+        for side, (crop, region_id) in enumerate(zip(pair.crops, pair.region_ids, strict=True)):
+            ax = axes[row, 2 * column + side]
+            ax.imshow(crop)
+            title = f"{pair.similarity:.3f}" if side == 0 else ""
+            ax.set_title(f"{title} [{region_id}]".strip().replace("$", r"\$"), fontsize=6)
     return figure
 
 

@@ -13,15 +13,14 @@ from PIL import Image
 
 from ureca_lib.regions.coco import load_coco_image
 from ureca_lib.regions.errors import (
+    AnnotationFormatError,
     EmptyMaskError,
     FileMissingError,
     RegionError,
-    WrongTypeError,
 )
-from ureca_lib.regions.parsing import check_fits, read_json
 from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, decode
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.sa1b import load_sa1b
+from ureca_lib.regions.sa1b import check_fits, load_sa1b, read_json
 
 MaskSource = np.ndarray | str | Path
 Numbered = tuple[int, Any, Path | None]  # id, array, file or RLE, the file it is from
@@ -41,7 +40,7 @@ def load_masks(
             the order of their names, 2 before 10; or one PNG file that is a label map: each value
             other than 0 is a region, whose id is the value.
         image: the photo, if there is one.
-        names: one for each mask.
+        names: one for each mask; a PNG file without one has that of the file, such as "lake".
         strict: as in `load_sa1b`; the first good mask sets the size of the others.
 
     Raises:
@@ -52,7 +51,9 @@ def load_masks(
     if not numbered:
         raise EmptyMaskError("there are no masks", whole)
     if names is not None and len(names) != len(numbered):
-        raise WrongTypeError(f"there are {len(names)} names for {len(numbered)} masks", whole)
+        raise AnnotationFormatError(
+            f"there are {len(names)} names for {len(numbered)} masks", whole
+        )
     regions, left_out = _build(numbered, names or [None] * len(numbered), strict)
     if not regions:
         raise EmptyMaskError(f"none of the masks is good; the first: {left_out[0].error}", whole)
@@ -115,13 +116,14 @@ def _region(number: int, item: Any, name: str | None) -> Region:
     if isinstance(item, dict):
         return Region(number, item, name=name)
     if isinstance(item, (str, Path)):
+        name = name or Path(item).stem
         item = decode(item, _inside, "mask")
     return Region.from_mask(number, item, name)
 
 
 def _listed(masks: np.ndarray | Sequence[MaskSource] | str | Path) -> list[Numbered]:
     if isinstance(masks, np.ndarray) and masks.ndim != 3:
-        raise WrongTypeError(
+        raise AnnotationFormatError(
             "masks are a (R, H, W) array or a list of (H, W) arrays, not one array of "
             f"{masks.ndim} dimensions"
         )
@@ -167,7 +169,7 @@ def _values(image: Image.Image) -> np.ndarray:
     """(H, W) values of a label map; a palette's are its indices."""
     _refuse_lossy(image)
     if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
-        raise WrongTypeError(
+        raise AnnotationFormatError(
             "a label map has one whole number a pixel (grey, palette or 16-bit); this file's mode "
             f"is '{image.mode}'"
         )
@@ -185,4 +187,4 @@ def _inside(image: Image.Image) -> np.ndarray:
 
 def _refuse_lossy(image: Image.Image) -> None:
     if image.format == "JPEG":
-        raise WrongTypeError("a mask in a JPEG has blurred values; save it as PNG")
+        raise AnnotationFormatError("a mask in a JPEG has blurred values; save it as PNG")

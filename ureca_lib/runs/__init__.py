@@ -1,4 +1,4 @@
-"""Headless runs of notebooks: parameters checked, a record written, done runs not repeated."""
+"""Headless runs of notebooks: checked parameters, a record per run, nothing repeated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ureca_lib.provenance import show_versions
 
 if TYPE_CHECKING:
-    from ureca_lib.runs.grid import SweepError, load_sweep
     from ureca_lib.runs.index import write_index
     from ureca_lib.runs.parameters import (
         NotebookError,
@@ -24,14 +23,19 @@ if TYPE_CHECKING:
         finished_run,
         run_notebook,
     )
-    from ureca_lib.runs.summary import SweepSummary, read_summaries, read_summary, summarize_sweep
-    from ureca_lib.runs.sweep import run_sweep
-    from ureca_lib.runs.sweep_tables import write_summary
+    from ureca_lib.runs.summary import (
+        SweepSummary,
+        read_summaries,
+        read_summary,
+        summarize_sweep,
+        summary_markdown,
+        write_summary,
+    )
+    from ureca_lib.runs.sweep import SweepError, load_sweep, run_sweep
 
 # loaded on first use: papermill and nbconvert take seconds, and most notebooks and commands need
 # only the record
 _MODULES = {
-    "grid": ("SweepError", "load_sweep"),
     "index": ("write_index",),
     "parameters": (
         "NotebookError",
@@ -42,9 +46,15 @@ _MODULES = {
     ),
     "record": ("RunRecord", "record_metrics"),
     "runner": ("RunFailedError", "default_folder", "finished_run", "run_notebook"),
-    "summary": ("SweepSummary", "read_summaries", "read_summary", "summarize_sweep"),
-    "sweep": ("run_sweep",),
-    "sweep_tables": ("write_summary",),
+    "summary": (
+        "SweepSummary",
+        "read_summaries",
+        "read_summary",
+        "summarize_sweep",
+        "summary_markdown",
+        "write_summary",
+    ),
+    "sweep": ("SweepError", "load_sweep", "run_sweep"),
 }
 
 __all__ = [
@@ -67,6 +77,7 @@ __all__ = [
     "run_sweep",
     "show_versions",
     "summarize_sweep",
+    "summary_markdown",
     "write_index",
     "write_summary",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import sys
@@ -22,7 +21,6 @@ from ureca_lib.runs.parameters import check_parameters, notebook_parameters, sam
 from ureca_lib.runs.record import (
     METRICS_NAME,
     RunRecord,
-    path_in_project,
     read_metrics,
     run_key,
 )
@@ -89,12 +87,7 @@ def run_notebook(
     key, target = run_key(source, values), folder / source.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS_NAME).unlink(missing_ok=True)
-    record = RunRecord(source.name, key, _shown(values, folder), "running", target.name)
-    record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    seed = values.get("seed")
-    record.seed = seed if isinstance(seed, int) else None
-    record.path = path_in_project(source)
-    record.note_environment(source.parent)
+    record = RunRecord.begin(source, key, _shown(values, folder))
     record.save(folder)
     start = time.monotonic()
     try:
@@ -198,8 +191,10 @@ def _cell_error(error: PapermillExecutionError) -> dict[str, Any]:
 
 
 def _plain(error: Exception) -> dict[str, Any]:
+    """Return name and message; nbclient's error of a cell holds those of the cell's own error."""
     lines = str(error).strip().splitlines()
-    return {"name": type(error).__name__, "message": lines[-1] if lines else ""}
+    message = getattr(error, "evalue", None) or (lines[-1] if lines else "")
+    return {"name": getattr(error, "ename", None) or type(error).__name__, "message": message}
 
 
 def _last_started(target: Path) -> dict[str, Any]:
