@@ -29,9 +29,9 @@ from ureca_lib.evaluate.native_systems import (
 )
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_predictions
+from ureca_lib.evaluate.settings import SYSTEMS
 from ureca_lib.evaluate.systems import (
     QUESTIONS,
-    SYSTEMS,
     Caption,
     ChatReader,
     OwnReader,

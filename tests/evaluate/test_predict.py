@@ -308,7 +308,7 @@ def test_the_command_scores_tokens_as_cocos_evaluation_has_them(tmp_path):
         scores = json.loads((tmp_path / "p.scores.json").read_text())
         assert scores["metrics"]["bleu_1"]["value"] == pytest.approx(expected)
     refused = run("evaluate", tmp_path / "p.jsonl", "--meteor", "rust")
-    assert refused.exit_code == 2 and "meteor is nltk or java" in refused.output
+    assert refused.exit_code == 2 and "'nltk', 'java'" in refused.output
 
 
 @pytest.mark.parametrize(

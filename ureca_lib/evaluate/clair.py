@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,8 @@ from ureca_lib.chat import (
     make_chat,
 )
 from ureca_lib.evaluate.metrics import Predictions, References, match_captions
-from ureca_lib.evaluate.scores import BootstrapSettings, Score, measured, with_intervals
+from ureca_lib.evaluate.scores import Score, measured, with_intervals
+from ureca_lib.evaluate.settings import ClairSettings
 from ureca_lib.journal import Journal, read_journal
 
 PROMPT = """\
@@ -50,23 +51,6 @@ MAX_REPLY_TOKENS = 1024  # as clair.py of Chan et al. 2023 allows
 _NUMBER = r"(?<![\w.-])\d*\.?\d+(?![\w.]*\d)"
 _NAMED = re.compile(rf"score\b[\"'*\s]*(?:[:=]|is|of)?[\"'*\s]*({_NUMBER})", re.IGNORECASE)
 _ANY = re.compile(_NUMBER)
-
-
-@dataclass(frozen=True)
-class ClairSettings:
-    """Settings of a judgment."""
-
-    tries: int = field(
-        default=3, metadata={"help": "most replies to one question until one has a score"}
-    )
-    bootstrap: BootstrapSettings = field(
-        default_factory=BootstrapSettings, metadata={"help": "settings of the intervals"}
-    )
-    progress: bool = field(default=True, metadata={"help": "show a bar"})
-
-    def __post_init__(self) -> None:
-        if self.tries < 1:
-            raise ValueError(f"tries is at least 1, not {self.tries}")
 
 
 class Verdict(NamedTuple):

@@ -13,7 +13,17 @@ import typer
 from ureca_lib.chat import KEY_HELP
 from ureca_lib.chat_options import with_chat_options
 from ureca_lib.devices import DEVICE_HELP
+from ureca_lib.evaluate.settings import (
+    BootstrapSettings,
+    ClairSettings,
+    MetricSettings,
+    SystemOptions,
+    UniquenessSettings,
+)
+from ureca_lib.options import options_of
 
+_SYSTEM = tuple(name for name in SystemOptions.__dataclass_fields__ if name != "server")
+_DRAWS = ("samples", "seed")
 FORMATS = ("markdown", "latex", "html", "csv")
 
 
@@ -23,7 +33,13 @@ def _exit_1(reason: str | None) -> NoReturn:
     raise typer.Exit(1)
 
 
+def _bootstrap(given: dict[str, Any]) -> BootstrapSettings:
+    """The settings of the intervals, taken out of the options."""
+    return BootstrapSettings(**{name: given.pop(name) for name in _DRAWS})
+
+
 @with_chat_options("max_reply_tokens")  # --max-new-tokens
+@options_of(SystemOptions, *_SYSTEM, system="ureca", device=None)
 def predict(
     chat: dict[str, Any],
     data: Annotated[
@@ -34,32 +50,8 @@ def predict(
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Predictions, NAME.jsonl.")],
-    system: Annotated[
-        str,
-        typer.Option(
-            help="ureca, blind, none, contour, crop, box, vip-llava, kosmos-2, attributes, oracle, "
-            "shuffled or class-name."
-        ),
-    ] = "ureca",
-    model: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the model, or its name on a server.")
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(
-            help="OpenAI-compatible server for none, contour and crop; 'openai': its own."
-        ),
-    ] = None,
-    api_key_env: Annotated[str | None, typer.Option(help=KEY_HELP)] = None,
-    question: Annotated[
-        str | None,
-        typer.Option(help="Question to the model; default: the data set's, else the system's own."),
-    ] = None,
     trained_on: Annotated[
         str | None, typer.Option(help="Training data of the system, for the tables.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the system in tables; default: --system.")
     ] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of a JSONL's masks.")] = None,
     style: Annotated[
@@ -71,20 +63,11 @@ def predict(
     strict: Annotated[
         bool, typer.Option(help="Stop at a bad mask; --no-strict leaves it out.")
     ] = True,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.")] = 256,
-    max_tiles: Annotated[
-        int | None, typer.Option(help="Most tiles of an image; default: the model's.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Regions per batch of a baseline.")] = 4,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
-    dtype: Annotated[
-        str, typer.Option(help="Of a baseline's weights: auto, float32, bfloat16, ...")
-    ] = "auto",
-    seed: Annotated[int, typer.Option(help="Of the system 'shuffled'.")] = 0,
     retry_failed: Annotated[
         bool, typer.Option(help="Ask again where an error left no caption.")
     ] = False,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
+    **given: Any,
 ) -> None:
     """Caption every region of some data; resumes an interrupted run."""
     from ureca_lib.datasets.captioned import open_captioned
@@ -92,24 +75,10 @@ def predict(
     from ureca_lib.evaluate.systems import build_system
 
     images = open_captioned(data, limit, style, masks, strict)  # type: ignore[arg-type]
-    built = build_system(
-        system,
-        model,
-        base_url=base_url,
-        question=question,
-        max_new_tokens=max_new_tokens,
-        max_tiles=max_tiles,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        name=name,
-        api_key_env=api_key_env,
-        server=chat,
-    )
+    built = build_system(**given, server=chat)
     opened = {"style": style, "masks": None if masks is None else str(masks), "strict": strict}
     summary = predicting.predict(
-        built, images, out, trained_on, seed, opened, retry_failed, progress
+        built, images, out, trained_on, given["seed"], opened, retry_failed, progress
     )
     typer.echo(
         f"{summary.predictions:,} captions ({summary.made:,} new) of {summary.images:,} images, "
@@ -125,6 +94,10 @@ def predict(
         raise typer.Exit(1)
 
 
+@options_of(BootstrapSettings, *_DRAWS)
+@options_of(
+    MetricSettings, "tokenizer", "meteor", "wordnet", "bertscore_model", "device", device=None
+)
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
     refs: Annotated[
@@ -147,40 +120,13 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="JSON; default: NAME.scores.json.")
     ] = None,
-    tokenizer: Annotated[
-        str,
-        typer.Option(
-            help="Of BLEU, ROUGE-L, METEOR and CIDEr: ptb, as COCO's evaluation has it, in which "
-            "case and punctuation do not count, or whitespace."
-        ),
-    ] = "ptb",
-    meteor: Annotated[
-        str, typer.Option(help="nltk, or java: METEOR 1.5 by the extra of that name.")
-    ] = "nltk",
-    wordnet: Annotated[
-        str | None, typer.Option(help="Folder of WordNet's files; default: they are looked for.")
-    ] = None,
-    bertscore_model: Annotated[
-        str, typer.Option(help="auto (roberta-large, else minilm), minilm, hub id or folder.")
-    ] = "auto",
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
-    samples: Annotated[int, typer.Option(help="Resamples for the intervals; 0: none.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    **given: Any,
 ) -> None:
     """Score predictions of any system: exact, unique, and the paper's metrics."""
     from ureca_lib.datasets.references import read_references
     from ureca_lib.evaluate import evaluation as scoring
-    from ureca_lib.evaluate.metrics import MetricSettings
-    from ureca_lib.evaluate.scores import BootstrapSettings
 
-    settings = MetricSettings(
-        tokenizer,
-        meteor,  # type: ignore[arg-type]
-        wordnet,
-        bertscore_model=bertscore_model,
-        device=device,
-        bootstrap=BootstrapSettings(samples=samples, seed=seed),
-    )
+    settings = MetricSettings(bootstrap=_bootstrap(given), **given)
     named = {"all": scoring.METRICS, "none": ()}
     chosen = named.get(metrics, tuple(filter(None, metrics.split(","))))
     asked = (read_references(refs) if refs else None, chosen, settings)
@@ -211,6 +157,8 @@ def evaluate(
 
 
 @with_chat_options()
+@options_of(BootstrapSettings, *_DRAWS)
+@options_of(ClairSettings, "tries", "progress")
 def clair(
     chat: dict[str, Any],
     predictions: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
@@ -236,23 +184,19 @@ def clair(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="JSON; default: NAME.clair.json.")
     ] = None,
-    tries: Annotated[int, typer.Option(help="Most replies to a question; the paper: 3.")] = 3,
-    samples: Annotated[int, typer.Option(help="Resamples for the intervals; 0: none.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
-    progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
+    **given: Any,
 ) -> None:
     """Score predictions by CLAIR; resumes an interrupted run."""
     from ureca_lib.chat import AnnotatorUnavailableError, BudgetSpentError
     from ureca_lib.datasets.references import read_references
-    from ureca_lib.evaluate.clair import ClairSettings, make_judge, score_clair
+    from ureca_lib.evaluate.clair import make_judge, score_clair
     from ureca_lib.evaluate.evaluation import evaluate, pairs_of, quiet_about_ids
-    from ureca_lib.evaluate.scores import BootstrapSettings
     from ureca_lib.journal import write_json
 
     log = log or predictions.with_suffix(".clair.jsonl")
     target = out or predictions.with_suffix(".clair.json")
-    settings = ClairSettings(tries, BootstrapSettings(samples=samples, seed=seed), progress)
+    settings = ClairSettings(bootstrap=_bootstrap(given), **given)
     asked = make_judge(judge, model, base_url, device, api_key_env, **chat)
     found = evaluate(predictions, read_references(refs) if refs else None, ())
     captions, references, images = pairs_of(found.rows)
@@ -275,6 +219,8 @@ def clair(
         _exit_1(f"nothing was scored: {score.reason}")
 
 
+@options_of(BootstrapSettings, *_DRAWS)
+@options_of(UniquenessSettings, "calibrate", "near")
 def uniqueness(
     predictions: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
     listener: Annotated[
@@ -294,29 +240,15 @@ def uniqueness(
             help="JSONL of listener scores, appended to; default: NAME.heard.LISTENER.jsonl."
         ),
     ] = None,
-    calibrate: Annotated[str, typer.Option(help="none, or pmi to examine a listener.")] = "none",
-    near: Annotated[
-        float | None, typer.Option(help="Share of words that makes captions nearly equal.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
+    **given: Any,
 ) -> None:
     """Measure self-retrieval and collision; resumes an interrupted run."""
-    from ureca_lib.evaluate.scores import BootstrapSettings
-    from ureca_lib.evaluate.uniqueness import (
-        NEAR,
-        UniquenessSettings,
-        score_uniqueness,
-        uniqueness_text,
-    )
+    from ureca_lib.evaluate.uniqueness import score_uniqueness, uniqueness_text
     from ureca_lib.journal import write_json
 
-    settings = UniquenessSettings(
-        calibrate=calibrate,  # type: ignore[arg-type]
-        near=NEAR if near is None else near,
-        bootstrap=BootstrapSettings(seed=seed),
-    )
+    settings = UniquenessSettings(bootstrap=_bootstrap(given), **given)
     found, record = score_uniqueness(
         predictions, listener, data, masks, heard, settings, device, progress
     )
@@ -390,7 +322,6 @@ def table(
     if models is None:
         content = read_tables(number, records or [], ours)
     else:
-        from ureca_lib.evaluate.metrics import MetricSettings
         from ureca_lib.evaluate.reproduction import reproduce_table_2
 
         if number != 2 or data is None or records:
@@ -424,6 +355,7 @@ def table(
         raise typer.Exit(1)
 
 
+@options_of(BootstrapSettings, *_DRAWS)
 def agreement(
     sources: Annotated[
         list[Path],
@@ -435,8 +367,7 @@ def agreement(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="JSON with all disagreements.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="Resamples for the intervals; 0: none.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    **given: Any,
 ) -> None:
     """Measure how far reviewers agree with each other and with the verifier.
 
@@ -444,13 +375,11 @@ def agreement(
     on which two disagree.
     """
     from ureca_lib.evaluate.agreement import agreement_text, measure_agreement, read_judgments
-    from ureca_lib.evaluate.scores import BootstrapSettings
     from ureca_lib.journal import write_json
 
     judgments = read_judgments(sources)
-    settings = BootstrapSettings(samples=samples, seed=seed)
     try:
-        found = measure_agreement(judgments, settings)
+        found = measure_agreement(judgments, BootstrapSettings(**given))
     except ValueError as error:
         _exit_1(str(error))
     if out is not None:

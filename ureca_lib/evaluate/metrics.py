@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.ngrams import Pair, bleu, cider, rouge_l
-from ureca_lib.evaluate.scores import BootstrapSettings, Score, grouped, with_intervals
+from ureca_lib.evaluate.scores import Score, grouped, with_intervals
+from ureca_lib.evaluate.settings import MetricSettings
 from ureca_lib.evaluate.tokenizers import tokenizer
 
 METRICS = ("bleu", "rouge_l", "meteor", "cider", "bertscore")
@@ -22,39 +23,6 @@ _SHOWN = 3  # ids in a warning
 
 Predictions = Mapping[Hashable, str]
 References = Mapping[Hashable, Sequence[str] | str]
-
-
-@dataclass(frozen=True)
-class MetricSettings:
-    """Settings that scores depend on."""
-
-    tokenizer: str = field(
-        default="ptb",
-        metadata={"help": "ptb, as COCO's evaluation has it, or whitespace"},
-    )
-    meteor: Literal["nltk", "java"] = field(
-        default="nltk", metadata={"help": "nltk, or java: METEOR 1.5 by the extra of that name"}
-    )
-    wordnet: str | None = field(
-        default=None, metadata={"help": "folder of WordNet's files; None looks for them"}
-    )
-    download: bool = field(default=True, metadata={"help": "fetch nltk's WordNet if there is none"})
-    bertscore_model: str = field(
-        default="auto",
-        metadata={"help": "auto (roberta-large, else minilm), minilm, hub id or folder"},
-    )
-    device: str | None = field(
-        default="cpu", metadata={"help": "where BERTScore's model runs; None is CUDA if any"}
-    )
-    bootstrap: BootstrapSettings = field(
-        default_factory=BootstrapSettings, metadata={"help": "settings of the intervals"}
-    )
-    progress: bool = field(default=True, metadata={"help": "show a bar for BERTScore"})
-
-    def __post_init__(self) -> None:
-        tokenizer(self.tokenizer)
-        if self.meteor not in ("nltk", "java"):
-            raise ValueError(f"meteor is nltk or java, not {self.meteor!r}")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from ureca_lib.datasets.references import References, prediction_id
 from ureca_lib.evaluate.evaluation import evaluate, write_scores
 from ureca_lib.evaluate.metrics import METRICS, MetricSettings
 from ureca_lib.evaluate.predict import predict
-from ureca_lib.evaluate.systems import PROMPTED, build_system, is_ours
+from ureca_lib.evaluate.settings import PROMPTED
+from ureca_lib.evaluate.systems import build_system, is_ours
 from ureca_lib.evaluate.tables import Table, read_record, table_with
 from ureca_lib.evaluate.uniqueness import score_uniqueness
 from ureca_lib.journal import write_json

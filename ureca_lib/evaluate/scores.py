@@ -15,23 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ureca_lib.evaluate.settings import BootstrapSettings
+
 _AT_A_TIME = 4_000_000  # draws that are held in memory
 _SAME = ("backend", "version", "tokenizer", "model", "label")  # of scores that are compared
-
-
-@dataclass(frozen=True)
-class BootstrapSettings:
-    """Settings of the intervals."""
-
-    samples: int = field(default=1000, metadata={"help": "resamples; 0 gives no intervals"})
-    confidence: float = field(default=0.95, metadata={"help": "share that an interval covers"})
-    seed: int = field(default=0, metadata={"help": "of the draws"})
-
-    def __post_init__(self) -> None:
-        if self.samples < 0:
-            raise ValueError(f"samples is at least 0, not {self.samples}")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ import asyncio
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -59,6 +59,11 @@ from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.predictions import Caption
+from ureca_lib.evaluate.settings import (
+    MODEL_FREE,
+    NATIVE,
+    SystemOptions,
+)
 from ureca_lib.event_loop import run_coroutine
 from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
@@ -67,11 +72,6 @@ from ureca_lib.tiling import best_grid
 if TYPE_CHECKING:
     import torch
 
-PROMPTED = ("none", "contour", "crop", "box")
-NATIVE = ("vip-llava", "kosmos-2")
-MODEL_FREE = ("attributes", "oracle", "shuffled", "class-name")
-SYSTEMS = ("ureca", "blind", *PROMPTED, *NATIVE, *MODEL_FREE)
-_SERVED = PROMPTED[:3]  # systems that may ask a server
 _OURS = ("internvl", "ureca")  # model types that this package reads itself
 
 # ours: the paper does not print its questions
@@ -116,56 +116,6 @@ class System(Protocol):
             image: with all of its regions.
             regions: to caption.
         """
-
-
-@dataclass(frozen=True)
-class SystemOptions:
-    """Name and options of a captioning system."""
-
-    system: str = field(metadata={"help": f"one of {', '.join(SYSTEMS)}"})
-    model: str | None = field(
-        default=None, metadata={"help": "folder, hub id, or name on the server"}
-    )
-    base_url: str | None = field(
-        default=None, metadata={"help": "of an OpenAI-compatible server; 'openai' is OpenAI's own"}
-    )
-    question: str | None = field(
-        default=None, metadata={"help": "instead of the data set's or the system's own"}
-    )
-    max_new_tokens: int = field(default=256, metadata={"help": "longest caption in tokens"})
-    max_tiles: int | None = field(
-        default=None, metadata={"help": "of an image's grid; None is the model's"}
-    )
-    batch_size: int = field(default=4, metadata={"help": "regions per batch of a baseline"})
-    device: str | None = field(
-        default="cpu", metadata={"help": "where the model runs; None is CUDA if any"}
-    )
-    dtype: str = field(default="auto", metadata={"help": "of a baseline's weights"})
-    seed: int = field(default=0, metadata={"help": "of the system 'shuffled'"})
-    name: str | None = field(default=None, metadata={"help": "its name in tables"})
-    api_key_env: str | None = field(
-        default=None, metadata={"help": "environment variable with the server's key"}
-    )
-    server: Mapping[str, Any] = field(
-        default_factory=dict, metadata={"help": "more settings of `OpenAIChat`, by name"}
-    )
-
-    def __post_init__(self) -> None:
-        name, free = self.system, self.system in MODEL_FREE
-        faults = {
-            f"a system is {', '.join(SYSTEMS)}, not {name!r}": name not in SYSTEMS,
-            f"the system {name} has no model": free and (self.model or self.base_url),
-            f"the system {name} needs a --model": not free and not self.model,
-            f"--base-url is for {', '.join(_SERVED)}": self.base_url and name not in _SERVED,
-            "--api-key-env goes with a --base-url": self.api_key_env and not self.base_url,
-            f"{min(self.server, default='')} goes with a --base-url": self.server
-            and not self.base_url,
-            f"the system {name} takes no question": self.question and free,
-            f"max_new_tokens is at least 1, not {self.max_new_tokens}": self.max_new_tokens < 1,
-            f"batch_size is at least 1, not {self.batch_size}": self.batch_size < 1,
-        }
-        if found := [fault for fault, true in faults.items() if true]:
-            raise ValueError(found[0])
 
 
 def build_system(system: str, model: str | Path | None = None, **options: Any) -> System:

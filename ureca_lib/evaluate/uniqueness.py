@@ -31,10 +31,10 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -49,12 +49,12 @@ from ureca_lib.evaluate.exact_match import (
 )
 from ureca_lib.evaluate.predictions import read_meta, read_predictions, system_of
 from ureca_lib.evaluate.scores import (
-    BootstrapSettings,
     Score,
     grouped,
     measured,
     with_intervals,
 )
+from ureca_lib.evaluate.settings import NEAR, Calibration, UniquenessSettings
 from ureca_lib.listeners import (
     EXACT,
     STYLE_NOTE,
@@ -67,9 +67,7 @@ from ureca_lib.listeners import (
 from ureca_lib.markdown import table
 from ureca_lib.provenance import file_sha256, package_versions
 
-Calibration = Literal["none", "pmi"]
 TIE = 1e-3  # nats; regions with one mask differ by rounding, and by batch, in a model's scores
-NEAR = 0.8  # share of words and pairs of words
 RETRIEVAL = ("recall_at_1", "mrr")
 LOOK_ALIKE = ("look_alike_recall_at_1", "look_alike_mrr")
 COLLISION = ("collision_equal", "collision_near")
@@ -82,25 +80,6 @@ LABELS = {
     "collision_near": "Nearly equal captions",
 }
 _VERSION = f"ureca-lib {version('ureca-lib')}"
-
-
-@dataclass(frozen=True)
-class UniquenessSettings:
-    """Settings of the measures."""
-
-    calibrate: Calibration = field(
-        default="none", metadata={"help": "'none', or 'pmi' to examine a listener (`calibrated`)"}
-    )
-    near: float = field(
-        default=NEAR, metadata={"help": "share of words and word pairs that is nearly equal"}
-    )
-    bootstrap: BootstrapSettings = field(
-        default_factory=BootstrapSettings, metadata={"help": "of the intervals over images"}
-    )
-
-    def __post_init__(self) -> None:
-        calibrated(np.zeros((0, 0)), self.calibrate)
-        find_collisions([], self.near)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ureca_lib.devices import chosen_device
-from ureca_lib.train.options import BaseSettings, Recipe, options_of
+from ureca_lib.options import options_of
+from ureca_lib.train.options import BaseSettings, Recipe
 
 
 def train(

@@ -6,13 +6,9 @@ The module imports nothing heavy, so that `ureca --help` stays fast.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from ureca_lib.train.settings import TrainSettings
@@ -114,29 +110,6 @@ class Recipe:
         }
         overrides = {name: value for name, value in given.items() if value is not None}
         return load_settings(self.preset, stage, overrides)
-
-
-def options_of(settings: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each field of a dataclass, passed on as `**given`."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(settings)
-        options = [
-            inspect.Parameter(
-                each.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if each.default is MISSING else each.default,
-                annotation=Annotated[hints[each.name], typer.Option(help=each.metadata["help"])],
-            )
-            for each in fields(settings)
-        ]
-        signature = inspect.signature(command, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        own = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in own]
-        command.__signature__ = signature.replace(parameters=[*own, *options])
-        return command
-
-    return decorate
 
 
 def option_words(settings: Any) -> list[str]:
