@@ -163,7 +163,6 @@ def compared_regions(
     systems: Mapping[str, Sequence[Prediction]],
     count: int = 6,
     seed: int = 0,
-    references: bool = True,
 ) -> list[ComparedRegion]:
     """Draw regions at random that all systems have captioned, of every size.
 
@@ -176,10 +175,9 @@ def compared_regions(
         systems: by name, the predictions of each.
         count: of regions, at most.
         seed: of the draw.
-        references: add the data's own captions as a system, if every region drawn has one.
 
     Returns:
-        The regions, largest first. On procedural scenes each caption is parsed and compared with
+        The regions, largest first, also with the data's own captions if all of them have one. On procedural scenes each caption is parsed and compared with
         its scene, which gives the number of regions it fits.
 
     Raises:
@@ -197,7 +195,7 @@ def compared_regions(
         raise ValueError(f"no region of these images has a caption of each of {names}")
     candidates.sort(key=lambda candidate: (-candidate[0], candidate[1]))
     drawn = _drawn(candidates, count, np.random.default_rng(seed))
-    known = references and all(image.captions.get(region.id) for _, _, image, region in drawn)
+    known = all(image.captions.get(region.id) for _, _, image, region in drawn)
     rows = []
     for share, key, image, region in drawn:
         captions = {name: predictions[key].caption for name, predictions in said.items()}

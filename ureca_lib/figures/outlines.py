@@ -108,7 +108,6 @@ def draw_outline(
     region: Region,
     color: str = TARGET_COLOR,
     width: float = 1.4,
-    dashed: bool = False,
 ) -> None:
     """Draw a region's edge in a color, cased in black so that it shows on any photo.
 
@@ -120,7 +119,6 @@ def draw_outline(
         region: whose mask is drawn.
         color: of the line.
         width: of the line in points.
-        dashed: dash it.
     """
     places, mask, step = _coarse(ax, region)
     depth = (ndimage.distance_transform_edt(mask) - 0.5) * step  # in the photo's pixels
@@ -131,8 +129,6 @@ def draw_outline(
     if depth.max() < 4 * inset:
         level, width = 0.0, min(width, 0.8)
     lines = ax.contour(*places, depth, [level], colors=[color], linewidths=width)
-    if dashed:
-        lines.set_linestyle((0, (2.5, 1.5)))
     casing = patheffects.withStroke(linewidth=width + _CASING, foreground="black", alpha=0.75)
     lines.set_path_effects([casing])
 

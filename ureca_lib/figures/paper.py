@@ -237,7 +237,7 @@ def _branch(
     if rest > 0:
         rows.append((f"and {rest} more", depth + 1, FAINT))
     return [
-        (fitted("└ " * bool(level) + text, _COLUMN - 0.12 * level, SMALL, 1), level, color)
+        (fitted(("└ ● " if level else "● ") + text, _COLUMN - 0.12 * level, SMALL, 1), level, color)
         for text, level, color in rows
     ]
 
