@@ -16,7 +16,7 @@ from PIL import Image
 from ureca_lib.explorer.captions import Judgement
 from ureca_lib.explorer.geometry import outline_rings
 from ureca_lib.explorer.view import verdict
-from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH, PALETTE, TARGET_COLOUR, wrapped
+from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH, PALETTE, TARGET_COLOR, wrapped
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import Region
 
@@ -84,7 +84,7 @@ def _draw_regions(ax: Axes, state: Exploration, region_id: RegionId | None) -> N
         style = {"boxstyle": "circle,pad=0.15", "facecolor": _RIVAL, "edgecolor": "black"}
         ax.text(*place, str(number), fontsize=6, ha="center", va="center",
                 bbox=style | {"linewidth": 0.5}, color="black", clip_on=True)  # fmt: skip
-    _outline(ax, state.tree[region_id], TARGET_COLOUR, 2.0)
+    _outline(ax, state.tree[region_id], TARGET_COLOR, 2.0)
 
 
 def _free_place(region: Region, taken: Sequence[np.ndarray]) -> np.ndarray:
