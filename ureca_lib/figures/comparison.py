@@ -177,8 +177,9 @@ def compared_regions(
         seed: of the draw.
 
     Returns:
-        The regions, largest first, also with the data's own captions if all of them have one. On procedural scenes each caption is parsed and compared with
-        its scene, which gives the number of regions it fits.
+        The regions, largest first, with the data's own captions too if all of them have one. On
+        procedural scenes each caption is parsed and compared with its scene, which gives the number
+        of regions it fits.
 
     Raises:
         ValueError: no region is in all files and among the images.
