@@ -543,6 +543,11 @@ def test_the_paper_settings_skip_what_is_no_main_object(folder, tmp_path):
     assert summary.states == {"skipped": 3 * REGIONS} and summary.calls == 0
     assert PipelineSettings.paper().check.rounds == 1
     assert PipelineSettings.paper().verify_splits == ("test",)
+    leaves = replace(SMALL, describe_leaves=PipelineSettings.paper().describe_leaves)
+    annotator = FakeAnnotator()
+    assert run(folder, tmp_path / "leaves.db", annotator, leaves).states == {"unique": 3 * REGIONS}
+    assert {region_id for stage, region_id in annotator.calls if stage == "long"} == {1, 2, 3}
+    assert run(folder, tmp_path / "leaves.db", annotator, leaves).already == 3
 
 
 def test_another_process_takes_other_images(folder, tmp_path):

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from ureca_lib.checkpoints.official import OfficialFiles
-from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json
+from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json, reading
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import MAX_TILES, MAX_TILES_TRAIN, UrecaConfig
 from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT
@@ -23,6 +23,7 @@ from ureca_lib.model import UrecaForConditionalGeneration
 
 _PREPROCESSOR = "preprocessor_config.json"
 MASK_ENCODER = "model.mask_encoder."
+_NEW_ROWS = 1024  # embeddings that a tokenizer may add; more means damaged ids
 _CARRIED = (
     "vision_config",
     "text_config",
@@ -89,11 +90,14 @@ def from_internvl_hf(
     base = load_whole(InternVLForConditionalGeneration, folder, dtype=dtype or "auto")
     # a file that does not say so is tied by transformers' default, even where it has a head
     base.config.tie_word_embeddings = base.lm_head.weight is base.get_input_embeddings().weight
-    config = _config(base.config, mask_token_id, _grid(folder) | settings)
+    fields = {name: getattr(base.config, name) for name in _CARRIED} | _grid(folder)
+    fields |= {"mask_token_id": mask_token_id} | _known(settings)
+    with reading(folder / "config.json"):
+        config = UrecaConfig(**fields)
     model = _with_mask_encoder(base, config, seed)
     rows = max(mask_token_id + 1, len(tokenizer) if tokenizer is not None else 0)
     if rows > config.text_config.vocab_size:
-        _enlarge(model, rows)
+        _enlarge(model, rows, folder)
     model.generation_config = base.generation_config
     return model.to(device).eval()
 
@@ -131,7 +135,7 @@ def from_internvl_chat(
     model = files.build(config, dtype, torch.device("cpu"), progress, left_empty=MASK_ENCODER)
     _draw_mask_encoder(model, seed)
     if len(tokenizer) > config.text_config.vocab_size:
-        _enlarge(model, len(tokenizer))
+        _enlarge(model, len(tokenizer), files.folder)
     return model.to(device).eval()
 
 
@@ -152,13 +156,9 @@ def chat_config(files: OfficialFiles, settings: dict[str, Any] | None = None) ->
     """The configuration that `from_internvl_chat` starts from, without placeholder ids."""
     base, settings = files.config, settings or {}
     grid = _bounds(base.min_tiles, base.max_tiles_train)
-    carried = {name: getattr(base, name) for name in _CARRIED_OF_CHAT}
-    return UrecaConfig(**(carried | grid | _known(settings)))
-
-
-def _config(base: InternVLConfig, mask_token_id: int, settings: dict[str, Any]) -> UrecaConfig:
-    carried = {name: getattr(base, name) for name in _CARRIED}
-    return UrecaConfig(**(carried | {"mask_token_id": mask_token_id} | _known(settings)))
+    fields = {name: getattr(base, name) for name in _CARRIED_OF_CHAT} | grid | _known(settings)
+    with reading(files.folder / "config.json"):
+        return UrecaConfig(**fields)
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
@@ -202,8 +202,12 @@ def _draw_mask_encoder(model: UrecaForConditionalGeneration, seed: int) -> None:
         encoder.reset_parameters()
 
 
-def _enlarge(model: UrecaForConditionalGeneration, rows: int) -> None:
+def _enlarge(model: UrecaForConditionalGeneration, rows: int, folder: Path) -> None:
     old = model.config.text_config.vocab_size
+    if rows > 2 * old + _NEW_ROWS:
+        raise CheckpointError(
+            folder, f"its tokenizer numbers {rows} tokens, but the model has {old} embeddings"
+        )
     model.resize_token_embeddings(rows, mean_resizing=False)
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):

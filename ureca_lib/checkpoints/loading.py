@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints.internvl import internvl_reader
 from ureca_lib.checkpoints.official import load_official
-from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json
+from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json, reading
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.journal import write_text
@@ -56,14 +56,16 @@ def load_pair(
             folder,
             f"model type {kind!r}, without a mask encoder: stage 1 of training gives InternVL one",
         )
-    if not published and (folder / "processor_config.json").is_file():
-        processor = UrecaProcessor.from_pretrained(folder)
+    if not published and (file := folder / "processor_config.json").is_file():
+        with reading(file):
+            processor = UrecaProcessor.from_pretrained(folder)
         return _ours(folder, dtype).to(device), processor
     if published:
         model = load_official(folder, dtype=dtype, device=device)
     else:
         model = _ours(folder, dtype).to(device)
-    return model, UrecaProcessor.from_config(model.config, tokenizer)
+    with reading(folder, "tokenizer and model do not fit"):
+        return model, UrecaProcessor.from_config(model.config, tokenizer)
 
 
 def _ours(path: str | Path, dtype: torch.dtype | None) -> UrecaForConditionalGeneration:

@@ -22,8 +22,10 @@ from ureca_lib.checkpoints.tensors import (
     CheckpointError,
     CheckpointKeysError,
     StoredTensor,
+    check_counts,
     read_json,
     read_tensors,
+    reading,
     tensor_index,
 )
 from ureca_lib.checkpoints.tokenizer import stop_ids, token_ids
@@ -85,11 +87,14 @@ class OfficialFiles:
 
     def __init__(self, path: str | Path):
         self.folder = Path(path)
-        raw = read_json(self.folder / "config.json")
+        self._file = self.folder / "config.json"
+        raw = read_json(self._file)
         self._stored = tensor_index(self.folder)
+        check_counts(raw, len(self._stored), self._file)
         self._names = sort_names(self._stored)
         shapes = {name: self._stored[key].shape for name, key in self._names.plain.items()}
-        self.config = official_config(raw, shapes, self.folder / "config.json")
+        with reading(self._file):
+            self.config = official_config(raw, shapes, self._file)
         self.has_mask_encoder = any(name.startswith("mask_") for name in shapes)
 
     def check(self, left_empty: str = "") -> None:
@@ -101,9 +106,7 @@ class OfficialFiles:
         Raises:
             CheckpointKeysError: see `load_official`.
         """
-        with torch.device("meta"):
-            model = UrecaForConditionalGeneration(self.config)
-        _checked_layout(model, self._names, self._stored, self.folder, left_empty)
+        self._empty(self.config, left_empty)
 
     def build(
         self,
@@ -126,9 +129,7 @@ class OfficialFiles:
         Raises:
             CheckpointKeysError: see `load_official`.
         """
-        with torch.device("meta"):
-            model = UrecaForConditionalGeneration(config)
-        layout = _checked_layout(model, self._names, self._stored, self.folder, left_empty)
+        model, layout = self._empty(config, left_empty)
         dtype = dtype or _stored_dtype(layout, self._names, self._stored)
         _fill(model, layout, self._names, self._stored, dtype, device, progress)
         _renew_rotary(model, device)
@@ -136,6 +137,15 @@ class OfficialFiles:
         if stops := stop_ids(self.folder):
             model.generation_config.eos_token_id = stops
         return model.eval()
+
+    def _empty(
+        self, config: UrecaConfig, left_empty: str
+    ) -> tuple[UrecaForConditionalGeneration, Layout]:
+        """Build the model without data and compare it with the headers of the files."""
+        with reading(self._file, "no model can be built"), torch.device("meta"):
+            model = UrecaForConditionalGeneration(config)
+            layout = _checked_layout(model, self._names, self._stored, self.folder, left_empty)
+        return model, layout
 
 
 def _checked_layout(
@@ -409,9 +419,8 @@ def _language_sizes(
 
 
 def count_layers(shapes: Shapes, prefix: str) -> int:
-    """Layers under a prefix: one more than the highest number that follows it."""
-    numbers = [int(k[len(prefix) :].split(".", 1)[0]) for k in shapes if k.startswith(prefix)]
-    return max(numbers, default=-1) + 1
+    """Count the layers whose tensors' names start so."""
+    return len({k[len(prefix) :].split(".", 1)[0] for k in shapes if k.startswith(prefix)})
 
 
 Pick = Callable[[torch.Tensor], torch.Tensor]

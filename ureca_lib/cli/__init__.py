@@ -37,9 +37,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Train": {
         "train": ("train.commands:train", "Train a stage, also on many GPUs."),
         "merge": ("train.commands:merge", "Write a trained model without adapters."),
-        "train-base": ("train.base_command:train_base_command", "Train the tiny base."),
+        "train-base": ("train.commands:train_base", "Train the tiny base."),
         "train-recipe": (
-            "train.recipe_command:train_recipe_command",
+            "train.commands:train_recipe",
             "Train both stages from a base, and measure the model.",
         ),
         "presets": ("cli.models:presets", "Print each preset's parameters and memory."),

@@ -13,7 +13,7 @@ from skimage.measure import find_contours
 
 from ureca_lib.annotate.referring.attributes import cropped_mask
 from ureca_lib.mask_tree import by_area
-from ureca_lib.regions import EmptyMaskError, Region, WrongTypeError
+from ureca_lib.regions import AnnotationFormatError, EmptyMaskError, Region
 
 PHOTO_SIDE = 1600  # pixels of the longer side of the picture that the browser gets
 _OUTLINE_SIDE = 1200.0  # pixels of a picture at which an outline may be a quarter of a pixel off
@@ -103,15 +103,15 @@ def drawn_region(id: int | str, points: Sequence[Sequence[float]], size: tuple[i
         size: (H, W) of the image.
 
     Raises:
-        WrongTypeError: points that are none, or one point alone.
+        AnnotationFormatError: points that are none, or one point alone.
         EmptyMaskError: no pixel inside.
     """
     try:
         corners = np.array(points, np.float64).reshape(-1, 2)  # (P, 2), x and y
     except (TypeError, ValueError):
-        raise WrongTypeError("a drawing is a list of (x, y) points", None, id) from None
+        raise AnnotationFormatError("a drawing is a list of (x, y) points", None, id) from None
     if len(corners) < 2 or not np.isfinite(corners).all():
-        raise WrongTypeError("a drawing has two points or more, all finite", None, id)
+        raise AnnotationFormatError("a drawing has two points or more, all finite", None, id)
     height, width = size
     corners = corners.clip(0, (width, height))
     if len(corners) > 2:

@@ -10,7 +10,7 @@ from pathlib import Path
 from IPython.display import DisplayHandle, display
 
 from ureca_lib.figures.training import training_figure
-from ureca_lib.train.trainer import read_log
+from ureca_lib.train.run_folder import read_log
 
 
 @contextmanager

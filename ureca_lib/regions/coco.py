@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 from ureca_lib.regions.errors import (
     AnnotationFormatError,
-    DuplicateIdError,
     FileMissingError,
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.parsing import (
+from ureca_lib.regions.photo import find_photo, is_turned
+from ureca_lib.regions.region import LeftOut, Region, RegionImage
+from ureca_lib.regions.rle import MAX_PIXELS, extent
+from ureca_lib.regions.sa1b import (
     IdIndex,
     build_entries,
     check_fits,
@@ -26,10 +28,6 @@ from ureca_lib.regions.parsing import (
     optional,
     read_json,
 )
-from ureca_lib.regions.photo import find_photo, is_turned
-from ureca_lib.regions.polygons import extent
-from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.rle import MAX_PIXELS
 
 ImageId = int | str
 
@@ -218,7 +216,7 @@ def _image_entries(entries: list[Any], max_pixels: int) -> dict[ImageId, _ImageE
             size = image_size(info, max_pixels)
             image_id = get(info, "id", (int, str))
             if image_id in images:
-                raise DuplicateIdError("an image before it has this id")
+                raise AnnotationFormatError("an image before it has this id")
             images[image_id] = _ImageEntry(*size, optional(info, "file_name", str))
         except RegionError as error:
             label = info.get("id", f"number {index}") if isinstance(info, Mapping) else index

@@ -13,17 +13,22 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ureca_lib.regions.errors import (
-    AreaMismatchError,
-    DuplicateIdError,
+    AnnotationFormatError,
     EmptyMaskError,
     FileMissingError,
     RegionError,
     SizeMismatchError,
-    WrongTypeError,
 )
 from ureca_lib.regions.photo import check_photo, load_image
-from ureca_lib.regions.polygons import encode_polygons, is_finite
-from ureca_lib.regions.rle import MAX_PIXELS, as_list, check_rle, check_size, is_whole
+from ureca_lib.regions.rle import (
+    MAX_PIXELS,
+    as_list,
+    check_rle,
+    check_size,
+    encode_polygons,
+    is_finite,
+    is_whole,
+)
 
 Box = tuple[float, float, float, float]
 
@@ -58,12 +63,14 @@ class Region:
     ):
         try:
             if not (is_whole(id) or isinstance(id, str)):
-                raise WrongTypeError(f"an id is a whole number or a string, not {reprlib.repr(id)}")
+                raise AnnotationFormatError(
+                    f"an id is a whole number or a string, not {reprlib.repr(id)}"
+                )
             self.rle, self.area = check_rle(rle, max_pixels=max_pixels)
             _check_area(area, self.area)
             self._bbox = _checked_box(bbox)
             if name is not None and not isinstance(name, str):
-                raise WrongTypeError(f"a name is a string, not {type(name).__name__}")
+                raise AnnotationFormatError(f"a name is a string, not {type(name).__name__}")
         except RegionError as error:
             raise error.located(None, id) from None
         # numpy's integers would not go into JSON
@@ -75,18 +82,22 @@ class Region:
         """A region from a (H, W) array: bool, or numbers of which those not zero are inside.
 
         Raises:
-            WrongTypeError: not two-dimensional, not of numbers, or holds NaN.
+            AnnotationFormatError: not two-dimensional, not of numbers, or holds NaN.
             EmptyMaskError: no pixel inside.
         """
         try:
             array = np.asarray(mask)
         except ValueError:
-            raise WrongTypeError("the rows of the mask are not of one length", None, id) from None
+            raise AnnotationFormatError(
+                "the rows of the mask are not of one length", None, id
+            ) from None
         if array.ndim != 2 or array.dtype.kind not in "biuf":
             what = f"{array.ndim}-dimensional {array.dtype}"
-            raise WrongTypeError(f"a mask is a (H, W) array of numbers, not {what}", None, id)
+            raise AnnotationFormatError(
+                f"a mask is a (H, W) array of numbers, not {what}", None, id
+            )
         if array.dtype.kind == "f" and np.isnan(array).any():
-            raise WrongTypeError("the mask holds NaN", None, id)
+            raise AnnotationFormatError("the mask holds NaN", None, id)
         inside = array != 0
         if not inside.any():
             raise EmptyMaskError("the mask has no pixels", None, id)
@@ -110,8 +121,9 @@ class Region:
             max_pixels: the largest image allowed.
 
         Raises:
-            WrongTypeError: a ring that is no ring; SizeMismatchError: far outside the image;
-            TooLargeError: the image, or an outline that goes to and fro across it without end;
+            AnnotationFormatError: a malformed ring, an image that is too large, or an outline that
+                crosses it endlessly.
+            SizeMismatchError: a ring far outside the image.
             EmptyMaskError: no pixel inside.
         """
         try:
@@ -187,7 +199,7 @@ class RegionImage:
         left_out: annotations that were left out, with the reasons.
 
     Raises:
-        SizeMismatchError, DuplicateIdError: naming the file and the region.
+        SizeMismatchError, AnnotationFormatError: naming the file and the region.
     """
 
     def __init__(
@@ -229,7 +241,7 @@ class RegionImage:
                 region.id,
             )
         if region.id in self._by_id:
-            raise DuplicateIdError("another region has this id", self.path, region.id)
+            raise AnnotationFormatError("another region has this id", self.path, region.id)
         self._by_id[region.id] = region
 
     @property
@@ -300,10 +312,10 @@ def _check_area(stated: Any, decoded: int) -> None:
     if stated is None:
         return
     if isinstance(stated, bool) or not isinstance(stated, (int, float, np.number)):
-        raise WrongTypeError(f"an area is a number, not {stated!r}")
+        raise AnnotationFormatError(f"an area is a number, not {stated!r}")
     if stated != decoded:
         found = reprlib.repr(stated)
-        raise AreaMismatchError(f"the stated area is {found} but the mask has {decoded} pixels")
+        raise AnnotationFormatError(f"the stated area is {found} but the mask has {decoded} pixels")
 
 
 def _checked_box(bbox: Any) -> Box | None:
@@ -311,5 +323,5 @@ def _checked_box(bbox: Any) -> Box | None:
         return None
     box = as_list(bbox)
     if box is None or len(box) != 4 or not all(is_finite(side) for side in box):
-        raise WrongTypeError(f"a box is four finite numbers, not {reprlib.repr(bbox)}")
+        raise AnnotationFormatError(f"a box is four finite numbers, not {reprlib.repr(bbox)}")
     return tuple(float(side) for side in box)  # type: ignore[return-value]

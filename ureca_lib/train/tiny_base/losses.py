@@ -1,8 +1,8 @@
-"""Second losses of the tiny base: what is seen in a patch, where a token is, where to look.
+"""Auxiliary losses of the tiny base: contents of patches, positions of tokens, attention on boxes.
 
-Captions alone teach a small model from scratch slowly: the words that need the picture are few, and
-a thing fills a twelfth of it. These losses are dense and direct. Their heads are thrown away after
-training; the base that is left is a plain InternVL.
+Captions alone train a small model from scratch slowly: few of their words depend on the picture,
+and an object fills a twelfth of it. These losses are dense and direct. Their heads are discarded
+after training; the base that remains is a plain InternVL.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import nn
 from torch.nn import functional
 
 from ureca_lib.scenes.lexicon import BACKGROUNDS, KINDS, SURFACES
-from ureca_lib.train.scene_shards import KINDS_A_PATCH, NOTHING
+from ureca_lib.train.tiny_base.data import KINDS_PER_PATCH, NOTHING
 
 BACKGROUND_WEIGHT = 0.05  # nine patches in ten are sky, grass, wall and the like
 MIXED_WEIGHT = 0.3  # of a background's patch that something else is seen in, too
 PLACES = 24  # bins of the image's width, and of its height
 MERGED = 2  # a token is a square of 2 x 2 patches
-OWN, PARENT, WHOLE = range(3)  # boxes that are looked at: the region's, its parent's, the object's
-# layers and heads that are taught where to look: which of twins a part is shows in its whole only
+OWN, PARENT, WHOLE = range(3)  # boxes to attend to: the region's, its parent's, the object's
+# layer, head and box: a part of one of two equal objects is identified by its whole only
 LOOKING = (
     (1, 0, OWN),
     (1, 1, OWN),
@@ -32,15 +32,14 @@ LOOKING = (
     (3, 0, PARENT),
     (3, 1, WHOLE),
 )
-WATCHED_LAYER = 0  # whose image tokens are taught what and where they are
-NEARLY = 0.3  # share of the most overlap with a box from which a token counts as in it
+WATCHED_LAYER = 0  # its image tokens are trained on their contents and positions
 
 _SIZES = (len(KINDS), len(KINDS), len(SURFACES), len(SURFACES))
 _IS_BACKGROUND = torch.tensor([kind in BACKGROUNDS for kind in KINDS] + [True] * 256)
 
 
 def seen_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """How well patches tell what is in them.
+    """Loss of predicting the contents of patches.
 
     Args:
         logits: (patches, sum of sizes): kinds seen, kind of the whole, surface, whole's surface.
@@ -48,23 +47,23 @@ def seen_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     kinds, *others = logits.float().split(_SIZES, dim=-1)
     labels = labels.long()
-    background = _IS_BACKGROUND[labels[:, KINDS_A_PATCH]]
+    background = _IS_BACKGROUND.to(labels.device)[labels[:, KINDS_PER_PATCH]]
     weight = torch.where(background, BACKGROUND_WEIGHT, 1.0)
     weight = torch.where(background & (labels[:, 1] != NOTHING), MIXED_WEIGHT, weight)
     weight = weight / weight.sum()
-    seen = torch.zeros(len(labels), NOTHING + 1)
-    seen.scatter_(1, labels[:, :KINDS_A_PATCH], 1.0)
+    seen = torch.zeros(len(labels), NOTHING + 1, device=labels.device)
+    seen.scatter_(1, labels[:, :KINDS_PER_PATCH], 1.0)
     each = functional.binary_cross_entropy_with_logits(
         kinds, seen[:, : len(KINDS)], reduction="none"
     ).sum(1)
-    for told, wanted in zip(others, labels[:, KINDS_A_PATCH:].unbind(1), strict=True):
+    for told, wanted in zip(others, labels[:, KINDS_PER_PATCH:].unbind(1), strict=True):
         wanted = wanted.masked_fill(wanted == NOTHING, -100)
         each = each + functional.cross_entropy(told, wanted, reduction="none")
     return (each * weight).sum()
 
 
 class PatchHeads(nn.Module):
-    """What is seen in a patch, told by the vision tower.
+    """Predicts the contents of each patch from the vision tower's output.
 
     Args:
         hidden_size: of the vision tower.
@@ -75,12 +74,12 @@ class PatchHeads(nn.Module):
         self.head = nn.Linear(hidden_size, sum(_SIZES))
 
     def forward(self, patches: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """A loss of patches (T, patches, hidden) and their labels (T, patches, 6)."""
+        """The loss, from patches (T, patches, hidden) and their labels (T, patches, 6)."""
         return seen_loss(self.head(patches).flatten(0, 1), labels.flatten(0, 1))
 
 
 class TokenHeads(nn.Module):
-    """What is seen in an image token's patches, and where it is, told by the language model.
+    """Predicts contents and position of each image token from a layer of the language model.
 
     Args:
         hidden_size: of the language model.
@@ -94,7 +93,7 @@ class TokenHeads(nn.Module):
     def forward(
         self, tokens: torch.Tensor, labels: torch.Tensor, extents: torch.Tensor
     ) -> torch.Tensor:
-        """A loss.
+        """The loss.
 
         Args:
             tokens: (B, tokens, D), all image tokens of each image.
@@ -114,53 +113,17 @@ class TokenHeads(nn.Module):
         return seen_loss(seen, labels) + functional.cross_entropy(place, bins.flatten())
 
 
-def token_extents(grid: tuple[int, int], side: int) -> torch.Tensor:
-    """(tokens, 4): left, top, right, bottom of each image token, in shares of the image.
-
-    Args:
-        grid: (columns, rows) of tiles; where there is more than one, a thumbnail follows them.
-        side: tokens along a tile.
-    """
-    columns, rows = grid
-    tiles = [(c / columns, r / rows, 1 / columns, 1 / rows) for r in range(rows)
-             for c in range(columns)]  # fmt: skip
-    if len(tiles) > 1:
-        tiles.append((0.0, 0.0, 1.0, 1.0))
-    return torch.tensor(
-        [
-            (x + w * i / side, y + h * j / side, x + w * (i + 1) / side, y + h * (j + 1) / side)
-            for x, y, w, h in tiles
-            for j in range(side)
-            for i in range(side)
-        ]
-    )
-
-
-def inside(extents: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """(R, tokens) bool: the tokens that a box lies on, of those it lies on most.
-
-    Args:
-        extents: (R, tokens, 4) of the region's image.
-        boxes: (R, 4), left, top, right, bottom in shares of the image; one without an area lies
-            on none.
-    """
-    low = torch.maximum(extents[..., :2], boxes[:, None, :2])
-    high = torch.minimum(extents[..., 2:], boxes[:, None, 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)  # (R, tokens, 2) -> (R, tokens)
-    return overlap > NEARLY * overlap.amax(1, keepdim=True)  # of no area: 0 > 0
-
-
-def look_loss(
+def attention_loss(
     attentions: dict[int, torch.Tensor], first: int, wanted: torch.Tensor, asking: torch.Tensor
 ) -> torch.Tensor:
-    """How little attention of the taught heads falls on the boxes that each is to look at.
+    """Negative logarithm of the attention that the trained heads pay to their boxes.
 
     Args:
         attentions: by layer, (R, heads, L, P + L).
         first: place of the first image token among the keys.
         wanted: (3, R, tokens) bool, of the region's own box, its parent's and its object's, see
-            `inside`; a region that has none of a kind is not judged by it.
-        asking: (R, L) bool, the positions that look: those after the box.
+            `inside`; a region without a box of a kind does not count for it.
+        asking: (R, L) bool, the positions whose attention counts: those after the box.
     """
     losses = []
     for layer, head, kind in LOOKING:
@@ -170,12 +133,12 @@ def look_loss(
         given = attentions[layer][:, head, :, first : first + wanted.shape[2]].float()
         mass = (given * wanted[kind][:, None]).sum(-1)  # (R, L, tokens) -> (R, L)
         losses.append(-(mass[judged] + 1e-6).log().mean())
-    # a single layer has no head that is taught
-    return torch.stack(losses).mean() if losses else torch.zeros(())
+    # a model of a single layer has no trained head
+    return torch.stack(losses).mean() if losses else torch.zeros((), device=asking.device)
 
 
-class Watch:
-    """What passes through a language model in a grouped step.
+class AttentionHook:
+    """Hidden states and attention weights of a grouped step.
 
     Attributes:
         tokens: (B, P, D), the images' part after `WATCHED_LAYER`.
@@ -187,8 +150,8 @@ class Watch:
         self.attentions: dict[int, torch.Tensor] = {}
 
     @contextmanager
-    def on(self, language_model: nn.Module) -> Iterator[Watch]:
-        """Watch while the context lasts."""
+    def on(self, language_model: nn.Module) -> Iterator[AttentionHook]:
+        """Record while the context lasts."""
         layers = language_model.layers
         hooks = [layers[WATCHED_LAYER].register_forward_hook(self._see_tokens)]
         for layer in {layer for layer, *_ in LOOKING if layer < len(layers)}:
@@ -205,5 +168,5 @@ class Watch:
             self.tokens = output[0] if isinstance(output, tuple) else output
 
     def _see_attention(self, layer: int, weights: torch.Tensor) -> None:
-        if weights.shape[2] != weights.shape[3]:  # of regions, which look back at an image
+        if weights.shape[2] != weights.shape[3]:  # of regions, which attend to an earlier image
             self.attentions[layer] = weights

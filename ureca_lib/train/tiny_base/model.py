@@ -1,20 +1,56 @@
-"""The tiny base before it has learnt, and as it is kept."""
+"""The tiny base: its tokenizer, its first weights, and the InternVL that it is stored as."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import nn
-from transformers import InternVLConfig, InternVLForConditionalGeneration
+from transformers import (
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
+from ureca_lib.boxes import BOX_MARKS, NUMBERS
+from ureca_lib.conversation import TURN_END, TURN_START, VISUAL_TOKENS
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.presets import preset_config
-from ureca_lib.train.boxes import NUMBERS
-from ureca_lib.train.tokenizer import scene_tokenizer
+from ureca_lib.scenes import vocabulary
 
 EMBEDDING_STD = 0.05
+TEXT_END, UNKNOWN = "<|endoftext|>", "<unk>"
+CHAT_WORDS = ("user", "assistant", "system", "describe", "this", "region", "image", "a", "the", "?")
 _SHARED = ("vision_config", "text_config", "image_token_id", "tie_word_embeddings")
+
+
+def scene_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer of all scene captions, coordinates and the chat format.
+
+    Words are split at spaces, full stops and commas, and lower-cased; a word that no scene caption
+    has becomes `<unk>`. The placeholder tokens are the last, in the order of `VISUAL_TOKENS`, as
+    `preset_config` expects. The same on every call: it is the vocabulary of the committed weights.
+    """
+    words = sorted({*vocabulary(), *CHAT_WORDS})
+    special = [TEXT_END, UNKNOWN, TURN_START, TURN_END]
+    ids = {word: i for i, word in enumerate([*special, *words, *BOX_MARKS, *NUMBERS])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Lowercase()
+    marks = [pre_tokenizers.Split(mark, "isolated") for mark in (".", ",", "?")]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), *marks])
+    tokenizer.decoder = decoders.WordPiece(cleanup=True)  # no space before a full stop
+    added = [AddedToken(token, special=True, normalized=False) for token in special]
+    added += [AddedToken(token, special=True, normalized=False) for token in VISUAL_TOKENS]
+    tokenizer.add_special_tokens(added)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=TEXT_END,
+        eos_token=TURN_END,
+        unk_token=UNKNOWN,
+        model_max_length=2048,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def new_base(
