@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +13,9 @@ from ureca_lib.regions.errors import (
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.photo import find_photo, is_turned
+from ureca_lib.regions.photo import find_photo, is_turned, split_name
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.rle import MAX_PIXELS, extent
+from ureca_lib.regions.rle import MAX_PIXELS, extent, split_rings
 from ureca_lib.regions.sa1b import (
     IdIndex,
     build_entries,
@@ -27,6 +26,7 @@ from ureca_lib.regions.sa1b import (
     need_object,
     optional,
     read_json,
+    warn_of,
 )
 
 ImageId = int | str
@@ -47,7 +47,7 @@ def load_coco(
     """Read COCO instance JSON: polygons, compressed and uncompressed RLE, crowd regions.
 
     A region's name is its category's. The stated area of a polygon is the polygon's, not that of
-    its pixels, so it is not compared; that of an RLE is.
+    its pixels, so it is not compared. That of an RLE is compared, and a difference is a warning.
 
     Args:
         json_path: the annotation file.
@@ -72,12 +72,12 @@ def load_coco(
 def load_coco_image(
     json_path: str | Path, file_name: str | None = None, strict: bool = True
 ) -> RegionImage:
-    """Read one image of a COCO file; the masks of the others are not looked at.
+    """Read one image of a COCO file; the masks of the others are ignored.
 
     Args:
-        json_path: the annotation file; the photo is looked for beside it.
-        file_name: the image's, without folders; may be left out, or be another, where the file
-            has one image only.
+        json_path: the annotation file, with the photo beside it.
+        file_name: the photo's; folders count if several images have the same name. If the file has
+            one image only, it may be missing, or another, which is a warning.
         strict: as in `load_coco`.
 
     Raises:
@@ -85,19 +85,27 @@ def load_coco_image(
     """
     path = Path(json_path)
     images, annotations, categories = _parts(path, MAX_PIXELS)
-    named = {
-        image_id: entry
-        for image_id, entry in images.items()
-        if file_name and re.split(r"[\\/]", entry.file_name or "")[-1] == file_name
-    }
-    chosen = named or images
+    wanted = split_name(file_name)
+    names = {image_id: split_name(entry.file_name) for image_id, entry in images.items()}
+    named = [key for key, name in names.items() if wanted and name[-1:] == wanted[-1:]]
+    if len(named) > 1:  # their folders distinguish photos of the same name
+        depths = {k: len(names[k]) for k in named if names[k] == wanted[-len(names[k]) :]}
+        named = [key for key in depths if depths[key] == max(depths.values())] or named
+    chosen = named or list(images)
     if len(chosen) != 1:
         reason = f"the file holds {len(images)} images; give the path of the photo meant"
         if named:
-            reason = f"{len(named)} of the file's images are called '{file_name}'"
-        elif file_name:
-            reason = f"none of the file's {len(images)} images is called '{file_name}'"
+            reason = f"{len(named)} of the file's images are called '{wanted[-1]}'"
+        elif wanted:
+            reason = f"none of the file's {len(images)} images is called '{wanted[-1]}'"
         raise AnnotationFormatError(reason, path)
+    stated = images[chosen[0]].file_name
+    if wanted and stated and not named:
+        warnings.warn(
+            f"{path}: the masks are of '{stated}', the only image of the file; they are used for "
+            f"'{wanted[-1]}'",
+            stacklevel=3,
+        )
     parts = (images, chosen, annotations, categories)
     return _built(path, path.parent, *parts, strict, MAX_PIXELS, only_theirs=bool(named))[0]
 
@@ -124,6 +132,8 @@ def _built(
         for image_id, polygons in _polygons_of(annotations, ids, chosen).items()
     }
 
+    notes: list[str] = []
+
     def build(annotation: Any) -> tuple[ImageId, Region]:
         need_object(annotation)
         stated = get(annotation, "image_id", (int, str))
@@ -133,7 +143,7 @@ def _built(
         width, height, _ = entries[image_id]
         category = optional(annotation, "category_id", (int, str))
         name = None if category is None else categories.get(category_ids.find(category))
-        return image_id, _region(annotation, height, width, name, max_pixels)
+        return image_id, _region(annotation, height, width, name, max_pixels, notes.append)
 
     built, left_out = build_entries(
         annotations,
@@ -143,6 +153,7 @@ def _built(
         strict,
         lambda annotation: not only_theirs or _may_belong(annotation, ids, entries),
     )
+    warn_of(notes, path)
     out = _by_image(left_out, annotations, ids, chosen)
     regions: dict[ImageId, list[Region]] = {image_id: [] for image_id in chosen}
     for image_id, region in built:
@@ -161,7 +172,7 @@ def _polygons_of(
     for annotation in annotations:
         image_id = _image_of(annotation, ids)
         if image_id in rings and isinstance(annotation.get("segmentation"), list):
-            rings[image_id] += annotation["segmentation"]
+            rings[image_id] += split_rings(annotation["segmentation"])
     return rings
 
 
@@ -230,15 +241,18 @@ def _region(
     width: int,
     name: str | None,
     max_pixels: int,
+    note: Callable[[str], None],
 ) -> Region:
     region_id = get(annotation, "id", (int, str))
     segmentation = get(annotation, "segmentation", (Mapping, list))
     bbox, crowd = annotation.get("bbox"), is_crowd(annotation)
     area = optional(annotation, "area", (int, float))
     if isinstance(segmentation, list):
-        drawn = Region.from_polygons(region_id, segmentation, height, width, max_pixels=max_pixels)
+        drawn = Region.from_polygons(
+            region_id, segmentation, height, width, max_pixels=max_pixels, note=note
+        )
         return Region(region_id, drawn.rle, bbox, None, name, crowd, max_pixels)
-    region = Region(region_id, segmentation, bbox, area, name, crowd, max_pixels)
+    region = Region(region_id, segmentation, bbox, area, name, crowd, max_pixels, note)
     check_fits(region, height, width)
     return region
 
@@ -279,7 +293,7 @@ def _category_names(categories: list[Any]) -> dict[ImageId, str]:
     for index, category in enumerate(categories):
         try:
             need_object(category)
-            names[get(category, "id", (int, str))] = get(category, "name", str)
+            names[get(category, "id", (int, str))] = str(get(category, "name", (int, str)))
         except RegionError as error:
             raise type(error)(f"category number {index}: {error.reason}") from None
     return names
