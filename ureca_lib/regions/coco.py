@@ -19,7 +19,6 @@ from ureca_lib.regions.rle import MAX_PIXELS, extent, split_rings
 from ureca_lib.regions.sa1b import (
     IdIndex,
     build_entries,
-    check_fits,
     get,
     image_size,
     is_crowd,
@@ -121,9 +120,9 @@ def _built(
     max_pixels: int,
     only_theirs: bool = False,
 ) -> list[RegionImage]:
-    """The chosen images with their regions.
+    """Build the chosen images with their regions.
 
-    `only_theirs` passes over the annotations of the other images, whatever is wrong with them.
+    `only_theirs` ignores the annotations of the other images, malformed ones too.
     """
     ids, category_ids, chosen = IdIndex(images), IdIndex(categories), list(chosen)
     photos = {image_id: find_photo(folder, images[image_id].file_name) for image_id in chosen}
@@ -131,7 +130,6 @@ def _built(
         image_id: _turned(path, images[image_id], photos[image_id], polygons)
         for image_id, polygons in _polygons_of(annotations, ids, chosen).items()
     }
-
     notes: list[str] = []
 
     def build(annotation: Any) -> tuple[ImageId, Region]:
@@ -151,7 +149,7 @@ def _built(
         lambda pair: (pair[0], pair[1].id),
         path,
         strict,
-        lambda annotation: not only_theirs or _may_belong(annotation, ids, entries),
+        lambda entry: not only_theirs or not _owners(entry, ids).isdisjoint(entries),
     )
     warn_of(notes, path)
     out = _by_image(left_out, annotations, ids, chosen)
@@ -167,19 +165,20 @@ def _built(
 def _polygons_of(
     annotations: list[Any], ids: IdIndex, chosen: Iterable[ImageId]
 ) -> dict[ImageId, list[Any]]:
-    """The rings of each chosen image's polygons, not checked yet."""
+    """List the rings of each chosen image's polygons, not checked yet."""
     rings: dict[ImageId, list[Any]] = {image_id: [] for image_id in chosen}
     for annotation in annotations:
-        image_id = _image_of(annotation, ids)
-        if image_id in rings and isinstance(annotation.get("segmentation"), list):
-            rings[image_id] += split_rings(annotation["segmentation"])
+        owners = _owners(annotation, ids)
+        if len(owners) == 1 and owners <= rings.keys():
+            segmentation = annotation.get("segmentation")
+            rings[owners.pop()] += split_rings(segmentation) if type(segmentation) is list else []
     return rings
 
 
 def _turned(
     path: Path, entry: _ImageEntry, photo: Path | None, polygons: Iterable[Any]
 ) -> _ImageEntry:
-    """The entry with the size that its polygons were drawn on.
+    """Return the entry with the size that its polygons were drawn on.
 
     Label Studio exports the stored size of a photo that EXIF turns, and polygons as they were
     drawn on the upright photo. Read by the stated size, every mask would cover wrong pixels.
@@ -209,7 +208,7 @@ def _turned(
 def _parts(
     path: Path, max_pixels: int
 ) -> tuple[dict[ImageId, _ImageEntry], list[Any], dict[ImageId, str]]:
-    """The images by id, the annotations as they are, and the names of the categories."""
+    """Read the images by id, the annotations unchecked, and the names of the categories."""
     document = read_json(path)
     try:
         images = _image_entries(get(document, "images", list), max_pixels)
@@ -248,44 +247,34 @@ def _region(
     bbox, crowd = annotation.get("bbox"), is_crowd(annotation)
     area = optional(annotation, "area", (int, float))
     if isinstance(segmentation, list):
-        drawn = Region.from_polygons(
+        segmentation = Region.from_polygons(
             region_id, segmentation, height, width, max_pixels=max_pixels, note=note
-        )
-        return Region(region_id, drawn.rle, bbox, None, name, crowd, max_pixels)
+        ).rle
+        area = None
     region = Region(region_id, segmentation, bbox, area, name, crowd, max_pixels, note)
-    check_fits(region, height, width)
+    region.check_size(height, width)
     return region
 
 
 def _by_image(
     left_out: list[LeftOut], annotations: list[Any], ids: IdIndex, chosen: Iterable[ImageId]
 ) -> dict[ImageId, list[LeftOut]]:
-    """Each image's share of the annotations that were left out, in file order."""
+    """Assign the annotations that were left out to their images; without one, to every image."""
     shares: dict[ImageId, list[LeftOut]] = {image_id: [] for image_id in chosen}
     for item in left_out:
-        stated = _image_of(annotations[item.index], ids)
-        for image_id in [stated] if stated in shares else shares:
+        owners = _owners(annotations[item.index], ids)
+        for image_id in owners if len(owners) == 1 and owners <= shares.keys() else shares:
             shares[image_id].append(item)
     return shares
 
 
-def _image_of(annotation: Any, ids: IdIndex) -> ImageId | None:
-    """The image that an annotation belongs to; None where it states none of the file's."""
+def _owners(annotation: Any, ids: IdIndex) -> set[ImageId]:
+    """Return the images that an annotation may belong to; none if it states no id of the file."""
     try:
         need_object(annotation)
-        return ids.find(get(annotation, "image_id", (int, str)))
+        return set(ids.fitting(get(annotation, "image_id", (int, str))))
     except RegionError:
-        return None
-
-
-def _may_belong(annotation: Any, ids: IdIndex, images: Mapping[ImageId, _ImageEntry]) -> bool:
-    """Whether an annotation belongs to these images, or to them among others."""
-    try:
-        need_object(annotation)
-        stated = get(annotation, "image_id", (int, str))
-    except RegionError:
-        return False
-    return any(image_id in images for image_id in ids.fitting(stated))
+        return set()
 
 
 def _category_names(categories: list[Any]) -> dict[ImageId, str]:

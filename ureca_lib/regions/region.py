@@ -152,6 +152,16 @@ class Region:
         """(H, W) of the image the mask belongs to, in pixels."""
         return self.rle["size"][0], self.rle["size"][1]
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise SizeMismatchError unless the mask has the size of its image in pixels."""
+        if self.size != (height, width):
+            raise SizeMismatchError(
+                f"the mask is {self.size[1]} x {self.size[0]} but the image is "
+                f"{width} x {height} (width x height)",
+                None,
+                self.id,
+            )
+
     @property
     def mask(self) -> np.ndarray:
         """(H, W) bool, decoded now; it is not kept."""
@@ -247,13 +257,10 @@ class RegionImage:
                 raise error.located(self.path) from None
 
     def _add(self, region: Region) -> None:
-        if region.size != (self.height, self.width):
-            raise SizeMismatchError(
-                f"the mask is {region.size[1]} x {region.size[0]} but the image is "
-                f"{self.width} x {self.height} (width x height)",
-                self.path,
-                region.id,
-            )
+        try:
+            region.check_size(self.height, self.width)
+        except RegionError as error:
+            raise error.located(self.path) from None
         if region.id in self._by_id:
             raise AnnotationFormatError("another region has this id", self.path, region.id)
         self._by_id[region.id] = region

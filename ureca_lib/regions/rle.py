@@ -134,14 +134,11 @@ def check_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
         )
 
 
-def check_rle(
-    rle: Any, height: int | None = None, width: int | None = None, max_pixels: int = MAX_PIXELS
-) -> tuple[dict[str, Any], int]:
+def check_rle(rle: Any, max_pixels: int = MAX_PIXELS) -> tuple[dict[str, Any], int]:
     """Check a COCO RLE, compressed or not, and return it compressed, with its area.
 
     Args:
         rle: `{"size": [H, W], "counts": str | bytes | list of int}`.
-        height, width: the image's size in pixels; the mask's must be the same when given.
         max_pixels: the largest size allowed; 2**29 - 1 at most.
 
     Returns:
@@ -153,11 +150,6 @@ def check_rle(
     """
     size, counts = _size_and_counts(rle)
     check_size(*size, max_pixels)
-    if height is not None and width is not None and size != (height, width):
-        raise SizeMismatchError(
-            f"the mask is {size[1]} x {size[0]} but the image is {width} x {height} "
-            "(width x height)"
-        )
     packed = isinstance(counts, bytes)
     runs = run_lengths(counts) if packed else _uncompressed_runs(counts)
     total, area = int(runs.sum()), int(runs[1::2].sum())

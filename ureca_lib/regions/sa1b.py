@@ -19,7 +19,6 @@ from ureca_lib.regions.errors import (
     AnnotationFormatError,
     FileMissingError,
     RegionError,
-    SizeMismatchError,
 )
 from ureca_lib.regions.photo import Photo, find_photo
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
@@ -143,7 +142,7 @@ def _region(
     annotation: Any, height: int, width: int, max_pixels: int, note: Callable[[str], None]
 ) -> Region:
     region = region_from(annotation, max_pixels, note)
-    check_fits(region, height, width)
+    region.check_size(height, width)
     return region
 
 
@@ -287,17 +286,6 @@ def image_size(info: Any, max_pixels: int) -> tuple[int, int]:
     width, height = get(info, "width", int), get(info, "height", int)
     check_size(height, width, max_pixels)
     return width, height
-
-
-def check_fits(region: Region, height: int, width: int) -> None:
-    """Raise unless the region's mask has the image's size."""
-    if region.size != (height, width):
-        raise SizeMismatchError(
-            f"the mask is {region.size[1]} x {region.size[0]} but the image is "
-            f"{width} x {height} (width x height)",
-            None,
-            region.id,
-        )
 
 
 def build_entries(
