@@ -20,7 +20,7 @@ from ureca_lib.regions.errors import (
 )
 from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, decode
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.sa1b import check_fits, load_sa1b, read_json
+from ureca_lib.regions.sa1b import load_sa1b, read_json
 
 MaskSource = np.ndarray | str | Path
 Numbered = tuple[int, Any, Path | None]  # id, array, file or RLE, the file it is from
@@ -83,7 +83,7 @@ def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = T
         return load_masks(path, image, strict=strict)
     if "images" not in read_json(path):
         return load_sa1b(path, image, strict)
-    file_name = Path(image).name if isinstance(image, (str, Path)) else None
+    file_name = str(image) if isinstance(image, (str, Path)) else None
     one = load_coco_image(path, file_name, strict)
     photo = one.photo if image is None else image
     fields = (one.width, one.height, photo, one.image_id, one.file_name, path, one.left_out)
@@ -102,7 +102,7 @@ def _build(
         try:
             region = _region(number, item, name)
             if regions:
-                check_fits(region, *regions[0].size)
+                region.check_size(*regions[0].size)
             regions.append(region)
         except RegionError as error:
             placed = error.located(file, number)

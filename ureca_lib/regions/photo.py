@@ -153,7 +153,7 @@ def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> 
 
     A name that leads out of the folder is taken without its directories.
     """
-    steps = [step for step in re.split(r"[\\/]", file_name or "") if step not in ("", ".")]
+    steps = split_name(file_name)
     names = [] if ".." in steps else ["/".join(steps)]
     names += steps[-1:]
     if stem is not None:
@@ -161,6 +161,12 @@ def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> 
     found = (folder / name for name in names if name)
     # os.path's test is false, too, for names that no file system takes
     return next((photo for photo in found if os.path.isfile(photo)), None)
+
+
+def split_name(file_name: str | None) -> list[str]:
+    """Split a file name of an annotation file at its folders; a URL loses its query."""
+    name = re.sub(r"[?#].*", "", file_name or "") if "://" in (file_name or "") else file_name
+    return [step for step in re.split(r"[\\/]", name or "") if step not in ("", ".")]
 
 
 def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> None:

@@ -134,14 +134,11 @@ def check_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
         )
 
 
-def check_rle(
-    rle: Any, height: int | None = None, width: int | None = None, max_pixels: int = MAX_PIXELS
-) -> tuple[dict[str, Any], int]:
+def check_rle(rle: Any, max_pixels: int = MAX_PIXELS) -> tuple[dict[str, Any], int]:
     """Check a COCO RLE, compressed or not, and return it compressed, with its area.
 
     Args:
         rle: `{"size": [H, W], "counts": str | bytes | list of int}`.
-        height, width: the image's size in pixels; the mask's must be the same when given.
         max_pixels: the largest size allowed; 2**29 - 1 at most.
 
     Returns:
@@ -153,11 +150,6 @@ def check_rle(
     """
     size, counts = _size_and_counts(rle)
     check_size(*size, max_pixels)
-    if height is not None and width is not None and size != (height, width):
-        raise SizeMismatchError(
-            f"the mask is {size[1]} x {size[0]} but the image is {width} x {height} "
-            "(width x height)"
-        )
     packed = isinstance(counts, bytes)
     runs = run_lengths(counts) if packed else _uncompressed_runs(counts)
     total, area = int(runs.sum()), int(runs[1::2].sum())
@@ -218,35 +210,57 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def encode_polygons(polygons: Sequence[Sequence[Any]], height: int, width: int) -> dict[str, Any]:
-    """The union of polygons as a COCO RLE, filled as COCO's tools fill them.
+def encode_polygons(polygons: Sequence[Any], height: int, width: int) -> tuple[dict[str, Any], int]:
+    """Fill the union of polygons as COCO's tools fill it.
 
     Args:
-        polygons: rings of at least three points, flat `[x, y, x, y, ...]` or pairs, pixels.
+        polygons: rings, flat `[x, y, x, y, ...]` or pairs, in pixels; or a single ring. Rings of
+            fewer than three points have no area and are dropped, as long as another is left.
         height, width: the image's size in pixels.
 
     Returns:
-        `{"size": [H, W], "counts": bytes}`, which may be an empty mask.
+        `{"size": [H, W], "counts": bytes}`, which may be an empty mask; number of rings dropped.
 
     Raises:
         AnnotationFormatError, SizeMismatchError, EmptyMaskError
     """
-    rings = as_list(polygons)
-    if rings is None:
-        raise AnnotationFormatError(f"polygons are a list of rings, not {type(polygons).__name__}")
+    rings = split_rings(polygons)
     if not rings:
         raise EmptyMaskError("there is no polygon")
     points = [_ring_points(ring, max(height, width)) for ring in rings]
+    points = [ring for ring in points if len(ring) >= 3]
+    if not points:
+        raise AnnotationFormatError("a polygon is at least three (x, y) pairs of finite numbers")
     if sum(map(_outline, points)) > _OUTLINE_LIMIT:
         raise AnnotationFormatError(
             f"the polygons' outline is longer than {_OUTLINE_LIMIT:,} pixels"
         )
     flat = [ring.ravel().tolist() for ring in points]  # (P, 2) -> (P * 2,)
-    return coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+    rle = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+    return rle, len(rings) - len(points)
+
+
+def split_rings(polygons: Any) -> list[Any]:
+    """List the rings of a COCO segmentation; a single ring may lack the list around it.
+
+    Raises:
+        AnnotationFormatError: not a list.
+    """
+    rings = as_list(polygons)
+    if rings is None:
+        raise AnnotationFormatError(f"polygons are a list of rings, not {type(polygons).__name__}")
+    flat = all(is_finite(value) for value in rings)
+    pairs = len(rings) > 2 and all(_is_pair(ring) for ring in rings)
+    return [rings] if rings and (flat or pairs) else rings
+
+
+def _is_pair(value: Any) -> bool:
+    pair = as_list(value)
+    return pair is not None and len(pair) == 2 and all(map(is_finite, pair))
 
 
 def extent(rings: Iterable[Any]) -> tuple[float, float]:
-    """The largest x and y of rings in pixels; rings that are malformed are passed over."""
+    """Return the largest x and y of rings in pixels, ignoring malformed rings."""
     right = bottom = 0.0
     for ring in rings:
         try:
@@ -264,7 +278,7 @@ def _outline(points: np.ndarray) -> float:
 
 
 def _ring_points(ring: Any, reach: int) -> np.ndarray:
-    """(P, 2) float64 x and y of a ring that stays near the image."""
+    """(P, 2) float64 x and y of a ring near the image."""
     values = as_list(ring)
     if values is None:
         raise AnnotationFormatError(
@@ -273,11 +287,11 @@ def _ring_points(ring: Any, reach: int) -> np.ndarray:
     pairs = [as_list(value) for value in values]
     if pairs and all(pair is not None and len(pair) == 2 for pair in pairs):
         values = [value for pair in pairs for value in pair]
-    if len(values) < 6 or len(values) % 2 or not all(is_finite(value) for value in values):
+    if len(values) % 2 or not all(is_finite(value) for value in values):
         raise AnnotationFormatError("a polygon is at least three (x, y) pairs of finite numbers")
     points = np.array(values, np.float64).reshape(-1, 2)  # (P * 2,) -> (P, 2)
-    if points.min() < -reach or points.max() > 2 * reach:
-        raise SizeMismatchError("a polygon lies far outside the image")
+    if len(points) and (points.min() < -reach or points.max() > 2 * reach):
+        raise SizeMismatchError("a polygon is far outside the image")
     return points
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import reprlib
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +19,13 @@ from ureca_lib.regions.errors import (
     AnnotationFormatError,
     FileMissingError,
     RegionError,
-    SizeMismatchError,
 )
 from ureca_lib.regions.photo import Photo, find_photo
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
 from ureca_lib.regions.rle import MAX_PIXELS, check_size, is_whole
 
 Built = TypeVar("Built")
+_NOTES_SHOWN = 5
 
 
 def load_sa1b(
@@ -53,13 +54,15 @@ def load_sa1b(
     """
     path = Path(json_path)
     head, annotations = _head_and_annotations(path, max_pixels)
+    notes: list[str] = []
     regions, left_out = build_entries(
         annotations,
-        lambda annotation: _region(annotation, head["height"], head["width"], max_pixels),
+        lambda entry: _region(entry, head["height"], head["width"], max_pixels, notes.append),
         lambda region: region.id,
         path,
         strict,
     )
+    warn_of(notes, path)
     photo = find_photo(path.parent, head["file_name"], path.stem) if image is None else image
     result = RegionImage(regions, photo=photo, path=path, left_out=left_out, **head)
     if image is not None:
@@ -118,8 +121,12 @@ def annotation_from(region: Region) -> dict[str, Any]:
     return row | {"segmentation": {"size": list(region.size), "counts": counts}}
 
 
-def region_from(annotation: Any, max_pixels: int = MAX_PIXELS) -> Region:
-    """The region of an SA-1B annotation.
+def region_from(
+    annotation: Any,
+    max_pixels: int = MAX_PIXELS,
+    note: Callable[[str], None] = warnings.warn,
+) -> Region:
+    """Build the region of an SA-1B annotation; `max_pixels` and `note` are as in `Region`.
 
     Raises:
         RegionError: as in `load_sa1b`, naming the region's id.
@@ -128,12 +135,14 @@ def region_from(annotation: Any, max_pixels: int = MAX_PIXELS) -> Region:
     region_id = get(annotation, "id", (int, str))
     rle = get(annotation, "segmentation", Mapping)
     stated = (annotation.get(key) for key in ("bbox", "area", "name"))
-    return Region(region_id, rle, *stated, is_crowd(annotation), max_pixels)
+    return Region(region_id, rle, *stated, is_crowd(annotation), max_pixels, note)
 
 
-def _region(annotation: Any, height: int, width: int, max_pixels: int) -> Region:
-    region = region_from(annotation, max_pixels)
-    check_fits(region, height, width)
+def _region(
+    annotation: Any, height: int, width: int, max_pixels: int, note: Callable[[str], None]
+) -> Region:
+    region = region_from(annotation, max_pixels, note)
+    region.check_size(height, width)
     return region
 
 
@@ -279,17 +288,6 @@ def image_size(info: Any, max_pixels: int) -> tuple[int, int]:
     return width, height
 
 
-def check_fits(region: Region, height: int, width: int) -> None:
-    """Raise unless the region's mask has the image's size."""
-    if region.size != (height, width):
-        raise SizeMismatchError(
-            f"the mask is {region.size[1]} x {region.size[0]} but the image is "
-            f"{width} x {height} (width x height)",
-            None,
-            region.id,
-        )
-
-
 def build_entries(
     entries: Sequence[Any],
     build: Callable[[Any], Built],
@@ -330,6 +328,15 @@ def build_entries(
                 raise placed from None
             left_out.append(LeftOut(index, region_id, placed))
     return good, left_out
+
+
+def warn_of(notes: Sequence[str], path: Path) -> None:
+    """Warn of corrections that a reader made; of many, the first few and their number."""
+    for note in notes[:_NOTES_SHOWN]:
+        warnings.warn(f"{path}: {note}", stacklevel=3)
+    if len(notes) > _NOTES_SHOWN:
+        more = len(notes) - _NOTES_SHOWN
+        warnings.warn(f"{path}: {more} more corrections like these", stacklevel=3)
 
 
 def claimed_id(entry: Any) -> int | str | None:
