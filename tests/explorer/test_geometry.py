@@ -19,7 +19,7 @@ from ureca_lib.explorer.geometry import (
     outline_rings,
     photo_jpeg,
 )
-from ureca_lib.regions import EmptyMaskError, Region, WrongTypeError
+from ureca_lib.regions import EmptyMaskError, Region, RegionError
 
 
 @settings(max_examples=40, deadline=None)
@@ -69,6 +69,13 @@ def test_a_hole_is_not_enclosed():
     assert not enclosed(region)[30, 30] and enclosed(region)[30, 12]
 
 
+def test_the_outline_of_a_very_large_mask_is_that_of_a_smaller_copy():
+    region = Region.from_mask(1, rectangle((3000, 4000), 501, 400, 3001, 2001))
+    (ring,) = outline_rings(region)
+    np.testing.assert_allclose(ring.min(0), (501, 400), atol=2)
+    np.testing.assert_allclose(ring.max(0), (3502, 2401), atol=2)
+
+
 def test_the_path_is_the_rings():
     region = Region.from_mask(1, rectangle((30, 40), 10, 5, 12, 8))
     path = outline_path(region)
@@ -101,7 +108,7 @@ def test_more_points_are_a_polygon_and_what_is_outside_is_cut_off():
     "points", [[], [(1, 1)], [(1, float("nan")), (2, 2)], "ab", [(1,), (2, 3)]]
 )
 def test_what_is_no_drawing_is_refused(points):
-    with pytest.raises(WrongTypeError, match="drawn 1"):
+    with pytest.raises(RegionError, match="drawn 1"):
         drawn_region("drawn 1", points, (30, 40))
 
 
