@@ -1,4 +1,4 @@
-"""A headless Chromium, where there is one."""
+"""A headless Chromium, if one is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _give_up(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator:
-    """One Chromium for all tests; skips, saying why, where it cannot be had."""
+    """One Chromium for all tests; without one they are skipped, with the reason."""
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:

@@ -1,4 +1,4 @@
-"""The widget's side: what is sent, in which order, and that texts stay texts."""
+"""The explorer by methods and by messages of the page; texts are never HTML."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def explorer_of(captioner=None, **options) -> RegionExplorer:
 
 
 def while_it_listens() -> tuple[RegionExplorer, threading.Event]:
-    """An explorer whose listener thinks about a click, until the event is set."""
+    """An explorer whose listener is busy with a click until the event is set."""
     free, begun = threading.Event(), threading.Event()
 
     class Pondering(Listener):
@@ -48,7 +48,7 @@ def while_it_listens() -> tuple[RegionExplorer, threading.Event]:
 
 @pytest.fixture
 def review(annotated):
-    """A review under way, of captions in a store."""
+    """A review of captions in a store, in progress."""
     made = RegionExplorer.from_store(*annotated, reviewer="Ada")
     assert made.widget.view["title"] == "image"
     view_after(made, kind="review", on=True)
@@ -312,7 +312,7 @@ def test_a_captioner_that_fails_is_quoted_and_asked_again():
 
 
 def press(view, decision, **values) -> dict:
-    """What the browser sends when a button is pressed while it shows a view."""
+    """The message of a button that is pressed while the page shows a view."""
     seen = {"place": view["selected"], "caption": view["caption"]}
     return {"kind": "decide", "decision": decision, **seen, **values}
 

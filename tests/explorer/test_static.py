@@ -1,4 +1,4 @@
-"""The figure says what the panel says."""
+"""The figure shows the content of the panel."""
 
 from __future__ import annotations
 
