@@ -11,11 +11,10 @@ import pytest
 
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.evaluation import evaluate
-from ureca_lib.evaluate.measured_rows import table_with
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_meta
-from ureca_lib.evaluate.systems import OracleSystem
-from ureca_lib.evaluate.table_texts import markdown
+from ureca_lib.evaluate.systems import build_system
+from ureca_lib.evaluate.tables import markdown, table_with
 from ureca_lib.provenance import (
     command_line,
     command_text,
@@ -79,7 +78,7 @@ def test_paths_start_at_the_project_or_are_a_name(project):
 def test_nothing_of_the_machine_is_in_a_table_made_in_a_notebook(project, monkeypatch):
     monkeypatch.setattr(sys, "argv", [KERNEL, "-f", "/tmp/kernel-1.json"])
     path = project / "runs" / "oracle.jsonl"
-    predict(OracleSystem(), open_captioned("scenes:test:1"), path, progress=False)
+    predict(build_system("oracle"), open_captioned("scenes:test:1"), path, progress=False)
     meta = read_meta(path)
     assert (meta["command"], meta["trained_on"]) == ("a notebook", "nothing")
     text = markdown(table_with(2, [evaluate(path, None, ("bleu", "cider")).to_dict()]))

@@ -19,11 +19,9 @@ from collections.abc import Callable
 import numpy as np
 from record import record
 
-from ureca_lib.evaluate.bootstrap import BootstrapSettings, intervals
-from ureca_lib.evaluate.meteor import meteor
+from ureca_lib.evaluate.meteor import find_wordnet, meteor
 from ureca_lib.evaluate.ngrams import Pair, bleu, cider, rouge_l
-from ureca_lib.evaluate.scores import Measured
-from ureca_lib.evaluate.wordnet import find_wordnet
+from ureca_lib.evaluate.scores import BootstrapSettings, Score, intervals
 
 COUNT, PER_IMAGE, REPEATS, LENGTH = 10_000, 20, 2, 18
 WORDS = (
@@ -81,7 +79,7 @@ def baselines(pairs: list[Pair]) -> dict[str, tuple[float, list[float]]]:
 def rows_of(pairs: list[Pair], what: str, wordnet: str | None) -> list[str]:
     """Rows of the table for one set of captions."""
     synonyms = find_wordnet(wordnet, download=False)
-    calls: dict[str, Callable[[], list[Measured]]] = {
+    calls: dict[str, Callable[[], list[Score]]] = {
         "BLEU": lambda: bleu(pairs),
         "ROUGE-L": lambda: rouge_l(pairs),
         "CIDEr": lambda: cider(pairs),

@@ -15,11 +15,10 @@ from ureca_lib.datasets.refcocog import refcocog_captioned
 from ureca_lib.datasets.visual_genome import visual_genome_captioned
 from ureca_lib.datasets.zero_shot import each_expression, protocol_markdown
 from ureca_lib.evaluate.evaluation import evaluate
-from ureca_lib.evaluate.making import SystemOptions, make_system
-from ureca_lib.evaluate.measured_rows import zero_shot_row
 from ureca_lib.evaluate.metrics import MetricSettings, score_captions
 from ureca_lib.evaluate.predict import predict
-from ureca_lib.evaluate.tables import paper_table
+from ureca_lib.evaluate.systems import build_system
+from ureca_lib.evaluate.tables import paper_table, zero_shot_row
 from ureca_lib.regions import load_sa1b
 
 
@@ -117,7 +116,7 @@ def test_predictions_on_both_become_a_row_of_table_6(samples, tmp_path):
         records = {}
         for key, text in texts.items():
             file, data = tmp_path / f"{key}_{name}.jsonl", open_captioned(text)
-            summary = predict(make_system(SystemOptions(name)), data, file, progress=False)
+            summary = predict(build_system(name), data, file, progress=False)
             assert summary.complete and summary.predictions == data.regions
             wanted = MetricSettings(download=False)
             records[key] = evaluate(file, None, ("meteor",), wanted).to_dict()

@@ -142,19 +142,6 @@ def test_what_cannot_be_used_is_named(folder, tmp_path):
         load_encoder(str(folder), 3)
     with pytest.raises(BertModelError, match="cannot be loaded"):
         load_encoder(str(tmp_path))
-    with pytest.raises(BertModelError, match="no baseline"):
-        bertscore(PAIRS, load_encoder(str(folder)), rescale=True, progress=False)
-
-
-def test_rescaling_takes_the_packages_baseline(folder):
-    encoder = load_encoder(str(folder))
-    named = module.Encoder("roberta-large", encoder.network, encoder.tokenizer, 17)
-    plain, stretched = (
-        bertscore(PAIRS, named, rescale, False)[0].captions for rescale in (False, True)
-    )
-    base = 0.83122575  # F1 of roberta-large, layer 17, English, in the package
-    assert stretched[:2] == pytest.approx((plain[:2] - base) / (1 - base), abs=1e-6)
-    assert stretched[2] == 0
 
 
 def test_offline_minilm_stands_in_and_is_named(monkeypatch):

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from ureca_lib.evaluate.bootstrap import (
-    BootstrapSettings,
-    compare_scores,
-    group_codes,
-    intervals,
-    resampled_sums,
-)
-from ureca_lib.evaluate.metrics import with_intervals
 from ureca_lib.evaluate.ngrams import bleu
-from ureca_lib.evaluate.scores import Measured, Score, mean_tally, scored
+from ureca_lib.evaluate.scores import (
+    BootstrapSettings,
+    Score,
+    compare_scores,
+    grouped,
+    intervals,
+    mean_tally,
+    measured,
+    resampled_sums,
+    with_intervals,
+)
 
 SETTINGS = BootstrapSettings(samples=400, seed=3)
 
 
 def score_of(values, groups, label: str = "accuracy") -> Score:
-    measured = Measured("accuracy", label, mean_tally(values), np.asarray(values), "test", "1")
-    groups = np.asarray(groups)
-    return scored(
-        measured,
-        ids=tuple(range(len(groups))),
-        groups=groups,
-        units=int(groups.max()) + 1,
-        unit="image",
-    )
+    images = dict(enumerate(np.asarray(groups).tolist()))
+    score = measured("accuracy", label, np.asarray(values), "test", "1")
+    return replace(score, **grouped(list(images), images))
 
 
 def test_sums_are_those_of_the_images_drawn():
@@ -67,10 +65,10 @@ def test_captions_of_one_image_do_not_count_as_many():
 
 def test_a_corpus_metric_is_finished_after_the_sum():
     pairs = [("a red cup on it", ["a red cup on it"]), ("dog", ["the cat sat on a mat"])] * 30
-    measured = bleu(pairs)[3]
-    ((low, high),) = intervals([measured.tally], np.arange(60), SETTINGS)
-    assert low < measured.tally.value < high
-    assert abs(measured.captions.mean() - measured.tally.value) > 0.05  # it is not the mean
+    score = bleu(pairs)[3]
+    ((low, high),) = intervals([score.tally], np.arange(60), SETTINGS)
+    assert low < score.value < high
+    assert abs(score.captions.mean() - score.value) > 0.05  # it is not the mean
 
 
 def test_a_single_image_or_no_samples_give_no_interval():
@@ -136,11 +134,12 @@ def test_what_cannot_be_compared_is_refused():
 
 
 def test_groups_are_numbered_and_a_missing_one_is_named():
-    codes, units = group_codes(["x", "y", "z"], {"x": "b", "y": "a", "z": "b"})
-    assert codes.tolist() == [0, 1, 0] and units == 2
-    assert group_codes(["x", "y"], None)[1] == 2
+    found = grouped(["x", "y", "z"], {"x": "b", "y": "a", "z": "b"})
+    assert found["groups"].tolist() == [0, 1, 0] and found["units"] == 2
+    assert found["unit"] == "image" and found["ids"] == ("x", "y", "z")
+    assert grouped(["x", "y"])["units"] == 2 and grouped(["x"])["unit"] == "caption"
     with pytest.raises(ValueError, match="1 ids, such as 'y'"):
-        group_codes(["x", "y"], {"x": 1})
+        grouped(["x", "y"], {"x": 1})
 
 
 @pytest.mark.parametrize("wrong", [{"samples": -1}, {"confidence": 0.0}, {"confidence": 95.0}])

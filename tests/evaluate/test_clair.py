@@ -16,17 +16,16 @@ from ureca_lib.chat import (
     OpenAIChat,
     TransformersChat,
 )
-from ureca_lib.evaluate.bootstrap import BootstrapSettings, compare_scores
 from ureca_lib.evaluate.clair import (
     ClairSettings,
-    JudgeStoppedError,
     clair_prompt,
     make_judge,
     parse_verdict,
+    read_judge_log,
     score_clair,
 )
-from ureca_lib.evaluate.judge_log import JudgeLog, read_judge_log
-from ureca_lib.journal import JournalError
+from ureca_lib.evaluate.scores import BootstrapSettings, compare_scores
+from ureca_lib.journal import Journal, JournalError
 
 QUIET = ClairSettings(progress=False, bootstrap=BootstrapSettings(samples=50))
 REFERENCES = {"a/1": ["a red cup"], "a/2": ["a blue cup", "a cup"], "b/1": ["a dog"]}
@@ -182,7 +181,7 @@ def test_empty_captions_score_nothing_and_are_not_asked_about(tmp_path):
 def test_a_judge_that_is_gone_ends_the_run_and_keeps_what_it_said(tmp_path):
     log = tmp_path / "log.jsonl"
     gone = ScriptedJudge(GOOD | {"a brown dog": AnnotatorUnavailableError("gone")}, 1)
-    with pytest.raises(JudgeStoppedError, match=r"gone; .*log\.jsonl: run again"):
+    with pytest.raises(AnnotatorUnavailableError, match=r"gone; .*log\.jsonl: run again"):
         score_clair(CAPTIONS, REFERENCES, gone, log, settings=QUIET)
     back = ScriptedJudge(GOOD)
     assert score_clair(CAPTIONS, REFERENCES, back, log, settings=QUIET).value == pytest.approx(0.6)
@@ -205,8 +204,8 @@ def test_a_log_at_fault_is_named(tmp_path):
     with pytest.raises(JournalError, match=r"log\.jsonl: line 1"):
         score_clair(CAPTIONS, REFERENCES, ScriptedJudge(GOOD), log)
     log.write_text("")
-    with JudgeLog(log), pytest.raises(JournalError, match="another process"):
-        JudgeLog(log)
+    with Journal(log), pytest.raises(JournalError, match="another process"):
+        score_clair(CAPTIONS, REFERENCES, ScriptedJudge(GOOD), log)
     with pytest.raises(ValueError, match="path of a log"):
         score_clair(CAPTIONS, REFERENCES, ScriptedJudge(GOOD))
 

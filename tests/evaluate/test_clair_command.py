@@ -9,7 +9,7 @@ from faults.server import FaultyServer, error, say
 from typer.testing import CliRunner
 
 from ureca_lib.cli import app
-from ureca_lib.evaluate.measured_rows import read_tables
+from ureca_lib.evaluate.tables import read_tables
 
 GOOD = '{"score": 80, "reason": "alike"}'
 
@@ -35,7 +35,7 @@ def table_cell(predictions):
 
 def test_without_a_judge_the_table_has_a_dash_and_says_why(predictions):
     result = run(predictions)
-    assert result.exit_code == 0 and "CLAIR: - (CLAIR needs a judge" in result.output
+    assert result.exit_code == 1 and "CLAIR: - (CLAIR needs a judge" in result.output
     cell = table_cell(predictions)
     assert cell.value is None and "needs a judge" in cell.reason
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ureca_lib.annotate.look_alikes import normalized, word_overlaps
-from ureca_lib.evaluate.collision import find_collisions
+from ureca_lib.evaluate.uniqueness import find_collisions
 
 WORDS = ["the", "red", "left", "car", "Tree", "of", "a", "wheel", "café", "!"]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
-from ureca_lib.evaluate.judge_log import Judged, JudgeLog, read_judge_log
-from ureca_lib.evaluate.listener_scores import score_images
+from ureca_lib.evaluate.clair import Judged, read_judge_log
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import meta_path, read_meta, read_predictions
-from ureca_lib.evaluate.systems import OracleSystem
+from ureca_lib.evaluate.systems import build_system
+from ureca_lib.journal import Journal
+from ureca_lib.listeners import score_images
 from ureca_lib.regions import Region, RegionImage
 
 PREDICTIONS = """\
@@ -68,7 +71,7 @@ def test_predictions_are_resumed(tmp_path):
     path.write_text(PREDICTIONS + '{"id": "scene_2000000/3", "ima')
     meta_path(path).write_text(META)
     data = open_captioned("scenes:test:1")
-    done = predict(OracleSystem(), data, path, data_settings={}, progress=False)
+    done = predict(build_system("oracle"), data, path, data_settings={}, progress=False)
     assert path.read_text().startswith(PREDICTIONS)
     rows = read_predictions(path)
     assert [row.region_id for row in rows] == [region.id for region in data[0].regions]
@@ -123,10 +126,10 @@ def test_listener_scores_are_resumed(tmp_path):
 def test_a_judge_log_is_resumed(tmp_path):
     path = tmp_path / "clair.jsonl"
     path.write_text(JUDGED + '{"judge": "scripted:1", "sett')
-    with JudgeLog(path) as log:
-        assert [entry.score for entry in log.entries] == [80.0, None]
-        assert log.entries[0].reply == '{"score": 80}' and log.entries[1].error == "lost"
-        log.add(Judged("scripted:1", {"temperature": 0.0}, "another", "50", score=50.0))
-        assert len(log.entries) == 3
+    with Journal(path, Judged.from_row) as log:
+        assert [entry.score for entry in log.rows] == [80.0, None]
+        assert log.rows[0].reply == '{"score": 80}' and log.rows[1].error == "lost"
+        added = Judged("scripted:1", {"temperature": 0.0}, "another", "50", score=50.0)
+        log.append(asdict(added))
     assert path.read_text().startswith(JUDGED)
     assert [entry.score for entry in read_judge_log(path)] == [80.0, None, 50.0]

@@ -7,7 +7,6 @@ import pytest
 
 from ureca_lib.annotate.card import AREA_BOUNDS
 from ureca_lib.datasets.captioned import open_captioned
-from ureca_lib.evaluate.bootstrap import BootstrapSettings
 from ureca_lib.evaluate.exact_match import (
     SceneMismatchError,
     completed,
@@ -16,6 +15,7 @@ from ureca_lib.evaluate.exact_match import (
     scene_of,
 )
 from ureca_lib.evaluate.predictions import Prediction, prediction_id
+from ureca_lib.evaluate.scores import BootstrapSettings
 from ureca_lib.scenes import generate_scene, resolve
 
 QUICK = BootstrapSettings(samples=50)

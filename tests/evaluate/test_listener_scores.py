@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ureca_lib.evaluate.listener_scores import ListenerScores, ScoredRegion, score_images
 from ureca_lib.journal import Journal, JournalError, read_journal
+from ureca_lib.listeners import ListenerScores, ScoredRegion, score_images
 
 
 def listener_scores(image_id="a", scores=((-1.5, -np.inf), (-0.25, -np.inf), (-7.0, -np.inf))):

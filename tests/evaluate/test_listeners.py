@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from fake_annotators import write_images
@@ -10,17 +12,18 @@ from tiny_models import tiny_model, tiny_tokenizer
 from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
-from ureca_lib.evaluate.listener_scores import ListenerScores, score_image, score_images
-from ureca_lib.evaluate.listeners import (
+from ureca_lib.evaluate.uniqueness import measure_uniqueness
+from ureca_lib.journal import JournalError, read_journal
+from ureca_lib.listeners import (
     ExactListener,
-    ListenerError,
+    ListenerScores,
     ModelListener,
     listener_name,
     look_alikes,
     make_listener,
+    score_image,
+    score_images,
 )
-from ureca_lib.evaluate.uniqueness import measure_uniqueness
-from ureca_lib.journal import JournalError, read_journal
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import Region, RegionImage
 
@@ -118,7 +121,7 @@ def test_what_does_not_parse_or_has_no_word_names_nothing(images):
 
 def test_the_exact_listener_knows_scenes_only(images):
     image = CaptionedImage("photo", images[0].image)
-    with pytest.raises(ListenerError, match="photo is no procedural scene"):
+    with pytest.raises(ValueError, match="photo is not a procedural scene"):
         ExactListener().score(image, ["a car"])
 
 
@@ -170,10 +173,12 @@ def test_a_checkpoint_on_disk_listens_under_a_name_that_changes_with_its_weights
 class Fixed:
     """A captioner of given scores."""
 
+    processor = SimpleNamespace(conversation=SimpleNamespace(answer_ids=list))
+
     def __init__(self, scores):
         self.scores = scores
 
-    def score(self, image, regions, captions):
+    def score(self, image, regions, captions, progress):
         return self.scores
 
 
@@ -205,9 +210,9 @@ def test_look_alikes_of_a_scene_are_of_its_kind_and_of_a_photo_by_features(image
 
 
 def test_a_listener_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ListenerError, match="'exact' or the folder"):
+    with pytest.raises(ValueError, match="'exact' or the folder"):
         make_listener(str(tmp_path / "none"))
-    with pytest.raises(ListenerError, match="no weights"):
+    with pytest.raises(ValueError, match="no weights"):
         make_listener(str(tmp_path))
 
 

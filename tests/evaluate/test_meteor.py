@@ -7,9 +7,8 @@ from evaluate.sentences import peer_pairs
 from evaluate.wordnet_folder import write_wordnet
 from nltk.translate.meteor_score import meteor_score
 
-from ureca_lib.evaluate import wordnet
-from ureca_lib.evaluate.meteor import meteor
-from ureca_lib.evaluate.wordnet import Synonyms, find_wordnet, is_offline
+from ureca_lib.evaluate import meteor as module
+from ureca_lib.evaluate.meteor import Synonyms, find_wordnet, is_offline, meteor
 
 NONE = Synonyms(None, "none")
 
@@ -78,9 +77,9 @@ def test_odd_captions_score_nothing_or_something_but_never_fail():
 
 
 def test_without_any_wordnet_and_offline_there_are_no_synonyms(monkeypatch, tmp_path):
-    monkeypatch.setattr(wordnet, "_of_nltk_data", lambda: None)
-    monkeypatch.setattr(wordnet, "DEBIAN_FOLDER", tmp_path)
-    monkeypatch.setattr(wordnet, "_downloaded", lambda: pytest.fail("it went to the network"))
+    monkeypatch.setattr(module, "_of_nltk_data", lambda: None)
+    monkeypatch.setattr(module, "DEBIAN_FOLDER", tmp_path)
+    monkeypatch.setattr(module, "_downloaded", lambda: pytest.fail("it went to the network"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert is_offline()
     assert not find_wordnet()
@@ -89,10 +88,10 @@ def test_without_any_wordnet_and_offline_there_are_no_synonyms(monkeypatch, tmp_
 
 
 def test_debians_wordnet_is_found_before_a_download(monkeypatch, tmp_path):
-    monkeypatch.setattr(wordnet, "_of_nltk_data", lambda: None)
+    monkeypatch.setattr(module, "_of_nltk_data", lambda: None)
     folder = write_wordnet(tmp_path / "debian", lexnames=False)
-    monkeypatch.setattr(wordnet, "DEBIAN_FOLDER", folder)
-    monkeypatch.setattr(wordnet, "_downloaded", lambda: pytest.fail("it went to the network"))
+    monkeypatch.setattr(module, "DEBIAN_FOLDER", folder)
+    monkeypatch.setattr(module, "_downloaded", lambda: pytest.fail("it went to the network"))
     found = find_wordnet()
     assert found.source == str(folder) and words_of(found, "cup") == {"cup", "mug"}
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from evaluate.sentences import peer_pairs
 from evaluate.wordnet_folder import write_wordnet
 
-from ureca_lib.evaluate.bootstrap import BootstrapSettings
-from ureca_lib.evaluate.metrics import MetricSettings, compare_systems, score_captions
-from ureca_lib.evaluate.scores import Score
+from ureca_lib.evaluate.metrics import MetricSettings, score_captions
+from ureca_lib.evaluate.scores import BootstrapSettings, Score, compare_scores
 
 WORDS = ("bleu", "rouge_l", "meteor", "cider")
 KEYS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "meteor", "cider"]
@@ -31,7 +31,7 @@ def test_keys_intervals_and_where_the_figures_come_from(settings):
     for name, score in scores.items():
         assert isinstance(score, Score) and score.name == name
         assert score.low <= score.value <= score.high
-        assert score.backend and score.version and score.tokenizer == "whitespace"
+        assert score.backend and score.version and score.tokenizer == "ptb"
         assert (score.count, score.units, score.unit) == (3, 2, "image")
         assert json.loads(json.dumps(score.as_record()))["value"] == score.value
         assert list(score.by_id) == list(REFERENCES)
@@ -43,6 +43,7 @@ def test_peer_vectors_through_the_front_door(peer, settings):
     pairs, expected = peer_pairs(peer, "files")
     captions = {i: caption for i, (caption, _) in enumerate(pairs)}
     references = {i: texts for i, (_, texts) in enumerate(pairs)}
+    settings = replace(settings, tokenizer="whitespace")  # its texts are tokens already
     scores = score_captions(captions, references, ("bleu", "rouge_l", "cider"), settings=settings)
     found = [scores[f"bleu_{n}"].value for n in (1, 2, 3, 4)]
     assert found == pytest.approx(expected["BLEU"], abs=1e-4)
@@ -155,7 +156,11 @@ def test_bertscore_without_a_model_has_no_value_and_says_why(tmp_path):
 
 def test_two_systems_are_compared_on_the_same_images(settings):
     worse = CAPTIONS | {"b/1": "a hat"}
-    found = compare_systems(CAPTIONS, worse, REFERENCES, WORDS, IMAGES, settings)
+    scores = [
+        score_captions(captions, REFERENCES, WORDS, IMAGES, settings)
+        for captions in (CAPTIONS, worse)
+    ]
+    found = compare_scores(*scores, settings.bootstrap)
     assert sorted(found) == sorted(KEYS)
     for one in found.values():
         assert one.difference == pytest.approx(one.first - one.second)

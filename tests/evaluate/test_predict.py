@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,17 +18,17 @@ from ureca_lib.annotate.export import QUESTION, conversation, write_jsonl
 from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.cli import app
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
+from ureca_lib.evaluate.evaluation import evaluate
 from ureca_lib.evaluate.exact_match import measure_exact
-from ureca_lib.evaluate.predict import StoppedEarlyError, predict
+from ureca_lib.evaluate.metrics import score_captions
+from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_meta, read_predictions
 from ureca_lib.evaluate.systems import (
-    AttributesSystem,
-    ClassNameSystem,
-    OracleSystem,
-    Said,
-    ShuffledSystem,
-    UnusableSystemError,
+    Caption,
+    ModelFreeSystem,
+    StoppedEarlyError,
     UrecaSystem,
+    build_system,
 )
 from ureca_lib.journal import JournalError
 from ureca_lib.mask_tree import build_mask_tree
@@ -60,7 +61,7 @@ class Counting:
     def describe(self, image, regions):
         self.asked += [(image.image_id, region.id) for region in regions]
         said = [
-            Said("", error="refused") if r.id in self.fail else Said(f"thing {r.id}", -1.0)
+            Caption("", error="refused") if r.id in self.fail else Caption(f"thing {r.id}", -1.0)
             for r in regions
         ]
         if self.stop_after is not None:
@@ -123,14 +124,14 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(tmp_path):
 
 
 def test_another_system_does_not_go_into_the_file(tmp_path, scenes):
-    predict(OracleSystem(), scenes, tmp_path / "p.jsonl", progress=False)
+    predict(build_system("oracle"), scenes, tmp_path / "p.jsonl", progress=False)
     with pytest.raises(JournalError, match="another run: system was 'oracle'"):
-        predict(ClassNameSystem(), scenes, tmp_path / "p.jsonl", progress=False)
+        predict(build_system("class-name"), scenes, tmp_path / "p.jsonl", progress=False)
 
 
 def test_yardsticks_are_in_the_order_that_they_must_be(tmp_path, scenes):
     shares = {}
-    for system in (OracleSystem(), ClassNameSystem(), ShuffledSystem(1)):
+    for system in map(partial(build_system, seed=1), ("oracle", "class-name", "shuffled")):
         path = tmp_path / f"{system.name}.jsonl"
         predict(system, scenes, path, progress=False)
         shares[system.name] = measure_exact(read_predictions(path)).overall["unique"].value
@@ -143,26 +144,27 @@ def test_shuffled_captions_are_the_images_own_and_the_seeds(scenes):
     image = scenes[0]
 
     def say(seed):
-        return [said.text for said in ShuffledSystem(seed).describe(image, image.regions)]
+        shuffled = build_system("shuffled", seed=seed)
+        return [said.text for said in shuffled.describe(image, image.regions)]
 
     own = [image.captions[region.id][0] for region in image.regions]
     assert sorted(say(1)) == sorted(own) and say(1) != own
     assert say(1) == say(1) != say(2)
-    part = ShuffledSystem(1).describe(image, image.regions[3:5])
+    part = build_system("shuffled", seed=1).describe(image, image.regions[3:5])
     assert [said.text for said in part] == say(1)[3:5]
 
 
 def test_systems_made_of_references_or_names_say_what_is_missing():
     image = CaptionedImage("small", small_image(0))
-    for system in (OracleSystem(), ShuffledSystem()):
-        with pytest.raises(UnusableSystemError, match=f"small: .*'{system.name}' is made of"):
+    for system in map(build_system, ("oracle", "shuffled")):
+        with pytest.raises(ValueError, match=f"small: .*'{system.name}' is made of"):
             system.describe(image, image.regions)
-    with pytest.raises(UnusableSystemError, match="has no name"):
-        ClassNameSystem().describe(image, [r for r in image.regions if not r.name])
+    with pytest.raises(ValueError, match="has no name"):
+        build_system("class-name").describe(image, [r for r in image.regions if not r.name])
 
 
 def test_regions_with_references_are_captioned_and_the_others_are_seen(tmp_path):
-    class Looks(OracleSystem):
+    class Looks(ModelFreeSystem):
         def describe(self, image, regions):
             assert image.regions == small_image(0).regions
             return super().describe(image, regions)
@@ -172,7 +174,7 @@ def test_regions_with_references_are_captioned_and_the_others_are_seen(tmp_path)
     row = {"id": 1, "image": "image_0.png", "mask_id": 3, "conversations": turns}
     write_jsonl(tmp_path / "data.jsonl", [row])
     data = open_captioned(tmp_path / "data.jsonl")
-    summary = predict(Looks(), data, tmp_path / "P.jsonl", progress=False)
+    summary = predict(Looks("oracle"), data, tmp_path / "P.jsonl", progress=False)
     assert summary.complete and summary.predictions == 1
     (found,) = read_predictions(tmp_path / "P.jsonl")
     assert (found.region_id, found.caption) == (3, "an eye")
@@ -181,7 +183,7 @@ def test_regions_with_references_are_captioned_and_the_others_are_seen(tmp_path)
 
 def test_the_embedded_annotator_is_a_system(samples):
     image = open_captioned(samples / "photos" / "coins.json")[0]
-    said = AttributesSystem().describe(image, image.regions[:4])
+    said = build_system("attributes").describe(image, image.regions[:4])
     assert len({one.text for one in said}) == 4 and all(one.score is None for one in said)
 
 
@@ -282,6 +284,19 @@ def test_predict_and_evaluate_on_the_command_line(tmp_path, checkpoint):
     difference = scores["comparison"]["differences"]["unique"]
     assert difference["apart"] and 0 < difference["difference"] < 1
     assert scores["meta"]["data"] == "scenes:test:3"
+
+
+def test_python_and_the_command_score_a_file_alike(tmp_path):
+    captions = {"a/1": "The man, in blue.", "a/2": "A man; running!", "b/1": "The DOG's tail"}
+    rows = [{"id": i, "caption": c, "references": ["the man in blue"]} for i, c in captions.items()]
+    write_jsonl(tmp_path / "p.jsonl", rows)
+    done = run("evaluate", tmp_path / "p.jsonl")
+    assert done.exit_code == 0, done.output
+    scores = json.loads((tmp_path / "p.scores.json").read_text())
+    assert scores["metrics"] == evaluate(tmp_path / "p.jsonl").to_dict()["metrics"]
+    direct = score_captions(captions, dict.fromkeys(captions, "the man in blue"), ("bleu", "cider"))
+    for name, score in direct.items():
+        assert scores["metrics"][name]["value"] == score.value
 
 
 def test_the_command_scores_tokens_as_cocos_evaluation_has_them(tmp_path):

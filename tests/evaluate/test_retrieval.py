@@ -7,7 +7,7 @@ from itertools import pairwise, permutations
 import numpy as np
 import pytest
 
-from ureca_lib.evaluate.retrieval import TIE, calibrated, retrieve
+from ureca_lib.evaluate.uniqueness import TIE, calibrated, retrieve
 
 
 def ranks_by_hand(column, target, candidates):
@@ -71,7 +71,7 @@ def test_pmi_mends_a_listener_that_favors_a_region():
     targets = np.arange(6)
     assert retrieve(scores, targets).first.mean() == 1
     assert retrieve(biased, targets).first.mean() == pytest.approx(1 / 6)
-    assert retrieve(biased, targets, calibrate="pmi").first.mean() == 1
+    assert retrieve(calibrated(biased, "pmi"), targets).first.mean() == 1
     assert calibrated(biased, "pmi") == pytest.approx(calibrated(scores, "pmi"))
 
 
@@ -79,7 +79,7 @@ def test_pmi_reads_a_caption_by_the_others_and_so_flatters_one_that_is_not_uniqu
     # "the yellow mushroom" fits region 0, "the mushroom" fits both and was said of 1
     scores = np.log(np.array([[1.0, 0.5], [1e-300, 0.5]]))
     assert retrieve(scores, np.array([0, 1])).first.tolist() == [1, 0.5]
-    assert retrieve(scores, np.array([0, 1]), calibrate="pmi").first.tolist() == [1, 1]
+    assert retrieve(calibrated(scores, "pmi"), np.array([0, 1])).first.tolist() == [1, 1]
 
 
 def test_pmi_keeps_what_is_ruled_out():

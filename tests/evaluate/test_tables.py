@@ -8,9 +8,19 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ureca_lib.evaluate.measured_rows import measured_row, table_with, zero_shot_row
-from ureca_lib.evaluate.table_texts import html, latex, latex_escaped, markdown
-from ureca_lib.evaluate.tables import Cell, Row, Source, TableError, paper_table
+from ureca_lib.evaluate.tables import (
+    Cell,
+    Row,
+    Source,
+    html,
+    latex,
+    latex_escaped,
+    markdown,
+    measured_row,
+    paper_table,
+    table_with,
+    zero_shot_row,
+)
 
 # sums of the columns of the paper's own text, against a slip in any digit
 SUMS = {
@@ -152,20 +162,31 @@ def test_a_dash_says_why():
 
 def test_quoted_and_measured_cannot_be_mixed():
     printed, measured = row_of(3, "Baseline"), measured_row([record()], ["rouge_l"])
-    with pytest.raises(TableError, match="ours: rouge_l is quoted, the row is measured"):
+    with pytest.raises(ValueError, match="ours: rouge_l is quoted, the row is measured"):
         Row("ours", "measured", "", "", {"rouge_l": printed.cells["rouge_l"]})
-    with pytest.raises(TableError, match="rouge_l is measured, the row is quoted"):
+    with pytest.raises(ValueError, match="rouge_l is measured, the row is quoted"):
         Row("Baseline", "quoted", "", "", dict(measured.cells))
-    with pytest.raises(TableError, match="a row that is added is measured"):
+    with pytest.raises(ValueError, match="a row that is added is measured"):
         paper_table(3).with_rows([printed])
-    with pytest.raises(TableError, match="only a quoted figure"):
+    with pytest.raises(ValueError, match="only a quoted value"):
         Cell(1.0, Source("measured", "p.jsonl"), printed="1.0")
 
 
 def test_a_cell_has_a_figure_or_a_reason():
     for value, reason in ((None, None), (1.0, "none")):
-        with pytest.raises(TableError, match="a figure, or a reason"):
+        with pytest.raises(ValueError, match="a value, or a reason"):
             Cell(value, Source("measured", "p.jsonl"), reason=reason)
+
+
+def test_a_recall_stands_with_its_chance_and_a_model_listener_with_a_warning():
+    settings = {"chance": 0.03, "candidates": 36.12}
+    recall = score(0.4, "Recall at 1", model="listener tiny-1a2b", settings=settings)
+    text = markdown(table_with(2, [record(metrics={}, overall={"recall_at_1": recall})]))
+    assert "Recall at 1 (a guess: 3.0, of 36.1 regions on average) by own" in text.replace("\\", "")
+    assert "prefers the style of its training captions" in text
+    exact = recall | {"model": "listener exact"}
+    text = markdown(table_with(2, [record(metrics={}, overall={"recall_at_1": exact})]))
+    assert "prefers the style" not in text
 
 
 def test_records_of_other_predictions_make_rows_of_their_own_or_an_error():
@@ -178,9 +199,9 @@ def test_records_of_other_predictions_make_rows_of_their_own_or_an_error():
     assert table.rows[0].cells["recall_at_1"].reason == "the paper does not measure it"
     assert list(table.columns)[-1] == "recall_at_1"
     assert "recall_at_1" not in table_with(2, [record(), uniqueness], ours=False).columns
-    with pytest.raises(TableError, match="records of different predictions"):
+    with pytest.raises(ValueError, match="records of different predictions"):
         measured_row([record(), record(sha="e" * 64)], ["rouge_l"])
-    with pytest.raises(TableError, match="needs a record"):
+    with pytest.raises(ValueError, match="needs a record"):
         measured_row([], ["rouge_l"])
 
 
@@ -192,13 +213,13 @@ def test_a_row_of_table_6_takes_meteor_from_each_benchmark():
     alone = zero_shot_row({"refcocog": record()})
     assert alone.cells["visual_genome"].reason == "not measured"
     assert paper_table(6).with_rows([row]).rows[-1].cells["refcocog"].text(1) == "25.0"
-    with pytest.raises(TableError, match="refcocog, visual_genome, not coco"):
+    with pytest.raises(ValueError, match="refcocog, visual_genome, not coco"):
         zero_shot_row({"coco": record()})
-    with pytest.raises(TableError, match="of one system, not of ours, theirs"):
+    with pytest.raises(ValueError, match="of one system, not of ours, theirs"):
         zero_shot_row({"refcocog": record(), "visual_genome": record("theirs")})
-    with pytest.raises(TableError, match="a column for each benchmark"):
+    with pytest.raises(ValueError, match="a column for each benchmark"):
         table_with(6, [record()])
-    with pytest.raises(TableError, match="Tables 2, 3, 4, 5, 6, not 7"):
+    with pytest.raises(ValueError, match="Tables 2, 3, 4, 5, 6, not 7"):
         paper_table(7)
 
 
@@ -246,7 +267,7 @@ def test_texts_from_records_cannot_become_markup():
     assert "\\<script" in marked and "<script" not in marked.replace("\\<script", "")
     lines = [line for line in marked.splitlines() if line.startswith("|")]
     plain = [line.replace("\\\\", "").replace("\\|", "") for line in lines]
-    assert {line.count("|") for line in plain} == {8}
+    assert {line.count("|") for line in plain} == {7}
     text = latex(table)
     assert "\\input" not in text and "\\textbackslash{}input\\{a\\}" in text
 
@@ -258,13 +279,24 @@ def test_latex_escapes_every_special_sign():
     assert latex_escaped("a\nb") == "a b"
 
 
-def test_latex_sets_a_rule_between_printed_and_measured_rows():
+@pytest.mark.parametrize("write", [markdown, latex, html])
+def test_printed_and_measured_rows_are_never_in_one_list(write):
+    text = write(table_with(3, [record("theirs"), record()]), intervals=True)
+    printed, measured = text.split("Measured here:")
+    assert "Printed in the paper:" in printed and "Dynamic Mask" in printed
+    assert "theirs" not in printed and "Dynamic Mask" not in measured.split("theirs")[1]
+    assert measured.index("theirs") < measured.index("ours")
+    starts = {markdown: "\n| --- |", latex: r"\begin{tabular}", html: "<table"}
+    assert printed.count(starts[write]) == measured.count(starts[write]) == 1
+    assert "Measured here" not in write(paper_table(3))
+
+
+def test_latex_has_booktabs_rules_and_as_many_cells_in_every_line():
     text = latex(table_with(3, [record()]), intervals=True)
-    before, after = text.split("38.95")
-    assert before.count(r"\midrule") == 1 and after.count(r"\midrule") == 1
-    assert r"50.00 [45.00, 61.23]" in text and "--\\textsuperscript{a}" in text
+    assert text.count(r"\midrule") == text.count(r"\bottomrule") == 2
+    assert "50.00 [45.00, 61.23]" in text and "-- (a)" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.count(" & ") for line in rows} == {6} and len(rows) == 5
+    assert {line.count(" & ") for line in rows} == {5} and len(rows) == 6
     assert text.count("{") == text.count("}")
 
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
 
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
-from ureca_lib.evaluate.bootstrap import BootstrapSettings, compare_scores
-from ureca_lib.evaluate.listener_scores import ListenerScores, ScoredRegion, score_image
-from ureca_lib.evaluate.listeners import ExactListener
+from ureca_lib.evaluate.exact_match import AREA_NAMES
+from ureca_lib.evaluate.scores import BootstrapSettings, compare_scores
 from ureca_lib.evaluate.uniqueness import (
     COLLISION,
     LABELS,
     LOOK_ALIKE,
     RETRIEVAL,
     UniquenessSettings,
-    area_names,
     measure_uniqueness,
+    uniqueness_text,
+)
+from ureca_lib.listeners import (
+    STYLE_NOTE,
+    ExactListener,
+    ListenerScores,
+    ScoredRegion,
+    score_image,
 )
 from ureca_lib.scenes import resolve
 
@@ -111,7 +118,7 @@ def test_groups_are_parts_of_the_whole(images, found):
     for level, scores in whole.by_level.items():
         assert scores["mrr"].count == depths.count(int(level))
     assert list(whole.by_level) == sorted(whole.by_level, key=int)
-    assert [name for name in area_names() if name in whole.by_area] == list(whole.by_area)
+    assert [name for name in AREA_NAMES if name in whole.by_area] == list(whole.by_area)
 
 
 def test_systems_are_compared_on_the_same_images(found):
@@ -125,7 +132,8 @@ def test_the_record_is_plain_and_says_how_it_came_about(found):
     record = json.loads(json.dumps(found["oracle"].as_record(), allow_nan=False))
     recall = record["overall"]["recall_at_1"]
     assert (recall["model"], record["listener"]) == ("listener exact", "exact")
-    assert recall["settings"] == {"calibrate": "none"} and recall["unit"] == "image"
+    assert recall["settings"]["calibrate"] == "none" and recall["unit"] == "image"
+    assert recall["settings"]["chance"] == record["chance"]["recall_at_1"]
     assert record["overall"]["collision_near"]["settings"] == {"near": 0.8}
     assert set(record["overall"]) == set(LABELS)
     assert record["settings"]["bootstrap"]["samples"] == 200
@@ -143,7 +151,20 @@ def test_regions_without_captions_are_candidates_and_not_counted():
     found = measure_uniqueness([heard], QUICK)
     assert found.overall["mrr"].value == 0.5 and found.overall["mrr"].count == 1
     assert found.chance["recall_at_1"] == pytest.approx(1 / 3)
+    assert found.candidates["recall_at_1"] == pytest.approx(3)
     assert list(found.by_area) == ["20% to 70%"]
+
+
+def test_chance_and_candidates_stand_behind_each_recall_and_a_model_listener_is_warned_of():
+    small = one_image([[-1.0], [-2.0]], {0: 0})
+    large = one_image([[-1.0]] * 6, {5: 0}, image_id="b", level=2)
+    found = measure_uniqueness([small, large], QUICK)
+    assert found.candidates["recall_at_1"] == 4
+    text = uniqueness_text(found)
+    assert "guess 33.3 of 4.0" in text and "guess 16.7 of 6.0" in text  # all, and level 2
+    assert STYLE_NOTE in text
+    exact = [replace(scores, listener="exact") for scores in (small, large)]
+    assert STYLE_NOTE not in uniqueness_text(measure_uniqueness(exact, QUICK))
 
 
 def test_look_alikes_leave_out_the_other_regions():

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.predict import predict
-from ureca_lib.evaluate.systems import ShuffledSystem
+from ureca_lib.evaluate.systems import ModelFreeSystem
 
 SCENES = "scenes:test:16"
 
 
-class SlowSystem(ShuffledSystem):
+class SlowSystem(ModelFreeSystem):
     """Shuffled captions, an image at a time."""
 
     def describe(self, image, regions):
@@ -22,4 +22,4 @@ class SlowSystem(ShuffledSystem):
 
 def predict_slowly(path: Path) -> None:
     """Write the predictions of all scenes."""
-    predict(SlowSystem(3), open_captioned(SCENES), path, progress=False)
+    predict(SlowSystem("shuffled", 3), open_captioned(SCENES), path, progress=False)

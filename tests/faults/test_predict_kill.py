@@ -28,9 +28,9 @@ def test_killed_runs_lose_nothing_and_repeat_nothing(tmp_path):
     assert sizes == sorted(set(sizes))
     data = open_captioned(SCENES)
     done = path.read_bytes()
-    resumed = predict(SlowSystem(3), data, path, progress=False)
+    resumed = predict(SlowSystem("shuffled", 3), data, path, progress=False)
     assert path.read_bytes().startswith(done) and 0 < resumed.made < resumed.predictions
-    whole = predict(SlowSystem(3), data, tmp_path / "whole.jsonl", progress=False)
+    whole = predict(SlowSystem("shuffled", 3), data, tmp_path / "whole.jsonl", progress=False)
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert whole.made == whole.predictions == resumed.predictions
     assert read_meta(path)["predictions"] == whole.predictions

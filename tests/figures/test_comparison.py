@@ -9,7 +9,7 @@ from figures.drawn import predictions_of
 
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
 from ureca_lib.evaluate.predictions import Prediction
-from ureca_lib.evaluate.systems import ClassNameSystem, OracleSystem
+from ureca_lib.evaluate.systems import build_system
 from ureca_lib.figures.comparison import REFERENCE, compared_regions, read_systems
 from ureca_lib.scenes import resolve
 
@@ -22,8 +22,8 @@ def images():
 @pytest.fixture(scope="module")
 def systems(tmp_path_factory):
     scenes, folder = open_captioned("scenes:test:2"), tmp_path_factory.mktemp("systems")
-    made = (OracleSystem(), ClassNameSystem())
-    return {one.name: predictions_of(one, scenes, folder) for one in made}
+    names = ("oracle", "class-name")
+    return {name: predictions_of(build_system(name), scenes, folder) for name in names}
 
 
 def places(rows):

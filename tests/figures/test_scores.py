@@ -13,7 +13,7 @@ from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.exact_match import measure_exact
 from ureca_lib.evaluate.metrics import score_captions
 from ureca_lib.evaluate.scores import Score
-from ureca_lib.evaluate.systems import ClassNameSystem, OracleSystem
+from ureca_lib.evaluate.systems import build_system
 from ureca_lib.figures.comparison import (
     REFERENCE,
     comparison_figure,
@@ -36,8 +36,8 @@ def images():
 
 @pytest.fixture(scope="module")
 def said(images, tmp_path_factory):
-    folder, made = tmp_path_factory.mktemp("said"), (ClassNameSystem(), OracleSystem())
-    return {one.name: predictions_of(one, images, folder) for one in made}
+    folder, names = tmp_path_factory.mktemp("said"), ("class-name", "oracle")
+    return {name: predictions_of(build_system(name), images, folder) for name in names}
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ureca_lib.evaluate.tables import TableError
 from ureca_lib.runs.summary import SettingSummary, SweepSummary, measure
 from ureca_lib.runs.sweep_rows import ablation_tables, sweep_table
 
@@ -43,7 +42,7 @@ def test_measured_rows_stand_below_the_papers(summary):
 
 
 def test_only_tables_of_the_paper(summary):
-    with pytest.raises(TableError, match="not 7"):
+    with pytest.raises(ValueError, match="not 7"):
         sweep_table(7, summary, "summary.json", "scenes")
 
 

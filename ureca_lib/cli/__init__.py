@@ -48,12 +48,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Evaluate": {
         "predict": ("evaluate.commands:predict", "Caption every region of a data set."),
         "evaluate": ("evaluate.commands:evaluate", "Score predictions of any system."),
-        "clair": ("evaluate.clair_command:clair", "Score predictions by a judge (CLAIR)."),
-        "uniqueness": (
-            "evaluate.uniqueness_command:uniqueness",
-            "Measure self-retrieval and collisions.",
-        ),
-        "table": ("evaluate.table_command:table", "Print a table of the paper with our rows."),
+        "clair": ("evaluate.commands:clair", "Score predictions by a judge (CLAIR)."),
+        "uniqueness": ("evaluate.commands:uniqueness", "Measure self-retrieval and collisions."),
+        "table": ("evaluate.commands:table", "Print a table of the paper; reproduce Table 2."),
+        "agreement": ("evaluate.commands:agreement", "Compare reviewers with each other."),
     },
     "Notebooks": {
         "run": ("cli.runs:run", "Run notebooks headless."),

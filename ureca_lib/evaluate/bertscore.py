@@ -5,12 +5,11 @@ under transformers 5 on empty captions and on tokenizers without a length limit,
 vectors of all captions in memory.
 
 URECA's paper names no model. Its scores, 62 to 75 (Table 2), are lower than roberta-large gives to
-any two captions, so they come from another model and cannot be compared with its figures.
+any two captions, so they come from another model and cannot be compared with its scores.
 """
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,9 +22,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from ureca_lib.evaluate.meteor import is_offline
 from ureca_lib.evaluate.ngrams import Pair
-from ureca_lib.evaluate.scores import Measured, mean_tally
-from ureca_lib.evaluate.wordnet import is_offline
+from ureca_lib.evaluate.scores import Score, measured
 
 DEFAULT_MODEL = "roberta-large"  # of bert-score for English
 OFFLINE_MODEL = "minilm"  # all-MiniLM-L6-v2, in the extra "offline"
@@ -34,11 +33,11 @@ _AT_A_TIME = 2000  # captions with references whose vectors are in memory togeth
 _BATCH = 64
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _PATIENCE = 5.0  # seconds for the hub to answer at all
-_ROBERTA = ("roberta", "xlm-roberta", "camembert")  # number their places after the padding token
+_ROBERTA = ("roberta", "xlm-roberta", "camembert")  # positions are numbered after the padding token
 
 
 class BertModelError(RuntimeError):
-    """There is no such encoder, or it cannot be used."""
+    """The encoder is missing or cannot be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +51,7 @@ class Encoder:
 
 
 class _Ids:
-    """What bert-score asks of a tokenizer."""
+    """The part of a tokenizer that bert-score uses."""
 
     def __init__(self, tokenizer: Any, config: Any):
         self._tokenizer = tokenizer
@@ -76,13 +75,13 @@ def load_encoder(model: str = "auto", layers: int | None = None, device: str = "
     """An encoder by name; loaded once.
 
     Args:
-        model: "auto" is roberta-large or, where it cannot be had, MiniLM; "minilm"; a hub id or a
+        model: "auto" (roberta-large or, if it cannot be loaded, MiniLM), "minilm", a hub id or a
             folder.
-        layers: how many are used; None takes bert-score's choice for the model, else all.
+        layers: number of layers used; None takes bert-score's choice for the model, else all.
         device: where it runs.
 
     Raises:
-        BertModelError: saying what is missing.
+        BertModelError: naming the model that is missing.
     """
     if model != "auto":
         return _load(model, layers, device)
@@ -99,58 +98,44 @@ def load_encoder(model: str = "auto", layers: int | None = None, device: str = "
 
 @lru_cache(maxsize=2)
 def _load(model: str, layers: int | None, device: str) -> Encoder:
+    from bert_score.utils import model2layers
+    from transformers import AutoModel, AutoTokenizer
+
     name, source = (_MINILM_NAME, _minilm()) if model == OFFLINE_MODEL else (model, model)
     if Path(source).is_dir():
         name = Path(name).name
     try:
-        network, tokenizer = _read(source)
+        source, safe = _folder_of(source), {"trust_remote_code": False}
+        network = AutoModel.from_pretrained(source, use_safetensors=True, **safe)
+        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
     except Exception as error:  # whatever is wrong with files, hub or network
         reason = " ".join(str(error).split())[:200]
         raise BertModelError(f"{name} cannot be loaded ({reason})") from None
     blocks = getattr(getattr(network, "encoder", None), "layer", None)
     if blocks is None:
         raise BertModelError(f"{name} is not a BERT-like encoder")
-    count = _layers_of(name, len(blocks)) if layers is None else layers
+    usual = model2layers.get(name.removeprefix("FacebookAI/"), len(blocks))
+    count = min(usual, len(blocks)) if layers is None else layers
     if not 1 <= count <= len(blocks):
         raise BertModelError(f"{name} has {len(blocks)} layers, not {count}")
     network.encoder.layer = blocks[:count]
     return Encoder(name, network.to(device).eval(), _Ids(tokenizer, network.config), count)
 
 
-def _read(source: str) -> tuple[Any, Any]:
-    """The encoder and its tokenizer, from the disk where they are there."""
-    from transformers import AutoModel, AutoTokenizer
-
-    def read(folder: str) -> tuple[Any, Any]:
-        network = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
-        return network, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+def _folder_of(source: str) -> str:
+    """The folder of a model, downloaded if need be; by name, transformers asks the hub again."""
+    from huggingface_hub import constants, get_session, snapshot_download
 
     if Path(source).is_dir():
-        return read(source)
+        return source
     try:
-        return read(_snapshot(source, local=True))
+        return snapshot_download(source, allow_patterns=_FILES, local_files_only=True)
     except OSError:
-        if is_offline() or not _hub_answers():
+        if is_offline():
             raise
-    return read(_snapshot(source, local=False))
-
-
-def _snapshot(source: str, local: bool) -> str:
-    """The folder of a hub's model; a folder keeps transformers from asking the hub again."""
-    from huggingface_hub import snapshot_download
-
-    return snapshot_download(source, allow_patterns=_FILES, local_files_only=local)
-
-
-def _hub_answers() -> bool:
-    """Asked once, for the hub's client goes on trying for a minute."""
-    from huggingface_hub import constants, get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
-    except Exception:  # no name, no route, no certificate
-        return False
-    return True
+    # without a network, this fails in seconds and a download in a minute
+    get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    return snapshot_download(source, allow_patterns=_FILES)
 
 
 def _minilm() -> str:
@@ -163,15 +148,7 @@ def _minilm() -> str:
     return str(get_model_path())
 
 
-def _layers_of(name: str, most: int) -> int:
-    from bert_score.utils import model2layers
-
-    return min(model2layers.get(name.removeprefix("FacebookAI/"), most), most)
-
-
-def bertscore(
-    pairs: Sequence[Pair], encoder: Encoder, rescale: bool = False, progress: bool = True
-) -> list[Measured]:
+def bertscore(pairs: Sequence[Pair], encoder: Encoder, progress: bool = True) -> list[Score]:
     """Mean F1 of N captions, each against its best reference.
 
     Empty captions and empty references score 0.
@@ -179,39 +156,21 @@ def bertscore(
     Args:
         pairs: captions and their references, as they are.
         encoder: of `load_encoder`.
-        rescale: stretch the scores by bert-score's baseline of the model for English.
         progress: show a bar.
-
-    Raises:
-        BertModelError: no baseline is known for the model.
     """
-    baseline = _baseline(encoder) if rescale else 0.0
     scores: list[float] = []
     with tqdm(total=len(pairs), desc="BERTScore", disable=not progress, leave=False) as bar:
         for start in range(0, len(pairs), _AT_A_TIME):
             part = pairs[start : start + _AT_A_TIME]
             scores += _best(part, encoder)
             bar.update(len(part))
-    values = (np.array(scores) - baseline) / (1 - baseline)
-    values = np.where([bool(caption.strip()) for caption, _ in pairs], values, 0.0)
-    settings = {"layers": encoder.layers, "idf": False, "rescaled": rescale, "value": "F1"}
-    label = f"BERTScore ({encoder.name}{', rescaled' if rescale else ''})"
-    return [
-        Measured(
-            "bertscore",
-            label,
-            mean_tally(values),
-            values,
-            "bert-score",
-            version("bert-score"),
-            encoder.name,
-            settings,
-        )
-    ]
+    settings = {"layers": encoder.layers, "idf": False, "rescaled": False, "value": "F1"}
+    about = ("bertscore", f"BERTScore ({encoder.name})", np.array(scores), "bert-score")
+    return [measured(*about, version("bert-score"), model=encoder.name, settings=settings)]
 
 
 def _best(pairs: Sequence[Pair], encoder: Encoder) -> list[float]:
-    """For each caption its highest F1."""
+    """The highest F1 of each caption."""
     from bert_score.utils import bert_cos_score_idf
 
     places, captions, references = [], [], []
@@ -234,16 +193,3 @@ def _best(pairs: Sequence[Pair], encoder: Encoder) -> list[float]:
     for place, value in zip(places, found[:, 2].tolist(), strict=True):
         best[place] = max(best[place], value)
     return best
-
-
-def _baseline(encoder: Encoder) -> float:
-    """bert-score's F1 of unrelated English sentences."""
-    import bert_score
-
-    name = encoder.name.removeprefix("FacebookAI/")
-    path = Path(bert_score.__file__).parent / "rescale_baseline" / "en" / f"{name}.tsv"
-    if not path.is_file():
-        raise BertModelError(f"bert-score has no baseline of {name}: leave rescaling out")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = {int(row["LAYER"]): float(row["F"]) for row in csv.DictReader(file)}
-    return rows[encoder.layers]

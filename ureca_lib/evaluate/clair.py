@@ -1,8 +1,10 @@
-"""CLAIR (Chan et al., EMNLP 2023): a language model says how likely captions speak of one image.
+"""CLAIR (Chan et al., EMNLP 2023): a language model rates whether captions are of one image.
 
-The prompt is that of the authors' code. Theirs gives 0 to a reply without a score and takes the
-first number it finds; here such a reply has no score, is counted, and stands in the log with the
-rest. Nothing is scored without a judge but an empty caption, which gets 0.
+The prompt is that of the authors' code. Their code gives 0 to a reply without a score and takes the
+first number it finds; here such a reply has no score, is counted, and is in the log with the rest.
+Without a judge only an empty caption is scored, with 0.
+
+The log has every question and reply, one per line; scores are computed from it.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -27,16 +30,9 @@ from ureca_lib.chat import (
     NoAnswerError,
     make_chat,
 )
-from ureca_lib.evaluate.bootstrap import BootstrapSettings, group_codes
-from ureca_lib.evaluate.judge_log import Judged, JudgeLog, identity, read_judge_log
-from ureca_lib.evaluate.metrics import (
-    Matched,
-    Predictions,
-    References,
-    match_captions,
-    with_intervals,
-)
-from ureca_lib.evaluate.scores import Measured, Score, mean_tally, scored, without_value
+from ureca_lib.evaluate.metrics import Predictions, References, match_captions
+from ureca_lib.evaluate.scores import BootstrapSettings, Score, measured, with_intervals
+from ureca_lib.journal import Journal, read_journal
 
 PROMPT = """\
 You are trying to tell if a candidate set of captions is describing the same image as a reference \
@@ -58,13 +54,13 @@ _ANY = re.compile(_NUMBER)
 
 @dataclass(frozen=True)
 class ClairSettings:
-    """How the judge is asked."""
+    """Settings of a judgment."""
 
     tries: int = field(
         default=3, metadata={"help": "most replies to one question until one has a score"}
     )
     bootstrap: BootstrapSettings = field(
-        default_factory=BootstrapSettings, metadata={"help": "how intervals are drawn"}
+        default_factory=BootstrapSettings, metadata={"help": "settings of the intervals"}
     )
     progress: bool = field(default=True, metadata={"help": "show a bar"})
 
@@ -73,17 +69,69 @@ class ClairSettings:
             raise ValueError(f"tries is at least 1, not {self.tries}")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a reply says: a score of 0 to 100 and a reason, or None; and how it was found."""
+class Verdict(NamedTuple):
+    """Score of 0 to 100 and reason of a reply, or None; and how the score was found."""
 
     score: float | None
     reason: str | None = None
     parsed: str | None = None
 
 
-class JudgeStoppedError(RuntimeError):
-    """The judge answers no more; what it answered is in the log, and is not asked again."""
+@dataclass(frozen=True)
+class Judged:
+    """A reply, or the lack of one.
+
+    Args:
+        judge, settings: name and settings of the judge.
+        prompt: the whole question.
+        reply: as received; None if there is none, and `error` says why.
+        problem: the server's remark on the reply, for instance that it was cut off.
+        score: 0 to 100, or None if the reply has none.
+        reason: the judge's reason for it.
+        parsed: how the score was found: "json" or "number".
+        prompt_tokens, reply_tokens: as the judge counts them.
+        time: seconds since 1970.
+    """
+
+    judge: str
+    settings: Mapping[str, Any]
+    prompt: str
+    reply: str | None
+    problem: str | None = None
+    score: float | None = None
+    reason: str | None = None
+    parsed: str | None = None
+    error: str | None = None
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    time: float = 0.0
+
+    @property
+    def asked(self) -> str:
+        """The judge and its settings as one text."""
+        return json.dumps([self.judge, dict(self.settings)], sort_keys=True)
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Judged:
+        """Read a line of a log.
+
+        Raises:
+            ValueError: it has other keys.
+        """
+        try:
+            return cls(**row)
+        except TypeError as error:
+            raise ValueError(f"not a reply of a judge ({error})") from None
+
+
+def read_judge_log(path: str | Path) -> list[Judged]:
+    """The replies of a log, without half a line at the end that a kill left.
+
+    Raises:
+        FileNotFoundError: no such file.
+        JournalError: naming the line that is not a reply.
+    """
+    return list(read_journal(path, Judged.from_row))
 
 
 def make_judge(
@@ -98,7 +146,7 @@ def make_judge(
 
     Args:
         kind: "none", or a kind of `make_chat`.
-        model, base_url, device, api_key_env, settings: as `make_chat` takes them.
+        model, base_url, device, api_key_env, settings: of `make_chat`.
 
     Raises:
         ValueError: no such kind or device, options that do not go together, or no key for OpenAI.
@@ -116,7 +164,7 @@ def make_judge(
 
 
 def clair_prompt(caption: str, references: Sequence[str]) -> str:
-    """The question about one caption; line ends in captions become blanks."""
+    """The question about a caption; line ends in captions become blanks."""
     candidate, *targets = (
         f"- {_whole(' '.join(text.split()))}\n" for text in (caption, *references)
     )
@@ -124,14 +172,15 @@ def clair_prompt(caption: str, references: Sequence[str]) -> str:
 
 
 def _whole(text: str) -> str:
-    """Without halves of characters, which no file can hold."""
+    """The text without halves of characters, which no file can hold."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def parse_verdict(text: str) -> Verdict:
     """Read a reply: a JSON object with a score, else the number that it calls its score.
 
-    A score out of 0 to 100, or one of several numbers of which none is called the score, is none.
+    A number outside of 0 to 100 is not a score, nor is one of several numbers of which none is
+    called the score.
     """
     text = final_answer(text)
     for match in re.finditer(r"\{", text):
@@ -174,78 +223,54 @@ def score_clair(
 ) -> Score:
     """Mean CLAIR of captions, 0 to 1, over those whose reply has a score.
 
-    Replies in the log are not asked for again, so that a run that was stopped goes on, and a
-    finished one is computed again from predictions and log alone.
+    Replies in the log are not asked for again, so that an interrupted run resumes, and a finished
+    run is computed again from predictions and log alone.
 
     Args:
         predictions, references, groups: as of `score_captions`.
-        judge: whom to ask; None takes what the log holds.
+        judge: the model to ask; None takes the replies in the log.
         log: JSON Lines file of the replies; needed with a judge.
-        settings: how often to ask, and the bootstrap.
+        settings: number of tries, and the bootstrap.
 
     Returns:
-        The score; without a value, and with the reason, where there is neither judge nor log. Its
+        The score; without a value, and with the reason, if there is neither judge nor log. Its
         settings count `unread` replies, `unanswered` questions and `empty` captions.
 
     Raises:
         ValueError: no log for a judge, a log of several judges without one, or captions at fault.
         JournalError: a log that cannot be read or is open elsewhere.
-        JudgeStoppedError: a budget that is spent or a judge that cannot be reached.
+        BudgetSpentError, AnnotatorUnavailableError: the judge answers no more; its replies so far
+            are in the log.
     """
     settings = settings or ClairSettings()
     matched = match_captions(predictions, references)
-    codes, units = group_codes(matched.ids, groups)
-    known = {
-        "ids": matched.ids,
-        "groups": codes,
-        "units": units,
-        "unit": "caption" if groups is None else "image",
-        "missing": len(matched.missing),
-        "surplus": len(matched.surplus),
-    }
-    if judge is None and (log is None or not Path(log).is_file()):
-        return without_value("clair", "CLAIR", NO_JUDGE, count=len(matched.ids), **known)
-    prompts = [clair_prompt(*pair) if pair[0].strip() else None for pair in matched.pairs]
-    entries, who = _entries(prompts, judge, log, settings)
+    about = matched.fields(groups)
+    pairs = matched.pairs.values()
+    prompts = [clair_prompt(*pair) if pair[0].strip() else None for pair in pairs]
+    reason = NO_JUDGE
+    if judge is not None:
+        entries = _ask_all(prompts, judge, log, settings)
+    elif log is not None and Path(log).is_file():
+        entries, reason = read_judge_log(log), f"the log {Path(log).name} holds no reply"
+        if (count := len({entry.asked for entry in entries})) > 1:
+            raise ValueError(f"{log} holds replies of {count} judges or settings: name one")
+    else:
+        entries = []
+    # a judge that was asked nothing, because all captions are empty, has no entry
+    who = entries[0] if entries else _unasked(judge)
     if who is None:
-        reason = f"the log {Path(log).name} holds no reply"
-        return without_value("clair", "CLAIR", reason, count=len(matched.ids), **known)
-    score = scored(_measured(matched, prompts, entries, who, settings), **known)
+        return Score("clair", "CLAIR", None, reason=reason, count=len(pairs), **about)
+    score = replace(_score(prompts, _by_prompt(entries), who, settings), **about)
     return with_intervals({"clair": score}, settings.bootstrap)["clair"]
 
 
-def _entries(
-    prompts: Sequence[str | None],
-    judge: ChatModel | None,
-    log: str | Path | None,
-    settings: ClairSettings,
-) -> tuple[dict[str, list[Judged]], tuple[str, Mapping] | None]:
-    """The replies to each prompt, and whose they are."""
+def _unasked(judge: ChatModel | None, prompt: str = "") -> Judged | None:
+    """An entry of a judge without a reply yet."""
     if judge is None:
-        found = read_judge_log(log)
-        judges = {entry.asked: (entry.judge, entry.settings) for entry in found}
-        if len(judges) > 1:
-            raise ValueError(f"{log} holds replies of {len(judges)} judges or settings: name one")
-        who = next(iter(judges.values()), None)
-        return _by_prompt(found), who
-    if log is None:
-        raise ValueError("CLAIR keeps what the judge says: give the path of a log")
-    who = _identity(judge)
-    with JudgeLog(log) as opened:
-        theirs = [entry for entry in opened.entries if entry.asked == identity(*who)]
-        answered = _by_prompt(theirs)
-        wanted = dict.fromkeys(prompt for prompt in prompts if prompt is not None)
-        left = [p for p in wanted if not _settled(answered.get(p, []), settings.tries)]
-        _ask_all(left, judge, opened, answered, settings)
-        theirs = [entry for entry in opened.entries if entry.asked == identity(*who)]
-    return _by_prompt(theirs), who
-
-
-def _identity(judge: ChatModel) -> tuple[str, dict[str, Any]]:
-    """Name and settings of a judge; the format of images decides nothing, for it is shown none."""
+        return None
     settings = dict(judge.answer_settings)
-    settings.pop("image_format", None)
-    return judge.name, settings
+    settings.pop("image_format", None)  # a judge is shown no image
+    return Judged(judge.name, settings, prompt, None)
 
 
 def _by_prompt(entries: Sequence[Judged]) -> dict[str, list[Judged]]:
@@ -259,70 +284,70 @@ def _replies(entries: Sequence[Judged]) -> int:
     return sum(entry.reply is not None for entry in entries)
 
 
-def _settled(entries: Sequence[Judged], tries: int) -> bool:
-    return any(entry.score is not None for entry in entries) or _replies(entries) >= tries
-
-
 def _ask_all(
-    prompts: Sequence[str],
+    prompts: Sequence[str | None],
     judge: ChatModel,
-    log: JudgeLog,
-    answered: Mapping[str, Sequence[Judged]],
+    log: str | Path | None,
     settings: ClairSettings,
-) -> None:
-    """Ask what is left, many at a time; ends early where the judge is gone."""
+) -> list[Judged]:
+    """Ask the questions without a score, many at a time; all replies of this judge in the log."""
+    if log is None:
+        raise ValueError("CLAIR records the judge's replies: give the path of a log")
+    with Journal(log, Judged.from_row) as journal:
+        entries = [entry for entry in journal.rows if entry.asked == _unasked(judge).asked]
+        answered, left = _by_prompt(entries), {}
+        for prompt in filter(None, prompts):
+            known = answered.get(prompt, ())
+            tries = settings.tries - _replies(known)
+            if tries > 0 and all(entry.score is None for entry in known):
+                left[prompt] = tries
 
-    def ask(prompt: str) -> None:
-        _ask(prompt, judge, log, settings.tries - _replies(answered.get(prompt, ())))
+        def ask(prompt: str) -> None:
+            """Ask until a reply has a score."""
+            for _ in range(left[prompt]):
+                entry = _answer(judge, prompt)
+                journal.append(asdict(entry))
+                entries.append(entry)
+                if entry.score is not None or entry.error:
+                    return
 
-    pool = ThreadPoolExecutor(judge.max_in_flight)
-    try:
-        done = pool.map(ask, prompts)
-        bar = tqdm(done, "CLAIR", len(prompts), disable=not settings.progress, leave=False)
-        for _ in bar:
-            pass
-    except (BudgetSpentError, AnnotatorUnavailableError) as error:
-        raise JudgeStoppedError(
-            f"{error}; what was answered is in {log.path}: run again to go on"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _ask(prompt: str, judge: ChatModel, log: JudgeLog, tries: int) -> None:
-    """Ask until a reply has a score; each reply goes into the log."""
-    for _ in range(tries):
-        who = (*_identity(judge), prompt)
+        pool = ThreadPoolExecutor(judge.max_in_flight)
         try:
-            draft = judge.ask(prompt)
-        except NoAnswerError as error:
-            log.add(Judged(*who, None, error=str(error)))
-            return
-        text = _whole(draft.text)
-        verdict = parse_verdict(text)
-        log.add(
-            Judged(
-                *who,
-                text,
-                draft.problem,
-                verdict.score,
-                verdict.reason,
-                verdict.parsed,
-                prompt_tokens=draft.prompt_tokens,
-                reply_tokens=draft.reply_tokens,
-            )
-        )
-        if verdict.score is not None:
-            return
+            done = pool.map(ask, left)
+            bar = tqdm(done, "CLAIR", len(left), disable=not settings.progress, leave=False)
+            for _ in bar:
+                pass
+        except (BudgetSpentError, AnnotatorUnavailableError) as error:
+            message = f"{error}; the replies so far are in {log}: run again to go on"
+            raise type(error)(message) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return entries
 
 
-def _measured(
-    matched: Matched,
+def _answer(judge: ChatModel, prompt: str) -> Judged:
+    entry = replace(_unasked(judge, prompt), time=time.time())
+    try:
+        reply = judge.ask(prompt)
+    except NoAnswerError as error:
+        return replace(entry, error=str(error))
+    text = _whole(reply.text)
+    return replace(
+        entry,
+        reply=text,
+        problem=reply.problem,
+        prompt_tokens=reply.prompt_tokens,
+        reply_tokens=reply.reply_tokens,
+        **parse_verdict(text)._asdict(),
+    )
+
+
+def _score(
     prompts: Sequence[str | None],
     entries: Mapping[str, Sequence[Judged]],
-    who: tuple[str, Mapping],
+    who: Judged,
     settings: ClairSettings,
-) -> Measured:
+) -> Score:
     values, unread, unanswered = [], 0, 0
     for prompt in prompts:
         replies = [] if prompt is None else entries.get(prompt, ())
@@ -332,14 +357,7 @@ def _measured(
         unanswered += prompt is not None and not heard
         values.append(0.0 if prompt is None else math.nan if best is None else best / 100)
     counts = {"unread": unread, "unanswered": unanswered, "empty": prompts.count(None)}
-    captions = np.array(values)
-    return Measured(
-        "clair",
-        f"CLAIR ({who[0]})",
-        mean_tally(captions),
-        captions,
-        "ureca_lib, prompt of Chan et al. 2023",
-        "2023",
-        who[0],
-        {"judge": dict(who[1]), "tries": settings.tries, **counts},
-    )
+    record = {"judge": dict(who.settings), "tries": settings.tries, **counts}
+    backend = ("ureca_lib, prompt of Chan et al. 2023", "2023")
+    about = ("clair", f"CLAIR ({who.judge})", np.array(values), *backend)
+    return measured(*about, model=who.judge, settings=record)

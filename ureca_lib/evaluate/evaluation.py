@@ -1,26 +1,33 @@
-"""All scores of a predictions file, and two files compared, each computed from the files alone."""
+"""Score a predictions file, or compare two, from the files alone."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.datasets.captioned import CaptionedError
-from ureca_lib.datasets.references import References, split_id
-from ureca_lib.evaluate.bootstrap import BootstrapSettings, Comparison, compare_scores
-from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
+from ureca_lib.datasets.references import References
+from ureca_lib.evaluate.exact_match import ExactReport, measure_exact, score_records
 from ureca_lib.evaluate.metrics import METRICS, MetricSettings, score_captions
-from ureca_lib.evaluate.predictions import Prediction, read_meta, read_predictions
-from ureca_lib.evaluate.scores import Score
+from ureca_lib.evaluate.predictions import (
+    Prediction,
+    read_meta,
+    read_predictions,
+    split_id,
+    system_of,
+)
+from ureca_lib.evaluate.scores import BootstrapSettings, Comparison, Score, compare_scores
 from ureca_lib.journal import write_json
 from ureca_lib.provenance import file_sha256, package_versions
 
 QUICK_METRICS = tuple(name for name in METRICS if name != "bertscore")  # need no model
-MISSING = "missing"  # marks rows that stand for references without a prediction
-_SHOWN = 5  # ids that a message names
+MISSING = "missing"  # key of rows that are added for references without a prediction
+_SHOWN = 5  # ids in a message
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Coverage:
     """How predictions and references meet.
 
     Attributes:
-        scored: predictions with references.
+        scored: number of predictions with references.
         missing: ids of references without a prediction; they are scored as empty captions.
         surplus: ids of predictions without a reference; metrics with references leave them out.
     """
@@ -39,37 +46,36 @@ class Coverage:
 
     def to_dict(self) -> dict[str, Any]:
         """Counts, and the first ids, as JSON can hold them."""
-        told: dict[str, Any] = {"scored": self.scored}
+        record: dict[str, Any] = {"scored": self.scored}
         for name in ("missing", "surplus"):
             ids = getattr(self, name)
-            told |= {name: len(ids), f"first_{name}": list(ids[:_SHOWN])}
-        return told
+            record |= {name: len(ids), f"first_{name}": list(ids[:_SHOWN])}
+        return record
 
     def messages(self) -> list[str]:
-        """One sentence for each kind of trouble."""
-        kinds = {
-            "missing": "references have no prediction and score as empty captions",
-            "surplus": "predictions have no reference and are left out",
-        }
-        found = []
-        for name, what in kinds.items():
-            if ids := getattr(self, name):
-                more = ", ..." if len(ids) > _SHOWN else ""
-                found.append(f"{len(ids):,} {what}: {', '.join(ids[:_SHOWN])}{more}")
-        return found
+        """One sentence for each kind of mismatch."""
+        kinds = (
+            (self.missing, "references have no prediction and score as empty captions"),
+            (self.surplus, "predictions have no reference and are left out"),
+        )
+        return [
+            f"{len(ids):,} {problem}: {', '.join(ids[:_SHOWN])}{', ...' * (len(ids) > _SHOWN)}"
+            for ids, problem in kinds
+            if ids
+        ]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a predictions file scores.
+    """Scores of a predictions file.
 
     Attributes:
-        path: the file. meta: what lies beside it.
+        path: the file. meta: content of the record beside it.
         system: its name.
-        rows: what was scored, by id.
+        rows: the predictions that were scored, by id.
         coverage: how predictions and references meet.
-        exact: exact match and unique identification, where they apply.
-        metrics: of the captions with references, by key.
+        exact: exact match and unique identification, if they apply.
+        metrics: scores of the captions with references, by key.
     """
 
     path: Path
@@ -87,18 +93,18 @@ class Evaluation:
 
     @property
     def failed(self) -> int:
-        """Captions that an error stands in place of; they score as empty ones."""
+        """Number of captions that an error took the place of; they score as empty captions."""
         return sum(bool(row.error) for row in self.rows)
 
     def messages(self) -> list[str]:
-        """One sentence for each thing that makes the scores worse or better than they should be."""
+        """One sentence for each fault of the data that the scores suffer or gain from."""
         found = self.coverage.messages()
         seen = {row.image_id for row in self.rows if MISSING not in row.extra}
         asked = self.meta.get("images")
         if isinstance(asked, int) and len(seen) < asked:
             found.append(
                 f"{asked - len(seen):,} of {asked:,} images have no captions and do not count: the "
-                "run was stopped, or they could not be read; ureca predict goes on"
+                "run was stopped, or they could not be read; ureca predict resumes"
             )
         if self.failed:
             found.append(
@@ -107,8 +113,13 @@ class Evaluation:
             )
         return found
 
+    @property
+    def _references_sha256(self) -> str:
+        texts = {row.id: row.references for row in self.rows if row.references}
+        return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
+
     def to_dict(self) -> dict[str, Any]:
-        """As plain data that JSON can hold, with what the figures depend on."""
+        """The scores and their provenance, as JSON can hold them."""
         return {
             "predictions": str(self.path),
             "sha256": file_sha256(self.path),
@@ -118,8 +129,9 @@ class Evaluation:
             "empty": sum(not row.caption.strip() for row in self.rows),
             "failed": self.failed,
             "coverage": self.coverage.to_dict(),
+            "references_sha256": self._references_sha256,
             "exact": self.exact.to_dict(),
-            "metrics": {name: score.as_record() for name, score in self.metrics.items()},
+            "metrics": score_records(self.metrics),
             "versions": package_versions(),
         }
 
@@ -134,30 +146,28 @@ def with_references(
         references: instead of those in the predictions' file; None keeps these.
 
     Returns:
-        All predictions, those of missing ids, with an empty caption, last; and the coverage.
+        All predictions, with missing ids last and an empty caption; and the coverage.
 
     Raises:
-        CaptionedError: no prediction has the id of a reference: they are named otherwise.
+        ValueError: no prediction has the id of a reference; they are named differently.
     """
-    rows = list(predictions)
-    if references is None:
-        surplus = tuple(row.id for row in rows if not row.references)
-        return rows, Coverage(len(rows) - len(surplus), (), surplus)
-    found = [replace(row, references=tuple(references.get(row.id, ()))) for row in rows]
-    ids = {row.id for row in rows}
-    if rows and references.keys().isdisjoint(ids):
-        other = next(iter(references), None)
-        raise CaptionedError(
-            f"no prediction has the id of a reference: {rows[0].id!r} is one of the predictions, "
-            f"{other!r} of the references"
-        )
-    missing = [one for one in references if one not in ids]
-    found += [
-        Prediction(one, *split_id(one), "", tuple(references[one]), extra={MISSING: True})
-        for one in missing
+    rows, missing = list(predictions), []
+    if references is not None:
+        ids = {row.id for row in rows}
+        if rows and references.keys().isdisjoint(ids):
+            raise ValueError(
+                f"no prediction has the id of a reference: {rows[0].id!r} is one of the "
+                f"predictions, {next(iter(references), None)!r} of the references"
+            )
+        missing = [key for key in references if key not in ids]
+        rows = [replace(row, references=tuple(references.get(row.id, ()))) for row in rows]
+    surplus = tuple(row.id for row in rows if not row.references)
+    coverage = Coverage(len(rows) - len(surplus), tuple(missing), surplus)
+    empty = [
+        Prediction(key, *split_id(key), "", tuple(references[key]), extra={MISSING: True})
+        for key in missing
     ]
-    surplus = tuple(row.id for row in found if not row.references)
-    return found, Coverage(len(rows) - len(surplus), tuple(missing), surplus)
+    return rows + empty, coverage
 
 
 def evaluate(
@@ -189,11 +199,13 @@ def evaluate(
     rows = sorted((r for r in rows if only is None or r.id in only), key=lambda row: row.id)
     if not rows:
         raise ValueError(f"{file}: none of its captions is to be scored")
-    system = _system(file, rows, meta)
-    scored = [row for row in rows if row.references]
-    found = _metrics(scored, metrics, settings) if scored and metrics else {}
+    system, scores = system_of(file, rows, meta), {}
+    if metrics and any(row.references for row in rows):
+        captions, texts, images = pairs_of(rows)
+        with quiet_about_ids():
+            scores = score_captions(captions, texts, tuple(metrics), images, settings)
     exact = measure_exact(rows, settings.bootstrap)
-    return Evaluation(file, meta, system, tuple(rows), coverage, exact, found)
+    return Evaluation(file, meta, system, tuple(rows), coverage, exact, scores)
 
 
 def compare(
@@ -217,10 +229,10 @@ def compare(
     if not common:
         raise ValueError(f"{first} and {second} have no region in common")
     if references is None:
-        for one in sorted(common):
-            if sides[0][one].references != sides[1][one].references:
+        for key in sorted(common):
+            if sides[0][key].references != sides[1][key].references:
                 raise ValueError(
-                    f"{first} and {second} have other references for {one}: give --refs"
+                    f"{first} and {second} have other references for {key}: give --refs"
                 )
     else:
         references = {key: texts for key, texts in references.items() if key in common}
@@ -238,8 +250,8 @@ def evaluate_all(
     """One side of a comparison over all of its captions, whether the other has them or not.
 
     Args:
-        side: of `compare`; returned as it is where nothing was left out.
-        The rest: as `compare` had them.
+        side: of `compare`; returned as it is if nothing was left out.
+        The rest: as given to `compare`.
     """
     ids = {row.id for row in read_predictions(side.path)}
     wanted = ids if references is None else ids | references.keys()
@@ -258,23 +270,51 @@ def compare_sizes(
         settings: of the intervals.
 
     Returns:
-        By size, smallest first; without those that the two do not have the same regions in, as
-        where only one of them tells the regions' areas.
+        By size, smallest first; without sizes of which the two have different regions, for
+        instance because only one file has the regions' areas.
     """
     found = {}
-    for size, one in first.by_size.items():
+    for size, scores in first.by_size.items():
         other = second.by_size.get(size, {})
-        if one.keys() == other.keys() and all(one[name].ids == other[name].ids for name in one):
-            found[size] = compare_scores(one, other, settings)
+        ids = [{name: score.ids for name, score in side.items()} for side in (scores, other)]
+        if ids[0] == ids[1]:
+            found[size] = compare_scores(scores, other, settings)
     return found
 
 
 def write_scores(
     path: str | Path, evaluation: Evaluation, compared: Mapping[str, Any] | None = None
-) -> None:
-    """Write an evaluation, and a comparison where there is one, as JSON."""
-    more = {} if compared is None else {"comparison": dict(compared)}
-    write_json(Path(path), evaluation.to_dict() | more)
+) -> list[str]:
+    """Write an evaluation, and a comparison if there is one, as JSON.
+
+    Metrics and comparison of an earlier record of the same predictions and references stay, unless
+    they were computed again with a value.
+
+    Returns:
+        The metrics of the earlier record that stay.
+    """
+    record = evaluation.to_dict()
+    earlier = _earlier(Path(path), record)
+    kept = {
+        name: score
+        for name, score in earlier.get("metrics", {}).items()
+        if record["metrics"].get(name, {}).get("value") is None
+    }
+    record["metrics"] |= kept
+    if compared is None:
+        compared = earlier.get("comparison")
+    write_json(Path(path), record | ({} if compared is None else {"comparison": dict(compared)}))
+    return list(kept)
+
+
+def _earlier(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of the same predictions and references; empty if there is none."""
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        same = [earlier[name] == record[name] for name in ("sha256", "references_sha256")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return earlier if all(same) else {}
 
 
 def comparison_record(
@@ -301,16 +341,16 @@ def comparison_record(
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
-    """The scores as a person reads them, in percent."""
+    """The scores in percent, as lines for the screen."""
     lines = [f"{evaluation.system}: {len(evaluation.rows):,} captions"]
     lines += [f"  {score}" for score in evaluation.scores.values()]
-    for title, groups in (
-        ("by share of the image", evaluation.exact.by_size),
-        ("by level", evaluation.exact.by_level),
-    ):
+    exact = evaluation.exact
+    for title, groups in (("share of the image", exact.by_size), ("level", exact.by_level)):
         if len(groups) > 1:
-            lines.append(f"  {title}")
-            lines += [f"    {name}: {_brief(scores)}" for name, scores in groups.items()]
+            lines.append(f"  by {title}")
+            for name, scores in groups.items():
+                count = max(score.count for score in scores.values())
+                lines.append(f"    {name}: {', '.join(map(str, scores.values()))} ({count:,})")
     return "\n".join(lines)
 
 
@@ -319,44 +359,28 @@ def comparison_text(
     by_size: Mapping[str, Mapping[str, Comparison]] | None = None,
     captions: int | None = None,
 ) -> str:
-    """Differences as a person reads them, in points of percent; `captions` is of how many."""
+    """Differences in percentage points, as lines for the screen; `captions` is their number."""
     shared = "" if captions is None else f" on the {captions:,} captions that both have"
-    lines = [f"difference{shared}", *(f"  {_difference(each)}" for each in comparisons.values())]
+    lines = [f"difference{shared}", *(f"  {each}" for each in comparisons.values())]
     if by_size and len(by_size) > 1:
         lines.append("  by share of the image")
-        for size, found in by_size.items():
-            lines.append(f"    {size}: {', '.join(map(_difference, found.values()))}")
+        lines += [f"    {size}: {', '.join(map(str, c.values()))}" for size, c in by_size.items()]
     return "\n".join(lines)
 
 
-def _difference(each: Comparison) -> str:
-    interval = "" if each.low is None else f" [{100 * each.low:+.2f}, {100 * each.high:+.2f}]"
-    return f"{each.label}: {100 * each.difference:+.2f}{interval}{' apart' if each.apart else ''}"
-
-
-def _brief(scores: Mapping[str, Score]) -> str:
-    count = max(score.count for score in scores.values())
-    return f"{', '.join(map(str, scores.values()))} ({count:,})"
-
-
-def _system(path: Path, rows: Sequence[Prediction], meta: Mapping[str, Any]) -> str:
-    named = sorted({row.system for row in rows if row.system})
-    if len(named) > 1:
-        raise ValueError(f"{path}: captions of several systems: {', '.join(named)}")
-    return named[0] if named else str(meta.get("system") or path.stem)
-
-
-def _metrics(
-    rows: Sequence[Prediction], metrics: Sequence[str], settings: MetricSettings
-) -> dict[str, Score]:
-    made = [row for row in rows if not row.extra.get(MISSING)]
+@contextmanager
+def quiet_about_ids() -> Iterator[None]:
+    """Without warnings about missing and surplus ids, which a coverage has already."""
     with warnings.catch_warnings():
-        # the coverage tells of missing and surplus ids already
-        warnings.simplefilter("ignore", UserWarning)
-        return score_captions(
-            {row.id: row.caption for row in made},
-            {row.id: list(row.references) for row in rows},
-            metrics=tuple(metrics),
-            groups={row.id: row.image_id for row in rows},
-            settings=settings,
-        )
+        warnings.filterwarnings("ignore", r"\d+ (references|predictions) have no ")
+        yield
+
+
+def pairs_of(
+    rows: Sequence[Prediction],
+) -> tuple[dict[str, str], dict[str, list[str]], dict[str, str]]:
+    """Captions, references and images by id, of the rows with references."""
+    rows = [row for row in rows if row.references]
+    captions = {row.id: row.caption for row in rows if not row.extra.get(MISSING)}
+    references = {row.id: list(row.references) for row in rows}
+    return captions, references, {row.id: row.image_id for row in rows}

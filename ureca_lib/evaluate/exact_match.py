@@ -20,15 +20,21 @@ from typing import Any
 import numpy as np
 
 from ureca_lib.annotate.card import AREA_BOUNDS, area_names
-from ureca_lib.evaluate.bootstrap import BootstrapSettings, group_codes, intervals
 from ureca_lib.evaluate.predictions import Prediction
-from ureca_lib.evaluate.scores import Measured, Score, mean_tally, scored
+from ureca_lib.evaluate.scores import (
+    BootstrapSettings,
+    Score,
+    grouped,
+    measured,
+    with_intervals,
+)
 from ureca_lib.scenes import Scene, SceneSpecification, generate_scene, resolve
 
 EXACT, UNIQUE = "exact_match", "unique"
-UNKNOWN = "unknown"
+UNKNOWN = "unknown"  # size or level
 _SCENE = re.compile(r"scene_(\d{7,})", re.ASCII)
 _LABELS = {EXACT: "exact match", UNIQUE: "unique identification"}
+AREA_NAMES = area_names()  # of the groups by share of the image, the smallest first
 
 
 class SceneMismatchError(ValueError):
@@ -51,15 +57,16 @@ class ExactReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
-
-        def record(scores: dict[str, Score]) -> dict[str, Any]:
-            return {name: score.as_record() for name, score in scores.items()}
-
         groups = {"by_size": self.by_size, "by_level": self.by_level}
-        records = {
-            name: {key: record(s) for key, s in group.items()} for name, group in groups.items()
+        return {"overall": score_records(self.overall)} | {
+            name: {key: score_records(scores) for key, scores in group.items()}
+            for name, group in groups.items()
         }
-        return {"overall": record(self.overall)} | records
+
+
+def score_records(scores: dict[str, Score]) -> dict[str, Any]:
+    """Scores by key as JSON can hold them."""
+    return {name: score.as_record() for name, score in scores.items()}
 
 
 def same_text(caption: str) -> str:
@@ -71,11 +78,6 @@ def is_exact(prediction: Prediction) -> bool:
     """Whether the caption equals one of its references; see `same_text`."""
     caption = same_text(prediction.caption)
     return any(caption == same_text(text) for text in prediction.references)
-
-
-def is_unique(prediction: Prediction, scene: Scene) -> bool:
-    """Whether the caption fits its region of the scene, and no other."""
-    return resolve(prediction.caption, scene) == {prediction.region_id}
 
 
 def measure_exact(
@@ -97,27 +99,28 @@ def measure_exact(
         SceneMismatchError: an image is named after a scene that has other regions or another size.
     """
     settings = settings or BootstrapSettings()
-    rows, unique = [], []
+    rows, values = [], {EXACT: [], UNIQUE: []}
     for prediction in predictions:  # in one pass, as generating a scene takes longest
-        rows.append(completed(prediction, spec))
-        unique.append(_uniqueness(prediction, spec))
-    exact = [float(is_exact(row)) if row.references else np.nan for row in rows]
-    values = {EXACT: np.array(exact), UNIQUE: np.array(unique)}
-    values = {name: column for name, column in values.items() if not np.isnan(column).all()}
-
-    def measure(chosen: Sequence[bool]) -> dict[str, Score]:
-        kept = np.array(chosen, bool)
-        return {name: _score(name, rows, column, kept, settings) for name, column in values.items()}
-
-    sizes, levels = [_size_of(row) for row in rows], [_level_of(row) for row in rows]
-    order = [*area_names(), UNKNOWN]
-    depths = sorted(set(levels), key=lambda level: (level == UNKNOWN, level.zfill(9)))
-    if not values:
+        scene = scene_of(prediction.image_id, spec)
+        row = completed(prediction, spec)
+        fits = None if scene is None else resolve(row.caption, scene) == {row.region_id}
+        rows.append(row)
+        values[EXACT].append(is_exact(row) if row.references else None)
+        values[UNIQUE].append(fits)
+    columns = {name: np.array(column, np.float64) for name, column in values.items()}
+    columns = {name: column for name, column in columns.items() if not np.isnan(column).all()}
+    if not columns:
         return ExactReport({}, {}, {})
+    sizes = np.array([_size_of(row) for row in rows], object)
+    levels = np.array([UNKNOWN if row.level is None else str(row.level) for row in rows], object)
+
+    def measure(chosen: np.ndarray) -> dict[str, Score]:
+        return {name: _score(name, rows, c, chosen, settings) for name, c in columns.items()}
+
     return ExactReport(
-        measure([True] * len(rows)),
-        {name: measure([s == name for s in sizes]) for name in order if name in sizes},
-        {name: measure([level == name for level in levels]) for name in depths},
+        measure(np.ones(len(rows), bool)),
+        {name: measure(sizes == name) for name in (*AREA_NAMES, UNKNOWN) if name in sizes},
+        {name: measure(levels == name) for name in sorted(set(levels), key=level_order)},
     )
 
 
@@ -158,36 +161,32 @@ def _scene(seed: int, spec: SceneSpecification) -> Scene:
     return generate_scene(seed, spec)
 
 
-def _uniqueness(row: Prediction, spec: SceneSpecification | None) -> float:
-    scene = scene_of(row.image_id, spec)
-    return np.nan if scene is None else float(is_unique(row, scene))
+def area_name(area: int, size: tuple[int, int]) -> str:
+    """The group, of `AREA_NAMES`, of a region with `area` pixels in an image of `size` (H, W)."""
+    share = area / (size[0] * size[1])
+    return AREA_NAMES[sum(share >= bound for bound in AREA_BOUNDS)]
+
+
+def level_order(name: str) -> tuple[bool, int]:
+    """Sort key of levels, with unknown ones last."""
+    return (True, 0) if name == UNKNOWN else (False, int(name))
 
 
 def _size_of(row: Prediction) -> str:
-    if row.area is None or row.image_size is None:
-        return UNKNOWN
-    share = row.area / (row.image_size[0] * row.image_size[1])
-    return area_names()[sum(share >= bound for bound in AREA_BOUNDS)]
-
-
-def _level_of(row: Prediction) -> str:
-    return UNKNOWN if row.level is None else str(row.level)
+    known = row.area is not None and row.image_size is not None
+    return area_name(row.area, row.image_size) if known else UNKNOWN
 
 
 def _score(
     name: str,
     rows: Sequence[Prediction],
     values: np.ndarray,
-    kept: np.ndarray,
+    chosen: np.ndarray,
     settings: BootstrapSettings,
 ) -> Score:
-    """The mean of `values` (N,) over rows that are `kept` (N,) and not NaN."""
-    kept = kept & ~np.isnan(values)
-    chosen = [row for row, keep in zip(rows, kept, strict=True) if keep]
-    ids = tuple(row.id for row in chosen)
-    codes, units = group_codes(ids, {row.id: row.image_id for row in chosen})
-    tally = mean_tally(values[kept])
-    (interval,) = intervals([tally], codes, settings)
-    low, high = interval or (None, None)
-    measured = Measured(name, _LABELS[name], tally, values[kept], "ureca-lib", "1")
-    return scored(measured, low=low, high=high, units=units, unit="image", ids=ids, groups=codes)
+    """The mean of `values` (N,) over rows that are `chosen` (N,) and not NaN."""
+    chosen = chosen & ~np.isnan(values)
+    images = {rows[place].id: rows[place].image_id for place in np.flatnonzero(chosen)}
+    score = measured(name, _LABELS[name], values[chosen], "ureca-lib", "1")
+    score = replace(score, **grouped(tuple(images), images))
+    return with_intervals({name: score}, settings)[name]

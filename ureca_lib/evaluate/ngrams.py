@@ -1,19 +1,19 @@
-"""BLEU, ROUGE-L and CIDEr with pycocoevalcap 1.2's figures, without Java.
+"""BLEU, ROUGE-L and CIDEr, equal to pycocoevalcap 1.2 but without Java.
 
-The formulas are those of the COCO caption evaluation (Chen et al. 2015), its constants and its
-ways of splitting included, written so that each caption's share is kept for the bootstrap.
+The formulas are those of the COCO caption evaluation (Chen et al. 2015), including its constants
+and its ways of splitting, arranged so that each caption's share is available to the bootstrap.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
-from ureca_lib.evaluate.scores import Measured, Tally, mean_tally
+from ureca_lib.evaluate.scores import Score, Tally, measured
 
 ORDER = 4  # longest n-gram of BLEU and CIDEr
 BACKEND = "ureca_lib, formulas of pycocoevalcap"
@@ -27,7 +27,7 @@ Pair = tuple[str, Sequence[str]]  # a caption and its references, tokens between
 
 
 def ngram_counts(text: str, order: int = ORDER) -> Counts:
-    """For each n from 1 on, how often each n-gram of white-space tokens occurs."""
+    """Counts of the n-grams of white-space tokens, for n from 1 to `order`."""
     words = text.split()
     return [
         Counter(zip(*(words[start:] for start in range(n)), strict=False))
@@ -35,21 +35,21 @@ def ngram_counts(text: str, order: int = ORDER) -> Counts:
     ]
 
 
-def bleu(pairs: Sequence[Pair]) -> list[Measured]:
+def bleu(pairs: Sequence[Pair]) -> list[Score]:
     """Corpus BLEU-1 to BLEU-4 against the closest reference length (Papineni et al. 2002)."""
     rows = np.array([_bleu_row(*pair) for pair in pairs], np.float64)  # (N, 10)
-    found = []
+    settings = {"reference_length": "closest", "level": "corpus"}
+    scores = []
     for n in range(1, ORDER + 1):
         finish = partial(_finish_bleu, n=n)
-        settings = {"reference_length": "closest", "level": "corpus"}
-        found.append(
-            _measured(f"bleu_{n}", f"BLEU-{n}", Tally(rows, finish), finish(rows), settings)
-        )
-    return found
+        tally, captions = Tally(rows, finish), finish(rows)
+        about = (f"bleu_{n}", f"BLEU-{n}", captions, BACKEND, FORMULAS, tally)
+        scores.append(measured(*about, settings=settings))
+    return scores
 
 
 def _bleu_row(caption: str, references: Sequence[str]) -> list[int]:
-    """Correct n-grams, n-grams, length of the caption and of the closest reference."""
+    """Numbers of correct n-grams and of n-grams, lengths of caption and closest reference."""
     counts = ngram_counts(caption)
     most: Counts = [Counter() for _ in range(ORDER)]
     for reference in references:
@@ -70,14 +70,14 @@ def _finish_bleu(sums: np.ndarray, n: int) -> np.ndarray:
     return precision * np.exp(np.minimum(0, 1 - 1 / ratio))
 
 
-def rouge_l(pairs: Sequence[Pair]) -> list[Measured]:
+def rouge_l(pairs: Sequence[Pair]) -> list[Score]:
     """Mean ROUGE-L: the best precision and the best recall of all references (Lin 2004).
 
     An empty caption scores 0, also against an empty reference, where pycocoevalcap gives 1.
     """
     scores = np.array([_rouge(*pair) for pair in pairs])
     settings = {"beta": _ROUGE_BETA}
-    return [_measured("rouge_l", "ROUGE-L", mean_tally(scores), scores, settings)]
+    return [measured("rouge_l", "ROUGE-L", scores, BACKEND, FORMULAS, settings=settings)]
 
 
 def _rouge(caption: str, references: Sequence[str]) -> float:
@@ -97,7 +97,7 @@ def _rouge(caption: str, references: Sequence[str]) -> float:
 
 
 def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence, all of `first` at a time in the bits of a number.
+    """Length of the longest common subsequence, with `first` as the bits of a number.
 
     Hyyro, Bit-parallel LCS-length computation revisited, AWOCA 2004.
     """
@@ -111,14 +111,18 @@ def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
     return len(first) - row.bit_count()
 
 
-def cider(pairs: Sequence[Pair]) -> list[Measured]:
+def cider(pairs: Sequence[Pair]) -> list[Score]:
     """Mean CIDEr-D on its scale of 0 to 10; rarity is counted in these references.
 
-    Vedantam, Zitnick and Parikh, CVPR 2015. A single caption scores 0, for nothing is rare.
+    Vedantam, Zitnick and Parikh, CVPR 2015. A single caption scores 0, because nothing is rare.
     """
     references = [[ngram_counts(text) for text in texts] for _, texts in pairs]
-    weights = _rarity(references)
+    # captions whose references hold an n-gram: the fewer, the rarer it is
+    seen: Counter[tuple[str, ...]] = Counter()
+    for counted in references:
+        seen.update({ngram for counts in counted for order in counts for ngram in order})
     unseen = math.log(len(pairs))
+    weights = {ngram: unseen - math.log(count) for ngram, count in seen.items()}
     scores = []
     for (caption, _), counted in zip(pairs, references, strict=True):
         vector = _Vector(ngram_counts(caption), weights, unseen)
@@ -126,21 +130,11 @@ def cider(pairs: Sequence[Pair]) -> list[Measured]:
         total = sum(vector.likeness(other) for other in others)
         scores.append(10 * total / (ORDER * len(others)))
     settings = {"sigma": _CIDER_SIGMA, "variant": "CIDEr-D", "rarity": "of these references"}
-    return [_measured("cider", "CIDEr", mean_tally(scores), np.array(scores), settings)]
-
-
-def _rarity(references: Iterable[Sequence[Counts]]) -> dict[tuple[str, ...], float]:
-    """For each n-gram the logarithm of captions to captions whose references hold it."""
-    seen: Counter[tuple[str, ...]] = Counter()
-    number = 0
-    for counted in references:
-        number += 1
-        seen.update({ngram for counts in counted for one in counts for ngram in one})
-    return {ngram: math.log(number) - math.log(count) for ngram, count in seen.items()}
+    return [measured("cider", "CIDEr", np.array(scores), BACKEND, FORMULAS, settings=settings)]
 
 
 class _Vector:
-    """A text's n-grams, weighted by how often they occur in it and how rare they are."""
+    """A text's n-grams, weighted by their count in it and by their rarity."""
 
     def __init__(
         self, counts: Counts, weights: Mapping[tuple[str, ...], float], unseen: float
@@ -163,9 +157,3 @@ class _Vector:
                 total += dot / norm
         delta = self.length - reference.length
         return total * math.exp(-(delta**2) / (2 * _CIDER_SIGMA**2))
-
-
-def _measured(
-    name: str, label: str, tally: Tally, captions: np.ndarray, settings: Mapping[str, object]
-) -> Measured:
-    return Measured(name, label, tally, captions, BACKEND, FORMULAS, settings=settings)

@@ -18,23 +18,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
-from ureca_lib.evaluate.predictions import Prediction, PredictionWriter, prediction_id
-from ureca_lib.evaluate.systems import Said, System
+from ureca_lib.evaluate.predictions import Caption, Prediction, PredictionWriter, prediction_id
+from ureca_lib.evaluate.systems import StoppedEarlyError, System
 from ureca_lib.provenance import command_line, environment_record, training_data_of
 from ureca_lib.regions import Region, RegionError
-
-
-class StoppedEarlyError(Exception):
-    """A system stopped within an image, for instance because a budget is spent.
-
-    Args:
-        said: its captions so far, None for the other regions.
-        cause: the reason.
-    """
-
-    def __init__(self, said: Sequence[Said | None], cause: Exception):
-        self.said, self.cause = list(said), cause
-        super().__init__(str(cause))
 
 
 @dataclass(frozen=True)
@@ -124,14 +111,14 @@ def _predict_image(system: System, image: CaptionedImage, writer: PredictionWrit
         return 0
     stopped = None
     try:
-        said: Sequence[Said | None] = system.describe(image, missing)
+        captions: Sequence[Caption | None] = system.describe(image, missing)
     except StoppedEarlyError as error:
-        said, stopped = error.said, error.cause
+        captions, stopped = error.captions, error.cause
     levels = image.levels
     rows = [
-        _row(system, image, region, one, levels[region.id])
-        for region, one in zip(missing, said, strict=True)
-        if one is not None
+        _row(system, image, region, caption, levels[region.id])
+        for region, caption in zip(missing, captions, strict=True)
+        if caption is not None
     ]
     writer.add(rows)
     if stopped is not None:
@@ -140,20 +127,20 @@ def _predict_image(system: System, image: CaptionedImage, writer: PredictionWrit
 
 
 def _row(
-    system: System, image: CaptionedImage, region: Region, said: Said, level: int
+    system: System, image: CaptionedImage, region: Region, caption: Caption, level: int
 ) -> Prediction:
     return Prediction(
         prediction_id(image.image_id, region.id),
         image.image_id,
         region.id,
-        said.text,
+        caption.text,
         tuple(image.captions.get(region.id, ())),
-        said.score,
+        caption.score,
         region.area,
         image.size,
         level,
         system.name,
-        {name: value for name in ("error", "question") if (value := getattr(said, name))},
+        {name: text for name in ("error", "question") if (text := getattr(caption, name))},
     )
 
 

@@ -1,4 +1,4 @@
-"""Predictions files: the captions of any system for the regions of any data, as JSON Lines.
+"""Predictions files: captions of any system for the regions of any data, as JSON Lines.
 
     {"id": "scene_2000000/7", "image_id": "scene_2000000", "region_id": 7,
      "caption": "the blue door of the house", "references": ["the blue door of the left house"],
@@ -77,8 +77,25 @@ _NAMES = ("id", *_Columns.model_fields)  # in the order of a row
 
 
 @dataclass(frozen=True)
+class Caption:
+    """A system's caption of one region.
+
+    Attributes:
+        text: may be empty.
+        score: mean log-probability of its tokens, if the system has one.
+        error: why there is no text.
+        question: of the data set, if the system was asked that.
+    """
+
+    text: str
+    score: float | None = None
+    error: str | None = None
+    question: str | None = None
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """One row of a predictions file; None if the file does not say.
+    """One row of a predictions file; None for a value that the file lacks.
 
     Attributes:
         id: `IMAGE/REGION`.
@@ -150,6 +167,18 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     return rows
 
 
+def system_of(path: Path, rows: Sequence[Prediction], meta: Mapping[str, Any]) -> str:
+    """The name of the system of a predictions file, from its rows, its record, or its name.
+
+    Raises:
+        ValueError: there are several.
+    """
+    named = sorted({row.system for row in rows if row.system})
+    if len(named) > 1:
+        raise ValueError(f"{path}: captions of several systems: {', '.join(named)}")
+    return named[0] if named else str(meta.get("system") or path.stem)
+
+
 def meta_path(path: str | Path) -> Path:
     """The path of the record beside a predictions file."""
     path = Path(path)
@@ -166,12 +195,9 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     if not beside.is_file():
         return {}
     try:
-        meta = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise JournalError(beside, f"not JSON ({error})") from None
-    if not isinstance(meta, dict):
-        raise JournalError(beside, "not a JSON object")
-    return meta
+        return {**json.loads(beside.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError) as error:
+        raise JournalError(beside, f"not a JSON object ({error})") from None
 
 
 class PredictionWriter:
@@ -200,8 +226,13 @@ class PredictionWriter:
         self._journal = Journal(self.path, unique(Prediction.from_row, "id"))
         try:
             rows = self._journal.rows
+            known = read_meta(self.path)
+            if rows and not known:
+                beside = meta_path(self.path).name
+                reason = f"the file is there without its {beside}; name another file"
+                raise JournalError(self.path, reason)
             if rows:
-                self._check_same_run(meta)
+                check_same_run(self.path, known, meta, _SAME)
             if retry_failed and any(row.error for row in rows):
                 rows = [row for row in rows if not row.error]
                 self._journal.rewrite(row.to_dict() for row in rows)
@@ -211,16 +242,6 @@ class PredictionWriter:
             raise
         self.ids = {row.id for row in rows}
         self.errors = {row.id: row.error for row in rows if row.error}
-
-    def _check_same_run(self, meta: Mapping[str, Any]) -> None:
-        known = read_meta(self.path)
-        if not known:
-            raise JournalError(
-                self.path,
-                f"the file is there without its {meta_path(self.path).name}, which says what made "
-                "it; name another file",
-            )
-        check_same_run(self.path, known, meta, _SAME)
 
     def add(self, rows: Sequence[Prediction]) -> None:
         """Append rows, those of an image together.

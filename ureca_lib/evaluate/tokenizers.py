@@ -1,4 +1,4 @@
-"""Tokenizers by name: what stands between white space afterwards is a token.
+"""Tokenizers by name. They return a text whose tokens are separated by white space.
 
 The COCO evaluation runs Stanford's PTB tokenizer in Java, lowers the case and drops punctuation.
 "ptb" does so with nltk's tokenizer of the same convention, which needs neither Java nor data.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-# the list of pycocoevalcap's ptbtokenizer.py; its "-LRB-" and the like match nothing there, for
-# the case is lowered before, so that brackets stay as "-lrb-"
+# the list of pycocoevalcap's ptbtokenizer.py; its "-LRB-" and the like match nothing there, because
+# the case is lowered before, so that brackets remain as "-lrb-"
 _DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 _ABBREVIATION = (
     r"(?:[a-z]|(?:[a-z]\.)+[a-z]|mr|mrs|ms|dr|st|mt|jr|sr|vs|etc|inc|ltd|co|corp|ave|approx)"
@@ -21,11 +21,6 @@ _OPENING = re.compile(r"(?<![^\s(\[])'(?!t(?:is|was)\b|\d0s)(?=\w)", re.IGNORECA
 _SIGNS = str.maketrans(
     {"“": '"', "”": '"', "‘": "'", "’": "'", "–": " -- ", "—": " -- ", "…": " ... "}
 )
-
-
-def whitespace(text: str) -> str:
-    """The text as it is."""
-    return text
 
 
 def ptb(text: str) -> str:
@@ -51,11 +46,11 @@ def _split_stop(match: re.Match[str]) -> str:
     return match.group(0) if known else f"{word} ."
 
 
-TOKENIZERS: dict[str, Callable[[str], str]] = {"whitespace": whitespace, "ptb": ptb}
+TOKENIZERS: dict[str, Callable[[str], str]] = {"whitespace": str, "ptb": ptb}
 
 
 def tokenizer(name: str) -> Callable[[str], str]:
-    """What turns a text into one whose tokens stand between blanks.
+    """The tokenizer of a name: text -> text with tokens separated by blanks.
 
     Raises:
         ValueError: no tokenizer of that name.

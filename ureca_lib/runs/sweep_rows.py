@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ureca_lib.evaluate import measured_rows
+from ureca_lib.evaluate import tables
 from ureca_lib.evaluate.tables import NOT_SAID, PERCENT, Cell, Row, Source, Table, paper_table
 from ureca_lib.runs.summary import SUMMARY_NAME, Measure, SettingSummary, SweepSummary
 
 # what a training run records, a share each, by the label of its column
-OURS = {name: measured_rows.OURS[name] for name in ("exact_match", "unique")}
+OURS = {name: tables.OURS[name] for name in ("exact_match", "unique")}
 
 # the sweeps that repeat a table of the paper, by the names of their files
 TABLES = {"table_3_components": 3, "table_4_model_size": 4, "table_5_mask_tokens": 5}
