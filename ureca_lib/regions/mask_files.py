@@ -83,14 +83,7 @@ def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = T
         return load_masks(path, image, strict=strict)
     if "images" not in read_json(path):
         return load_sa1b(path, image, strict)
-    file_name = str(image) if isinstance(image, (str, Path)) else None
-    one = load_coco_image(path, file_name, strict)
-    photo = one.photo if image is None else image
-    fields = (one.width, one.height, photo, one.image_id, one.file_name, path, one.left_out)
-    result = RegionImage(one.regions, *fields)
-    if image is not None:
-        _ = result.image
-    return result
+    return load_coco_image(path, image, strict)
 
 
 def _build(

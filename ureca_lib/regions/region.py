@@ -246,11 +246,9 @@ class RegionImage:
         self._by_id: dict[int | str, Region] = {}
         for region in self.regions:
             self._add(region)
-        self._photo: Path | None = None
+        self.photo = Path(photo) if isinstance(photo, (str, Path)) else None
         self._pixels: np.ndarray | None = None
-        if isinstance(photo, (str, Path)):
-            self._photo = Path(photo)
-        elif photo is not None:
+        if photo is not None and self.photo is None:
             try:
                 self._pixels = load_image(photo, expected=(self.height, self.width))
             except RegionError as error:
@@ -266,21 +264,16 @@ class RegionImage:
         self._by_id[region.id] = region
 
     @property
-    def photo(self) -> Path | None:
-        """The photo's path, or None."""
-        return self._photo
-
-    @property
     def image(self) -> np.ndarray | None:
         """(H, W, 3) uint8 RGB, read at the first use and kept, or None where there is no photo.
 
         Raises:
             ImageUnreadableError: truncated or not an image; SizeMismatchError: another size.
         """
-        if self._pixels is None and self._photo is not None:
+        if self._pixels is None and self.photo is not None:
             size = self.height, self.width
             limit = max(MAX_PIXELS, self.width * self.height)  # the masks may be so large
-            self._pixels = load_image(self._photo, expected=size, max_pixels=limit)
+            self._pixels = load_image(self.photo, expected=size, max_pixels=limit)
         return self._pixels
 
     @property
@@ -303,8 +296,8 @@ class RegionImage:
         Raises:
             FileMissingError, ImageUnreadableError, SizeMismatchError: see `pixels`.
         """
-        if self._pixels is None and self._photo is not None:
-            check_photo(self._photo, (self.height, self.width))
+        if self._pixels is None and self.photo is not None:
+            check_photo(self.photo, (self.height, self.width))
         elif self._pixels is None:
             self.pixels  # noqa: B018, says that it is missing
 
