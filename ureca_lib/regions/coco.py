@@ -1,4 +1,4 @@
-"""COCO instance JSON: many images a file; polygons, RLE, crowd regions."""
+"""COCO instance JSON: many images per file; polygons, RLE, crowd regions."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def load_masks(
     names: Sequence[str | None] | None = None,
     strict: bool = True,
 ) -> RegionImage:
-    """Regions from mask arrays or PNG files, numbered from 1 in the order given.
+    """Read regions from mask arrays or PNG files, numbered from 1 in the given order.
 
     Args:
         masks: (R, H, W) array; a list of (H, W) arrays or of PNG files, one mask each (a pixel
@@ -132,13 +132,13 @@ def _png_files(folder: Path) -> list[Path]:
 
 
 def _with_numbers(text: str) -> list[tuple[bool, int, str]]:
-    """A key that sorts 2 before 10, and numbers before words."""
+    """Sort key that puts 2 before 10, and numbers before words."""
     parts = re.findall(r"([0-9]+)|([^0-9]+)", text)
     return [(not digits, int(digits or 0), word) for digits, word in parts]
 
 
 def _split_labels(path: Path) -> list[Numbered]:
-    """Every value of a label map but 0, with its runs; (H, W) is never expanded to (R, H, W)."""
+    """List each value of a label map but 0 with its runs; (H, W) is not expanded to (R, H, W)."""
     labels = decode(path, _values, "mask")
     flat = labels.ravel(order="F")  # (H, W) -> (W * H,), column by column as COCO's runs go
     starts = _changes(flat)
@@ -154,7 +154,7 @@ def _split_labels(path: Path) -> list[Numbered]:
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
-    """Where a value differs from the one before; the first does."""
+    """Indices where a value differs from its predecessor; 0 is the first."""
     return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
 
 

@@ -113,7 +113,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def check_photo(path: str | Path, expected: tuple[int, int]) -> None:
-    """Check from a photo's header that it is there and of a size; its pixels are not decoded.
+    """Check from a photo's header that it exists and has a size, without decoding pixels.
 
     Args:
         path: the photo.
@@ -142,9 +142,9 @@ def _is_sideways(image: Image.Image) -> bool:
 
 
 def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> Path | None:
-    """The photo in an annotation file's folder: the one it names, else one with its stem.
+    """Find the photo in an annotation file's folder: by its stated name, else by the file's stem.
 
-    A name that leads out of the folder is taken without its directories.
+    Of a name that leads out of the folder, only the last part counts.
     """
     steps = split_name(file_name)
     names = [] if ".." in steps else ["/".join(steps)]
