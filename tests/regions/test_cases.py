@@ -115,6 +115,22 @@ def test_a_flat_polygon_on_a_turned_photo_is_read_turned(tmp_path):
     assert (image.width, image.height) == (96, 64)
 
 
+@pytest.mark.parametrize("kind", ["path", "image"])
+def test_a_given_photo_that_exif_turns_is_compared_with_the_polygons(tmp_path, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = tmp_path / "photos" / "photo.jpg"
+    photo.parent.mkdir()
+    Image.new("RGB", (64, 96)).save(photo, exif=exif)  # shown as 96 x 64
+    document = coco([BALL], file_name="photo.jpg")
+    document["images"][0] |= {"width": 64, "height": 96}
+    path = write_json(tmp_path / "photo.json", document)  # the photo is not beside it
+    with pytest.warns(UserWarning, match="they are read on the turned photo"):
+        image = load_regions(path, photo if kind == "path" else Image.open(photo))
+    assert image.pixels.shape == (64, 96, 3) == (*image[1].size, 3)
+    assert image[1].area == 900
+
+
 def test_a_coco_file_of_another_photo_is_not_used_in_silence(tmp_path):
     path = write_json(tmp_path / "photo.json", coco([BLOCK], file_name="other.png"))
     photo = save_photo(tmp_path / "photo.png")

@@ -1,4 +1,4 @@
-"""A fresh URECA model from an InternVL2.5 or InternVL3 checkpoint.
+"""A URECA model with a new mask encoder from an InternVL2.5 or InternVL3 checkpoint.
 
 In transformers' layout (`-hf`, model type "internvl"), or in their own (model type
 "internvl_chat"), which is read without the code that comes with it.

@@ -1,4 +1,4 @@
-"""Models with their processors from one folder or hub id, and checkpoints written as ours."""
+"""Load a model with its processor from a folder or hub id; write checkpoints in our layout."""
 
 from __future__ import annotations
 

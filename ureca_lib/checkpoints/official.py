@@ -102,7 +102,7 @@ class OfficialFiles:
         self.has_mask_encoder = any(name.startswith("mask_") for name in shapes)
 
     def check(self, left_empty: str = "") -> None:
-        """Compare names and shapes with what the configuration asks for; reads no weights.
+        """Compare names and shapes of the tensors with the configuration, without reading weights.
 
         Args:
             left_empty: see `build`.
@@ -120,7 +120,7 @@ class OfficialFiles:
         progress: bool = False,
         left_empty: str = "",
     ) -> UrecaForConditionalGeneration:
-        """The model of a configuration, filled from the files.
+        """Build the model of a configuration and fill it from the files.
 
         Args:
             config: such as `.config`.
@@ -242,7 +242,7 @@ def _assign(model: nn.Module, name: str, value: torch.Tensor) -> None:
 
 
 def _renew_rotary(model: UrecaForConditionalGeneration, device: torch.device) -> None:
-    """Rotary tables are no part of a checkpoint, and those built on the meta device are empty."""
+    """Compute the rotary tables: no checkpoint has them, and on the meta device they are empty."""
     language = model.model.language_model
     language.rotary_emb = type(language.rotary_emb)(config=model.config.text_config).to(device)
 
@@ -311,7 +311,7 @@ def _system_message(raw: dict[str, Any]) -> str:
 
 
 def _number(value: Any, default: int) -> int:
-    """An integer; the published training script wrote some as lists of one."""
+    """Read an integer; the published training script wrote some as lists of one."""
     if isinstance(value, list):
         value = value[0] if value else None
     return default if value is None else int(value)
@@ -410,7 +410,7 @@ Layout = dict[str, list[tuple[str, Pick]]]
 def official_layout(
     config: UrecaConfig, parameters: Iterable[str], sources: Iterable[str]
 ) -> Layout:
-    """Published name -> our parameters, for every tensor that `config` asks for.
+    """Map published names to our parameters, for every tensor that `config` needs.
 
     Args:
         config: from `official_config`.
@@ -526,7 +526,7 @@ def _mask_encoder(name: str, projector: tuple[int, int]) -> str:
 
 
 def _projector_numbers(sources: list[str]) -> tuple[int, int]:
-    """The two linear layers' numbers; an activation in between takes one of its own or none."""
+    """Numbers of the two linear layers; an activation between them has its own number or none."""
     found = (re.fullmatch(r"mask_linear\.(\d+)\.weight", source) for source in sources)
     numbers = sorted({int(match.group(1)) for match in found if match})
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 2)
@@ -534,7 +534,7 @@ def _projector_numbers(sources: list[str]) -> tuple[int, int]:
 
 @dataclass
 class OfficialNames:
-    """The raw keys of a published checkpoint, sorted out.
+    """Raw keys of a published checkpoint: weights and adapters.
 
     Attributes:
         plain: published name -> raw key, the wrapping of adapters taken off.
@@ -550,7 +550,7 @@ _IGNORED = ("rotary_emb.inv_freq",)  # a buffer that old checkpoints carry; comp
 
 
 def sort_names(raw_keys: Iterable[str]) -> OfficialNames:
-    """Take PEFT's wrapping off the keys, as stage 2 leaves it on them unmerged."""
+    """Remove PEFT's wrapping, which stage 2 leaves on keys of unmerged adapters."""
     names = OfficialNames()
     for raw in raw_keys:
         if raw.endswith(_IGNORED):

@@ -150,7 +150,7 @@ def internlm2_tokenizer(
 
 
 def _merges(pieces: list[tuple[str, float, int]], vocab: dict[str, int]) -> list[tuple[str, str]]:
-    """Pairs in the order in which sentencepiece joins them: by the score of what they make."""
+    """Pairs in the order in which sentencepiece joins them: by the score of the result."""
     ranked = []
     for piece, score, kind in pieces:
         if kind != _NORMAL:
@@ -208,7 +208,7 @@ def _piece(message: bytes) -> tuple[str, float, int]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of a protocol buffer's fields: varints as int, all else as bytes."""
+    """Read numbers and values of a protocol buffer's fields: varints as int, all else as bytes."""
     place = 0
     while place < len(message):
         tag, place = _varint(message, place)

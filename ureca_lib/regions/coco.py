@@ -1,4 +1,4 @@
-"""COCO instance JSON: many images a file; polygons, RLE, crowd regions."""
+"""COCO instance JSON: many images per file; polygons, RLE, crowd regions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ureca_lib.regions.errors import (
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.photo import find_photo, is_turned, split_name
+from ureca_lib.regions.photo import Photo, find_photo, is_turned, split_name
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
 from ureca_lib.regions.rle import MAX_PIXELS, extent, split_rings
 from ureca_lib.regions.sa1b import (
@@ -69,14 +69,15 @@ def load_coco(
 
 
 def load_coco_image(
-    json_path: str | Path, file_name: str | None = None, strict: bool = True
+    json_path: str | Path, image: Photo | None = None, strict: bool = True
 ) -> RegionImage:
     """Read one image of a COCO file; the masks of the others are ignored.
 
     Args:
-        json_path: the annotation file, with the photo beside it.
-        file_name: the photo's; folders count if several images have the same name. If the file has
-            one image only, it may be missing, or another, which is a warning.
+        json_path: the annotation file.
+        image: the photo; None for the one beside the file. The name of its path selects the image
+            of the file, and so do its folders if several images have that name. If the file has one
+            image only, the name may be another, which is a warning.
         strict: as in `load_coco`.
 
     Raises:
@@ -84,7 +85,7 @@ def load_coco_image(
     """
     path = Path(json_path)
     images, annotations, categories = _parts(path, MAX_PIXELS)
-    wanted = split_name(file_name)
+    wanted = split_name(str(image)) if isinstance(image, (str, Path)) else []
     names = {image_id: split_name(entry.file_name) for image_id, entry in images.items()}
     named = [key for key, name in names.items() if wanted and name[-1:] == wanted[-1:]]
     if len(named) > 1:  # their folders distinguish photos of the same name
@@ -106,7 +107,10 @@ def load_coco_image(
             stacklevel=3,
         )
     parts = (images, chosen, annotations, categories)
-    return _built(path, path.parent, *parts, strict, MAX_PIXELS, only_theirs=bool(named))[0]
+    found = _built(path, path.parent, *parts, strict, MAX_PIXELS, image, bool(named))[0]
+    if image is not None:
+        _ = found.image  # a given photo must be readable and of the right size
+    return found
 
 
 def _built(
@@ -118,14 +122,20 @@ def _built(
     categories: Mapping[ImageId, str],
     strict: bool,
     max_pixels: int,
+    photo: Photo | None = None,
     only_theirs: bool = False,
 ) -> list[RegionImage]:
     """Build the chosen images with their regions.
 
-    `only_theirs` ignores the annotations of the other images, malformed ones too.
+    Args:
+        photo: of the only image chosen; None looks in the folder.
+        only_theirs: ignore the annotations of the other images, malformed ones too.
     """
     ids, category_ids, chosen = IdIndex(images), IdIndex(categories), list(chosen)
-    photos = {image_id: find_photo(folder, images[image_id].file_name) for image_id in chosen}
+    photos = {
+        image_id: find_photo(folder, images[image_id].file_name) if photo is None else photo
+        for image_id in chosen
+    }
     entries = {
         image_id: _turned(path, images[image_id], photos[image_id], polygons)
         for image_id, polygons in _polygons_of(annotations, ids, chosen).items()
@@ -176,7 +186,7 @@ def _polygons_of(
 
 
 def _turned(
-    path: Path, entry: _ImageEntry, photo: Path | None, polygons: Iterable[Any]
+    path: Path, entry: _ImageEntry, photo: Photo | None, polygons: Iterable[Any]
 ) -> _ImageEntry:
     """Return the entry with the size that its polygons were drawn on.
 

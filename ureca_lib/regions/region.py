@@ -35,12 +35,12 @@ Box = tuple[float, float, float, float]
 
 
 class Region:
-    """One region of an image. It keeps its run-length encoding; the array is decoded on demand.
+    """One region of an image, as a run-length encoding; the array is decoded on demand.
 
     Args:
         id: unique in its image.
         rle: COCO encoding, compressed or not: `{"size": [H, W], "counts": ...}`.
-        bbox: stated box (x, y, width, height) in pixels; kept as it is.
+        bbox: stated box (x, y, width, height) in pixels; not compared with the mask.
         area: stated area in pixels. The mask's own area counts; a difference is noted.
         name: a person's word for it, such as "boot"; optional, a number becomes its digits.
         crowd: COCO's mark for a group of objects in one mask.
@@ -88,7 +88,7 @@ class Region:
 
     @classmethod
     def from_mask(cls, id: int | str, mask: np.ndarray, name: str | None = None) -> Region:
-        """A region from a (H, W) array: bool, or numbers of which those not zero are inside.
+        """Make a region from a (H, W) array of bool, or of numbers, which are inside unless zero.
 
         Raises:
             AnnotationFormatError: not two-dimensional, not of numbers, or holds NaN.
@@ -164,7 +164,7 @@ class Region:
 
     @property
     def mask(self) -> np.ndarray:
-        """(H, W) bool, decoded now; it is not kept."""
+        """(H, W) bool, decoded at each access."""
         return coco_mask.decode(self.rle).astype(bool)
 
     @property
@@ -201,7 +201,7 @@ class Region:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An annotation that `strict=False` left out: where it stood in the file, and why."""
+    """An annotation that `strict=False` left out: its place in the file, and the reason."""
 
     index: int
     region_id: int | str | None
@@ -246,11 +246,9 @@ class RegionImage:
         self._by_id: dict[int | str, Region] = {}
         for region in self.regions:
             self._add(region)
-        self._photo: Path | None = None
+        self.photo = Path(photo) if isinstance(photo, (str, Path)) else None
         self._pixels: np.ndarray | None = None
-        if isinstance(photo, (str, Path)):
-            self._photo = Path(photo)
-        elif photo is not None:
+        if photo is not None and self.photo is None:
             try:
                 self._pixels = load_image(photo, expected=(self.height, self.width))
             except RegionError as error:
@@ -266,26 +264,21 @@ class RegionImage:
         self._by_id[region.id] = region
 
     @property
-    def photo(self) -> Path | None:
-        """The photo's path, or None."""
-        return self._photo
-
-    @property
     def image(self) -> np.ndarray | None:
-        """(H, W, 3) uint8 RGB, read at the first use and kept, or None where there is no photo.
+        """(H, W, 3) uint8 RGB, read at the first use and cached; None if there is no photo.
 
         Raises:
             ImageUnreadableError: truncated or not an image; SizeMismatchError: another size.
         """
-        if self._pixels is None and self._photo is not None:
+        if self._pixels is None and self.photo is not None:
             size = self.height, self.width
             limit = max(MAX_PIXELS, self.width * self.height)  # the masks may be so large
-            self._pixels = load_image(self._photo, expected=size, max_pixels=limit)
+            self._pixels = load_image(self.photo, expected=size, max_pixels=limit)
         return self._pixels
 
     @property
     def pixels(self) -> np.ndarray:
-        """`image`, where there has to be one.
+        """Return `image`, which must exist.
 
         Raises:
             FileMissingError: there is no photo.
@@ -298,13 +291,13 @@ class RegionImage:
         return self.image
 
     def check_photo(self) -> None:
-        """Check that there is a photo of the masks' size, from its header alone.
+        """Check from its header alone that there is a photo of the masks' size.
 
         Raises:
             FileMissingError, ImageUnreadableError, SizeMismatchError: see `pixels`.
         """
-        if self._pixels is None and self._photo is not None:
-            check_photo(self._photo, (self.height, self.width))
+        if self._pixels is None and self.photo is not None:
+            check_photo(self.photo, (self.height, self.width))
         elif self._pixels is None:
             self.pixels  # noqa: B018, says that it is missing
 

@@ -1,8 +1,8 @@
 """COCO run-length encodings: checked before they are decoded, and read without decoding.
 
-pycocotools decodes and compares encodings in C and trusts what it is given: a malformed one could
-read or write past its buffer, and one with empty runs is compared wrongly. Everything that enters
-the package goes through `check_rle`, which hands on nothing but the canonical encoding.
+pycocotools decodes and compares encodings in C and trusts its input: a malformed encoding could
+read or write past its buffer, and an encoding with empty runs is compared wrongly. Every encoding
+that enters the package goes through `check_rle`, which returns the canonical encoding.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PACKED = (str, bytes, bytearray, memoryview)
 
 
 def run_lengths(counts: str | bytes) -> np.ndarray:
-    """Run lengths of a compressed COCO encoding, without decoding the mask.
+    """Read the run lengths of a compressed COCO encoding, without decoding the mask.
 
     The encoding (COCO API, `rleToString`) writes each run as the difference to the run two
     before it, in groups of five bits, least significant first.
@@ -71,7 +71,7 @@ def run_lengths(counts: str | bytes) -> np.ndarray:
 
 
 def pack_runs(runs: np.ndarray) -> bytes:
-    """The canonical COCO encoding of run lengths: `run_lengths` backwards.
+    """Encode run lengths canonically: the inverse of `run_lengths`.
 
     No run but the first is empty, and no number has more groups than it needs, so that equal
     masks have equal encodings. pycocotools' own writer is not used: it keeps empty runs, and
@@ -97,7 +97,7 @@ def _differences(runs: np.ndarray) -> np.ndarray:
 
 
 def _groups(values: np.ndarray) -> np.ndarray:
-    """How many groups of five bits, the highest of them the sign, each number needs."""
+    """Number of groups of five bits per number; the highest bit is the sign."""
     return 1 + np.searchsorted(_GROUP_ENDS, np.where(values < 0, ~values, values), side="right")
 
 
@@ -198,7 +198,7 @@ def _uncompressed_runs(counts: list[Any]) -> np.ndarray:
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """The items of a list, a tuple or an array; None for anything else, a string too."""
+    """Return the items of a list, a tuple or an array; None for anything else, strings too."""
     if isinstance(value, np.ndarray):
         return list(value) if value.ndim else None
     listed = isinstance(value, Sequence) and not isinstance(value, _PACKED)
@@ -206,7 +206,7 @@ def as_list(value: Any) -> list[Any] | None:
 
 
 def is_whole(value: Any) -> bool:
-    """True for an integer that is not a bool."""
+    """Tell whether a value is an integer and no bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -296,7 +296,7 @@ def _ring_points(ring: Any, reach: int) -> np.ndarray:
 
 
 def is_finite(value: Any) -> bool:
-    """True for a number that is neither a bool, nor infinite, nor beyond what a float holds."""
+    """Tell whether a value is a finite number within the range of floats, and no bool."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return False
     try:

@@ -49,8 +49,8 @@ def load_sa1b(
         The image with its regions in file order.
 
     Raises:
-        RegionError: of the kind that says what is wrong, naming the file and the region's id. A
-            photo that was given is read at once; one found beside the JSON when it is needed.
+        RegionError: naming the file, the region's id and the fault. A given photo is read at once,
+            a photo beside the JSON when it is needed.
     """
     path = Path(json_path)
     head, annotations = _head_and_annotations(path, max_pixels)
@@ -71,7 +71,7 @@ def load_sa1b(
 
 
 def _head_and_annotations(path: Path, max_pixels: int) -> tuple[dict[str, Any], list[Any]]:
-    """What the file says of the image, under `RegionImage`'s names, and its annotations."""
+    """Read the fields of the image, under `RegionImage`'s names, and the annotations."""
     document = read_json(path)
     try:
         info = get(document, "image", Mapping)
@@ -86,7 +86,7 @@ def _head_and_annotations(path: Path, max_pixels: int) -> tuple[dict[str, Any], 
 
 
 def save_sa1b(regions: RegionImage, json_path: str | Path, file_name: str | None = None) -> None:
-    """Write SA-1B JSON that `load_sa1b`, and other tools for SA-1B, read.
+    """Write SA-1B JSON for `load_sa1b` and other tools.
 
     Names, which SA-1B does not have, go into a key `name`, and COCO's crowds into `iscrowd`. The
     file is replaced as a whole, so that a stop in between leaves the old one.
@@ -110,7 +110,7 @@ def save_sa1b(regions: RegionImage, json_path: str | Path, file_name: str | None
 
 
 def annotation_from(region: Region) -> dict[str, Any]:
-    """The SA-1B annotation of a region: plain data that JSON can hold."""
+    """Convert a region to an SA-1B annotation: plain data for JSON."""
     counts = region.rle["counts"].decode("ascii")
     row: dict[str, Any] = {"id": region.id}
     if region.name is not None:
@@ -147,10 +147,10 @@ def _region(
 
 
 def walk_linked(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder at and below `folder` with the names of its files, sorted.
+    """Walk `folder` and the folders below it, each with the sorted names of its files.
 
-    Folders that are symbolic links are followed, last and each once: a collection like SA-1B is
-    often spread over disks, and a link may lead back to where it lies.
+    Symbolic links are followed, last and each once: a collection like SA-1B is often spread over
+    disks, and a link may lead back to a folder above it.
     """
     seen: set[tuple[int, int]] = set()
     starts = deque([str(folder)])
@@ -168,9 +168,9 @@ def walk_linked(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def annotation_files(folder: str | Path) -> list[Path]:
-    """JSON files at and below `folder` that may be SA-1B's, sorted.
+    """List the JSON files at and below `folder` that may be SA-1B's, sorted.
 
-    Hidden files are left out, and so is what commands write beside a JSONL of that name, such as
+    Hidden files are left out, and so are files that commands write beside a JSONL, such as
     `P.meta.json` beside the predictions `P.jsonl`.
     """
     found = []
@@ -185,7 +185,7 @@ def annotation_files(folder: str | Path) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
+    """Read a JSON file that holds an object."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -222,9 +222,9 @@ def get(holder: Mapping[str, Any], key: str, kinds: type | tuple[type, ...]) -> 
 
 
 class IdIndex:
-    """Ids of a file, found under each way in which files spell them.
+    """Ids of a file, looked up in every spelling that files use.
 
-    An id is found as it is. Otherwise a text of digits stands for its number and a number for the
+    An equal id comes first. Otherwise a text of digits stands for its number and a number for the
     text, where only one id of the file fits: JSON written by hand or by a data frame mixes them.
 
     Args:
@@ -239,7 +239,7 @@ class IdIndex:
                 self._by_number.setdefault(number, []).append(one)
 
     def find(self, value: int | str) -> int | str | None:
-        """The id of the file that `value` means, or None.
+        """Return the id of the file that `value` means, or None.
 
         Raises:
             AnnotationFormatError: several ids fit.
@@ -251,7 +251,7 @@ class IdIndex:
         return fitting[0] if fitting else None
 
     def fitting(self, value: int | str) -> list[int | str]:
-        """The ids of the file that `value` may mean."""
+        """Return the ids of the file that `value` may mean."""
         return [value] if value in self._ids else self._by_number.get(_as_number(value), [])
 
 
@@ -273,7 +273,7 @@ def need_object(value: Any) -> None:
 
 
 def is_crowd(annotation: Mapping[str, Any]) -> bool:
-    """COCO's mark for a group that was not told apart: 0 or 1, or not there."""
+    """Read COCO's mark for a group of objects in one mask: 0, 1 or absent."""
     stated = annotation.get("iscrowd")
     if stated is not None and stated not in (0, 1):
         raise AnnotationFormatError(f"'iscrowd' is 0 or 1, not {reprlib.repr(stated)}")
@@ -307,7 +307,7 @@ def build_entries(
         wanted: says of an entry whether it is looked at.
 
     Returns:
-        The results in order, and what was left out.
+        The results in order, and the entries that were left out.
     """
     good: list[Built] = []
     left_out: list[LeftOut] = []
@@ -340,6 +340,6 @@ def warn_of(notes: Sequence[str], path: Path) -> None:
 
 
 def claimed_id(entry: Any) -> int | str | None:
-    """The id that an entry states, if it states one that could be an id."""
+    """Return the id that an entry states, or None if that cannot be an id."""
     value = entry.get("id") if isinstance(entry, Mapping) else None
     return value if is_whole(value) or isinstance(value, str) else None
