@@ -9,5 +9,5 @@ from multiprocessing import get_context
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["ureca_lib.annotate.pipeline", "ureca_lib.evaluate.predict", "ureca_lib.train.run"]
+    ["ureca_lib.annotate.pipeline", "ureca_lib.evaluate.predict", "ureca_lib.train.loop"]
 )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import ureca_lib
 from ureca_lib.cli import app
+from ureca_lib.runs import RunFailedError, RunRecord
 
 PHOTOS = Path(__file__).resolve().parents[1] / "data_samples" / "photos"
 
@@ -32,6 +36,67 @@ def coins(tmp_path) -> Path:
 def test_the_version_is_the_packages():
     result = ureca("--version")
     assert result.exit_code == 0 and result.output.split() == ["ureca", ureca_lib.__version__]
+
+
+def test_every_command_is_found_and_has_help():
+    shown = ureca("--help").output
+    for name, command in typer.main.get_command(app).commands.items():
+        assert command.name == name and re.search(rf"^  {name} +\w", shown, re.M)
+        assert ureca(name, "--help").exit_code == 0
+        # an output is written to --out everywhere, and --output is read as well
+        assert not any("--output" in parameter.opts for parameter in command.params)
+
+
+def test_help_is_grouped_and_quick():
+    """Nothing heavy is imported for it; half a second of processor time is plenty."""
+    code = "import sys; from ureca_lib.cli import app\ntry: app(['--help'])\nfinally: "
+    code += "sys.stderr.write(str('numpy' in sys.modules))"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 0.5
+    assert ended.returncode == 0 and ended.stderr == "False"
+    heads = re.findall(r"^(\w[\w ]*):$", ended.stdout, re.M)
+    assert heads[1:] == ["Caption", "Data set", "Train", "Evaluate", "Notebooks"]
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A command that fails with an error given to it."""
+
+    def fail_with(error):
+        def status(store: str) -> None:
+            raise error
+
+        monkeypatch.setattr("ureca_lib.cli.annotate.status", status)
+        return ureca("status", "x"), ureca("--debug", "status", "x")
+
+    return fail_with
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("x.json: region 3:\nno mask"), "ureca: x.json: region 3: no mask"),
+        (OSError(28, "No space left"), "ureca: [Errno 28] No space left"),
+        (ValueError("a\x1b[31mb\u202ec"), "ureca: a\ufffd[31mb\ufffdc"),
+        (RunFailedError(RunRecord("n", "", {}, "failed", "n"), Path()), "ureca: n failed"),
+        (KeyError("a"), "ureca: KeyError: 'a' (ureca --debug shows the traceback)"),
+        (AssertionError(), "ureca: AssertionError:  (ureca --debug shows the traceback)"),
+    ],
+)
+def test_an_error_is_one_line_and_status_2(broken, error, line):
+    plain, debug = broken(error)
+    assert plain.exit_code == 2
+    assert plain.stderr.startswith(line) and plain.stderr.count("\n") == 1
+    assert debug.exception is error
+
+
+def test_control_characters_are_not_echoed(monkeypatch):
+    def status(store: str) -> None:
+        typer.echo(f"{store}\tred\x1b[31m\rgone\u202e\nnext")
+
+    monkeypatch.setattr("ureca_lib.cli.annotate.status", status)
+    assert ureca("status", "x").output == "x\tred\ufffd[31m\ufffdgone\ufffd\nnext\n"
 
 
 def test_annotate_resumes_and_status_counts(coins, tmp_path):
@@ -82,7 +147,8 @@ def test_a_warning_is_one_line_without_the_place_in_the_code(coins, tmp_path):
 def test_parameters_of_a_run_take_two_words_or_one(root, tmp_path):
     notebook = root / "notebooks" / "01_mask_tree.ipynb"
     for pair in (("-p", "threshold", "much"), ("-p", "threshold=much")):
-        result = ureca("run", notebook, *pair, "-o", tmp_path)
+        for option in ("-o", "--out", "--output"):
+            result = ureca("run", notebook, *pair, option, tmp_path)
         assert result.exit_code == 2
         assert "threshold" in result.output and "float" in result.output
     missing = ureca("run", notebook, "-p", "threshold")

@@ -17,11 +17,10 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 )
 
 from ureca_lib.regions import (
+    AnnotationFormatError,
     Region,
     RegionError,
-    RLEError,
     SizeMismatchError,
-    WrongTypeError,
 )
 from ureca_lib.tiling import (
     best_grid,
@@ -368,19 +367,23 @@ def test_the_result_has_the_type_and_device_asked_for():
     [
         ([], ValueError, "no masks"),
         (np.zeros((0, 4, 4)), ValueError, "no masks"),
-        (np.ones((4, 4)), WrongTypeError, r"\(R, H, W\), not \(4, 4\)"),
-        (np.ones((1, 1, 4, 4)), WrongTypeError, r"not \(1, 1, 4, 4\)"),
+        (np.ones((4, 4)), AnnotationFormatError, r"\(R, H, W\), not \(4, 4\)"),
+        (np.ones((1, 1, 4, 4)), AnnotationFormatError, r"not \(1, 1, 4, 4\)"),
         (np.ones((2, 0, 4)), SizeMismatchError, "no pixels"),
         ([np.ones((4, 0))], SizeMismatchError, "mask 0: .*no pixels"),
         ([np.ones((4, 5)), np.ones((5, 4))], SizeMismatchError, "mask 1: .*4 x 5.*5 x 4"),
-        ([np.ones((4, 5)), np.ones(4)], WrongTypeError, "mask 1: .*1-dimensional"),
-        ([np.full((2, 2), np.nan)], WrongTypeError, "mask 0: .*NaN"),
-        ([np.full((2, 2), "a")], WrongTypeError, "mask 0"),
-        (["mask.png"], WrongTypeError, "mask 0"),
-        ([None], WrongTypeError, "mask 0"),
-        ({"size": [2, 2], "counts": [0, 4]}, WrongTypeError, "put a single mask into a list"),
-        ([{"size": [2, 2], "counts": [0, 5]}], RLEError, "mask 0: .*5 pixels.* 4"),
-        ([{"size": [2, 2], "counts": "\x01"}], RLEError, "mask 0"),
+        ([np.ones((4, 5)), np.ones(4)], AnnotationFormatError, "mask 1: .*1-dimensional"),
+        ([np.full((2, 2), np.nan)], AnnotationFormatError, "mask 0: .*NaN"),
+        ([np.full((2, 2), "a")], AnnotationFormatError, "mask 0"),
+        (["mask.png"], AnnotationFormatError, "mask 0"),
+        ([None], AnnotationFormatError, "mask 0"),
+        (
+            {"size": [2, 2], "counts": [0, 4]},
+            AnnotationFormatError,
+            "put a single mask into a list",
+        ),
+        ([{"size": [2, 2], "counts": [0, 5]}], AnnotationFormatError, "mask 0: .*5 pixels.* 4"),
+        ([{"size": [2, 2], "counts": "\x01"}], AnnotationFormatError, "mask 0"),
         ([{"counts": [0, 4]}], RegionError, "mask 0: .*size"),
     ],
 )

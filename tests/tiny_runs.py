@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import torch
 from tiny_models import tiny_model, tiny_tokenizer
 
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.train.run import train_stage
+from ureca_lib.train.loop import train_stage
 from ureca_lib.train.settings import TrainSettings, checked, load_settings
 
 SCENES = Path(__file__).resolve().parents[1] / "data_samples" / "scenes"
@@ -53,3 +54,10 @@ def train_as_told(settings: str, out: str, environment: dict[str, str]) -> None:
     torch.set_num_threads(1)
     told = json.loads(Path(settings).read_text(encoding="utf-8"))
     train_stage(checked(told, settings), out, progress=False)
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

@@ -141,12 +141,13 @@ class Conversation:
         self._check_plain("answer", answer)
 
     @cached_property
-    def _special(self) -> frozenset[str]:
+    def special_tokens(self) -> frozenset[str]:
+        """Tokens that neither a question nor an answer may hold."""
         tokens = {*VISUAL_TOKENS, TURN_START, TURN_END, *self.tokenizer.all_special_tokens}
         return frozenset(tokens)
 
     def _check_plain(self, what: str, text: str) -> None:
-        if found := sorted(token for token in self._special if token in text):
+        if found := sorted(token for token in self.special_tokens if token in text):
             raise ValueError(f"the {what} holds the special token {found[0]}: {text!r}")
 
 

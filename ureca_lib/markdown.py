@@ -20,13 +20,24 @@ def escaped(value: Any) -> str:
     """
     text = " ".join(str(value).split())
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1].rstrip()}…"
-    shown = (
-        "\ufffd" if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn") else letter
-        for letter in text
-    )
-    text = _ACTIVE.sub(r"\\\1", "".join(shown))
+    text = _ACTIVE.sub(r"\\\1", printable(text))
     # what would become a link by itself
     return re.sub(r"www\.", lambda found: f"{found[0][:-1]}\\.", text, flags=re.IGNORECASE)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Replace characters that a terminal obeys instead of showing them, such as escapes.
+
+    Args:
+        text: from a file, a server or a model.
+        keep: characters that stay, such as line ends.
+    """
+    return "".join(
+        letter
+        if letter in keep or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+        else "\ufffd"
+        for letter in text
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[int] = ()) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ureca_lib.regions import DuplicateIdError, Region, RegionError, SizeMismatchError
+from ureca_lib.regions import AnnotationFormatError, Region, RegionError, SizeMismatchError
 from ureca_lib.regions.sa1b import annotation_from, region_from
 
 RegionId = int | str
@@ -49,7 +49,7 @@ def build_mask_tree(
 
     Raises:
         ValueError: threshold or rule is not one of those.
-        SizeMismatchError, DuplicateIdError: the regions are not of one image.
+        SizeMismatchError, AnnotationFormatError: the regions are not of one image.
     """
     regions = list(regions)
     if not 0 < threshold <= 1:
@@ -150,7 +150,7 @@ class MaskTree:
         threshold, parent_rule: what it was built with.
 
     Raises:
-        DuplicateIdError: two regions have one id.
+        AnnotationFormatError: two regions have one id.
         ValueError: a parent that is not a region, or a cycle.
     """
 
@@ -166,7 +166,7 @@ class MaskTree:
         self._by_id: dict[RegionId, Region] = {}
         for region in self.regions:
             if region.id in self._by_id:
-                raise DuplicateIdError("another region has this id", None, region.id)
+                raise AnnotationFormatError("another region has this id", None, region.id)
             self._by_id[region.id] = region
         if set(parents) != set(self._by_id):
             wrong = sorted(map(str, set(parents) ^ set(self._by_id)))

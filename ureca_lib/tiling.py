@@ -29,11 +29,11 @@ import torch
 from PIL import Image
 
 from ureca_lib.regions import (
+    AnnotationFormatError,
     EmptyMaskError,
     Region,
     RegionError,
     SizeMismatchError,
-    WrongTypeError,
     load_image,
 )
 from ureca_lib.regions.rle import check_size, run_lengths
@@ -340,9 +340,9 @@ def _checked_runs(
 ) -> tuple[list[_Runs], tuple[int, int]]:
     """The runs of R masks in any form, and their size (H, W). Raises as `tile_masks` does."""
     if isinstance(masks, Region | Mapping):
-        raise WrongTypeError("tiling takes a list of masks: put a single mask into a list")
+        raise AnnotationFormatError("tiling takes a list of masks: put a single mask into a list")
     if isinstance(masks, np.ndarray | torch.Tensor) and masks.ndim != 3:
-        raise WrongTypeError(f"masks are (R, H, W), not {tuple(masks.shape)}")
+        raise AnnotationFormatError(f"masks are (R, H, W), not {tuple(masks.shape)}")
     all_runs, size = [], None
     for place, mask in enumerate(masks):
         try:

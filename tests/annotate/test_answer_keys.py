@@ -114,6 +114,7 @@ def test_another_version_of_an_annotator_answers_again(old, made_before):
 def test_an_old_store_keeps_the_pictures_that_it_was_made_with(old):
     settings = SMALL.for_store(1)
     assert SMALL.for_store(2) is SMALL
+    assert replace(SMALL, describe_leaves=False).for_store(1) == settings
     assert settings.record(1)["views"] == {
         **{"blur_sigma": 100.0, "contour_width": 3, "contour_color": (255, 255, 0)},
         **{"context_blur": "parent", "look_alike_frame": "crop", "margin": 0.1, "min_margin": 8},

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from fake_annotators import (
     AsyncAnnotator,
     FakeAnnotator,
@@ -29,7 +28,6 @@ from fake_annotators import (
 from typer.testing import CliRunner
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.commands import annotate, status
 from ureca_lib.annotate.look_alikes import normalized
 from ureca_lib.annotate.progress import duration, read_status
 from ureca_lib.annotate.protocol import BudgetSpentError, Reply
@@ -38,6 +36,7 @@ from ureca_lib.annotate.settings import CheckSettings, PipelineSettings, TreeSet
 from ureca_lib.annotate.sources import SplitRule, find_sources
 from ureca_lib.annotate.store import Store
 from ureca_lib.annotate.views import ViewSettings
+from ureca_lib.cli import app
 from ureca_lib.regions import RegionImage, load_sa1b
 
 SMALL = PipelineSettings(views=ViewSettings(min_side=0))  # enlarging 48 pixels takes time
@@ -544,6 +543,11 @@ def test_the_paper_settings_skip_what_is_no_main_object(folder, tmp_path):
     assert summary.states == {"skipped": 3 * REGIONS} and summary.calls == 0
     assert PipelineSettings.paper().check.rounds == 1
     assert PipelineSettings.paper().verify_splits == ("test",)
+    leaves = replace(SMALL, describe_leaves=PipelineSettings.paper().describe_leaves)
+    annotator = FakeAnnotator()
+    assert run(folder, tmp_path / "leaves.db", annotator, leaves).states == {"unique": 3 * REGIONS}
+    assert {region_id for stage, region_id in annotator.calls if stage == "long"} == {1, 2, 3}
+    assert run(folder, tmp_path / "leaves.db", annotator, leaves).already == 3
 
 
 def test_another_process_takes_other_images(folder, tmp_path):
@@ -652,15 +656,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     assert 1 < most[0] <= 6
 
 
-@pytest.fixture
-def app():
-    app = typer.Typer()
-    app.command()(annotate)
-    app.command()(status)
-    return app
-
-
-def test_the_commands(app, folder, tmp_path, monkeypatch):
+def test_the_commands(folder, tmp_path, monkeypatch):
     made = []
 
     def make(kind, model, base_url, device, api_key_env, in_flight):
@@ -724,7 +720,7 @@ def test_the_commands(app, folder, tmp_path, monkeypatch):
         (["--split", "test-dev"], "'test-dev' cannot name"),
     ],
 )
-def test_commands_with_wrong_options(app, folder, tmp_path, options, said):
+def test_commands_with_wrong_options(folder, tmp_path, options, said):
     command = ["annotate", str(folder), "-o", str(tmp_path / "s.db"), *options]
     wrong = CliRunner().invoke(app, command)
     assert wrong.exit_code == 2 and said in wrong.output
@@ -735,7 +731,7 @@ def test_commands_with_wrong_options(app, folder, tmp_path, options, said):
     assert missing.exit_code == 2 and "there is no store" in missing.output
 
 
-def test_more_calls_in_flight_are_the_annotators_own_limit(app, folder, tmp_path, monkeypatch):
+def test_more_calls_in_flight_are_the_annotators_own_limit(folder, tmp_path, monkeypatch):
     pytest.importorskip("openai", reason="the openai extra is not installed")
     made = []
 

@@ -299,6 +299,24 @@ def test_what_is_no_verdict(text):
         parse_verdict(text)
 
 
+def test_leaves_keep_their_short_caption_where_the_published_rules_hold(tree):
+    chosen = TreeSettings().chosen(tree)
+    image = ImageCaptions(tree, chosen, {3: [4], 4: [3]}, describe_leaves=False)
+    asked, found = walk(image)
+    contexts, finals = dict(asked), {final.region_id: final for final in found}
+    assert {step.region_id for step in contexts if step.stage == "long"} == {1, 2, 3}
+    assert contexts[Step("long", 0, 3)].children == {5: "short 0 5"}
+    assert contexts[Step("unique", 1, 4)].current == "short 0 4"
+    assert contexts[Step("unique", 1, 3)].look_alike_captions == {4: "short 0 4"}
+    assert (finals[5].text, finals[5].stage, finals[5].state) == ("short 0 5", "short", "unique")
+    assert (finals[4].text, finals[4].stage) == ("unique 1 4", "unique")
+    assert (finals[2].text, finals[2].stage) == ("long 0 2", "long")
+    failed = {"status": "failed", "error": "refused"}
+    image = ImageCaptions(tree, chosen, {}, describe_leaves=False)
+    _, found = walk(image, lambda step, context: failed)
+    assert {final.state for final in found} == {"failed"}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_order_of_answers_changes_nothing(tree, seed):
     def say(step, context):

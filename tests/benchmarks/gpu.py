@@ -266,8 +266,7 @@ def tiles(results: Results, device: torch.device, preset: str, small: bool) -> N
 
 def train(results: Results, device: torch.device, preset: str, small: bool) -> None:
     """Regions per second of a training step, grouped and one sequence per region."""
-    from ureca_lib.train.collator import RegionCollator
-    from ureca_lib.train.samples import GroupSample
+    from ureca_lib.train.data import GroupSample, RegionCollator
     from ureca_lib.train.settings import TrainSettings
     from ureca_lib.train.stages import StageModel, freeze_for_stage
 

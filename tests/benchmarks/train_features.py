@@ -17,10 +17,9 @@ from pathlib import Path
 import torch
 from record import record
 
-from ureca_lib.train.base_model import as_internvl, new_base
-from ureca_lib.train.run import train_stage
+from ureca_lib.train.loop import train_stage
 from ureca_lib.train.settings import load_settings
-from ureca_lib.train.tokenizer import scene_tokenizer
+from ureca_lib.train.tiny_base.model import as_internvl, new_base, scene_tokenizer
 
 SCENES = Path(__file__).resolve().parents[2] / "data_samples" / "scenes"
 WAYS = {

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from fake_annotators import FakeAnnotator, distinct_reply, small_image, write_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +20,6 @@ from typer.testing import CliRunner
 
 from ureca_lib.annotate import export as exporting
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.commands import export
 from ureca_lib.annotate.export import (
     QUESTION,
     SCHEMA,
@@ -42,6 +40,7 @@ from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
 from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.annotate.views import ViewSettings
+from ureca_lib.cli import app
 from ureca_lib.datasets import load_published, read_jsonl
 from ureca_lib.datasets.captioned import CaptionedError, open_captioned
 from ureca_lib.regions import load_coco, load_sa1b
@@ -526,11 +525,11 @@ def test_an_export_that_was_killed_half_way_is_refused_by_readers_and_can_be_rep
     assert len(open_captioned(out, masks=tmp_path / "two")) == 1
 
 
-def test_an_export_without_captions_says_why_and_is_no_success(app, tmp_path, write_store, finals):
+def test_an_export_without_captions_says_why_and_is_no_success(tmp_path, write_store, finals):
     ids = [region.id for region in small_image(0)]
     captions = [FinalCaption(region_id, "a dog", "unresolved", "alike") for region_id in ids]
     path = write_store(tmp_path, {"photos/a.json": captions})
-    result = CliRunner().invoke(app, [str(path), "-o", str(tmp_path / "out")])
+    result = CliRunner().invoke(app, ["export", str(path), "-o", str(tmp_path / "out")])
     assert result.exit_code == 1
     assert (
         "left out: 7 unresolved regions" in result.output
@@ -582,7 +581,7 @@ def card_of(store, out, **options) -> str:
     return (folder / "DATA_CARD.md").read_text(encoding="utf-8")
 
 
-def test_captions_of_several_settings_go_together_only_where_that_is_allowed(app, tmp_path):
+def test_captions_of_several_settings_go_together_only_where_that_is_allowed(tmp_path):
     photos, store, out = tmp_path / "photos", tmp_path / "s.db", tmp_path / "out"
     write_images(photos, 3)
     annotated(photos, store)
@@ -595,9 +594,9 @@ def test_captions_of_several_settings_go_together_only_where_that_is_allowed(app
     assert stopped.stopped and stopped.done == 1
     with pytest.raises(ExportError, match=r"s.db: 1 of 2 finished images .* other settings"):
         export_dataset(store, out, progress=False)
-    wrong = CliRunner().invoke(app, [str(store), "-o", str(out)])
+    wrong = CliRunner().invoke(app, ["export", str(store), "-o", str(out)])
     assert wrong.exit_code == 2 and "--mixed" in wrong.output
-    assert CliRunner().invoke(app, [str(store), "-o", str(out), "--mixed"]).exit_code == 0
+    assert CliRunner().invoke(app, ["export", str(store), "-o", str(out), "--mixed"]).exit_code == 0
     card = card_of(store, out, mixed=True)
     assert "not all made with the same" in card
     assert all(re.search(rf"\| train +\| +1 \|.*temperature': {t}", card) for t in (0.0, 1.0))
@@ -636,17 +635,12 @@ def test_images_of_an_older_store_are_of_one_kind_until_a_run_knows_them(tmp_pat
     assert card[card.index("Settings of") :].split("##")[0] in card_of(store, out)
 
 
-@pytest.fixture
-def app():
-    app = typer.Typer()
-    app.command()(export)
-    return app
-
-
-def test_the_command(app, tmp_path, write_store, finals):
+def test_the_command(tmp_path, write_store, finals):
     path = write_store(tmp_path, {"photos/a.json": all_states(finals)})
     options = ["--include", "unresolved", "--title", "Mine", "--image-license", "CC0"]
-    result = CliRunner().invoke(app, [str(path), "--out", str(tmp_path / "out"), *options])
+    result = CliRunner().invoke(
+        app, ["export", str(path), "--out", str(tmp_path / "out"), *options]
+    )
     assert result.exit_code == 0, result.output
     assert "train: 3 captions" in result.output
     assert len(list(read_jsonl(tmp_path / "out/train.jsonl"))) == 3
@@ -662,9 +656,11 @@ def test_the_command(app, tmp_path, write_store, finals):
         ("hand.db", ["--include", "skipped"], "states are some of"),
     ],
 )
-def test_the_command_says_what_is_wrong(app, tmp_path, write_store, finals, store, options, said):
+def test_the_command_says_what_is_wrong(tmp_path, write_store, finals, store, options, said):
     write_store(tmp_path, {"photos/a.json": finals()})
-    result = CliRunner().invoke(app, [str(tmp_path / store), "-o", str(tmp_path / "out"), *options])
+    result = CliRunner().invoke(
+        app, ["export", str(tmp_path / store), "-o", str(tmp_path / "out"), *options]
+    )
     assert result.exit_code == 2 and said in result.output
     assert not (tmp_path / "out").exists()
 

@@ -16,6 +16,7 @@ from faults.server import FaultyServer, error, say
 from PIL import Image
 
 from ureca_lib.annotate.views import ImageViews, ViewSettings
+from ureca_lib.boxes import box_text
 from ureca_lib.chat import AnnotatorUnavailableError, OpenAIChat, TransformersChat
 from ureca_lib.checkpoints.internvl import from_internvl_hf
 from ureca_lib.conversation import QUESTION
@@ -40,7 +41,6 @@ from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.evaluate.systems import Said, UnusableSystemError
 from ureca_lib.regions import Region
-from ureca_lib.train.boxes import box_text
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 from lesson_notebook import times_run, write_lesson, write_sweep
 
 from ureca_lib.runs import RunRecord, load_sweep, read_summary
-from ureca_lib.runs.workers import is_running
+from ureca_lib.runs.sweep import is_running
 
 PATIENCE = 600.0  # seconds; only what hangs waits as long, also where others use the machine
 
@@ -128,7 +128,7 @@ def test_a_stopped_sweep_ends_cleanly_with_a_summary(start, tmp_path, way):
     processes = psutil.Process(child.pid).children(recursive=True)
     child.send_signal(way)
     _, errors = child.communicate(timeout=PATIENCE)
-    assert child.returncode == 130 and "the same command goes on from here" in errors
+    assert child.returncode == 130 and "rerun the command to resume" in errors
     assert "Traceback" not in errors
     _, alive = psutil.wait_procs(processes, timeout=5)
     assert not alive

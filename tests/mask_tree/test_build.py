@@ -19,7 +19,7 @@ from mask_tree.nested import (
 )
 
 from ureca_lib.mask_tree import CONTAINMENT_THRESHOLD, build_mask_tree
-from ureca_lib.regions import DuplicateIdError, Region, SizeMismatchError, load_sa1b
+from ureca_lib.regions import AnnotationFormatError, Region, SizeMismatchError, load_sa1b
 
 RULES = {"smallest": smallest_parents, "first": first_parents}
 
@@ -201,7 +201,7 @@ def test_an_unknown_rule_is_named(rule):
 
 def test_regions_that_are_not_of_one_image_are_named():
     ones = np.ones((3, 3))
-    with pytest.raises(DuplicateIdError, match="region 5: another region has this id"):
+    with pytest.raises(AnnotationFormatError, match="region 5: another region has this id"):
         build_mask_tree([Region.from_mask(5, ones), Region.from_mask(5, np.eye(3))])
     with pytest.raises(SizeMismatchError, match="region 6"):
         build_mask_tree([Region.from_mask(5, ones), Region.from_mask(6, np.ones((3, 4)))])

@@ -17,7 +17,7 @@ from ureca_lib.mask_tree import (
     MaskTree,
     build_mask_tree,
 )
-from ureca_lib.regions import DuplicateIdError, Region, RegionError, RLEError
+from ureca_lib.regions import AnnotationFormatError, Region, RegionError
 
 
 @st.composite
@@ -231,7 +231,7 @@ def test_data_that_is_no_tree_is_named(change, reason):
 def test_a_bad_mask_in_the_data_is_named():
     data = family().to_dict()
     data["regions"][2]["segmentation"]["counts"] = "zz"
-    with pytest.raises(RLEError, match="region 3: the encoding") as caught:
+    with pytest.raises(AnnotationFormatError, match="region 3: the encoding") as caught:
         MaskTree.from_dict(data)
     assert isinstance(caught.value, RegionError)
 
@@ -244,7 +244,7 @@ def test_what_is_no_object_is_no_tree(data):
 
 def test_an_id_stands_once():
     region = Region.from_mask(5, np.ones((2, 2)))
-    with pytest.raises(DuplicateIdError, match="region 5: another region has this id"):
+    with pytest.raises(AnnotationFormatError, match="region 5: another region has this id"):
         MaskTree([region, region], {5: None})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ureca_lib.regions.folders import annotation_files, walk_linked
+from ureca_lib.regions.sa1b import annotation_files, walk_linked
 
 
 def touch(*paths: Path) -> None:

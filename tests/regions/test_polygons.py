@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from ureca_lib.regions import (
+    AnnotationFormatError,
     EmptyMaskError,
     Region,
     RegionError,
     SizeMismatchError,
-    TooLargeError,
-    WrongTypeError,
 )
-from ureca_lib.regions.polygons import is_finite
+from ureca_lib.regions.rle import is_finite
 
 TRIANGLE = [1, 1, 9, 1, 1, 9]
 
@@ -63,7 +62,7 @@ def test_any_ring_is_filled_as_pycocotools_fills_it_or_refused(points):
     try:
         region = Region.from_polygons(1, [flat], 12, 16)
     except RegionError as error:
-        wanted = WrongTypeError if len(points) < 3 else EmptyMaskError
+        wanted = AnnotationFormatError if len(points) < 3 else EmptyMaskError
         assert type(error) is wanted
         if wanted is EmptyMaskError:
             assert coco_mask.decode(coco_mask.frPyObjects([flat], 12, 16)).sum() == 0
@@ -90,26 +89,27 @@ def test_rings_are_flat_or_pairs_lists_tuples_or_arrays():
         ([[2, 2, 5, 5, 9, 9]], EmptyMaskError, "no pixels"),  # a line
         ([[3, 3, 3, 3, 3, 3]], EmptyMaskError, "no pixels"),  # a point
         ([rectangle(20, 2, 24, 6)], EmptyMaskError, "no pixels"),  # beside the image
-        ([[1, 2, 3, 4]], WrongTypeError, "at least three"),
-        ([[]], WrongTypeError, "at least three"),
-        ([[1, 2, 3, 4, 5, 6, 7]], WrongTypeError, "at least three"),
-        ([TRIANGLE, [1, 2]], WrongTypeError, "at least three"),
-        ([[1, 1, 9, 1, 1, None]], WrongTypeError, "finite numbers"),
-        ([[1, 1, 9, 1, 1, "9"]], WrongTypeError, "finite numbers"),
-        ([[1, 1, 9, 1, 1, True]], WrongTypeError, "finite numbers"),
-        ([[1, 1, 9, 1, 1, float("nan")]], WrongTypeError, "finite numbers"),
-        ([[1, 1, 9, 1, 1, float("inf")]], WrongTypeError, "finite numbers"),
-        ([[1, 1, 9, 1, 1, 10**400]], WrongTypeError, "finite numbers"),
-        ([[(1, 1), 9, (1, 9)]], WrongTypeError, "finite numbers"),
-        ([[(1, 1, 1), (9, 1, 1), (1, 9, 1)]], WrongTypeError, "finite numbers"),
-        (["123456"], WrongTypeError, "list of coordinates"),
-        ([b"123456"], WrongTypeError, "list of coordinates"),
-        ([None], WrongTypeError, "list of coordinates"),
-        ([{"x": 1}], WrongTypeError, "list of coordinates"),
-        ([np.array(5)], WrongTypeError, "list of coordinates"),
-        (TRIANGLE, WrongTypeError, "list of coordinates"),
-        (None, WrongTypeError, "list of rings"),
-        (5, WrongTypeError, "list of rings"),
+        ([[1, 2, 3, 4]], AnnotationFormatError, "at least three"),
+        ([[]], AnnotationFormatError, "at least three"),
+        ([[1, 2, 3, 4, 5, 6, 7]], AnnotationFormatError, "at least three"),
+        ([[1, 2, 3, 4], [1, 2]], AnnotationFormatError, "at least three"),
+        ([TRIANGLE, [1, 2, 3]], AnnotationFormatError, "finite numbers"),
+        ([[1, 1, 9, 1, 1, None]], AnnotationFormatError, "finite numbers"),
+        ([[1, 1, 9, 1, 1, "9"]], AnnotationFormatError, "finite numbers"),
+        ([[1, 1, 9, 1, 1, True]], AnnotationFormatError, "finite numbers"),
+        ([[1, 1, 9, 1, 1, float("nan")]], AnnotationFormatError, "finite numbers"),
+        ([[1, 1, 9, 1, 1, float("inf")]], AnnotationFormatError, "finite numbers"),
+        ([[1, 1, 9, 1, 1, 10**400]], AnnotationFormatError, "finite numbers"),
+        ([[(1, 1), 9, (1, 9)]], AnnotationFormatError, "finite numbers"),
+        ([[(1, 1, 1), (9, 1, 1), (1, 9, 1)]], AnnotationFormatError, "finite numbers"),
+        (["123456"], AnnotationFormatError, "list of coordinates"),
+        ([b"123456"], AnnotationFormatError, "list of coordinates"),
+        ([None], AnnotationFormatError, "list of coordinates"),
+        ([{"x": 1}], AnnotationFormatError, "list of coordinates"),
+        ([np.array(5)], AnnotationFormatError, "list of coordinates"),
+        ([*TRIANGLE, None], AnnotationFormatError, "list of coordinates"),
+        (None, AnnotationFormatError, "list of rings"),
+        (5, AnnotationFormatError, "list of rings"),
         ([rectangle(0, 0, 33, 4)], SizeMismatchError, "far outside"),
         ([rectangle(-17, 0, 4, 4)], SizeMismatchError, "far outside"),
         ([rectangle(0, 0, 1e9, 4)], SizeMismatchError, "far outside"),
@@ -127,8 +127,8 @@ def test_bad_polygons_have_their_own_error(polygons, error, reason):
     [
         ((0, 16), SizeMismatchError),
         ((12, -16), SizeMismatchError),
-        ((12.0, 16), WrongTypeError),
-        ((2**20, 2**20), TooLargeError),
+        ((12.0, 16), AnnotationFormatError),
+        ((2**20, 2**20), AnnotationFormatError),
     ],
 )
 def test_a_bad_size_has_its_own_error(size, error):
@@ -137,15 +137,15 @@ def test_a_bad_size_has_its_own_error(size, error):
 
 
 def test_the_largest_size_is_the_callers_choice():
-    with pytest.raises(TooLargeError, match="more than the 100 allowed"):
+    with pytest.raises(AnnotationFormatError, match="more than the 100 allowed"):
         Region.from_polygons(1, [TRIANGLE], 12, 16, max_pixels=100)
 
 
 def test_an_outline_without_end_is_refused_before_it_is_drawn():
     to_and_fro = [0, 0, 4000, 4000] * 1500
-    with pytest.raises(TooLargeError, match="region 8: the polygons' outline"):
+    with pytest.raises(AnnotationFormatError, match="region 8: the polygons' outline"):
         Region.from_polygons(8, [to_and_fro], 4000, 4000)
-    with pytest.raises(TooLargeError, match="region 8: the polygons' outline"):
+    with pytest.raises(AnnotationFormatError, match="region 8: the polygons' outline"):
         Region.from_polygons(8, [[0, 0, 4000, 4000, 4000, 0]] * 500, 4000, 4000)
 
 

@@ -10,14 +10,13 @@ from PIL import Image
 from regions.documents import square
 
 from ureca_lib.regions import (
-    DuplicateIdError,
+    AnnotationFormatError,
     FileMissingError,
     ImageUnreadableError,
     Region,
     RegionError,
     RegionImage,
     SizeMismatchError,
-    WrongTypeError,
 )
 
 
@@ -35,7 +34,9 @@ def test_regions_are_kept_in_order_and_found_by_id():
 
 
 def test_an_id_stands_once():
-    with pytest.raises(DuplicateIdError, match=r"f.json: region 9: another region has this id"):
+    with pytest.raises(
+        AnnotationFormatError, match=r"f.json: region 9: another region has this id"
+    ):
         RegionImage(some_regions(9, 8, 9), 16, 12, path="f.json")
     both = RegionImage(some_regions(9, "9"), 16, 12)  # a string is another id than a number
     assert len(both) == 2
@@ -94,7 +95,9 @@ def test_a_photo_of_another_size_names_the_file(photo):
 
 
 def test_a_photo_of_another_type_is_named():
-    with pytest.raises(WrongTypeError, match=r"f.json: a photo is a path, an image or an array"):
+    with pytest.raises(
+        ImageUnreadableError, match=r"f.json: a photo is a path, an image or an array"
+    ):
         RegionImage(some_regions(1), 16, 12, 5, path="f.json")
 
 

@@ -13,9 +13,17 @@ from lesson_notebook import write_lesson, write_sweep
 from PIL import Image
 
 from ureca_lib.runs import RunRecord, load_sweep, summarize_sweep, write_summary
-from ureca_lib.runs.publish import LEVELS, Coarseness, TooLargeError, publish_runs, shrink_png
-from ureca_lib.runs.reference import ReferenceFileError, compare_reference, load_reference
-from ureca_lib.runs.reference_page import reference_page
+from ureca_lib.runs.reference import (
+    LEVELS,
+    Coarseness,
+    ReferenceFileError,
+    TooLargeError,
+    compare_reference,
+    load_reference,
+    publish_runs,
+    reference_page,
+    shrink_png,
+)
 
 
 @pytest.fixture

@@ -166,6 +166,37 @@ def test_the_index_page_lists_runs_and_escapes_what_they_say(tmp_path):
     assert (out / "lesson.html").is_file()
 
 
+def test_a_record_cannot_name_a_file_outside_its_folder(tmp_path):
+    victim, runs = tmp_path / "victim" / "page.ipynb", tmp_path / "runs"
+    (runs / "lesson").mkdir(parents=True)
+    victim.parent.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), victim)
+    record = RunRecord("lesson.ipynb", "key", {}, "done", "../../victim/page.ipynb")
+    record.save(runs / "lesson")
+    assert RunRecord.load(runs / "lesson").output == "page.ipynb"
+    page = write_index(runs).read_text()
+    assert "victim" not in page
+    assert [path.name for path in victim.parent.iterdir()] == ["page.ipynb"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"status": "<b>"}, {"parameters": []}, {"metrics": 3}, {"seconds": "x"}, {"output": 3}],
+)
+def test_a_record_of_other_types_is_not_read(tmp_path, fields):
+    RunRecord("lesson.ipynb", "key", {}, "done", "lesson.ipynb").save(tmp_path)
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert RunRecord.load(tmp_path) is not None
+    (tmp_path / "run.json").write_text(json.dumps(content | fields))
+    assert RunRecord.load(tmp_path) is None
+
+
+def test_a_cells_memory_error_is_named_with_its_cell(tmp_path):
+    notebook = make(tmp_path, "1", "raise MemoryError")
+    with pytest.raises(RunFailedError, match=r"cell 3 \(.raise MemoryError.\): MemoryError"):
+        run_notebook(notebook, {}, tmp_path / "out", progress=False)
+
+
 def test_what_is_no_notebook_is_one_clear_error(tmp_path):
     (tmp_path / "text.ipynb").write_text("# not a notebook")
     with pytest.raises(NotebookError, match=r"text\.ipynb: the file is not a notebook"):

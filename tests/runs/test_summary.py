@@ -15,11 +15,12 @@ from ureca_lib.runs import (
     read_summaries,
     read_summary,
     summarize_sweep,
+    summary_markdown,
     write_summary,
 )
 from ureca_lib.runs.record import path_in_project
 from ureca_lib.runs.summary import flat_numbers, measure
-from ureca_lib.runs.workers import run_lock
+from ureca_lib.runs.sweep import run_lock
 
 SEEDS = [0, 1, 2]
 
@@ -140,6 +141,13 @@ def test_a_summary_is_read_as_it_was_written(sweep, tmp_path):
     text = (folder / "summary.md").read_text()
     assert "made at 6 different commits" in text and "15 s, on cpu, 2 cores" in text
     assert summary.report == ["exact"]
+
+
+def test_runs_of_uncommitted_code_are_marked(sweep, tmp_path):
+    for run, commit in zip(sweep.runs, ("abc", "abc+", "abc+"), strict=False):
+        record(tmp_path, run, exact=0.5, commit=commit)
+    text = summary_markdown(summarize_sweep(sweep, tmp_path))
+    assert "2 of 3 runs were made with uncommitted changes" in text
 
 
 def test_a_plot_goes_with_the_last_of_its_values(sweep, tmp_path):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ureca_lib.cli import app
 from ureca_lib.runs import RunRecord, SweepError, load_sweep, run_sweep, summarize_sweep
-from ureca_lib.runs.workers import is_running, run_lock
+from ureca_lib.runs.sweep import is_running, run_lock
 
 
 def test_a_changed_notebook_runs_again_unless_it_is_kept(tmp_path):

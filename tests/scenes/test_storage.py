@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ureca_lib.mask_tree import build_mask_tree
-from ureca_lib.regions import AnnotationFormatError, MissingKeyError, load_sa1b
+from ureca_lib.regions import AnnotationFormatError, load_sa1b
 from ureca_lib.scenes import (
     STYLES,
     Scene,
@@ -95,8 +95,8 @@ def test_damaged_files_are_named(scenes: list[Scene], tmp_path: Path) -> None:
     path = save_scene(scenes[0], tmp_path)
     good = json.loads(path.read_text())
     for change, error, reason in (
-        (lambda d: d.pop("scene"), MissingKeyError, "'scene'"),
-        (lambda d: d["scene"].pop("description"), MissingKeyError, "'description'"),
+        (lambda d: d.pop("scene"), AnnotationFormatError, "'scene'"),
+        (lambda d: d["scene"].pop("description"), AnnotationFormatError, "'description'"),
         (lambda d: d["scene"]["description"].pop(), AnnotationFormatError, "differ in the ids"),
         (lambda d: d["scene"]["description"][0].pop("kind"), AnnotationFormatError, "row 0"),
         (

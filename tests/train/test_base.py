@@ -18,21 +18,20 @@ from ureca_lib.processor import UrecaProcessor
 from ureca_lib.scenes import generate_scene
 from ureca_lib.scenes.lexicon import KINDS, SURFACES
 from ureca_lib.tiling import tile_image, tile_masks
-from ureca_lib.train.base import train_base
-from ureca_lib.train.base_batches import BaseBatches, as_pixel_values
-from ureca_lib.train.base_model import as_internvl, new_base
-from ureca_lib.train.base_run import BaseRun
-from ureca_lib.train.base_settings import BaseSettings
 from ureca_lib.train.grouped import grouped_forward
-from ureca_lib.train.scene_shards import (
-    KINDS_A_PATCH,
+from ureca_lib.train.options import BaseSettings
+from ureca_lib.train.tiny_base.data import (
+    KINDS_PER_PATCH,
     NOTHING,
     PATCH,
+    BaseBatches,
     SceneShards,
+    as_pixel_values,
     make_shards,
     scene_arrays,
 )
-from ureca_lib.train.tokenizer import scene_tokenizer
+from ureca_lib.train.tiny_base.model import as_internvl, new_base, scene_tokenizer
+from ureca_lib.train.tiny_base.train import BaseRun, train_base
 
 SMALL = BaseSettings(
     scenes=6,
@@ -92,7 +91,7 @@ def test_shards_that_are_there_are_not_made_again(shards, tmp_path):
 def test_patch_labels_name_what_is_seen_there():
     scene = generate_scene(4)
     tiles, patches = scene_arrays(scene)
-    told = {KINDS[k] for k in patches[:, :, :KINDS_A_PATCH].flatten().tolist() if k != NOTHING}
+    told = {KINDS[k] for k in patches[:, :, :KINDS_PER_PATCH].flatten().tolist() if k != NOTHING}
     assert told <= {facts.kind for facts in scene.description.facts}
     masks = tile_masks(scene.regions.regions, max_tiles=6, tile_size=112, thumbnail=False)
     side = 112 // PATCH
@@ -106,7 +105,7 @@ def test_patch_labels_name_what_is_seen_there():
         for tile, patch in (cells == 1).nonzero().tolist():
             labels = patches[tile, patch].tolist()
             assert KINDS[labels[0]] == facts.kind
-            assert labels[KINDS_A_PATCH + 1] == SURFACES.index(facts.surface)
+            assert labels[KINDS_PER_PATCH + 1] == SURFACES.index(facts.surface)
             checked += 1
     assert checked > 5 and tiles.dtype == torch.uint8
 

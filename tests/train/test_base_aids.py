@@ -9,21 +9,26 @@ from tiny_models import tiny_model
 from ureca_lib.scenes import generate_scene
 from ureca_lib.scenes.lexicon import KINDS
 from ureca_lib.tiling import tile_masks
-from ureca_lib.train.base_aids import (
-    LOOKING,
+from ureca_lib.train.tiny_base.data import (
+    KINDS_PER_PATCH,
     NEARLY,
+    NOTHING,
+    BaseBatches,
+    SceneArrays,
+    inside,
+    scene_arrays,
+    token_extents,
+)
+from ureca_lib.train.tiny_base.losses import (
+    LOOKING,
     OWN,
     PARENT,
     WHOLE,
-    Watch,
-    inside,
-    look_loss,
+    AttentionHook,
+    attention_loss,
     seen_loss,
-    token_extents,
 )
-from ureca_lib.train.base_batches import BaseBatches
-from ureca_lib.train.scene_shards import KINDS_A_PATCH, NOTHING, SceneArrays, scene_arrays
-from ureca_lib.train.tokenizer import scene_tokenizer
+from ureca_lib.train.tiny_base.model import scene_tokenizer
 
 
 @pytest.mark.parametrize(("grid", "side"), [((3, 2), 4), ((2, 3), 2), ((1, 1), 4)])
@@ -75,12 +80,12 @@ def test_looking_at_the_box_costs_nothing_and_looking_away_costs():
     right[..., 1 + 3 : 1 + 5] = 0.5
     wrong[..., 0] = 1.0
     layers = {layer for layer, *_ in LOOKING}
-    assert look_loss(dict.fromkeys(layers, right), 1, wanted, asking) < 1e-4
-    assert look_loss(dict.fromkeys(layers, wrong), 1, wanted, asking) > 10
-    assert look_loss({}, 1, wanted, asking) == 0  # too shallow for a head that is taught
+    assert attention_loss(dict.fromkeys(layers, right), 1, wanted, asking) < 1e-4
+    assert attention_loss(dict.fromkeys(layers, wrong), 1, wanted, asking) > 10
+    assert attention_loss({}, 1, wanted, asking) == 0  # too shallow for a head that is taught
     idle = right.clone()
     idle[:, :, :2] = wrong[:, :, :2]  # positions that do not look are not judged
-    assert look_loss(dict.fromkeys(layers, idle), 1, wanted, asking) < 1e-4
+    assert attention_loss(dict.fromkeys(layers, idle), 1, wanted, asking) < 1e-4
 
 
 @pytest.mark.parametrize("kind", [OWN, PARENT, WHOLE])
@@ -91,15 +96,15 @@ def test_each_head_is_judged_by_its_own_box_and_only_where_there_is_one(kind):
     given = {layer: torch.zeros(2, 4, 5, 12) for layer, *_ in LOOKING}
     for layer, head, box in LOOKING:
         given[layer][:, head, :, 1 + box] = 1.0
-    assert look_loss(given, 0, wanted, asking) < 1e-4
+    assert attention_loss(given, 0, wanted, asking) < 1e-4
     for layer, head, box in LOOKING:
         if box == kind:
             given[layer][1, head] = 0.0  # the region without a parent looks elsewhere
-    assert (look_loss(given, 0, wanted, asking) < 1e-4) == (kind != OWN)
+    assert (attention_loss(given, 0, wanted, asking) < 1e-4) == (kind != OWN)
     for layer, head, box in LOOKING:
         if box == kind:
             given[layer][0, head] = 0.0
-    assert look_loss(given, 0, wanted, asking) > 1
+    assert attention_loss(given, 0, wanted, asking) > 1
 
 
 def test_things_weigh_more_than_backgrounds():
@@ -144,7 +149,7 @@ def test_boxes_come_from_the_questions_and_who_looks_from_the_ids():
     words = batches.tokenizer.convert_ids_to_tokens(ids)
     assert batch.asking[0].nonzero()[0].item() == words.index("</box>")
     assert batch.asking[0].sum() == batch.grouped.region_attention[0].sum() - words.index("</box>")
-    assert (batch.patches[..., KINDS_A_PATCH] != NOTHING).all()
+    assert (batch.patches[..., KINDS_PER_PATCH] != NOTHING).all()
 
 
 def test_a_watch_sees_images_first_and_regions_look_back():
@@ -152,7 +157,7 @@ def test_a_watch_sees_images_first_and_regions_look_back():
     model.set_attn_implementation("eager")
     language = model.model.language_model
     hidden = torch.randn(1, 6, 64)
-    with Watch().on(language) as watch:
+    with AttentionHook().on(language) as watch:
         first = language(inputs_embeds=hidden, use_cache=True)
         language(inputs_embeds=hidden[:, :2], past_key_values=first.past_key_values)
     assert watch.tokens.shape == (1, 6, 64)

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ureca_lib.boxes import BOX_BINS, NUMBERS, box_question, box_text, told_box
 from ureca_lib.conversation import VISUAL_TOKENS, Conversation
 from ureca_lib.presets import get_preset, preset_config
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import Region
 from ureca_lib.scenes import generate_scene, resolve
-from ureca_lib.train.boxes import BOX_BINS, NUMBERS, box_question, box_text, told_box
-from ureca_lib.train.tokenizer import scene_tokenizer
+from ureca_lib.train.tiny_base.model import scene_tokenizer
 
 
 @pytest.fixture(scope="module")

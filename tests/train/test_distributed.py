@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +15,9 @@ import transformers
 from forked import CONTEXT
 from packaging.version import parse
 from safetensors.torch import load_file
-from tiny_runs import SMALL, small, train_as_told, write_base
+from tiny_runs import SMALL, free_port, small, train_as_told, write_base
 
-from ureca_lib.train.run import train_stage
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+from ureca_lib.train.loop import train_stage
 
 
 def launch(words: list[str]) -> subprocess.CompletedProcess:

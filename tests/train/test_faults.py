@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,13 +18,12 @@ from typer.testing import CliRunner
 from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.cli import app
 from ureca_lib.regions import RegionError
-from ureca_lib.train import run as run_module
-from ureca_lib.train.checkpointing import TrainingError
+from ureca_lib.train import loop
 from ureca_lib.train.data import open_data
+from ureca_lib.train.loop import train_stage
 from ureca_lib.train.plan import make_plan
-from ureca_lib.train.run import own_device, train_stage
+from ureca_lib.train.run_folder import TrainingError, keep_best, read_best, read_log
 from ureca_lib.train.settings import SettingsError
-from ureca_lib.train.trainer import RegionTrainer, read_best, read_log
 
 IMAGES = 3
 
@@ -96,7 +94,7 @@ def test_held_out_captions_of_the_same_images_are_refused(base, published, tmp_p
         open_data(settings)
     write_rows(published, {0: "an eye", 1: "a door"})
     # its masks are looked for where those of the data are
-    assert open_data(settings)[1].ids == ["image_2"]
+    assert open_data(settings)[1].table["image_id"].to_pylist() == ["image_2"]
 
 
 def test_a_measure_of_scenes_is_refused_for_other_data(base, published):
@@ -192,48 +190,25 @@ def test_how_a_machine_does_it_may_change_between_parts_of_a_run(base, tmp_path)
 
 
 def test_an_evaluation_that_diverged_is_never_the_best(tmp_path):
-    keeper = SimpleNamespace(
-        settings=SimpleNamespace(best_metric="loss"),
-        folder=tmp_path,
-        state=SimpleNamespace(global_step=0),
-        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
-        model=SimpleNamespace(trained=lambda: {"w": torch.ones(1)}),
-    )
     best = []
     for step, loss in enumerate([math.nan, 2.0, math.nan, math.inf, 3.0, 1.0], 1):
-        keeper.state.global_step = step
-        RegionTrainer._keep_best(keeper, {"eval_loss": loss})
+        keep_best(tmp_path, "loss", step, {"loss": loss}, {"w": torch.ones(1)})
         best.append((read_best(tmp_path) or {}).get("step"))
     assert best == [None, 2, 2, 2, 2, 6]
     assert [path.name for path in tmp_path.glob("best-*")] == ["best-6.safetensors"]
 
 
-def test_each_process_computes_on_its_own_gpu(monkeypatch):
+def test_each_process_computes_on_its_own_gpu(base, monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert loop.own_device("cpu") == torch.device("cpu") and not chosen
+    devices = [loop.own_device("cuda"), loop.own_device("cuda:1")]
+    assert devices == chosen == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    if not torch.cuda.is_available():
+        with pytest.raises(TrainingError, match="cuda:1 was asked for, and accelerate chose cpu"):
+            loop.open_accelerator(small(base), "cuda:1")
     monkeypatch.setenv("LOCAL_RANK", "3")
-    assert own_device("cuda") == torch.device("cuda", 3) and chosen == [3]
-    assert own_device("cpu") == torch.device("cpu") and chosen == [3]
-
-
-def test_a_model_is_not_moved_where_no_features_are_kept(base, published, tmp_path, monkeypatch):
-    moved = []
-    before = run_module.StageModel.to
-
-    def to(self, *args, **options):
-        moved.append(args)
-        return before(self, *args, **options)
-
-    read = run_module._read_images
-
-    def watched(*args):
-        moved.clear()
-        read(*args)
-        assert not moved
-
-    monkeypatch.setattr(run_module.StageModel, "to", to)
-    monkeypatch.setattr(run_module, "_read_images", watched)
-    train_stage(settings_of(base, published, steps=1), tmp_path / "run", progress=False)
+    assert loop.own_device("cuda") == torch.device("cuda", 3)
 
 
 @pytest.mark.parametrize(

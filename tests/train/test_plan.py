@@ -13,10 +13,9 @@ from tiny_runs import SCENES, small, write_base
 from typer.testing import CliRunner
 
 from ureca_lib.cli import app
-from ureca_lib.train.estimates import learning_rates, trained_by_module
-from ureca_lib.train.plan import make_plan
-from ureca_lib.train.plan_text import launch_command, plan_text
-from ureca_lib.train.run import train_stage
+from ureca_lib.train.data import RegionCaptionDataset, RegionCollator, open_data
+from ureca_lib.train.loop import learning_rates, train_stage
+from ureca_lib.train.plan import launch_command, make_plan, plan_text, trained_by_module
 from ureca_lib.train.settings import TrainSettings, load_settings, parse_override
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
@@ -50,17 +49,10 @@ def test_learnt_numbers_are_those_of_the_real_model(base, stage):
 
 
 def test_tokens_are_those_of_real_samples(base):
-    from ureca_lib.train.collator import RegionCollator
-    from ureca_lib.train.data import open_data
-    from ureca_lib.train.images import TrainingImages
-    from ureca_lib.train.samples import GroupDataset
-
     settings = small(base, regions_per_image=1)
     plan = make_plan(settings, processes=1, progress=False)
     _, processor = load_start(settings)
-    images = TrainingImages(open_data(settings)[0], processor, 2)
-    assert list(images.read(progress=False))
-    groups = GroupDataset(images, settings, plan.groups)
+    groups = RegionCaptionDataset(open_data(settings)[0], processor, settings, 2)
     collate = RegionCollator(processor, grouped=False)
     lengths = [collate([groups[i]])["input_ids"].shape[1] for i in range(plan.groups)]
     assert plan.tokens.counted
@@ -138,7 +130,7 @@ def test_what_stands_in_the_way_is_said(base, tmp_path):
     plan = make_plan(small(tmp_path / "none"), 1, progress=False)
     assert any("no config.json" in problem for problem in plan.problems)
     text = plan_text(plan)
-    assert "PROBLEM:" in text and "nothing stands in the way" not in text
+    assert "PROBLEM:" in text and "no problem was found" not in text
 
 
 def test_photos_that_are_not_there_are_found_before_training(base, tmp_path):

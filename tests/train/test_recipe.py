@@ -19,12 +19,12 @@ from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.figures.training import training_figure
 from ureca_lib.presets import preset_config
 from ureca_lib.train import recipe_card
-from ureca_lib.train.base_model import as_internvl, new_base
-from ureca_lib.train.recipe import Recipe, report_values, train_recipe
+from ureca_lib.train.options import Recipe
+from ureca_lib.train.recipe import report_values, train_recipe
 from ureca_lib.train.recipe_card import publish
 from ureca_lib.train.recipe_results import compare_results, paired_differences, stage_logs
 from ureca_lib.train.settings import load_settings
-from ureca_lib.train.tokenizer import scene_tokenizer
+from ureca_lib.train.tiny_base.model import as_internvl, new_base, scene_tokenizer
 
 QUICK = {"steps_1": 5, "steps_2": 5, "data": "scenes:train:4"}
 
@@ -174,6 +174,17 @@ def test_differences_in_pairs_are_those_of_the_command(trained, tmp_path):
         paired_differences({"x": out})
 
 
+def test_the_papers_order_and_smaller_masks_train_both_stages(base, tmp_path):
+    changes = {"mask_position": "before_image", "mask_size": 56, "steps_1": 1, "steps_2": 1}
+    run = train_recipe(Recipe(base, **(QUICK | changes)), tmp_path, progress=False)
+    model, processor = load_pair(run.model)
+    assert (model.config.mask_position, processor.mask_position) == ("before_image",) * 2
+    assert model.config.mask_size == processor.mask_size == 56
+    assert all(stage.steps == 1 and stage.final["loss"] > 0 for stage in run.stages)
+    single = Recipe(base, mask="single", mask_size=28).settings(1, base)
+    assert (single.mask_size, single.mask_dynamic) == (28, False)
+
+
 def test_an_unknown_component_is_refused(base):
     with pytest.raises(ValueError, match="none, single or dynamic"):
         Recipe(base, mask="tiles")
@@ -190,7 +201,7 @@ def test_the_training_figure_shows_every_run_and_refuses_none(trained):
     left, right = figure.axes
     assert [line.get_label() for line in left.lines] == ["one", "two"]
     assert list(left.lines[0].get_ydata()) == [2.0, 1.0]
-    assert list(right.lines[0].get_ydata()) == [0.5]
+    assert list(right.lines[0].get_ydata()) == [50]
     assert right.get_xlim() == left.get_xlim()
     assert all(step == int(step) for step in right.get_xticks())
     with pytest.raises(ValueError, match="no logs"):

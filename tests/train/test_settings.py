@@ -93,7 +93,7 @@ def test_values_from_a_command_line(text, value):
         ({"preset": "3b"}, "choose from tiny"),
         ({"resize_share": 0.5, "cache": "x"}, "set one of them"),
         ({"regions_per_image": 2}, "gradient_checkpointing = false"),
-        ({"resize_low": 2.0}, "resize_low <= resize_high"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(values, message):
@@ -121,6 +121,14 @@ def test_files_at_fault_are_named(tmp_path):
         load_settings("tiny", 1, file=bad)
     with pytest.raises(FileNotFoundError, match=r"none\.toml"):
         load_settings("tiny", 1, file=tmp_path / "none.toml")
+
+
+def test_data_of_ones_own_is_not_judged_on_scenes():
+    assert load_settings("tiny", 1).eval_data == "scenes:validation:100"
+    assert load_settings("tiny", 1, {"data": "scenes:train:8"}).eval_data is not None
+    assert load_settings("tiny", 1, {"data": "mine.jsonl"}).eval_data is None
+    named = load_settings("tiny", 1, {"data": "mine.jsonl", "eval_data": "test.jsonl"})
+    assert named.eval_data == "test.jsonl"
 
 
 def test_a_folder_of_masks_goes_with_the_data_it_was_set_for(tmp_path):

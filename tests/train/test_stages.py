@@ -9,13 +9,11 @@ from tiny_runs import SCENES, small, write_base
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from ureca_lib.checkpoints import CheckpointError
-from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.train.collator import RegionCollator
+from ureca_lib.train.data import RegionCaptionDataset, RegionCollator
 from ureca_lib.train.features import FeatureCache, vision_fingerprint
-from ureca_lib.train.images import TrainingImages
-from ureca_lib.train.samples import GroupDataset
+from ureca_lib.train.index import Source, open_index
 from ureca_lib.train.settings import SettingsError
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
@@ -24,9 +22,8 @@ def batch_of(model, settings, grouped, places=(0, 1), cache=None, **changes):
     """A batch of groups of three regions of the sample scenes."""
     processor = UrecaProcessor.from_config(model.config, tiny_tokenizer())
     print_of = vision_fingerprint(model, processor, 2) if cache else ""
-    images = TrainingImages(open_captioned(SCENES, 3), processor, 2, cache, print_of)
-    assert list(images.read(progress=False))
-    groups = GroupDataset(images, settings, 10)
+    index = open_index(Source(str(SCENES), 3), None, progress=False)
+    groups = RegionCaptionDataset(index, processor, settings, 2, cache, print_of)
     return RegionCollator(processor, grouped)([groups[place] for place in places])
 
 
@@ -45,7 +42,7 @@ def test_stage_1_learns_the_mask_encoder_and_nothing_else(settings):
     learner = StageModel(freeze_for_stage(model, settings))
     encoder = {f"model.mask_encoder.{n}" for n, _ in model.model.mask_encoder.named_parameters()}
     assert set(learner.trained()) == encoder
-    learner(**batch_of(model, settings, True))["loss"].backward()
+    learner(**batch_of(model, settings, True)).backward()
     moved = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum()}
     assert moved == encoder
 
@@ -58,7 +55,7 @@ def test_stage_2_learns_adapters_on_every_layer_of_the_language_model(base):
     names = set(learner.trained())
     assert all("language_model" in name and "lora_" in name for name in names)
     assert len(names) == 2 * 7 * model.config.text_config.num_hidden_layers
-    learner(**batch_of(model, settings, True))["loss"].backward()
+    learner(**batch_of(model, settings, True)).backward()
     # the second half begins at zero, so the first has no gradient yet
     assert all(p.grad.abs().sum() for n, p in learner.trained().items() if "lora_B" in n)
     optimizer = torch.optim.AdamW(learner.trained().values(), lr=1e-2)
@@ -83,7 +80,7 @@ def test_a_group_on_a_shared_prefix_costs_what_its_rows_cost(base, stage, placed
     found = []
     for grouped in (True, False):
         learner.zero_grad()
-        loss = learner(**batch_of(model, settings, grouped))["loss"]
+        loss = learner(**batch_of(model, settings, grouped))
         loss.backward()
         found.append((loss.detach(), [p.grad.clone() for p in learner.trained().values()]))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
@@ -106,10 +103,10 @@ def test_rows_cost_what_transformers_loss_says(base, position):
             pixel_values=torch.cat([tiles[i] for i in batch["image_of"].tolist()]),
             mask_values=batch["mask_values"],
         ).loss
-        ours = learner(**batch)["loss"]
-        halves = learner(**batch, num_items_in_batch=2 * (batch["labels"] != -100).sum())
+        ours = learner(**batch)
+        halves = learner(**batch, tokens=2 * (batch["labels"] != -100).sum())
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(halves["loss"] * 2, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(halves * 2, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_features_from_the_cache_give_the_same_loss_to_the_bit(settings, tmp_path):
@@ -117,15 +114,15 @@ def test_features_from_the_cache_give_the_same_loss_to_the_bit(settings, tmp_pat
     learner = StageModel(freeze_for_stage(model, settings), FeatureCache(tmp_path)).eval()
     fresh = batch_of(model, settings, True, cache=learner.cache)
     assert "pixel_values" in fresh and "image_features" not in fresh
-    first = learner(**fresh)["loss"]
+    first = learner(**fresh)
     stored = batch_of(model, settings, True, cache=FeatureCache(tmp_path))
     assert "image_features" in stored and "pixel_values" not in stored
-    assert torch.equal(learner(**stored)["loss"], first)
+    assert torch.equal(learner(**stored), first)
     mixed = batch_of(model, settings, True, (0, 1, 2, 3), cache=FeatureCache(tmp_path))
     plain = batch_of(model, settings, True, (0, 1, 2, 3))
     assert any(mixed["has_features"]) and not any(plain["has_features"])
     # fewer tiles go through the vision tower together, and may be rounded otherwise
-    torch.testing.assert_close(learner(**mixed)["loss"], learner(**plain)["loss"])
+    torch.testing.assert_close(learner(**mixed), learner(**plain))
 
 
 def test_a_blind_run_is_shown_no_mask(settings, base):

@@ -42,6 +42,8 @@ class ImageCaptions:
             not chosen are left out.
         check: settings of stage 4.
         verify: run stage 5.
+        describe_leaves: ask stage 3 about regions without captioned parts; else their long
+            caption is the short one.
 
     Attributes:
         answers: the answer of each step so far.
@@ -56,8 +58,10 @@ class ImageCaptions:
         look_alikes: Mapping[RegionId, Sequence[RegionId]],
         check: CheckSettings | None = None,
         verify: bool = False,
+        describe_leaves: bool = True,
     ):
         self.tree, self.chosen, self.verify = tree, list(chosen), verify
+        self.describe_leaves = describe_leaves
         self.check = check or CheckSettings()
         inside = set(self.chosen)
         self.look_alikes = {
@@ -131,6 +135,8 @@ class ImageCaptions:
         step, short = Step("long", 0, region_id), self.answers[Step("short", 0, region_id)]
         if short.status != "done":
             self.answers[step] = _blocked(step, short)
+        elif not self._children[region_id] and not self.describe_leaves:
+            self.answers[step] = Answer(step, short.text, "kept", unique=short.unique)
         else:
             await self._answer(ask, step)
 
@@ -138,7 +144,7 @@ class ImageCaptions:
         """Stage 4 (Table 9), first round: a caption that fits none of the look-alikes."""
         await self._written("long", [region_id, *self.look_alikes[region_id]])
         step, long = Step("unique", 1, region_id), self.answers[Step("long", 0, region_id)]
-        if long.status != "done":
+        if long.status not in _HAS_TEXT:
             self.answers[step] = _blocked(step, long)
         elif not self.look_alikes[region_id]:
             self.answers[step] = Answer(step, long.text, "kept", unique=long.unique)
@@ -211,7 +217,7 @@ class ImageCaptions:
     def _texts(self, stage: Stage, region_ids: Iterable[RegionId | None]) -> dict[RegionId, str]:
         """Captions of stage 2 or 3 by region id, without those that failed."""
         answers = ((i, self.answers.get(Step(stage, 0, i))) for i in region_ids)
-        return {i: answer.text for i, answer in answers if answer and answer.status == "done"}
+        return {i: answer.text for i, answer in answers if answer and answer.status in _HAS_TEXT}
 
     def final_captions(self) -> list[FinalCaption]:
         """The final state of each region of the tree, in file order."""
@@ -241,7 +247,9 @@ class ImageCaptions:
             return FinalCaption(region_id, "", "failed", last.error, None, 0, *place, alike)
         source, twins = written[-1], [other for other in same_mask if other != region_id]
         state, reason = self._state(source, last, clashing, twins)
-        step = Step("long", 0, region_id) if source.status == "kept" else source.step
+        step = source.step
+        while self.answers[step].status == "kept":
+            step = Step("short" if step.stage == "long" else "long", 0, region_id)
         return FinalCaption(
             region_id, source.text, state, reason, step.stage, step.round, *place, alike
         )

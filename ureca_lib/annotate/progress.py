@@ -1,4 +1,4 @@
-"""What a store says of its runs: how much is done, what failed and why, and how long it takes."""
+"""Status of a store: what is done, what failed and why, the rate, and the time left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNRESOLVED = "SELECT image, region, reason FROM captions WHERE state='unresolve
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something failed, how often, and an example of where."""
+    """A reason of failures, their number, and an example."""
 
     what: str  # "image", or the stage
     reason: str
@@ -32,11 +32,11 @@ class StoreStatus:
         answers: by stage and status.
         states: of the regions of finished images.
         failures: the most frequent first.
-        unresolved: the first regions that could not be told apart: image, region, why.
-        calls: number, seconds, prompt and reply tokens of all answers that are kept.
-        rate: images a second of the latest run, or None before its first.
+        unresolved: the first regions without a unique caption: image, region, reason.
+        calls: number, seconds, prompt and reply tokens of all stored answers.
+        rate: images per second of the latest run; None before its first image.
         left: seconds until all images are finished at that rate.
-        stopped: why the latest run ended early.
+        stopped: the reason why the latest run ended early.
     """
 
     images: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -74,7 +74,7 @@ class StoreStatus:
 
 
 def read_status(store: Store) -> StoreStatus:
-    """Count what a store holds; safe while runs go on."""
+    """The status of a store; it may be read during a run."""
     images = store.rows("SELECT split, status, count(*) FROM images GROUP BY 1, 2")
     answers = store.rows("SELECT stage, status, count(*) FROM answers GROUP BY 1, 2")
     states = store.rows("SELECT state, count(*) FROM captions GROUP BY 1")
@@ -120,7 +120,7 @@ def _counts(counts: Counter[tuple[str, str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 40 s, 12 min, 3 h 20 min, 2 d 5 h."""
+    """Seconds in words: 40 s, 12 min, 3 h 20 min, 2 d 5 h."""
     minutes = round(seconds / 60)
     if seconds < 60:
         return f"{seconds:.0f} s"

@@ -83,6 +83,10 @@ class Annotator(Protocol):
     can be answered: `BudgetSpentError` or `AnnotatorUnavailableError`.
     Settings that decide its answers (temperature, limits) may be given as plain data in an
     attribute `answer_settings`: a change there asks again, as a changed name does.
+
+    Two more attributes are optional. `answer_async(request)`, a coroutine, is awaited instead of
+    `answer`. A `version` says that answers are free and computed from everything in the request,
+    masks and names too: another version answers anew, also in older stores.
     """
 
     name: str  # kind and model, as it goes into the record: "openai:gpt-4o-mini-2024-07-18"

@@ -31,7 +31,8 @@ class Answer:
 
     Status "done" and "failed": the annotator was asked. "blocked": it was not asked, because the
     caption that the step builds on failed. "kept": it was not asked, because an earlier caption
-    serves: a region without look-alikes keeps its long caption.
+    serves: a region without look-alikes keeps its long caption (and under the published rules a
+    leaf its short one).
     """
 
     step: Step

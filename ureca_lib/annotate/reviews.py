@@ -1,8 +1,8 @@
-"""What people decide about captions: accepted, rejected or rewritten, with all that came before.
+"""Reviews: people accept, reject or rewrite captions.
 
-The paper names the missing human check of its captions as a limitation (App. H). A store keeps
-each decision; none is ever overwritten, so several people may review one image, and what the
-pipeline had written stays.
+The paper names the missing human check of its captions as a limitation (App. H). A store holds
+each decision; none is ever overwritten, so several people may review one image, and the pipeline's
+own caption stays.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ureca_lib.mask_tree import RegionId
 
 Decision = Literal["accept", "reject", "edit"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
-# what a caption's reason says; reviewers' names stay in the store and do not go into a data set
+# the reason of a reviewed caption; reviewers' names are never exported
 REASONS: dict[Decision, str] = {
     "accept": "accepted in review",
     "reject": "rejected in review",
@@ -25,7 +25,7 @@ REASONS: dict[Decision, str] = {
 
 
 class CaptionChangedError(ValueError):
-    """A decision about a caption that is no longer the region's."""
+    """A decision about a caption that was changed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Review:
     """One decision of one person about one region's caption.
 
     Args:
-        region_id: whose caption it is.
+        region_id: of the caption.
         decision: "accept": it fits this region and no other of the image; "reject": it does not;
             "edit": it did not, `text` does.
         text: the caption after the decision; for "accept" and "reject" the one that was judged.
         previous: the caption that the reviewer saw.
-        reviewer: who.
-        time: seconds since 1970; the store sets it where it is 0.
-        note: why, in the reviewer's words.
+        reviewer: the reviewer's name.
+        time: seconds since 1970; the store sets it if it is 0.
+        note: the reason, in the reviewer's words.
 
     Raises:
-        ValueError: no such decision, nobody's, or an edit without a text.
+        ValueError: no such decision, no reviewer, or an edit without a text.
     """
 
     region_id: RegionId
@@ -68,12 +68,12 @@ class Review:
 def reviewed(caption: FinalCaption, reviews: Iterable[Review]) -> FinalCaption:
     """A region's caption after its reviews.
 
-    The latest decision counts. An acceptance or a rejection is of the text that was judged: where
-    the pipeline has written another one since, it says nothing about that.
+    The latest decision counts. An acceptance or a rejection applies to the text that was judged:
+    if the pipeline has written another text since, the decision is ignored.
 
     Args:
-        caption: as the pipeline left it.
-        reviews: of any regions, the oldest first; those of other regions are passed over.
+        caption: as the pipeline wrote it.
+        reviews: of any regions, the oldest first; those of other regions are ignored.
     """
     for review in reviews:
         if review.region_id != caption.region_id:

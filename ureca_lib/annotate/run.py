@@ -372,7 +372,8 @@ class _Run:
             vectors = features(image, chosen)
             alike = find_look_alikes(vectors, tree, settings.look_alikes, threshold)
             verify = self.splits[source.name] in settings.verify_splits
-            captions = ImageCaptions(tree, chosen, alike, settings.check, verify)
+            leaves = settings.describe_leaves
+            captions = ImageCaptions(tree, chosen, alike, settings.check, verify, leaves)
             return OpenImage(source, image, views, captions, stored, settings)
 
         with self._alone(source):

@@ -106,6 +106,13 @@ class PipelineSettings:
     views: ViewSettings = field(default_factory=ViewSettings)
     look_alikes: LookAlikeSettings = field(default_factory=LookAlikeSettings)
     check: CheckSettings = field(default_factory=CheckSettings)
+    describe_leaves: bool = field(
+        default=True,
+        metadata={
+            "help": "stage 3 asks about regions without parts too; False: their long caption is "
+            "the short one, without a call (published code)"
+        },
+    )
     verify_splits: tuple[str, ...] = field(
         default=(), metadata={"help": "splits that are verified; the paper verifies its test set"}
     )
@@ -123,25 +130,27 @@ class PipelineSettings:
     def paper(cls) -> PipelineSettings:
         """The published rules: main objects of App. F, one refinement, the test set verified.
 
-        All regions above the threshold are look-alikes, ancestors and descendants too. The
-        remaining differences are listed in `ureca_lib.annotate.PAPER_DIFFERENCES`.
+        All regions above the threshold are look-alikes, ancestors and descendants too. A leaf's
+        long caption is its short one, as in the authors' code. The remaining differences are
+        listed in `ureca_lib.annotate.PAPER_DIFFERENCES`.
         """
         return cls(
             tree=TreeSettings.paper(),
             look_alikes=LookAlikeSettings.paper(),
             check=CheckSettings(rounds=1),
+            describe_leaves=False,
             verify_splits=("test",),
         )
 
     def for_store(self, recipe: int) -> PipelineSettings:
         """The settings as a store of that recipe takes them, see `Store.recipe`.
 
-        Stores of recipe 1 keep the pictures that their answers were given for, so that nothing
-        is asked again: look-alikes are numbered with bare digits.
+        Stores of recipe 1 keep what their answers were given for, so that nothing is asked
+        again: bare digits as the numbers of look-alikes, and a question about each leaf.
         """
-        new = {"numbers": "digits"} if recipe == 1 else {}
-        new = {name: new[name] for name in new if hasattr(self.views, name)}
-        return replace(self, views=replace(self.views, **new)) if new else self
+        if recipe > 1:
+            return self
+        return replace(self, views=replace(self.views, numbers="digits"), describe_leaves=True)
 
     def record(self, recipe: int) -> dict[str, Any]:
         """The settings that decide an image's captions, as plain data, in the recipe's fields."""

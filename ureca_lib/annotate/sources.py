@@ -13,8 +13,8 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from ureca_lib.regions import RegionImage, load_sa1b
-from ureca_lib.regions.folders import annotation_files
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
+from ureca_lib.regions.sa1b import annotation_files
 
 SourceLike = str | Path | RegionImage
 _SHOWN = 3  # wrong entries of a list of splits that are named
@@ -34,9 +34,9 @@ class SplitRule:
     """Splits by image: an explicit list first, else a stable hash of the file's stem.
 
     Args:
-        shares: for each split its share of the images; what is left goes to `rest`.
+        shares: split -> its share of the images; the remaining images go to `rest`.
         rest: the split of all others.
-        named: for each image's file name (of its photo or its JSON) or stem its split.
+        named: file name (of the photo or the JSON) or stem of an image -> its split.
         seed: another seed, another draw.
 
     Raises:
@@ -61,12 +61,12 @@ class SplitRule:
 
     @property
     def names(self) -> set[str]:
-        """All splits that an image can be in."""
+        """All splits of the rule."""
         return {self.rest, *self.shares, *self.named.values()}
 
     @classmethod
     def parse(cls, text: str) -> SplitRule:
-        """A rule as one writes it: `train`, `test=0.1`, or a JSON file {file name: split}.
+        """A rule from its text: `train`, `test=0.1`, or a JSON file {file name: split}.
 
         Raises:
             ValueError: none of these.
@@ -85,10 +85,10 @@ class SplitRule:
         return cls(named=named)
 
     def splits_of(self, names: Iterable[str]) -> dict[str, str]:
-        """For each image of a run its split.
+        """The split of each image of a run.
 
-        Warns of entries of `named` that are none of these images: the list may be of more than
-        this run, or have a slip by which test images go into another split.
+        Warns of entries of `named` that are none of these images: the list may cover more than
+        this run, or misspell test images, which would then go into another split.
 
         Raises:
             ValueError: no entry of `named` is one of these images, or see `split_of`.
@@ -113,7 +113,7 @@ class SplitRule:
         return Path(name).name in self.named or stem in self.named or stem in self._by_stem
 
     def split_of(self, name: str) -> str:
-        """The split of an image; the same wherever its file lies.
+        """The split of an image; the same wherever its file is located.
 
         Raises:
             ValueError: `named` has its stem with several suffixes, and several splits.
@@ -136,7 +136,7 @@ class SplitRule:
 
     @cached_property
     def _by_stem(self) -> dict[str, dict[str, str]]:
-        """For each stem the entries of `named` that have it; an image's name is its JSON's."""
+        """Stem -> the entries of `named` with that stem; an image has the name of its JSON."""
         found: dict[str, dict[str, str]] = {}
         for key, split in self.named.items():
             found.setdefault(_stem(key), {})[key] = split
@@ -144,18 +144,18 @@ class SplitRule:
 
 
 def names_files(split: str) -> bool:
-    """Whether a split's name can be that of files: `datasets` takes it, and it is no path."""
+    """Whether files can have a split's name: `datasets` accepts it, and it is no path."""
     return re.fullmatch(r"\w+(\.\w+)*", split) is not None and split != "left_out"
 
 
 def _stem(key: str) -> str:
-    """What an entry of a list of splits names, without the suffix of a photo or a JSON file."""
+    """An entry of a list of splits, without the suffix of a photo or a JSON file."""
     path = Path(key)
     return path.stem if path.suffix.lower() in (*PHOTO_SUFFIXES, ".json") else key
 
 
 def find_sources(images: Iterable[SourceLike] | SourceLike, store: Path) -> list[Source]:
-    """The images that are meant, each once.
+    """The images of a run, each once.
 
     Args:
         images: SA-1B JSON files, folders of them (searched to the bottom), photos with the JSON
@@ -184,9 +184,9 @@ def find_sources(images: Iterable[SourceLike] | SourceLike, store: Path) -> list
 
 
 def name_of(path: Path, store: Path) -> str:
-    """What an annotation file is called in a store: its path from the store's folder.
+    """The name of an annotation file in a store: its path from the store's folder.
 
-    A file that is a link has its own name, not that of what it leads to, which may be a hash.
+    A link has its own name, not that of its target, which may be a hash.
     """
     whole = path.parent.resolve() / path.name
     return Path(os.path.relpath(whole, store.resolve().parent)).as_posix()
@@ -195,8 +195,8 @@ def name_of(path: Path, store: Path) -> str:
 def _in_memory(image: RegionImage) -> Source:
     name = image.file_name or (image.path.name if image.path else image.image_id)
     if name is None:
-        raise ValueError(f"{image!r} has neither a file name nor an id to be known by")
-    # it may have a path too, but what it holds is not what that file holds
+        raise ValueError(f"{image!r} has neither a file name nor an id; give it one")
+    # it may have a path too, but its regions may differ from those of that file
     return Source(str(name), None, lambda strict: image)
 
 

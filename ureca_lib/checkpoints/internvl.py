@@ -15,7 +15,7 @@ from torch import nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from ureca_lib.checkpoints.official import OfficialFiles
-from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json
+from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json, reading
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import MAX_TILES, MAX_TILES_TRAIN, UrecaConfig
 from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT
@@ -23,6 +23,7 @@ from ureca_lib.model import UrecaForConditionalGeneration
 
 _PREPROCESSOR = "preprocessor_config.json"
 MASK_ENCODER = "model.mask_encoder."
+_NEW_ROWS = 1024  # embeddings that a tokenizer may add; more means damaged ids
 _CARRIED = (
     "vision_config",
     "text_config",
@@ -37,7 +38,7 @@ _CARRIED_OF_CHAT = (*_CARRIED, "pixel_shuffle", "tile_size", "use_thumbnail", "s
 
 
 def internvl_reader(path: str | Path) -> Callable[..., UrecaForConditionalGeneration] | None:
-    """What reads an InternVL folder, by its config.json; None for a model with a mask encoder.
+    """Choose the reader of an InternVL folder by its config.json; None if it has a mask encoder.
 
     Raises:
         CheckpointError: no config.json, or a folder in InternVL's own layout that cannot be read.
@@ -58,7 +59,7 @@ def from_internvl_hf(
     mask_token_id: int | None = None,
     **settings,
 ) -> UrecaForConditionalGeneration:
-    """InternVL's weights with a new mask encoder: where stage 1 of training begins.
+    """Load InternVL's weights with a new mask encoder, the start of training's stage 1.
 
     Args:
         path: folder of an InternVL `-hf` checkpoint, with its tokenizer.
@@ -68,8 +69,8 @@ def from_internvl_hf(
         mask_token_id: id of the mask placeholder; by default the tokenizer's, which gets the mask
             tokens in the published order. Embeddings are enlarged where they lack a row for it;
             new rows are the mean of the old ones.
-        settings: fields of `UrecaConfig`, such as `num_mask_tokens` or `mask_position`. How many
-            tiles an image has is what the checkpoint's image processor says, unless set here.
+        settings: fields of `UrecaConfig`, such as `num_mask_tokens` or `mask_position`. The number
+            of tiles per image is that of the checkpoint's image processor, unless set here.
 
     Raises:
         CheckpointError: not such a checkpoint, pickles, files that are damaged or lack tensors, or
@@ -89,11 +90,14 @@ def from_internvl_hf(
     base = load_whole(InternVLForConditionalGeneration, folder, dtype=dtype or "auto")
     # a file that does not say so is tied by transformers' default, even where it has a head
     base.config.tie_word_embeddings = base.lm_head.weight is base.get_input_embeddings().weight
-    config = _config(base.config, mask_token_id, _grid(folder) | settings)
+    fields = {name: getattr(base.config, name) for name in _CARRIED} | _grid(folder)
+    fields |= {"mask_token_id": mask_token_id} | _known(settings)
+    with reading(folder / "config.json"):
+        config = UrecaConfig(**fields)
     model = _with_mask_encoder(base, config, seed)
     rows = max(mask_token_id + 1, len(tokenizer) if tokenizer is not None else 0)
     if rows > config.text_config.vocab_size:
-        _enlarge(model, rows)
+        _enlarge(model, rows, folder)
     model.generation_config = base.generation_config
     return model.to(device).eval()
 
@@ -106,13 +110,13 @@ def from_internvl_chat(
     progress: bool = False,
     **settings,
 ) -> UrecaForConditionalGeneration:
-    """The same from InternVL's own layout, such as OpenGVLab/InternVL2_5-8B has.
+    """Load the same from InternVL's own layout, such as OpenGVLab/InternVL2_5-8B.
 
     Args:
         path: folder of the checkpoint, with its tokenizer.
         dtype, device, seed: see `from_internvl_hf`.
         progress: show a bar.
-        settings: fields of `UrecaConfig`; tiles and system message are what config.json says,
+        settings: fields of `UrecaConfig`; tiles and system message are those of config.json,
             unless set here.
 
     Raises:
@@ -131,7 +135,7 @@ def from_internvl_chat(
     model = files.build(config, dtype, torch.device("cpu"), progress, left_empty=MASK_ENCODER)
     _draw_mask_encoder(model, seed)
     if len(tokenizer) > config.text_config.vocab_size:
-        _enlarge(model, len(tokenizer))
+        _enlarge(model, len(tokenizer), files.folder)
     return model.to(device).eval()
 
 
@@ -149,16 +153,14 @@ def check_internvl(path: str | Path) -> None:
 
 
 def chat_config(files: OfficialFiles, settings: dict[str, Any] | None = None) -> UrecaConfig:
-    """The configuration that `from_internvl_chat` starts from, without placeholder ids."""
-    base, settings = files.config, settings or {}
+    """Configure the start of `from_internvl_chat`, without placeholder ids."""
+    base = files.config
     grid = _bounds(base.min_tiles, base.max_tiles_train)
-    carried = {name: getattr(base, name) for name in _CARRIED_OF_CHAT}
-    return UrecaConfig(**(carried | grid | _known(settings)))
-
-
-def _config(base: InternVLConfig, mask_token_id: int, settings: dict[str, Any]) -> UrecaConfig:
-    carried = {name: getattr(base, name) for name in _CARRIED}
-    return UrecaConfig(**(carried | {"mask_token_id": mask_token_id} | _known(settings)))
+    fields = (
+        {name: getattr(base, name) for name in _CARRIED_OF_CHAT} | grid | _known(settings or {})
+    )
+    with reading(files.folder / "config.json"):
+        return UrecaConfig(**fields)
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grid(folder: Path) -> dict[str, int]:
-    """Bounds of the tile grid, from transformers' image processor settings where they are there."""
+    """Bounds of the tile grid from transformers' image processor settings, if there are any."""
     path = folder / _PREPROCESSOR
     raw = read_json(path) if path.is_file() else {}
     most, least = raw.get("max_patches", MAX_TILES), raw.get("min_patches", 1)
@@ -185,7 +187,7 @@ def _bounds(least: int, most: int) -> dict[str, int]:
 def _with_mask_encoder(
     base: InternVLForConditionalGeneration, config: UrecaConfig, seed: int
 ) -> UrecaForConditionalGeneration:
-    """Our model around the parts of theirs: they change hands, nothing is copied."""
+    """Build our model around the parts of theirs, without a copy."""
     with torch.device("meta"):
         model = UrecaForConditionalGeneration(config)
     for part in ("vision_tower", "multi_modal_projector", "language_model"):
@@ -202,8 +204,12 @@ def _draw_mask_encoder(model: UrecaForConditionalGeneration, seed: int) -> None:
         encoder.reset_parameters()
 
 
-def _enlarge(model: UrecaForConditionalGeneration, rows: int) -> None:
+def _enlarge(model: UrecaForConditionalGeneration, rows: int, folder: Path) -> None:
     old = model.config.text_config.vocab_size
+    if rows > 2 * old + _NEW_ROWS:
+        raise CheckpointError(
+            folder, f"its tokenizer numbers {rows} tokens, but the model has {old} embeddings"
+        )
     model.resize_token_embeddings(rows, mean_resizing=False)
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints.internvl import internvl_reader
 from ureca_lib.checkpoints.official import load_official
-from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json
+from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json, reading
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.journal import write_text
@@ -26,10 +26,10 @@ _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # "org/name"; all else means a folde
 def load_pair(
     path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> tuple[UrecaForConditionalGeneration, UrecaProcessor]:
-    """A model of ours or in the published layout, and its processor.
+    """Load a model of ours or in the published layout, and its processor.
 
     Args:
-        path: the folder, or for ours a hub id "org/name", which a folder of that name precedes.
+        path: the folder; or a hub id "org/name" of ours, if there is no folder of that name.
         device: where the model goes.
         dtype: of the parameters; by default as stored.
 
@@ -56,14 +56,16 @@ def load_pair(
             folder,
             f"model type {kind!r}, without a mask encoder: stage 1 of training gives InternVL one",
         )
-    if not published and (folder / "processor_config.json").is_file():
-        processor = UrecaProcessor.from_pretrained(folder)
+    if not published and (file := folder / "processor_config.json").is_file():
+        with reading(file):
+            processor = UrecaProcessor.from_pretrained(folder)
         return _ours(folder, dtype).to(device), processor
     if published:
         model = load_official(folder, dtype=dtype, device=device)
     else:
         model = _ours(folder, dtype).to(device)
-    return model, UrecaProcessor.from_config(model.config, tokenizer)
+    with reading(folder, "tokenizer and model do not fit"):
+        return model, UrecaProcessor.from_config(model.config, tokenizer)
 
 
 def _ours(path: str | Path, dtype: torch.dtype | None) -> UrecaForConditionalGeneration:
@@ -79,11 +81,10 @@ def convert(
 ) -> Path:
     """Read a published URECA or an InternVL checkpoint and write it in our layout.
 
-    InternVL's get a mask encoder with newly drawn weights, for stage 1 to train.
+    An InternVL checkpoint gets a mask encoder with newly initialized weights, for stage 1 to train.
 
-    What is written loads with `UrecaForConditionalGeneration.from_pretrained`. Where the source
-    has a tokenizer, the processor is written beside it and loads with
-    `UrecaProcessor.from_pretrained`; where it has none, a `UserWarning` says so.
+    `UrecaForConditionalGeneration.from_pretrained` loads the result. If the source has a tokenizer,
+    the processor is written too, for `UrecaProcessor.from_pretrained`; if not, it is a warning.
 
     Args:
         source: folder to read; see `load_official`, `from_internvl_hf` and `from_internvl_chat`.
@@ -124,8 +125,8 @@ def convert(
 def save_half(model: PreTrainedModel, folder: str | Path) -> Path:
     """Save a model in float16, half the size, to be computed with in float32.
 
-    The configuration says float32, so that what loads it by `dtype="auto"` widens the weights: CPUs
-    are slow in float16. The model that was given is rounded to what is stored.
+    The configuration states float32, so that `dtype="auto"` widens the weights again: CPUs are slow
+    in float16. The given model is rounded to the stored values.
 
     Raises:
         CheckpointError: a weight is too large for float16; the model is as it was.

@@ -1,22 +1,30 @@
-"""Safetensors of a checkpoint folder: read a few at a time, or strictly into a model."""
+"""Files of a checkpoint folder: JSON, and safetensors read one by one or strictly into a model.
+
+Folders come from anywhere, and the libraries that read them raise whatever they like. So every read
+goes through `reading`, which makes one `CheckpointError` of it, and no size that a configuration
+states is allocated before the headers of the weights agree.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
+_REASON = 500  # characters of a library's message
 _SHOWN = 200  # enough for every key of a mistaken prefix in one layer, short of a flood
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; says which file and why."""
+    """A checkpoint that cannot be read: the file and the reason."""
 
     def __init__(self, path: Path | str, reason: str):
         super().__init__(f"{path}: {reason}")
@@ -44,6 +52,23 @@ class CheckpointKeysError(CheckpointError):
         super().__init__(path, "; ".join(part for part in parts if part))
 
 
+@contextmanager
+def reading(path: Path | str, fault: str = "cannot be read") -> Iterator[None]:
+    """Turn any exception into a CheckpointError that names the file.
+
+    Args:
+        path: the file or folder that is read.
+        fault: the consequence, which precedes the library's own reason.
+    """
+    try:
+        yield
+    except (CheckpointError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of the Rust tokenizers is no Exception
+        reason = " ".join(str(error).split())[:_REASON] or type(error).__name__
+        raise CheckpointError(path, f"{fault}: {reason}") from error
+
+
 def _listing(what: str, keys: list[str]) -> str:
     if not keys:
         return ""
@@ -60,7 +85,7 @@ _BYTES_A_MAPPING = 32 * 2**20
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies, from its file's header alone."""
+    """File, shape and type of a tensor, from the header of its file."""
 
     file: Path
     shape: tuple[int, ...]
@@ -69,7 +94,7 @@ class StoredTensor:
 
 
 def read_json(path: Path) -> dict:
-    """A JSON object from a file.
+    """Read a JSON object.
 
     Raises:
         CheckpointError: no such file, or not a JSON object.
@@ -78,7 +103,7 @@ def read_json(path: Path) -> dict:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(path, "no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(path, f"not readable as JSON ({error})") from error
     if not isinstance(content, dict):
         raise CheckpointError(path, "not a JSON object")
@@ -86,11 +111,11 @@ def read_json(path: Path) -> dict:
 
 
 def tensor_index(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a checkpoint folder: one file, or shards with or without their index.
+    """List every tensor of a checkpoint folder: one file, or shards with or without an index.
 
     Raises:
         CheckpointError: no safetensors (a pickle is refused by name), a shard of the index is
-            missing or unreadable, or two files hold the same key.
+            missing, unreadable or outside the folder, or two files hold the same key.
     """
     tensors: dict[str, StoredTensor] = {}
     for file in tensor_files(folder):
@@ -102,14 +127,19 @@ def tensor_index(folder: Path) -> dict[str, StoredTensor]:
 
 
 def tensor_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up a checkpoint; see `tensor_index`."""
+    """List the safetensors files that make up a checkpoint; see `tensor_index`."""
     index = folder / INDEX
     if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        with reading(index):
+            names = sorted(set(read_json(index).get("weight_map", {}).values()))
+            outside = [name for name in names if PurePath(name).name != name or "\\" in name]
+        if outside:
+            listed = ", ".join(outside[:10])
+            raise CheckpointError(index, f"names files outside its folder: {listed}")
         absent = [name for name in names if not (folder / name).is_file()]
         if absent or not names:
-            reason = f"names files that are not here: {', '.join(absent)}" if names else "empty"
-            raise CheckpointError(index, reason)
+            reason = f"names files that are not here: {', '.join(absent[:10])}"
+            raise CheckpointError(index, reason if names else "empty")
         return [folder / name for name in names]
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
@@ -125,15 +155,17 @@ def tensor_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(tensors: dict[str, StoredTensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors in the given order; each is valid until the next is asked for.
+    """Read tensors in the given order; each is valid until the next is requested.
 
-    Consecutive tensors of one file share a mapping, which is closed now and then so that what has
-    been read does not stay in memory.
+    Consecutive tensors of one file share a mapping, which is closed now and then so that pages that
+    have been read do not stay in memory.
     """
     for file, keys in _runs(tensors):
         with _open(file) as handle:
             for key in keys:
-                yield key, handle.get_tensor(key)
+                with reading(file):
+                    tensor = handle.get_tensor(key)
+                yield key, tensor
 
 
 def _runs(tensors: dict[str, StoredTensor]) -> Iterator[tuple[Path, list[str]]]:
@@ -150,7 +182,7 @@ def _runs(tensors: dict[str, StoredTensor]) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _header(file: Path) -> Iterable[tuple[str, StoredTensor]]:
-    with _open(file) as handle:
+    with _open(file) as handle, reading(file):
         for key in handle.keys():  # noqa: SIM118, a file handle and no dict
             part = handle.get_slice(key)
             shape, dtype = tuple(part.get_shape()), part.get_dtype()
@@ -173,17 +205,39 @@ def _open(file: Path) -> safe_open:
         raise CheckpointError(file, f"not a readable safetensors file ({reason})") from error
 
 
+def check_counts(settings: Any, most: int, path: Path) -> None:
+    """Refuse a configuration with more layers or experts than the files have tensors.
+
+    Libraries build a list entry or a module for each, even without allocating weights.
+
+    Args:
+        settings: the content of config.json, or a part of it.
+        most: number of tensors in the files.
+        path: of config.json.
+
+    Raises:
+        CheckpointError: naming the key.
+    """
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        if isinstance(value, (int, float)) and re.search("layers|experts", key) and value > most:
+            raise CheckpointError(path, f"{key} is {value}, but the files have {most} tensors")
+        check_counts(value, most, path)
+
+
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 def load_whole(kind: type[Model], path: str | Path, fresh: str = "", **options) -> Model:
-    """`kind.from_pretrained`, from safetensors, refused unless every tensor is stored.
+    """Load strictly: transformers initializes missing tensors at random and only logs a warning.
+
+    A folder is first loaded without data, so that names and shapes are compared with the headers
+    before anything is allocated.
 
     Args:
         kind: the model's class.
         path: a folder, or a hub id.
-        fresh: tensors whose names start so may be missing or of another shape, because they are
-            drawn anew afterwards; empty for none.
+        fresh: prefix of tensors that may be missing or of another shape, because the caller
+            initializes them; empty for none.
         options: of `from_pretrained`.
 
     Raises:
@@ -191,22 +245,36 @@ def load_whole(kind: type[Model], path: str | Path, fresh: str = "", **options) 
             shape; lists them all.
         CheckpointError: a folder whose files are damaged, missing or pickles.
     """
-    if Path(path).is_dir():
-        tensor_index(Path(path))  # a damaged file is named before any weights are read
-    model, found = kind.from_pretrained(
-        path,
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # told below, with the file's name
-        **options,
-    )
+    folder, at_fault = Path(path), path
+    if folder.is_dir():
+        at_fault = folder / "config.json"
+        if (adapter := folder / "adapter_config.json").is_file():
+            raise CheckpointError(adapter, "an adapter beside a model: merge it into the weights")
+        stored = tensor_index(folder)
+        check_counts(read_json(at_fault), len(stored), at_fault)
+        if options.get("device_map") != "meta":
+            _load_strictly(kind, path, at_fault, fresh, options | {"device_map": "meta"})
+    return _load_strictly(kind, path, at_fault, fresh, options)
+
+
+def _load_strictly(
+    kind: type[Model], path: str | Path, at_fault: str | Path, fresh: str, options: dict[str, Any]
+) -> Model:
+    with reading(at_fault, f"the model cannot be built from {path}"):
+        model, report = kind.from_pretrained(
+            path,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # raised below, with the name of the folder
+            **options,
+        )
 
     def needed(name: str) -> bool:
         return not (fresh and name.startswith(fresh))
 
-    missing = sorted(filter(needed, found["missing_keys"]))
-    other = [each for each in sorted(found["mismatched_keys"]) if needed(each[0])]
+    missing = sorted(filter(needed, report["missing_keys"]))
+    other = [entry for entry in sorted(report["mismatched_keys"]) if needed(entry[0])]
     if missing or other:
         wrong = [f"{name}: {tuple(stored)}, not {tuple(ours)}" for name, stored, ours in other]
-        raise CheckpointKeysError(path, missing, sorted(found["unexpected_keys"]), wrong)
+        raise CheckpointKeysError(path, missing, sorted(report["unexpected_keys"]), wrong)
     return model

@@ -1,51 +1,156 @@
-"""The `ureca` command."""
+"""The `ureca` command: its commands by group, loaded when they are used, and its error exit.
+
+Exit status: 0 if something was done, 1 if nothing or not all of it was, 2 if the input is at
+fault.
+"""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 import ureca_lib
-from ureca_lib.annotate import commands as annotate_commands
-from ureca_lib.cli import caption
-from ureca_lib.datasets import commands as dataset_commands
-from ureca_lib.evaluate import clair_command, table_command, uniqueness_command
-from ureca_lib.evaluate import commands as evaluate_commands
-from ureca_lib.runs import reference_commands, sweep_commands
-from ureca_lib.train import base_command, recipe_command
-from ureca_lib.train import commands as train_commands
+from ureca_lib.markdown import printable
 
 _PACKAGE = Path(__file__).parents[1]
+# module and function of each command, and its line in `ureca --help`
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Caption": {
+        "caption": ("cli.caption:caption", "Caption the regions of photos."),
+        "segment": ("cli.caption:segment", "Find nested masks in a photo; write SA-1B JSON."),
+    },
+    "Data set": {
+        "annotate": ("cli.annotate:annotate", "Caption every region of images uniquely."),
+        "status": ("cli.annotate:status", "Show counts, failures and time left of a store."),
+        "look-alikes": ("cli.annotate:look_alikes", "Choose the threshold of look-alikes."),
+        "export": ("cli.annotate:export", "Write a store's captions as a data set."),
+        "data": ("datasets.commands:data", "List data sets and their layouts; check a folder."),
+    },
+    "Train": {
+        "train": ("train.commands:train", "Train a stage, also on many GPUs."),
+        "merge": ("train.commands:merge", "Write a trained model without adapters."),
+        "train-base": ("train.commands:train_base", "Train the tiny base."),
+        "train-recipe": (
+            "train.commands:train_recipe",
+            "Train both stages from a base, and measure the model.",
+        ),
+        "presets": ("cli.models:presets", "Print each preset's parameters and memory."),
+        "convert": ("cli.models:convert", "Convert a published checkpoint."),
+    },
+    "Evaluate": {
+        "predict": ("evaluate.commands:predict", "Caption every region of a data set."),
+        "evaluate": ("evaluate.commands:evaluate", "Score predictions of any system."),
+        "clair": ("evaluate.clair_command:clair", "Score predictions by a judge (CLAIR)."),
+        "uniqueness": (
+            "evaluate.uniqueness_command:uniqueness",
+            "Measure self-retrieval and collisions.",
+        ),
+        "table": ("evaluate.table_command:table", "Print a table of the paper with our rows."),
+    },
+    "Notebooks": {
+        "run": ("cli.runs:run", "Run notebooks headless."),
+        "sweep": ("cli.runs:sweep", "Run a notebook at many settings and seeds."),
+        "reference": ("cli.runs:reference", "Run every notebook; write the committed results."),
+    },
+}
+_PLACES = {name: place for group in GROUPS.values() for name, (place, _) in group.items()}
 
 
-class PairCommand(TyperCommand):
-    """A command whose `-p` takes `NAME VALUE`, as papermill's does, or `NAME=VALUE`."""
+class Command(TyperCommand):
+    """A command that also reads `--output` for `--out`, and `-p NAME VALUE` as papermill does."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        """Join name and value, a pair that typer has no type for."""
+        """Join the name and value of a parameter, a pair that typer has no type for."""
         joined: list[str] = []
         rest = list(args)
+        pairs = any("--parameter" in parameter.opts for parameter in self.params)
         while rest:
-            word = rest.pop(0)
+            word = re.sub(r"^--output(?==|$)", "--out", rest.pop(0))
             joined.append(word)
-            if word in ("-p", "--parameter") and rest:
+            if word == "--":
+                break
+            if pairs and word in ("-p", "--parameter") and rest:
                 name = rest.pop(0)
                 whole = re.match(r"\w+=", name) or not rest or rest[0].startswith("--")
                 joined.append(name if whole else f"{name}={rest.pop(0)}")
-        return super().parse_args(ctx, joined)
+        return super().parse_args(ctx, joined + rest)
+
+
+class _Commands(Mapping[str, Any]):
+    """Commands by name; the module of a command is imported when the command is looked up."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            module, _, function = _PLACES[name].partition(":")
+            # without rich's markup, for which scenes:train:2000 has a picture of a train
+            one = typer.Typer(add_completion=False, rich_markup_mode=None)
+            one.command(name, cls=Command)(getattr(import_module(f"ureca_lib.{module}"), function))
+            self._made[name] = typer.main.get_command(one)
+        return self._made[name]
+
+
+class Group(TyperGroup):
+    """The commands by group, with one exit for all errors."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.commands = _Commands()  # type: ignore[assignment]
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        """Return the names without importing the commands."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+        """Write the commands of each group with a line of help."""
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(12), text) for name, (_, text) in commands.items()])
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run a command; an error is one line on standard error and exit status 2."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            # typer shows its own errors, of options and arguments
+            if hasattr(error, "exit_code") or ctx.params.get("debug"):
+                raise
+            text = " ".join(str(error).splitlines())
+            if not _explains_itself(error):
+                text = f"{type(error).__name__}: {text} (ureca --debug shows the traceback)"
+            typer.echo(printable(f"ureca: {text}"), err=True)
+            raise typer.Exit(2) from None
+
+
+def _explains_itself(error: Exception) -> bool:
+    """Tell errors whose message is for users from those of a fault in the code."""
+    ours = type(error).__module__.partition(".")[0] == ureca_lib.__name__
+    return bool(str(error)) and (ours or isinstance(error, ValueError | OSError | ImportError))
 
 
 app = typer.Typer(
-    help="URECA: mask trees, unique region captions, notebooks run headless.",
+    cls=Group,
+    help="URECA: unique captions for the regions of images.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # or scenes:train:2000 is shown with a picture of a train
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -63,8 +168,12 @@ def _begin(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, help="Print the version.")
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="URECA_DEBUG", help="Show the traceback of an error.")
+    ] = False,
 ) -> None:
     ctx.with_resource(_plain_warnings())
+    ctx.with_resource(_printable_echo())
 
 
 @contextmanager
@@ -74,7 +183,8 @@ def _plain_warnings() -> Iterator[None]:
 
     def plain(message: str, category: type[Warning], filename: str, *more: Any) -> str:
         ours = category is UserWarning and Path(filename).is_relative_to(_PACKAGE)
-        return f"ureca: {message}\n" if ours else python(message, category, filename, *more)
+        text = printable(f"ureca: {message}\n", keep="\n\t")
+        return text if ours else python(message, category, filename, *more)
 
     warnings.formatwarning = plain
     try:
@@ -83,110 +193,17 @@ def _plain_warnings() -> Iterator[None]:
         warnings.formatwarning = python
 
 
-@app.command(cls=PairCommand)
-def run(
-    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks, run in this order.")],
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-p", "--parameter", metavar="NAME VALUE", help="Set a parameter; may be repeated."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Folder; each run gets a folder of its name in it."),
-    ] = None,
-    force: Annotated[bool, typer.Option(help="Run again what was done before.")] = False,
-    timeout: Annotated[float | None, typer.Option(help="Seconds that a cell may take.")] = None,
-) -> None:
-    """Run notebooks headless; what was done before with the same settings is not run again."""
-    from ureca_lib.runs import (
-        NotebookError,
-        ParameterError,
-        RunFailedError,
-        default_folder,
-        run_notebook,
-        write_index,
-    )
+@contextmanager
+def _printable_echo() -> Iterator[None]:
+    """Replace control characters in all that commands echo, such as names from files or servers."""
+    echo = typer.echo
 
-    values = {}
-    for pair in parameter or []:
-        name, separator, value = pair.partition("=")
-        if not separator:
-            raise _stop(f"-p takes a name and a value; {name!r} has no value")
-        values[name] = value
-    roots, failed = [], 0
-    for notebook in notebooks:
-        folder = output / notebook.stem if output else default_folder(notebook.resolve())
-        try:
-            record = run_notebook(notebook, values, folder, force, texts=True, timeout=timeout)
-        except (FileNotFoundError, NotebookError, ParameterError) as error:
-            raise _stop(error) from None
-        except RunFailedError as error:
-            typer.echo(str(error), err=True)
-            failed += 1
-        else:
-            took = f"{record.status} in {record.seconds:g} s"
-            took = f"was {took}, not run again (--force does)" if record.repeated else took
-            typer.echo(f"{notebook.name}: {took} -> {folder}")
-        if folder.parent not in roots:
-            roots.append(folder.parent)
-    for root in roots:
-        typer.echo(f"executed notebooks, their figures and records: {root}")
-        typer.echo(f"index page: {write_index(root)}")
-    if failed:
-        typer.echo(f"{failed} of {len(notebooks)} notebooks failed", err=True)
-        raise typer.Exit(1)
+    def shown(message: Any = None, *others: Any, **options: Any) -> None:
+        text = printable(message, keep="\n\t") if isinstance(message, str) else message
+        echo(text, *others, **options)
 
-
-app.command()(caption.caption)
-app.command()(caption.segment)
-app.command()(annotate_commands.annotate)
-app.command()(annotate_commands.status)
-app.command()(annotate_commands.look_alikes)
-app.command()(annotate_commands.export)
-app.command()(dataset_commands.data)
-app.command()(evaluate_commands.predict)
-app.command()(evaluate_commands.evaluate)
-app.command()(clair_command.clair)
-app.command()(uniqueness_command.uniqueness)
-app.command()(table_command.table)
-app.command()(sweep_commands.sweep)
-app.command()(reference_commands.reference)
-app.command()(train_commands.train)
-app.command()(train_commands.merge)
-app.command("train-base")(base_command.train_base_command)
-app.command("train-recipe")(recipe_command.train_recipe_command)
-
-
-@app.command()
-def presets() -> None:
-    """Print each preset's parameters, tokens and memory; nothing is downloaded."""
-    from ureca_lib.presets import presets_text
-
-    typer.echo(presets_text())
-
-
-@app.command()
-def convert(
-    source: Annotated[Path, typer.Argument(help="A published URECA or an InternVL checkpoint.")],
-    destination: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
-) -> None:
-    """Write a published checkpoint in this package's layout, without remote code.
-
-    InternVL's own get a new mask encoder, for stage 1 of training.
-    """
-    from ureca_lib.checkpoints import CheckpointError
-    from ureca_lib.checkpoints import convert as convert_checkpoint
-
+    typer.echo = shown
     try:
-        convert_checkpoint(source, destination, progress=True)
-    except (CheckpointError, OSError, ValueError) as error:
-        raise _stop(error) from None
-    typer.echo(f"written: {destination}")
-
-
-def _stop(reason: Exception | str) -> typer.Exit:
-    """Print the reason on standard error and exit with status 2: the input is at fault."""
-    typer.echo(f"ureca: {reason}", err=True)
-    return typer.Exit(2)
+        yield
+    finally:
+        typer.echo = echo

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ureca_lib.chat import KEY_HELP
 from ureca_lib.devices import DEVICE_HELP
+from ureca_lib.markdown import printable
 
 if TYPE_CHECKING:
     from ureca_lib.captioning import PhotoCaptions
@@ -65,9 +65,9 @@ def caption(
         ),
     ] = None,
     sam: Annotated[str | None, typer.Option(help=f"{_SAM_HELP} for the masks.")] = None,
-    output: Annotated[
+    out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="One JSONL file; default: NAME.captions.jsonl each."),
+        typer.Option("-o", "--out", help="One JSONL file; default: NAME.captions.jsonl each."),
     ] = None,
     coco: Annotated[Path | None, typer.Option(help="Also write COCO JSON with captions.")] = None,
     figure: Annotated[
@@ -102,15 +102,14 @@ def caption(
     from ureca_lib.captioning import PhotoCaptioner, coco_document
     from ureca_lib.journal import replacing
 
-    with _one_line_errors():
-        names = _named(photos)
-        single = len(names) == 1
-        points = [_numbers(text, 2, "--point X,Y") for text in point or []]
-        boxes = [_numbers(text, 4, "--box X,Y,W,H") for text in box or []]
-        _check_targets(single, output, figure, masks, bool(points or boxes))
-        captioner = PhotoCaptioner(
-            model, annotator, base_url, api_key_env, sam, device, check, progress=single
-        )
+    names = _named(photos)
+    single = len(names) == 1
+    points = [_numbers(text, 2, "--point X,Y") for text in point or []]
+    boxes = [_numbers(text, 4, "--box X,Y,W,H") for text in box or []]
+    _check_targets(single, out, figure, masks, bool(points or boxes))
+    captioner = PhotoCaptioner(
+        model, annotator, base_url, api_key_env, sam, device, check, progress=single
+    )
     for line in filter(None, (f"captions by {captioner.made_by}", captioner.note)):
         typer.echo(line, err=True)
     done: dict[Path, PhotoCaptions] = {}
@@ -121,29 +120,28 @@ def caption(
             try:
                 result = captioner.caption(photo, masks, points, boxes, strict, name)
             except _errors() as error:
-                tqdm.write(f"ureca: {_about(photo, error)}", file=sys.stderr)
+                tqdm.write(printable(f"ureca: {_about(photo, error)}"), file=sys.stderr)
                 continue
             _show(result, single)
             if figure and len(result):
                 _draw(result, figure if single else figure / f"{photo.stem}.png", shown)
-            if output is None:
+            if out is None:
                 target = photo.with_suffix(".captions.jsonl")
                 write_jsonl(target, result.rows())
                 typer.echo(f"{_summary(result)} -> {target}", err=True)
             done[photo] = result
             yield result
 
-    with _one_line_errors():
-        if output is None:
-            for _ in captioned():
-                pass
-        else:
-            write_jsonl(output, (row for result in captioned() for row in result.rows()))
-            for result in done.values():
-                typer.echo(f"{_summary(result)} -> {output}", err=True)
-        if coco and done:
-            with replacing(coco) as file:
-                json.dump(coco_document(list(done.values())), file)
+    if out is None:
+        for _ in captioned():
+            pass
+    else:
+        write_jsonl(out, (row for result in captioned() for row in result.rows()))
+        for result in done.values():
+            typer.echo(f"{_summary(result)} -> {out}", err=True)
+    if coco and done:
+        with replacing(coco) as file:
+            json.dump(coco_document(list(done.values())), file)
     if single and not done:
         raise typer.Exit(2)
     if len(done) < len(names) or not all(map(len, done.values())):
@@ -153,8 +151,8 @@ def caption(
 
 def segment(
     image: Annotated[Path, typer.Argument(help="The photo.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="SA-1B JSON; default: beside the photo.")
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="SA-1B JSON; default: beside the photo.")
     ] = None,
     method: Annotated[
         str, typer.Option(help="superpixels (no model needed) or sam.")
@@ -168,20 +166,19 @@ def segment(
     from ureca_lib.regions import save_sa1b
     from ureca_lib.segment import segment_image
 
-    target = output or image.with_suffix(".json")
-    with _one_line_errors():
-        if output is None and target.exists():
-            raise ValueError(f"{target} exists; name another file with --output")
-        options = {"model": model, "device": device} if method == "sam" else {}
-        regions = segment_image(image, method, **options)
-        if not len(regions):
-            raise ValueError(f"{image}: {model} finds no masks; try other settings or superpixels")
-        save_sa1b(regions, target, image.name)
+    target = out or image.with_suffix(".json")
+    if out is None and target.exists():
+        raise ValueError(f"{target} exists; name another file with --out")
+    options = {"model": model, "device": device} if method == "sam" else {}
+    regions = segment_image(image, method, **options)
+    if not len(regions):
+        raise ValueError(f"{image}: {model} finds no masks; try other settings or superpixels")
+    save_sa1b(regions, target, image.name)
     typer.echo(f"{len(regions)} masks ({method}) -> {target}")
 
 
 def _named(paths: list[Path]) -> dict[Path, str]:
-    """Photos, those of folders too, and the name that each has in the output."""
+    """Return photos, also those in folders, with their names in the output."""
     from ureca_lib.regions.photo import PHOTO_SUFFIXES
 
     names: dict[Path, str] = {}
@@ -214,11 +211,11 @@ def _numbers(text: str, count: int, option: str) -> tuple[float, ...]:
 
 
 def _check_targets(
-    single: bool, output: Path | None, figure: Path | None, masks: Path | None, prompted: bool
+    single: bool, out: Path | None, figure: Path | None, masks: Path | None, prompted: bool
 ) -> None:
     """Refuse outputs and options that do not fit the photos, before a model is loaded."""
-    if output and output.is_dir():
-        raise ValueError(f"{output} is a folder; --output takes a file")
+    if out and out.is_dir():
+        raise ValueError(f"{out} is a folder; --out takes a file")
     if single and figure and figure.suffix.lower() not in _FIGURES:
         raise ValueError(f"{figure}: a figure is {', '.join(_FIGURES)}")
     if single:
@@ -235,9 +232,9 @@ def _show(result: PhotoCaptions, single: bool) -> None:
     if not single:
         tqdm.write(result.image)
     for line in result.lines():
-        tqdm.write(line)
+        tqdm.write(printable(line))
     for line in result.left_out:
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(printable(line), file=sys.stderr)
 
 
 def _draw(result: PhotoCaptions, target: Path, shown: int) -> None:
@@ -247,31 +244,21 @@ def _draw(result: PhotoCaptions, target: Path, shown: int) -> None:
 
 
 def _summary(result: PhotoCaptions) -> str:
-    """How many captions a photo has and, as far as is known, how many are not unique."""
+    """Return the number of captions and, if known, of those that are not unique."""
     count = f"{len(result)} caption{'' if len(result) == 1 else 's'}"
     shared = sum(row.unique is False for row in result)
     return f"{count}, {shared} not unique" if shared else count
 
 
 def _about(photo: Path, error: Exception) -> str:
-    """The reason with the photo's name, once."""
+    """Return the reason with the photo's name, once."""
     return str(error) if photo.name in str(error) else f"{photo}: {error}"
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """Errors of the input and of services, which the message alone explains."""
+    """Return errors of one photo or of a service: the other photos are still captioned."""
     from ureca_lib.annotate.protocol import AnnotatorUnavailableError, BudgetSpentError
     from ureca_lib.segment import SegmentationUnavailable
 
     services = (AnnotatorUnavailableError, BudgetSpentError, SegmentationUnavailable)
     return (ValueError, OSError, ImportError, *services)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Print the reason on standard error and exit with status 2: the input is at fault."""
-    try:
-        yield
-    except _errors() as error:
-        typer.echo(f"ureca: {error}", err=True)
-        raise typer.Exit(2) from None

@@ -32,8 +32,8 @@ import numpy as np
 
 from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree
 from ureca_lib.regions import Region, RegionImage, load_sa1b
-from ureca_lib.regions.folders import annotation_files
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
+from ureca_lib.regions.sa1b import annotation_files
 from ureca_lib.scenes import Scene, SceneSpecification, Style, generate_scene, load_scene
 from ureca_lib.scenes.storage import scene_name
 from ureca_lib.scenes.writing import STYLES

@@ -135,8 +135,8 @@ def _published(text: str) -> Finding:
 def _masks(folder: Path) -> Finding:
     """Count the SA-1B files of a folder and read the first."""
     from ureca_lib.datasets.captioned import open_captioned
-    from ureca_lib.regions.folders import annotation_files
     from ureca_lib.regions.photo import PHOTO_SUFFIXES
+    from ureca_lib.regions.sa1b import annotation_files
 
     files = annotation_files(folder)
     photos = sum(any(f.with_suffix(end).exists() for end in PHOTO_SUFFIXES) for f in files)

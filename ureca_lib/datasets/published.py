@@ -32,8 +32,8 @@ from ureca_lib.datasets.captioned import (
 from ureca_lib.datasets.jsonl import parse_line
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import RegionError, RegionImage, load_sa1b
-from ureca_lib.regions.folders import walk_linked
 from ureca_lib.regions.rle import is_whole
+from ureca_lib.regions.sa1b import walk_linked
 
 _MARKS = re.compile(r"^(\s*<(image|mask)>)*\s*")  # placeholders at the start of a question
 

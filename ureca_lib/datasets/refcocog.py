@@ -39,13 +39,11 @@ from ureca_lib.datasets.zero_shot import (
 )
 from ureca_lib.regions import (
     AnnotationFormatError,
-    DuplicateIdError,
     FileMissingError,
-    MissingKeyError,
     RegionError,
 )
-from ureca_lib.regions.parsing import get, image_size, need_object, optional
 from ureca_lib.regions.rle import MAX_PIXELS
+from ureca_lib.regions.sa1b import get, image_size, need_object, optional
 
 Partition = Literal["umd", "google"]
 MAX_BYTES = 2**26  # of a pickle; RefCOCOg's 49,822 references take 20 to 45 million
@@ -158,8 +156,7 @@ def read_references(path: str | Path) -> list[Reference]:
         path: `refs(umd).p`, `refs(google).p`, or a JSON file of the same list.
 
     Raises:
-        FileMissingError, AnnotationFormatError: the file; MissingKeyError, WrongTypeError,
-        DuplicateIdError: a reference, naming its ref_id or place.
+        FileMissingError, AnnotationFormatError: the file, or a reference with its ref_id or place.
     """
     path = Path(path)
     entries = list(stream_items(path, "item")) if path.suffix == ".json" else read_pickle(path)
@@ -227,7 +224,7 @@ def read_pickle(path: str | Path, max_bytes: int = MAX_BYTES) -> Any:
 
 def _check_new(value: int, seen: set[int], name: str) -> None:
     if value in seen:
-        raise DuplicateIdError(f"{name} {value} is there twice")
+        raise AnnotationFormatError(f"{name} {value} is there twice")
     seen.add(value)
 
 
@@ -236,15 +233,15 @@ def _reference(entry: Any) -> Reference:
     numbers = [get(entry, key, int) for key in ("ref_id", "ann_id", "image_id", "category_id")]
     listed = get(entry, "sentences", list)
     if not listed:
-        raise MissingKeyError("'sentences' is empty")
+        raise AnnotationFormatError("'sentences' is empty")
     sentences: dict[int, str] = {}
     for sentence in listed:
         need_object(sentence)
         sent_id, text = get(sentence, "sent_id", int), _decode(get(sentence, "sent", str))
         if not text.strip():
-            raise MissingKeyError("a sentence is empty")
+            raise AnnotationFormatError("a sentence is empty")
         if sent_id in sentences:
-            raise DuplicateIdError(f"sent_id {sent_id} is there twice")
+            raise AnnotationFormatError(f"sent_id {sent_id} is there twice")
         sentences[sent_id] = text
     stated = optional(entry, "sent_ids", list)
     if stated is not None and stated != list(sentences):

@@ -48,15 +48,13 @@ from ureca_lib.datasets.zero_shot import (
 )
 from ureca_lib.regions import (
     AnnotationFormatError,
-    DuplicateIdError,
     EmptyMaskError,
     FileMissingError,
-    MissingKeyError,
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.parsing import get, image_size, need_object
 from ureca_lib.regions.rle import MAX_PIXELS
+from ureca_lib.regions.sa1b import get, image_size, need_object
 
 MAX_WORDS = 15  # GRiT's preparation of Visual Genome; DenseCap's own code takes 25
 REGIONS, IMAGES, SPLITS = "region_descriptions.json", "image_data.json", "densecap_splits.json"
@@ -139,9 +137,9 @@ def _own_files(
             if wanted is not None and image_id not in wanted:
                 continue
             if image_id in seen:
-                raise DuplicateIdError(f"image {image_id} is there twice")
+                raise AnnotationFormatError(f"image {image_id} is there twice")
             if image_id not in about:
-                raise MissingKeyError(f"{IMAGES} has no image {image_id}")
+                raise AnnotationFormatError(f"{IMAGES} has no image {image_id}")
             listed = get(entry, "regions", list)
         except RegionError as error:
             faults.malformed(error.located(path))
@@ -215,7 +213,7 @@ def _coco_like(path: Path, images: str | Path | None, faults: Faults) -> list[La
             image_id, name = get(item, "id", int), get(item, "file_name", str)
             if image_id in by_id and by_id[image_id].file_name != name:
                 other = by_id[image_id].file_name
-                raise DuplicateIdError(f"an image before it, {other}, has this id")
+                raise AnnotationFormatError(f"an image before it, {other}, has this id")
             if name not in by_file:
                 by_file[name] = LazyImage(str(image_id), width, height, name, find(name))
             image = by_id[image_id] = by_file[name]
@@ -252,7 +250,7 @@ def _add_region(
         if not region.texts[0]:
             raise RegionError("the phrase is empty")
         if any(other.id == region.id for other in image.regions):
-            raise DuplicateIdError(f"image {image.key} has this region twice")
+            raise AnnotationFormatError(f"image {image.key} has this region twice")
         check_box(region.box, image.height, image.width)
         image.regions.append(region)
     except RegionError as error:

@@ -49,11 +49,9 @@ from ureca_lib.regions import (
     Region,
     RegionError,
     RegionImage,
-    WrongTypeError,
 )
 from ureca_lib.regions.photo import find_photo
-from ureca_lib.regions.polygons import is_finite
-from ureca_lib.regions.rle import as_list
+from ureca_lib.regions.rle import as_list, is_finite
 
 RegionSet = Literal["all", "single", "multi"]
 REGION_SETS: tuple[RegionSet, ...] = ("all", "single", "multi")
@@ -325,7 +323,8 @@ def box_mask(box: Any, height: int, width: int) -> np.ndarray:
         (height, width) bool.
 
     Raises:
-        WrongTypeError: not four finite numbers. EmptyMaskError: no pixel of the image is inside.
+        AnnotationFormatError: not four finite numbers.
+        EmptyMaskError: no pixel of the image is inside.
     """
     left, top, right, bottom = check_box(box, height, width)
     mask = np.zeros((height, width), bool)
@@ -337,7 +336,7 @@ def check_box(box: Any, height: int, width: int) -> tuple[int, int, int, int]:
     """Return the first column and row of `box_mask`, and those after its last; raise as it does."""
     sides = as_list(box)
     if sides is None or len(sides) != 4 or not all(is_finite(side) for side in sides):
-        raise WrongTypeError(f"a box is four finite numbers, not {box!r}"[:200])
+        raise AnnotationFormatError(f"a box is four finite numbers, not {box!r}"[:200])
     x, y, columns, rows = (float(side) for side in sides)
     left, top = max(math.ceil(x - 0.5), 0), max(math.ceil(y - 0.5), 0)
     right = min(math.ceil(x + columns - 0.5), width)

@@ -34,11 +34,11 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 from ureca_lib.annotate.views import Cut, ImageViews, ViewSettings, frame_of
+from ureca_lib.boxes import box_question
 from ureca_lib.conversation import QUESTION
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.evaluate.systems import Said
 from ureca_lib.regions import Region
-from ureca_lib.train.boxes import box_question
 
 Prompting = Literal["none", "contour", "crop", "box"]
 Background = Literal["photo", "blurred"]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,6 @@ def _meta(
 
 
 def _data_of_preset(preset: str) -> str:
-    from ureca_lib.train.settings import load_settings
-
-    return load_settings(preset, 2, {"model": "any"}).data
+    """The data that a preset's settings file names, which a recipe uses if it names none."""
+    file = resources.files("ureca_lib") / f"train/settings_files/{preset}_stage2.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))["data"]

@@ -13,7 +13,7 @@ from skimage.measure import block_reduce, find_contours
 
 from ureca_lib.annotate.referring.attributes import cropped_mask
 from ureca_lib.mask_tree import by_area
-from ureca_lib.regions import Region, RegionError
+from ureca_lib.regions import AnnotationFormatError, Region
 
 PHOTO_SIDE = 1600  # pixels of the longer side of the photo that the browser gets
 _OUTLINE_SIDE = 1200.0  # pixels of a photo on which an outline may be a quarter of a pixel off
@@ -107,14 +107,15 @@ def drawn_region(id: int | str, points: Sequence[Sequence[float]], size: tuple[i
         size: (H, W) of the image.
 
     Raises:
-        RegionError: malformed points, a single point, or no pixel inside.
+        AnnotationFormatError: malformed points, or a single point.
+        EmptyMaskError: no pixel inside.
     """
     try:
         corners = np.array(points, np.float64).reshape(-1, 2)  # (P, 2), x and y
     except (TypeError, ValueError):
-        raise RegionError("a drawing is a list of (x, y) points", None, id) from None
+        raise AnnotationFormatError("a drawing is a list of (x, y) points", None, id) from None
     if len(corners) < 2 or not np.isfinite(corners).all():
-        raise RegionError("a drawing has at least two points, all finite", None, id)
+        raise AnnotationFormatError("a drawing has at least two points, all finite", None, id)
     height, width = size
     corners = corners.clip(0, (width, height))
     if len(corners) > 2:

@@ -3,17 +3,11 @@
 from ureca_lib.regions.coco import load_coco
 from ureca_lib.regions.errors import (
     AnnotationFormatError,
-    AreaMismatchError,
-    DuplicateIdError,
     EmptyMaskError,
     FileMissingError,
     ImageUnreadableError,
-    MissingKeyError,
     RegionError,
-    RLEError,
     SizeMismatchError,
-    TooLargeError,
-    WrongTypeError,
 )
 from ureca_lib.regions.mask_files import load_masks, load_regions
 from ureca_lib.regions.photo import load_image
@@ -24,20 +18,14 @@ from ureca_lib.regions.sa1b import load_sa1b, save_sa1b
 __all__ = [
     "MAX_PIXELS",
     "AnnotationFormatError",
-    "AreaMismatchError",
-    "DuplicateIdError",
     "EmptyMaskError",
     "FileMissingError",
     "ImageUnreadableError",
     "LeftOut",
-    "MissingKeyError",
-    "RLEError",
     "Region",
     "RegionError",
     "RegionImage",
     "SizeMismatchError",
-    "TooLargeError",
-    "WrongTypeError",
     "load_coco",
     "load_image",
     "load_masks",

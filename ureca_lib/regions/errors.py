@@ -1,4 +1,4 @@
-"""What can be wrong with masks, their files and their photos: one exception type each."""
+"""Errors about masks, their files and their photos: file missing, annotation or image at fault."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class RegionError(ValueError):
     """Base of every error about regions, their annotation file or their image.
 
     Args:
-        reason: what is wrong, in one sentence.
-        file: the file it was found in, where there is one.
-        region_id: the region it was found in, where there is one.
+        reason: the fault, in one sentence.
+        file: the file at fault, if any.
+        region_id: the region at fault, if any.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class RegionError(ValueError):
         super().__init__(": ".join([*place, reason]))
 
     def located(self, file: str | Path | None, region_id: int | str | None = None) -> RegionError:
-        """The same error, with the file and the region's id filled in where they were unknown."""
+        """Return the same error with the file and the region's id filled in if unknown."""
         return type(self)(
             self.reason,
             self.file or file,
@@ -35,44 +35,20 @@ class RegionError(ValueError):
 
 
 class FileMissingError(RegionError, FileNotFoundError):
-    """A file that was asked for does not exist."""
+    """A requested file that does not exist."""
 
 
 class AnnotationFormatError(RegionError):
-    """An annotation file that is truncated, is not JSON, or is not of the layout it should be."""
+    """An annotation at fault: truncated, of another layout, malformed, or with an id used twice."""
 
 
-class MissingKeyError(RegionError):
-    """A key that the layout needs is not there."""
+class EmptyMaskError(AnnotationFormatError):
+    """A mask without pixels."""
 
 
-class WrongTypeError(RegionError):
-    """A value of another type than the layout has."""
-
-
-class RLEError(RegionError):
-    """A run-length encoding that is malformed or does not fill its size."""
-
-
-class SizeMismatchError(RegionError):
-    """A mask whose size is not the image's, or a photo whose size is not the annotations'."""
-
-
-class EmptyMaskError(RegionError):
-    """A mask without a single pixel."""
-
-
-class AreaMismatchError(RegionError):
-    """A stated area that is not the mask's."""
-
-
-class DuplicateIdError(RegionError):
-    """An id that a region before it in the same image already has."""
+class SizeMismatchError(AnnotationFormatError):
+    """A mask, or annotations, made for an image of another size."""
 
 
 class ImageUnreadableError(RegionError):
-    """A photo that is truncated, or a file that is not an image."""
-
-
-class TooLargeError(RegionError):
-    """A size whose decoding could exhaust memory; found before anything is decoded."""
+    """An image at fault: truncated, too large to decode, or not an image."""

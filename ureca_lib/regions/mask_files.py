@@ -13,15 +13,14 @@ from PIL import Image
 
 from ureca_lib.regions.coco import load_coco_image
 from ureca_lib.regions.errors import (
+    AnnotationFormatError,
     EmptyMaskError,
     FileMissingError,
     RegionError,
-    WrongTypeError,
 )
-from ureca_lib.regions.parsing import check_fits, read_json
 from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, decode
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.sa1b import load_sa1b
+from ureca_lib.regions.sa1b import load_sa1b, read_json
 
 MaskSource = np.ndarray | str | Path
 Numbered = tuple[int, Any, Path | None]  # id, array, file or RLE, the file it is from
@@ -52,7 +51,9 @@ def load_masks(
     if not numbered:
         raise EmptyMaskError("there are no masks", whole)
     if names is not None and len(names) != len(numbered):
-        raise WrongTypeError(f"there are {len(names)} names for {len(numbered)} masks", whole)
+        raise AnnotationFormatError(
+            f"there are {len(names)} names for {len(numbered)} masks", whole
+        )
     regions, left_out = _build(numbered, names or [None] * len(numbered), strict)
     if not regions:
         raise EmptyMaskError(f"none of the masks is good; the first: {left_out[0].error}", whole)
@@ -82,7 +83,7 @@ def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = T
         return load_masks(path, image, strict=strict)
     if "images" not in read_json(path):
         return load_sa1b(path, image, strict)
-    file_name = Path(image).name if isinstance(image, (str, Path)) else None
+    file_name = str(image) if isinstance(image, (str, Path)) else None
     one = load_coco_image(path, file_name, strict)
     photo = one.photo if image is None else image
     fields = (one.width, one.height, photo, one.image_id, one.file_name, path, one.left_out)
@@ -101,7 +102,7 @@ def _build(
         try:
             region = _region(number, item, name)
             if regions:
-                check_fits(region, *regions[0].size)
+                region.check_size(*regions[0].size)
             regions.append(region)
         except RegionError as error:
             placed = error.located(file, number)
@@ -122,7 +123,7 @@ def _region(number: int, item: Any, name: str | None) -> Region:
 
 def _listed(masks: np.ndarray | Sequence[MaskSource] | str | Path) -> list[Numbered]:
     if isinstance(masks, np.ndarray) and masks.ndim != 3:
-        raise WrongTypeError(
+        raise AnnotationFormatError(
             "masks are a (R, H, W) array or a list of (H, W) arrays, not one array of "
             f"{masks.ndim} dimensions"
         )
@@ -168,7 +169,7 @@ def _values(image: Image.Image) -> np.ndarray:
     """(H, W) values of a label map; a palette's are its indices."""
     _refuse_lossy(image)
     if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
-        raise WrongTypeError(
+        raise AnnotationFormatError(
             "a label map has one whole number a pixel (grey, palette or 16-bit); this file's mode "
             f"is '{image.mode}'"
         )
@@ -186,4 +187,4 @@ def _inside(image: Image.Image) -> np.ndarray:
 
 def _refuse_lossy(image: Image.Image) -> None:
     if image.format == "JPEG":
-        raise WrongTypeError("a mask in a JPEG has blurred values; save it as PNG")
+        raise AnnotationFormatError("a mask in a JPEG has blurred values; save it as PNG")

@@ -17,8 +17,6 @@ from ureca_lib.regions.errors import (
     ImageUnreadableError,
     RegionError,
     SizeMismatchError,
-    TooLargeError,
-    WrongTypeError,
 )
 from ureca_lib.regions.rle import MAX_PIXELS
 
@@ -48,14 +46,16 @@ def load_image(
         (H, W, 3) uint8.
 
     Raises:
-        FileMissingError, ImageUnreadableError, SizeMismatchError, TooLargeError, WrongTypeError
+        FileMissingError, ImageUnreadableError, SizeMismatchError
     """
     if isinstance(photo, np.ndarray):
         pixels = _from_array(photo)
         _check_expected(pixels.shape[:2], expected)
         return pixels
     if not isinstance(photo, (str, Path, Image.Image)):
-        raise WrongTypeError(f"a photo is a path, an image or an array, not {type(photo).__name__}")
+        raise ImageUnreadableError(
+            f"a photo is a path, an image or an array, not {type(photo).__name__}"
+        )
     return decode(photo, lambda image: _to_rgb(_upright(image, expected)), "photo", max_pixels)
 
 
@@ -91,7 +91,7 @@ def _faults_named(path: Path | None, what: str) -> Iterator[None]:
     except FileNotFoundError:
         raise FileMissingError(f"the {what} does not exist", path) from None
     except Image.DecompressionBombError as error:
-        raise TooLargeError(f"the {what} is too large to decode ({error})", path) from None
+        raise ImageUnreadableError(f"the {what} is too large to decode ({error})", path) from None
     except UnidentifiedImageError:
         raise ImageUnreadableError("the file is not an image", path) from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
@@ -112,7 +112,7 @@ def _checked_read(
     image: Image.Image, read: Callable[[Image.Image], np.ndarray], what: str, max_pixels: int
 ) -> np.ndarray:
     if image.width * image.height > max_pixels:
-        raise TooLargeError(
+        raise ImageUnreadableError(
             f"the {what} has {image.width * image.height:,} pixels, more than the "
             f"{max_pixels:,} allowed"
         )
@@ -128,7 +128,7 @@ def check_photo(path: str | Path, expected: tuple[int, int]) -> None:
         expected: (H, W) in pixels, as `load_image` takes it.
 
     Raises:
-        FileMissingError, ImageUnreadableError, SizeMismatchError, TooLargeError
+        FileMissingError, ImageUnreadableError, SizeMismatchError
     """
     with _faults_named(Path(path), "photo"):
         with _open(Path(path)) as image:
@@ -153,7 +153,7 @@ def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> 
 
     A name that leads out of the folder is taken without its directories.
     """
-    steps = [step for step in re.split(r"[\\/]", file_name or "") if step not in ("", ".")]
+    steps = split_name(file_name)
     names = [] if ".." in steps else ["/".join(steps)]
     names += steps[-1:]
     if stem is not None:
@@ -161,6 +161,12 @@ def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> 
     found = (folder / name for name in names if name)
     # os.path's test is false, too, for names that no file system takes
     return next((photo for photo in found if os.path.isfile(photo)), None)
+
+
+def split_name(file_name: str | None) -> list[str]:
+    """Split a file name of an annotation file at its folders; a URL loses its query."""
+    name = re.sub(r"[?#].*", "", file_name or "") if "://" in (file_name or "") else file_name
+    return [step for step in re.split(r"[\\/]", name or "") if step not in ("", ".")]
 
 
 def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> None:
@@ -202,17 +208,21 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise WrongTypeError(f"an image array is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+        raise ImageUnreadableError(
+            f"an image array is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}"
+        )
     if array.dtype == np.uint16:
         array = (array / 257.0).round()
     elif array.dtype == bool:
         array = array * 255
     elif array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):
-            raise WrongTypeError("an image array of floats has values between 0 and 1")
+            raise ImageUnreadableError("an image array of floats has values between 0 and 1")
         array = (array * 255).round()
     elif array.dtype != np.uint8:
-        raise WrongTypeError(f"an image array is uint8, uint16, bool or float, not {array.dtype}")
+        raise ImageUnreadableError(
+            f"an image array is uint8, uint16, bool or float, not {array.dtype}"
+        )
     array = array.astype(np.uint8)
     if array.shape[2] == 1:
         return np.repeat(array, 3, axis=2)  # (H, W, 1) -> (H, W, 3)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,22 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ureca_lib.regions.errors import (
-    AreaMismatchError,
-    DuplicateIdError,
+    AnnotationFormatError,
     EmptyMaskError,
     FileMissingError,
     RegionError,
     SizeMismatchError,
-    WrongTypeError,
 )
 from ureca_lib.regions.photo import check_photo, load_image
-from ureca_lib.regions.polygons import encode_polygons, is_finite
-from ureca_lib.regions.rle import MAX_PIXELS, as_list, check_rle, check_size, is_whole
+from ureca_lib.regions.rle import (
+    MAX_PIXELS,
+    as_list,
+    check_rle,
+    check_size,
+    encode_polygons,
+    is_finite,
+    is_whole,
+)
 
 Box = tuple[float, float, float, float]
 
@@ -35,13 +41,14 @@ class Region:
         id: unique in its image.
         rle: COCO encoding, compressed or not: `{"size": [H, W], "counts": ...}`.
         bbox: stated box (x, y, width, height) in pixels; kept as it is.
-        area: stated area in pixels; must be the mask's.
-        name: what a person would call it, such as "boot"; optional.
-        crowd: COCO's mark for a group that was not told apart.
+        area: stated area in pixels. The mask's own area counts; a difference is noted.
+        name: a person's word for it, such as "boot"; optional, a number becomes its digits.
+        crowd: COCO's mark for a group of objects in one mask.
         max_pixels: the largest mask allowed.
+        note: called with a sentence about each correction; by default a warning.
 
     Raises:
-        RegionError: of the kind that says what is wrong with the encoding, the box, the area.
+        RegionError: a malformed encoding, box, area, id or name.
     """
 
     __slots__ = ("_bbox", "area", "crowd", "id", "name", "rle")
@@ -55,38 +62,51 @@ class Region:
         name: str | None = None,
         crowd: bool = False,
         max_pixels: int = MAX_PIXELS,
+        note: Callable[[str], None] = warnings.warn,
     ):
         try:
             if not (is_whole(id) or isinstance(id, str)):
-                raise WrongTypeError(f"an id is a whole number or a string, not {reprlib.repr(id)}")
+                raise AnnotationFormatError(
+                    f"an id is a whole number or a string, not {reprlib.repr(id)}"
+                )
             self.rle, self.area = check_rle(rle, max_pixels=max_pixels)
-            _check_area(area, self.area)
+            if area is not None and not _is_number(area):
+                raise AnnotationFormatError(f"an area is a number, not {area!r}")
             self._bbox = _checked_box(bbox)
-            if name is not None and not isinstance(name, str):
-                raise WrongTypeError(f"a name is a string, not {type(name).__name__}")
+            if name is not None and not (isinstance(name, str) or is_whole(name)):
+                raise AnnotationFormatError(f"a name is a string, not {type(name).__name__}")
         except RegionError as error:
             raise error.located(None, id) from None
         # numpy's integers would not go into JSON
         self.id = id if isinstance(id, str) else int(id)
-        self.name, self.crowd = name, bool(crowd)
+        self.name, self.crowd = None if name is None else str(name), bool(crowd)
+        if area is not None and area != self.area:
+            note(
+                f"region {id}: the stated area is {reprlib.repr(area)} but the mask has "
+                f"{self.area} pixels; the mask's area counts"
+            )
 
     @classmethod
     def from_mask(cls, id: int | str, mask: np.ndarray, name: str | None = None) -> Region:
         """A region from a (H, W) array: bool, or numbers of which those not zero are inside.
 
         Raises:
-            WrongTypeError: not two-dimensional, not of numbers, or holds NaN.
+            AnnotationFormatError: not two-dimensional, not of numbers, or holds NaN.
             EmptyMaskError: no pixel inside.
         """
         try:
             array = np.asarray(mask)
         except ValueError:
-            raise WrongTypeError("the rows of the mask are not of one length", None, id) from None
+            raise AnnotationFormatError(
+                "the rows of the mask are not of one length", None, id
+            ) from None
         if array.ndim != 2 or array.dtype.kind not in "biuf":
             what = f"{array.ndim}-dimensional {array.dtype}"
-            raise WrongTypeError(f"a mask is a (H, W) array of numbers, not {what}", None, id)
+            raise AnnotationFormatError(
+                f"a mask is a (H, W) array of numbers, not {what}", None, id
+            )
         if array.dtype.kind == "f" and np.isnan(array).any():
-            raise WrongTypeError("the mask holds NaN", None, id)
+            raise AnnotationFormatError("the mask holds NaN", None, id)
         inside = array != 0
         if not inside.any():
             raise EmptyMaskError("the mask has no pixels", None, id)
@@ -101,30 +121,46 @@ class Region:
         width: int,
         name: str | None = None,
         max_pixels: int = MAX_PIXELS,
+        note: Callable[[str], None] = warnings.warn,
     ) -> Region:
-        """A region from the union of polygons, filled as COCO's tools fill them.
+        """Make a region from the union of polygons, filled as COCO's tools fill them.
 
         Args:
-            polygons: rings of at least three points, flat `[x, y, x, y, ...]` or pairs, pixels.
+            polygons: rings of at least three points, flat `[x, y, x, y, ...]` or pairs, in pixels;
+                or a single ring. Shorter rings are dropped and noted.
             height, width: the image's size in pixels.
             max_pixels: the largest image allowed.
+            note: called with a sentence about each correction; by default a warning.
 
         Raises:
-            WrongTypeError: a ring that is no ring; SizeMismatchError: far outside the image;
-            TooLargeError: the image, or an outline that goes to and fro across it without end;
+            AnnotationFormatError: a malformed ring, an image that is too large, or an outline that
+                crosses it endlessly.
+            SizeMismatchError: a ring far outside the image.
             EmptyMaskError: no pixel inside.
         """
         try:
             check_size(height, width, max_pixels)
-            rle = encode_polygons(polygons, int(height), int(width))
+            rle, dropped = encode_polygons(polygons, int(height), int(width))
         except RegionError as error:
             raise error.located(None, id) from None
+        if dropped:
+            note(f"region {id}: dropped {dropped} of its rings, which had fewer than three points")
         return cls(id, rle, name=name, max_pixels=max_pixels)
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the image the mask belongs to, in pixels."""
         return self.rle["size"][0], self.rle["size"][1]
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise SizeMismatchError unless the mask has the size of its image in pixels."""
+        if self.size != (height, width):
+            raise SizeMismatchError(
+                f"the mask is {self.size[1]} x {self.size[0]} but the image is "
+                f"{width} x {height} (width x height)",
+                None,
+                self.id,
+            )
 
     @property
     def mask(self) -> np.ndarray:
@@ -187,7 +223,7 @@ class RegionImage:
         left_out: annotations that were left out, with the reasons.
 
     Raises:
-        SizeMismatchError, DuplicateIdError: naming the file and the region.
+        SizeMismatchError, AnnotationFormatError: naming the file and the region.
     """
 
     def __init__(
@@ -221,15 +257,12 @@ class RegionImage:
                 raise error.located(self.path) from None
 
     def _add(self, region: Region) -> None:
-        if region.size != (self.height, self.width):
-            raise SizeMismatchError(
-                f"the mask is {region.size[1]} x {region.size[0]} but the image is "
-                f"{self.width} x {self.height} (width x height)",
-                self.path,
-                region.id,
-            )
+        try:
+            region.check_size(self.height, self.width)
+        except RegionError as error:
+            raise error.located(self.path) from None
         if region.id in self._by_id:
-            raise DuplicateIdError("another region has this id", self.path, region.id)
+            raise AnnotationFormatError("another region has this id", self.path, region.id)
         self._by_id[region.id] = region
 
     @property
@@ -296,14 +329,8 @@ class RegionImage:
         )
 
 
-def _check_area(stated: Any, decoded: int) -> None:
-    if stated is None:
-        return
-    if isinstance(stated, bool) or not isinstance(stated, (int, float, np.number)):
-        raise WrongTypeError(f"an area is a number, not {stated!r}")
-    if stated != decoded:
-        found = reprlib.repr(stated)
-        raise AreaMismatchError(f"the stated area is {found} but the mask has {decoded} pixels")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def _checked_box(bbox: Any) -> Box | None:
@@ -311,5 +338,5 @@ def _checked_box(bbox: Any) -> Box | None:
         return None
     box = as_list(bbox)
     if box is None or len(box) != 4 or not all(is_finite(side) for side in box):
-        raise WrongTypeError(f"a box is four finite numbers, not {reprlib.repr(bbox)}")
+        raise AnnotationFormatError(f"a box is four finite numbers, not {reprlib.repr(bbox)}")
     return tuple(float(side) for side in box)  # type: ignore[return-value]

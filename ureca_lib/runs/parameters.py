@@ -1,7 +1,7 @@
-"""A notebook's parameters: their names, types, defaults and help, and values checked by them.
+"""Parameters of a notebook: names, types, defaults and help; values are checked against them.
 
-papermill only warns about a name it does not know and passes `3e-4` as a string. Here a wrong
-name or type stops the run before anything is executed.
+papermill only warns about an unknown name and passes `3e-4` as a string. Here a wrong name or type
+stops the run before anything is executed.
 """
 
 from __future__ import annotations
@@ -9,29 +9,31 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import tokenize
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nbformat
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
-from ureca_lib.runs.yaml_values import ValueLoader
-
-_TYPES = {name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union")}
+_TYPES = {name: getattr(typing, name) for name in ("Any", "Optional", "Union")}
 _TYPES |= {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
+# faults of a cell's annotations and defaults, and of the types made from them
+_CELL_FAULTS = (ValueError, TypeError, SyntaxError, LookupError, RecursionError, PydanticUserError)
 
 
 class NotebookError(ValueError):
-    """A file that is not a notebook."""
+    """The file is not a notebook."""
 
 
 class ParameterError(ValueError):
-    """A parameter that the notebook does not have, or a value that is not of its type."""
+    """The notebook has no such parameter, or the value is not of its type."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Parameter:
     help: str
 
     def check(self, value: Any) -> Any:
-        """`value` as this parameter's type; an int where a float is wanted becomes a float.
+        """Return `value` as this parameter's type; an int for a float becomes a float.
 
         Raises:
             ParameterError: the value is of another type.
@@ -52,20 +54,29 @@ class Parameter:
         return self._validate(value, strict=True)
 
     def parse(self, text: str) -> Any:
-        """The value that `text`, from a command line, stands for: `3e-4`, `true`, `[1, 2]`.
+        """Return the value of a text from a command line: JSON, or the text itself.
+
+        `3e-4`, `true`, `[1, 2]` and `null` are JSON. If the type does not take that value, the
+        text counts as it is: `12` for `str | None`, `inf` for a float, `yes` for a bool.
 
         Raises:
             ParameterError: the text is no value of this type.
         """
         if self.type_name == "str":
             return text
+        # a bool or a float in words, such as `inf`, is not JSON
+        words = self.type_name in ("bool", "float")
         try:
-            value = yaml.load(text, Loader=ValueLoader)
-        except yaml.YAMLError as error:
-            raise ParameterError(f"parameter {self.name}: cannot read {text!r}") from error
-        if self.type_name == "float" and isinstance(value, str):
-            return self._validate(value, strict=False)  # inf and nan: YAML's have a dot
-        return self._validate(value, strict=True)
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return self._validate(text, strict=not words)
+        try:
+            return self._validate(value, strict=True)
+        except ParameterError as error:
+            try:
+                return self._validate(text, strict=True)
+            except ParameterError:
+                raise error from None
 
     def _validate(self, value: Any, strict: bool) -> Any:
         try:
@@ -78,16 +89,16 @@ class Parameter:
 
 
 def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
-    """The parameters of a notebook, from its cell tagged `parameters`.
+    """Read the parameters of a notebook from its cell tagged `parameters`; nothing is executed.
 
     Args:
         notebook: path of the notebook.
 
     Returns:
-        By name, in the cell's order; empty where there is no such cell.
+        Parameters by name, in the cell's order; empty if there is no such cell.
 
     Raises:
-        FileNotFoundError: no notebook there.
+        FileNotFoundError: there is no such notebook.
         NotebookError: the file is not a notebook.
         ParameterError: a cell that is not Python, a line that is not `name: type = literal`, or a
             default of another type.
@@ -97,12 +108,14 @@ def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
         raise FileNotFoundError(f"{path}: there is no such notebook")
     try:
         cells = nbformat.read(path, as_version=4).cells
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:
+        tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+        sources = [str(cell.source) for cell in tagged]
+    # whatever a file that is not a notebook raises in nbformat
+    except (nbformat.ValidationError, AttributeError, RecursionError, *_CELL_FAULTS) as error:
         raise NotebookError(f"{path}: the file is not a notebook") from error
-    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    if not tagged:
+    if not sources:
         return {}
-    source = tagged[0].source
+    source = sources[0]
     try:
         body, comments = ast.parse(source).body, _comments(source)
     except SyntaxError as error:
@@ -111,6 +124,8 @@ def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
             f"{path}: the parameters cell is not Python: {error.msg} in {line!r}; magics and "
             "shell lines have no place there"
         ) from None
+    except (ValueError, RecursionError, tokenize.TokenError) as error:
+        raise ParameterError(f"{path}: the parameters cell cannot be read ({error})") from None
     found = {}
     for node in body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
@@ -124,17 +139,16 @@ def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
 def check_parameters(
     known: Mapping[str, Parameter], values: Mapping[str, Any], texts: bool = False
 ) -> dict[str, Any]:
-    """All parameters of a notebook: defaults, with `values` in their place, checked.
+    """Return all parameters of a notebook: `values`, checked, and defaults for the others.
 
     Args:
-        known: of the notebook.
-        values: those that are set.
+        known: parameters of the notebook.
+        values: values to set, by name.
         texts: the values are texts from a command line.
 
     Raises:
-        ParameterError: naming the parameter, and what there is instead; also for a value that does
-            not come back from JSON as it was, such as a dictionary with numbers for keys: records
-            and notebooks would hold another.
+        ParameterError: an unknown name or a wrong type; also a value that JSON changes, such as a
+            dictionary with numbers for keys, because the record would hold another value.
     """
     for name in values:
         if name not in known:
@@ -151,27 +165,22 @@ def check_parameters(
 def same_parameters(
     known: Mapping[str, Parameter], then: Mapping[str, Any], now: Mapping[str, Any]
 ) -> bool:
-    """Whether a run of earlier was one with today's parameters, wherever it wrote to.
+    """Compare the parameters of an earlier run with those of today, except for `output_dir`.
 
-    A parameter that the notebook did not have then counts as what is its default now: one is added
-    with the default that leaves everything as it was.
+    A parameter that the notebook did not have then counts with its default of now, because new
+    parameters get the default that leaves results unchanged.
 
     Args:
-        known: of the notebook now.
-        then: the earlier run's, from its record.
-        now: all of today's.
+        known: parameters of the notebook now.
+        then: values of the earlier run, from its record.
+        now: all values of today.
     """
     before = {name: parameter.default for name, parameter in known.items()} | dict(then)
     return same_value(_placeless(before), _placeless(now))
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Whether two values are equal, where not a number is itself.
-
-    Args:
-        one: a value that JSON can hold.
-        other: another.
-    """
+    """Compare two JSON values; not-a-number equals itself."""
     if isinstance(one, dict) and isinstance(other, dict):
         alike = one.keys() == other.keys()
         return alike and all(same_value(value, other[name]) for name, value in one.items())
@@ -186,7 +195,7 @@ def _check_kept(name: str, value: Any) -> None:
         kept = json.loads(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise ParameterError(
-            f"parameter {name}: {value!r} is nothing that a record can hold ({error})"
+            f"parameter {name}: {value!r} cannot be held by a record ({error})"
         ) from None
     if not same_value(value, kept):
         raise ParameterError(
@@ -195,34 +204,87 @@ def _check_kept(name: str, value: Any) -> None:
         )
 
 
+def paths_from_here(
+    known: Mapping[str, Parameter], texts: Mapping[str, str], notebook: Path
+) -> dict[str, str]:
+    """Rewrite paths that a shell completed so that they hold in the notebook's folder.
+
+    Notebooks run in their own folder. A text is rewritten if its parameter is a `str`, it looks
+    like a path, and the file or folder exists from here but not from the notebook's folder.
+
+    Args:
+        known: parameters of the notebook.
+        texts: values from a command line, by name.
+        notebook: path of the notebook.
+    """
+    folder = notebook.resolve().parent
+    result = dict(texts)
+    for name, text in texts.items():
+        path = Path(text)
+        is_text = name in known and known[name].type_name.startswith("str")
+        # `-p preset tiny` is not a path, even if there is a folder `tiny` here
+        like_path = not path.is_absolute() and (os.sep in text or path.suffix)
+        here, there = os.path.exists(path), os.path.exists(folder / path)
+        if is_text and like_path and here and not there:
+            result[name] = os.path.relpath(path, folder)
+    return result
+
+
 def _placeless(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != "output_dir"}
 
 
 def _from_node(node: ast.AnnAssign, comments: Mapping[int, str], path: Path) -> Parameter:
     name = node.target.id  # type: ignore[union-attr]
-    type_name = ast.unparse(node.annotation)
     try:
+        type_name = ast.unparse(node.annotation)
         default = ast.literal_eval(node.value) if node.value is not None else None
-        _adapter(type_name)
-    except (ValueError, NameError, TypeError, SyntaxError) as error:
-        raise ParameterError(f"{path}: parameter {name}: {error}") from None
-    parameter = Parameter(name, type_name, default, comments.get(node.end_lineno or 0, ""))
-    try:
+        parameter = Parameter(name, type_name, default, comments.get(node.end_lineno or 0, ""))
         parameter.check(default)
     except ParameterError as error:
         raise ParameterError(f"{path}: {error}") from None
+    except _CELL_FAULTS as error:
+        raise ParameterError(f"{path}: parameter {name}: {error}") from None
     return parameter
 
 
+@cache
 def _adapter(type_name: str) -> TypeAdapter[Any]:
-    # the annotation comes from a notebook that will be executed anyway; no builtins all the same
-    annotation = eval(type_name, {"__builtins__": {}}, _TYPES)
+    annotation = _type_of(ast.parse(type_name, mode="eval").body)
     return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=True))
 
 
+def _type_of(node: ast.expr) -> Any:
+    """Build a type from the syntax tree of an annotation, without evaluating the annotation.
+
+    A notebook is only executed on purpose; reading its parameters must not run code of it.
+
+    Raises:
+        TypeError: the annotation has parts other than `int | None`, `list[float]` and the like.
+    """
+    match node:
+        case ast.Constant(value=None):
+            return None
+        case ast.Name(id=name) if name in _TYPES:
+            return _TYPES[name]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return typing.Union[_type_of(left), _type_of(right)]  # noqa: UP007 - None | None fails
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inside):
+            return Literal[tuple(ast.literal_eval(item) for item in _items(inside))]
+        case ast.Subscript(value=ast.Name() as outer, slice=inside):
+            types = tuple(map(_type_of, _items(inside)))
+            return _type_of(outer)[types[0] if len(types) == 1 else types]
+    raise TypeError(
+        f"{ast.unparse(node)!r} is not a type for parameters; use {', '.join(_TYPES)} and Literal"
+    )
+
+
+def _items(inside: ast.expr) -> list[ast.expr]:
+    return inside.elts if isinstance(inside, ast.Tuple) else [inside]
+
+
 def _comments(source: str) -> dict[int, str]:
-    """Text of the comment at the end of each line, by line number from 1."""
+    """Return the comment at the end of each line, by line number from 1."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {
         token.start[0]: token.string.lstrip("# ").strip()

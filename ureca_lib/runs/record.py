@@ -5,6 +5,7 @@ papermill's own metadata holds neither the defaults of parameters nor the state 
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nbformat
+from pydantic import TypeAdapter
 
 from ureca_lib.journal import write_json
 from ureca_lib.provenance import environment_record, library_hash, project_root
@@ -41,10 +43,28 @@ class RunRecord:
     path: str | None = None  # of the notebook in its project; None in records of earlier versions
     repeated: bool = field(default=False, compare=False)  # the record of an earlier run, reused
 
-    def note_environment(self, folder: Path) -> None:
-        """Record versions, machine, and the commit of the notebook's folder."""
-        for name, value in environment_record(folder).items():
-            setattr(self, name, value)
+    @classmethod
+    def begin(cls, notebook: Path, key: str, parameters: Mapping[str, Any]) -> RunRecord:
+        """Return the record of a run that starts now, with versions, machine and commit.
+
+        Args:
+            notebook: path of the notebook.
+            key: from `run_key`.
+            parameters: all values, as the record shows them.
+        """
+        record = cls(notebook.name, key, dict(parameters), "running", notebook.name)
+        record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        seed = parameters.get("seed")
+        record.seed = seed if isinstance(seed, int) else None
+        record.path = path_in_project(notebook)
+        for name, value in environment_record(notebook.parent).items():
+            setattr(record, name, value)
+        return record
+
+    @property
+    def was_interrupted(self) -> bool:
+        """True if the run was stopped from outside, which is not a failure of the notebook."""
+        return self.status == "failed" and (self.error or {}).get("name") == "Interrupted"
 
     def save(self, folder: Path) -> None:
         """Replace `run.json` in the run's folder."""
@@ -53,12 +73,12 @@ class RunRecord:
         write_json(folder / RECORD_NAME, content)
 
     def is_of(self, notebook: Path) -> bool:
-        """Whether this is a run of a notebook, not of another notebook with the same file name.
+        """Tell a run of this notebook from runs of others with the same file name.
 
         If the recorded path has no notebook any more, this one was moved from there.
 
         Args:
-            notebook: its path.
+            notebook: path of the notebook.
         """
         if self.notebook != notebook.name:
             return False
@@ -68,15 +88,19 @@ class RunRecord:
 
     @classmethod
     def load(cls, folder: Path) -> RunRecord | None:
-        """The record in a folder, or None if there is none that can be read."""
+        """Read the record in a folder; None if there is none that can be read."""
         try:
-            return cls(**json.loads((folder / RECORD_NAME).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            content = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+            record = TypeAdapter(cls).validate_python(content)
+        except (OSError, ValueError, RecursionError):
             return None
+        # a file of this folder, whatever the record says
+        record.output = Path(record.output).name
+        return record
 
 
 def record_metrics(output_dir: str | Path, **metrics: Any) -> None:
-    """Record measured values of a notebook; the runner copies them into `run.json`.
+    """Record measured values of a notebook; the runner copies them to `run.json`.
 
     Args:
         output_dir: the run's folder, which the runner sets as the parameter of that name.
@@ -88,24 +112,24 @@ def record_metrics(output_dir: str | Path, **metrics: Any) -> None:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The values that `record_metrics` wrote in a folder; empty if there are none."""
+    """Read the values that `record_metrics` wrote in a folder; empty if there are none."""
     path = folder / METRICS_NAME
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def path_in_project(notebook: Path) -> str:
-    """A notebook's path from the top of its project, which is the same in every clone."""
+    """Return a notebook's path from the top of its project: the same in every clone."""
     return notebook.resolve().relative_to(_project(notebook)).as_posix()
 
 
 def _project(notebook: Path) -> Path:
-    """The top of the notebook's project, or else the folder above the notebook's folder."""
+    """Return the top of the notebook's project, or else the folder above the notebook's."""
     folders = notebook.resolve().parents
     return project_root(folders[0]) or folders[min(1, len(folders) - 1)]
 
 
 def run_key(notebook: Path, parameters: Mapping[str, Any]) -> str:
-    """Hash of everything that decides a run: code of the notebook, parameters, the library."""
+    """Hash everything that decides a run: code of the notebook, parameters, the library."""
     cells = nbformat.read(notebook, as_version=4).cells
     content = [[cell.cell_type, cell.source] for cell in cells]
     settings = {name: value for name, value in parameters.items() if name != "output_dir"}

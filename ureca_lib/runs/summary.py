@@ -1,7 +1,12 @@
-"""What a sweep measured: mean, spread and number over seeds, from the runs' own `run.json`."""
+"""Measured values of a sweep: mean, spread and number over seeds, from the runs' `run.json`.
+
+A summary is written as Markdown, CSV, JSON, and a plot.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import statistics
@@ -10,17 +15,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.runs.grid import PlannedRun, Sweep
+from ureca_lib.journal import write_json, write_text
+from ureca_lib.markdown import escaped, table
 from ureca_lib.runs.parameters import notebook_parameters, same_parameters
 from ureca_lib.runs.record import RunRecord
-from ureca_lib.runs.workers import is_running
+from ureca_lib.runs.sweep import PlannedRun, Sweep, is_running
 
 SUMMARY_NAME = "summary.json"
+_COLUMNS = 8  # measured values in the Markdown table; the CSV has all
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One measured value of a setting, over its seeds."""
+    """Measured value of a setting over its seeds."""
 
     mean: float
     spread: float | None  # sample standard deviation (n - 1); None for a single run
@@ -30,17 +37,17 @@ class Measure:
 
 @dataclass(frozen=True)
 class SettingSummary:
-    """One row of the table."""
+    """Row of the table."""
 
     label: str
-    parameters: dict[str, Any]  # what the setting sets
-    planned: int  # runs, one a seed
+    parameters: dict[str, Any]  # of the setting
+    planned: int  # runs, one per seed
     measures: dict[str, Measure]  # by name; `size.small` for `small` in the dictionary `size`
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Where one run is: `done`, `failed`, `stopped`, `running`, `killed` or `not started`."""
+    """State of a run: `done`, `failed`, `stopped`, `running`, `killed` or `not started`."""
 
     label: str
     seed: int
@@ -70,7 +77,7 @@ class SweepSummary:
 
     @property
     def seconds(self) -> float:
-        """What the finished runs took, one after another."""
+        """Seconds of the finished runs, one after another."""
         return round(sum(run.seconds for run in self.runs if run.status == "done"), 1)
 
     @property
@@ -80,16 +87,16 @@ class SweepSummary:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every run is done."""
+        """True if every run is done."""
         return all(run.status == "done" for run in self.runs)
 
     def has_group(self, group: str, value: str) -> bool:
-        """Whether some run recorded a value in a dictionary of dictionaries, such as by size."""
+        """Tell whether a run recorded a value in a dictionary of dictionaries, such as by size."""
         names = [name for setting in self.settings for name in setting.measures]
         return any(n.startswith(f"{group}.") and n.endswith(f".{value}") for n in names)
 
     def as_json(self) -> dict[str, Any]:
-        """What `summary.json` holds."""
+        """Return the content of `summary.json`."""
         return {**asdict(self), "seconds": self.seconds}
 
 
@@ -102,7 +109,7 @@ def summarize_sweep(sweep: Sweep, root: str | Path) -> SweepSummary:
 
     Returns:
         Means over the seeds that are done, with the sample standard deviation. A record of other
-        parameters, as of a default that was changed since, is not one of the run's; nor is one of
+        parameters, as of a default that was changed since, is not counted; nor is one of
         another notebook with the same file name.
     """
     folder, known = Path(root), notebook_parameters(sweep.notebook)
@@ -144,8 +151,8 @@ def read_summary(path: str | Path) -> SweepSummary:
     """Read a `summary.json`, or the one in a folder.
 
     Raises:
-        FileNotFoundError: there is none; the message says what writes it.
-        ValueError: naming the file, where it is not a summary.
+        FileNotFoundError: there is none; the message names the command that writes it.
+        ValueError: naming the file that is not a summary.
     """
     source = Path(path)
     source = source / SUMMARY_NAME if source.is_dir() else source
@@ -162,7 +169,7 @@ def read_summary(path: str | Path) -> SweepSummary:
 
 
 def read_summaries(folder: str | Path) -> dict[str, SweepSummary]:
-    """The summaries of all sweeps in a folder, by name; empty where there is none.
+    """Read the summaries of all sweeps in a folder, by name; empty if there is none.
 
     Raises:
         ValueError: naming a file that is not a summary.
@@ -172,7 +179,7 @@ def read_summaries(folder: str | Path) -> dict[str, SweepSummary]:
 
 
 def flat_numbers(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers in what a run measured; `size.small` for one in a dictionary.
+    """Return the numbers among measured values; `size.small` for one in a dictionary.
 
     Args:
         metrics: as `record_metrics` kept them; texts, lists and truth values are left out.
@@ -188,7 +195,7 @@ def flat_numbers(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, floa
 
 
 def measure(values: Mapping[int, float]) -> Measure:
-    """Mean, sample standard deviation and number of values by seed; at least one, all finite."""
+    """Return mean, sample standard deviation and number of values by seed: one or more, finite."""
     numbers = list(values.values())
     spread = statistics.stdev(numbers) if len(numbers) > 1 else None
     by_seed = {str(seed): value for seed, value in values.items()}
@@ -234,7 +241,7 @@ def _state(run: PlannedRun, record: RunRecord | None, root: Path) -> RunState:
 
 
 def _plain_names(records: Sequence[RunRecord]) -> list[str]:
-    """Names of measured numbers that are not in dictionaries."""
+    """Return names of measured numbers that are not in dictionaries."""
     names = [name for record in records for name in flat_numbers(record.metrics)]
     return [name for name in dict.fromkeys(names) if "." not in name]
 
@@ -250,3 +257,124 @@ def _distinct(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _read_setting(item: dict[str, Any]) -> SettingSummary:
     measures = {name: Measure(**value) for name, value in item["measures"].items()}
     return SettingSummary(**{**item, "measures": measures})
+
+
+def write_summary(summary: SweepSummary, root: str | Path) -> Path:
+    """Write `summary.md`, `.csv` and `.json`, and `summary.png` with `.pdf` if there is a value.
+
+    If there is none any more, the plot of earlier values is removed.
+
+    Args:
+        summary: from `summarize_sweep`.
+        root: folder of the sweeps; the files go to the folder of the sweep's name in it.
+
+    Returns:
+        That folder.
+    """
+    folder = Path(root) / summary.name
+    write_json(folder / SUMMARY_NAME, summary.as_json())
+    write_text(folder / "summary.md", summary_markdown(summary))
+    write_text(folder / "summary.csv", summary_csv(summary))
+    shown = [name for name in summary.report if any(name in s.measures for s in summary.settings)]
+    if shown:
+        # a figure needs matplotlib, which a sweep that has only begun does not
+        from ureca_lib.figures import save_figure
+        from ureca_lib.figures.ablations import sweep_figure
+
+        save_figure(sweep_figure(summary), folder / "summary.png")
+    else:
+        for suffix in (".png", ".pdf"):
+            (folder / f"summary{suffix}").unlink(missing_ok=True)
+    return folder
+
+
+def summary_markdown(summary: SweepSummary) -> str:
+    """Return the table, notes on how it was measured, and the runs with their errors."""
+    done = sum(run.status == "done" for run in summary.runs)
+    fixed = ", ".join(f"{name} {json.dumps(value)}" for name, value in summary.fixed.items())
+    lines = [
+        f"# {escaped(summary.title)}\n",
+        f"Mean ± sample standard deviation (number of seeds) of `{summary.notebook}`, "
+        f"{done} of {len(summary.runs)} runs done"
+        + (f"; {escaped(fixed)}." if fixed else ".")
+        + "\n",
+        _value_table(summary),
+        *(f"{note}\n" for note in _notes(summary)),
+        "## Runs\n",
+        _run_table(summary),
+    ]
+    return "\n".join(lines)
+
+
+def summary_csv(summary: SweepSummary) -> str:
+    """Return a row per setting and measured value: label, parameters, mean, spread, n, planned."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["setting", "parameters", "value", "mean", "spread", "n", "planned"])
+    for setting in summary.settings:
+        parameters = json.dumps(setting.parameters)
+        for name, found in setting.measures.items():
+            spread = "" if found.spread is None else repr(found.spread)
+            row = [setting.label, parameters, name, repr(found.mean), spread, found.n]
+            writer.writerow([*row, setting.planned])
+    return text.getvalue()
+
+
+def shown_measure(found: Measure | None) -> str:
+    """Return a value as the tables show it, such as `0.71 ± 0.02 (3)`; a dash if there is none."""
+    if found is None:
+        return "–"
+    spread = "" if found.spread is None else f" ± {found.spread:.2g}"
+    return f"{found.mean:.4g}{spread} ({found.n})"
+
+
+def _value_table(summary: SweepSummary) -> str:
+    names = summary.report[:_COLUMNS]
+    rows = [
+        [setting.label, *(shown_measure(setting.measures.get(name)) for name in names)]
+        for setting in summary.settings
+    ]
+    return table(["setting", *names], rows, right=range(1, len(names) + 1))
+
+
+def _notes(summary: SweepSummary) -> list[str]:
+    notes = []
+    unknown = [
+        name for name in summary.report if not any(name in s.measures for s in summary.settings)
+    ]
+    if unknown:
+        notes.append(f"Not recorded by any run: {escaped(', '.join(unknown))}.")
+    if len(summary.report) > _COLUMNS:
+        notes.append(f"{len(summary.report) - _COLUMNS} further values are in `summary.csv`.")
+    odd = sorted({name for run in summary.runs for name in run.not_finite})
+    if odd:
+        notes.append(
+            f"Infinite or not a number in some run, and left out: {escaped(', '.join(odd))}."
+        )
+    if summary.machines:
+        where = "; ".join(
+            f"{item.get('device')}, {item.get('cores')} cores, {item.get('platform')}"
+            for item in summary.machines
+        )
+        notes.append(f"All runs one after another: {summary.seconds:.0f} s, on {escaped(where)}.")
+    done = [run for run in summary.runs if run.status == "done"]
+    if changed := sum((run.commit or "").endswith("+") for run in done):
+        notes.append(
+            f"{changed} of {len(done)} runs were made with uncommitted changes of the code: their "
+            "commits, which end with +, do not have it."
+        )
+    if summary.code > 1:
+        notes.append(f"The runs were made at {summary.code} different commits of the code.")
+    return notes
+
+
+def _run_table(summary: SweepSummary) -> str:
+    rows = []
+    for run in summary.runs:
+        error = run.error or {}
+        place = "" if error.get("cell") is None else f"cell {error['cell']}: "
+        reason = f"{place}{error.get('name')}: {error.get('message')}" if error else ""
+        rows.append(
+            [run.label, str(run.seed), run.status, f"{run.seconds:.0f} s", run.folder, reason]
+        )
+    return table(["setting", "seed", "state", "time", "folder", "error"], rows, right=(1, 3))

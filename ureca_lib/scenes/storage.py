@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ureca_lib.journal import replacing, write_json, write_text
 from ureca_lib.regions import AnnotationFormatError, RegionError, load_sa1b
-from ureca_lib.regions.parsing import get, read_json
+from ureca_lib.regions.sa1b import get, read_json
 from ureca_lib.scenes.description import Description
 from ureca_lib.scenes.generate import generate_scene
 from ureca_lib.scenes.scene import Scene

@@ -1,13 +1,16 @@
-"""`ureca train` and `ureca merge`."""
+"""`ureca train`, `merge`, `train-base` and `train-recipe`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ureca_lib.devices import chosen_device
+from ureca_lib.train.options import BaseSettings, Recipe, options_of
 
 
 def train(
@@ -30,7 +33,7 @@ def train(
         typer.Option("-s", "--set", metavar="NAME=VALUE", help="A setting; may be repeated."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...; default: cuda if there is one.")
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Check and plan; no weights are read.")] = False,
     gpus: Annotated[int, typer.Option(help="GPUs that a dry run plans for.")] = 4,
@@ -49,18 +52,13 @@ def train(
         return
     named = {"data": data, "masks": masks, "model": model}
     overrides: dict[str, Any] = {name: text for name, text in named.items() if text is not None}
-    try:
+    with _faults_named():
         overrides |= dict(parse_override(text) for text in set_ or [])
         settings = load_settings(preset, stage, overrides, settings_file)
         if dry_run:
             _plan(settings, gpus, tokenizer, out, progress)
             return
         _train(settings, out, device, resume, progress)
-    except (ValueError, OSError, RuntimeError) as error:
-        if not _is_ours(error):
-            raise
-        typer.echo(f"ureca: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 def merge(
@@ -71,16 +69,58 @@ def merge(
     ] = "kept",
 ) -> None:
     """Write a run's model with what it has learnt, adapters merged, ready to load."""
-    from ureca_lib.train.merge import merge_run
+    from ureca_lib.train.export import merge_run
 
-    try:
+    with _faults_named():
         merge_run(run, destination, which)
-    except (ValueError, OSError, RuntimeError) as error:
-        if not _is_ours(error):
-            raise
-        typer.echo(f"ureca: {error}", err=True)
-        raise typer.Exit(2) from None
     typer.echo(f"written: {destination}")
+
+
+@options_of(BaseSettings)
+def train_base(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the base.")],
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Folder of scenes and checkpoints, 4 GB; default: beside it, .work."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu (two processes by default), or cuda with --processes 1.")
+    ] = "cpu",
+    **given: Any,
+) -> None:
+    """Train the tiny base from scratch on scenes; an interrupted run resumes."""
+    from ureca_lib.train.tiny_base.train import train_base
+
+    work = work or out.with_name(f"{out.name}.work")
+    with _faults_named():
+        train_base(BaseSettings(**given), out, work, chosen_device(device))
+    typer.echo(f"base: {out}; {work} holds scenes and checkpoints, and may be deleted")
+
+
+@options_of(Recipe)
+def train_recipe(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the checkpoint.")],
+    evaluate: Annotated[
+        str | None,
+        typer.Option(help="Data captioned at the end; default: 500 test scenes."),
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of the two runs; default: beside it, .work.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; for tiny, the CPU will do.")] = "cpu",
+    **given: Any,
+) -> None:
+    """Train both stages from a base, keep the model small, and measure it; resumes."""
+    from ureca_lib.train.recipe import train_recipe
+    from ureca_lib.train.recipe_card import MEASURED_ON, publish
+
+    work = work or out.with_name(f"{out.name}.work")
+    with _faults_named():
+        trained = train_recipe(Recipe(**given), work, chosen_device(device))
+        report = publish(trained, out, evaluate or MEASURED_ON, work)
+    for name, score in report.overall.items():
+        typer.echo(f"{name}: {score}")
+    typer.echo(f"checkpoint: {out}; {work} holds the runs, and may be deleted")
 
 
 def settings_text(settings: Any) -> str:
@@ -95,8 +135,7 @@ def settings_text(settings: Any) -> str:
 def _plan(
     settings: Any, gpus: int, tokenizer: Path | None, out: Path | None, progress: bool
 ) -> None:
-    from ureca_lib.train.plan import make_plan
-    from ureca_lib.train.plan_text import plan_text
+    from ureca_lib.train.plan import make_plan, plan_text
 
     plan = make_plan(settings, gpus, tokenizer, progress)
     typer.echo(plan_text(plan, out or "runs/NAME"))
@@ -107,14 +146,10 @@ def _plan(
 def _train(
     settings: Any, out: Path | None, device: str | None, resume: bool, progress: bool
 ) -> None:
-    from ureca_lib.train.run import train_stage
+    from ureca_lib.train.loop import train_stage
 
     if out is None:
         raise ValueError("name the run's folder with --out, or plan with --dry-run")
-    if device not in (None, "cpu", "cuda"):
-        raise ValueError(
-            f"--device {device}: training takes cpu or cuda; CUDA_VISIBLE_DEVICES says which GPUs"
-        )
     result = train_stage(settings, out, chosen_device(device), resume, progress)
     for name, value in result.final.items():
         typer.echo(f"{name}: {value:.4g}")
@@ -123,9 +158,13 @@ def _train(
         typer.echo(f"model: {result.model}")
 
 
-def _is_ours(error: Exception) -> bool:
-    """Whether an error tells the user what to mend; others keep their traceback."""
-    from ureca_lib.train.checkpointing import TrainingError
+@contextmanager
+def _faults_named() -> Iterator[None]:
+    """End with a message at faults that the user can mend; other errors keep their traceback."""
+    from ureca_lib.train.run_folder import TrainingError
 
-    known = (ValueError, OSError, TrainingError)
-    return isinstance(error, known)
+    try:
+        yield
+    except (ValueError, OSError, TrainingError) as error:
+        typer.echo(f"ureca: {error}", err=True)
+        raise typer.Exit(2) from None

@@ -1,10 +1,9 @@
-"""Many regions of an image in one step: the image is run once, its regions on its keys and values.
+"""Grouped training: an image is run once, and its regions reuse its keys and values.
 
 With the mask after the image (`mask_position="after_image"`, as published), a sample is an image's
 part of the prompt, which no mask changes, and a region's part. Of K regions of an image, the first
 is the same K times, and most of the tokens. Its keys and values are computed once and given to
-each region. The loss and its gradients are those of K samples apart, up to the order in which sums
-are rounded.
+each region. The loss and its gradients are those of K separate samples, up to rounding.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ class GroupedBatch:
         image_features: (T, tokens, D), or None.
         mask_values: (M, 1, S, S), or None for a model that is shown no masks.
         mask_places: (M, 2) for a model with a tile embedding, or None.
-        gaps: (R,) positions left free between an image and its region, or None. A base that was
-            trained with many of them is at ease with however many mask tokens come in between.
+        gaps: (R,) positions left free between an image and its region, or None. A base trained
+            with random gaps accepts any number of mask tokens in between.
     """
 
     image_ids: torch.Tensor
@@ -58,18 +57,18 @@ class GroupedBatch:
 
     @property
     def tokens(self) -> int:
-        """Tokens to learn."""
+        """Number of labelled tokens."""
         return int((self.labels != IGNORED).sum())
 
 
 @dataclass(frozen=True)
 class GroupedOutput:
-    """What a grouped step gives.
+    """Result of a grouped step.
 
     Attributes:
         loss: sum of the answers' token losses over their number.
         correct: (R,) bool, whether every token of a region's answer is the likeliest one given
-            those before it; then greedy decoding writes just that answer.
+            those before it; greedy decoding then writes exactly this answer.
     """
 
     loss: torch.Tensor
@@ -77,7 +76,7 @@ class GroupedOutput:
 
 
 def split_prompt(ids: list[int], image_token_id: int) -> tuple[list[int], list[int]]:
-    """A sample's ids apart: up to the token that ends the image, and the rest.
+    """Split a sample's ids after the token that ends the image.
 
     Raises:
         ValueError: no image placeholder.
@@ -101,7 +100,7 @@ def grouped_forward(
     batch: GroupedBatch,
     tokens: int | torch.Tensor | None = None,
 ) -> GroupedOutput:
-    """Loss of R regions of B images.
+    """Loss of R regions of B images that share prefixes.
 
     Args:
         model: with its masks after the image.
@@ -171,8 +170,8 @@ def _score(
     labels: torch.Tensor,
     tokens: int | torch.Tensor | None,
 ) -> GroupedOutput:
-    """The head only where there is something to learn: most tokens are of mask and question."""
-    wanted = labels[:, 1:]  # a position's hidden state tells the next token
+    """Run the head at labelled positions only: most tokens are of mask and question."""
+    wanted = labels[:, 1:]  # a position's hidden state predicts the next token
     where = wanted != IGNORED
     targets = wanted[where]
     logits = model.lm_head(hidden[:, :-1][where]).float()  # (answer tokens, vocabulary)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ureca_lib.conversation import QUESTION
 from ureca_lib.datasets.captioned import open_captioned
@@ -12,62 +12,12 @@ from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.evaluate.systems import UrecaSystem
-from ureca_lib.train.merge import export_model
-from ureca_lib.train.run import TrainingResult, train_stage
-from ureca_lib.train.settings import TrainSettings, load_settings
+from ureca_lib.train.export import export_model
+from ureca_lib.train.loop import TrainingResult, train_stage
+from ureca_lib.train.options import Recipe
 from ureca_lib.train.stages import load_start
 
 LONGEST = 32  # tokens of a scene's caption at most
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One run of an ablation: which component, how long, from which seed."""
-
-    base: str = field(metadata={"help": "folder of the frozen MLLM that training starts from"})
-    preset: str = field(default="tiny", metadata={"help": "whose settings files are followed"})
-    mask: Literal["none", "single", "dynamic"] = field(
-        default="dynamic", metadata={"help": "Table 3: no region input, one tile, or tiles"}
-    )
-    mask_tokens: int = field(default=8, metadata={"help": "N, mask tokens a tile (Table 5)"})
-    thumbnail: bool = field(default=True, metadata={"help": "add the whole mask as a tile"})
-    tile_embedding: bool = field(
-        default=False, metadata={"help": "ours: mask tokens are told the place of their tile"}
-    )
-    max_tiles: int | None = field(
-        default=None, metadata={"help": "most tiles of image and mask; None: the settings file's"}
-    )
-    steps_1: int | None = field(default=None, metadata={"help": "None: the settings file's"})
-    steps_2: int | None = field(default=None, metadata={"help": "None: the settings file's"})
-    data: str | None = field(default=None, metadata={"help": "None: the settings file's"})
-    seed: int = field(default=0, metadata={"help": "of new weights and of the order"})
-
-    def __post_init__(self) -> None:
-        if self.mask not in ("none", "single", "dynamic"):
-            raise ValueError(f"mask must be none, single or dynamic, not {self.mask!r}")
-        if self.tile_embedding and self.mask == "single":
-            raise ValueError("a tile embedding tells tiles apart: one square has nothing to tell")
-
-    def settings(self, stage: int, model: str | Path) -> TrainSettings:
-        """The stage's settings: the preset's file, and what the recipe says.
-
-        A stage of 0 steps, which is left out, has the file's steps here.
-        """
-        given = {
-            "model": str(model),
-            "mask_tokens": self.mask_tokens,
-            "mask_dynamic": self.mask == "dynamic",
-            "mask_thumbnail": self.thumbnail,
-            "mask_tile_embedding": self.tile_embedding,
-            "max_tiles": self.max_tiles,
-            "inference_tiles": self.max_tiles,
-            "blind": self.mask == "none",
-            "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
-            "data": self.data,
-            "seed": self.seed,
-        }
-        set_here = {name: value for name, value in given.items() if value is not None}
-        return load_settings(self.preset, stage, set_here)
 
 
 @dataclass(frozen=True)

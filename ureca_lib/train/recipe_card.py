@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from ureca_lib.checkpoints import load_pair
 from ureca_lib.checkpoints.loading import save_half
 from ureca_lib.evaluate.exact_match import ExactReport
-from ureca_lib.evaluate.systems import model_record
 from ureca_lib.journal import write_json
+from ureca_lib.provenance import model_record
 from ureca_lib.scenes import SceneSpecification
-from ureca_lib.train.recipe import Recipe, Trained, measure_model, report_values, stage_values
+from ureca_lib.train.options import Recipe, option_words
+from ureca_lib.train.recipe import Trained, measure_model, report_values, stage_values
 from ureca_lib.train.recipe_results import LOG, RESULTS, percent
 
 MEASURED_ON = "scenes:test:500"
@@ -105,16 +106,6 @@ def _card(trained: Trained, out: Path, data: str, report: ExactReport, parameter
 
 
 def _command(recipe: Recipe, out: Path, data: str) -> str:
-    """The command line that makes this checkpoint; what is at its default is left out."""
-    words = ["ureca", "train-recipe", "--base", recipe.base, "--out", str(out)]
-    for each in fields(recipe):
-        value, flag = getattr(recipe, each.name), each.name.replace("_", "-")
-        if each.name == "base" or value == each.default:
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            words += [f"--{flag}", str(value)]
-    if data != MEASURED_ON:
-        words += ["--evaluate", data]
-    return shlex.join(words)
+    """The command line that makes this checkpoint; options at their default are left out."""
+    words = ["ureca", "train-recipe", "--out", str(out), *option_words(recipe)]
+    return shlex.join(words + (["--evaluate", data] if data != MEASURED_ON else []))

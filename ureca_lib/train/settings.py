@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from ureca_lib.configuration import UrecaConfig
@@ -26,6 +27,7 @@ STAGES = (1, 2)
 MODEL_FIELDS = {
     "mask_tokens": "num_mask_tokens",
     "mask_position": "mask_position",
+    "mask_size": "mask_size",
     "mask_projector": "mask_projector",
     "mask_dynamic": "mask_dynamic",
     "mask_thumbnail": "mask_thumbnail",
@@ -45,25 +47,26 @@ def _of(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that decides what a training stage ends with, given its data and base.
+    """Settings that determine the result of a training stage, given its data and base.
 
     Raises:
         SettingsError: a number out of range, or settings that do not go together; names them.
     """
 
     preset: str = _of("tiny", "size of the model: tiny, 1b, 2b, 4b or 8b")
-    stage: Literal[1, 2] = _of(1, "1 learns the mask encoder, 2 learns LoRA with it frozen")
+    stage: Literal[1, 2] = _of(1, "1 trains the mask encoder, 2 trains LoRA with it frozen")
     model: str | None = _of(None, "folder of the model to start from; not needed for a dry run")
-    data: str = _of("scenes:train:2000", "what to learn: see ureca_lib.datasets.captioned")
+    data: str = _of("scenes:train:2000", "training data, see ureca_lib.datasets.captioned")
     masks: str | None = _of(None, "folder of a JSONL's masks and photos; default: the JSONL's own")
-    limit: int | None = _of(None, "only the first so many images of the data")
+    limit: int | None = _of(None, "use only this many images, the first ones")
     style: Literal["phrase", "minimal", "sentence"] = _of("phrase", "style of scenes' captions")
-    question: str = _of(QUESTION, "what is asked about each region")
+    question: str = _of(QUESTION, "question about each region that has none of its own")
 
-    mask_tokens: int | None = _of(None, "mask tokens a tile; None is the model's (App. A: 8)")
+    mask_tokens: int | None = _of(None, "mask tokens per tile; None is the model's (App. A: 8)")
     mask_position: Literal["before_image", "after_image"] | None = _of(
         None, "where mask tokens stand; None is the model's"
     )
+    mask_size: int | None = _of(None, "side of a mask tile in pixels; None is the model's")
     mask_projector: Literal["mlp", "linear"] | None = _of(
         None, "layers behind the mask encoder's convolutions; None is the model's"
     )
@@ -72,19 +75,19 @@ class TrainSettings:
     mask_tile_embedding: bool | None = _of(
         None, "ours: tell mask tokens the row and column of their tile; None is the model's"
     )
-    max_tiles: int | None = _of(None, "most tiles of an image in training; None is the model's")
-    inference_tiles: int | None = _of(None, "most tiles at inference; None is the model's")
+    max_tiles: int | None = _of(None, "maximum tiles per image in training; None is the model's")
+    inference_tiles: int | None = _of(None, "maximum tiles at inference; None is the model's")
     attention: Literal["sdpa", "eager"] = _of(
         "sdpa", "how attention is computed; eager learns faster on a CPU at tiny's size"
     )
-    fresh_mask_encoder: bool = _of(True, "stage 1 begins with newly drawn mask encoder weights")
-    blind: bool = _of(False, "all masks are zeros: the baseline that is not told the region")
+    fresh_mask_encoder: bool = _of(True, "stage 1 starts with random mask encoder weights")
+    blind: bool = _of(False, "all masks are zeros: the baseline without region input")
 
     learning_rate: float = _of(2e-4, "peak learning rate (published: 2e-4, then 4e-5)")
-    epochs: float = _of(2.0, "passes over all regions (published: 2); not used where steps are set")
+    epochs: float = _of(2.0, "passes over all regions (published: 2); unused if steps is set")
     steps: int | None = _of(None, "optimizer steps, instead of epochs")
-    batch_size: int = _of(16, "images a step over all devices, each with its regions (App. A: 16)")
-    regions_per_image: int = _of(1, "K regions of an image in a step; the image is run once")
+    batch_size: int = _of(16, "images per step over all devices, with their regions (App. A: 16)")
+    regions_per_image: int = _of(1, "K, regions per image in a step; the image is run once")
     micro_batch: int | None = _of(
         None, "images a device runs at once, the rest accumulates; None is all of its share"
     )
@@ -99,56 +102,53 @@ class TrainSettings:
         "of frozen weights and of computing; what learns is kept in float32. mixed: weights in "
         "float32, computing in bfloat16 where the device does so itself",
     )
-    gradient_checkpointing: bool = _of(True, "compute again in the backward pass to save memory")
+    gradient_checkpointing: bool = _of(True, "recompute in the backward pass to save memory")
 
     lora_rank: int = _of(16, "rank of stage 2's adapters (published: 128 for 8B, 16 for 1B)")
     lora_alpha: int | None = _of(None, "their scale; None is twice the rank, as published")
     lora_dropout: float = _of(0.05, "dropout before the adapters (published: 0.05)")
 
-    resize_share: float = _of(0.0, "share of samples whose image and mask are resized together")
-    resize_low: float = _of(0.5, "smallest factor of the sides when resized")
-    resize_high: float = _of(1.5, "largest factor of the sides when resized")
+    resize_share: float = _of(
+        0.0, "share of samples resized with their masks, each side by 0.5 to 1; published: none"
+    )
 
     eval_data: str | None = _of(
         None, "what is evaluated while training; None holds out the data's last images"
     )
-    eval_every: int = _of(0, "steps between evaluations by generation; 0 is never")
-    eval_images: int = _of(32, "images of an evaluation")
-    eval_regions: int = _of(8, "regions of each, the first ones that have a caption")
-    eval_tokens: int = _of(64, "length of a generated caption at most, in tokens")
+    eval_every: int = _of(0, "steps between evaluations; 0 is never")
+    eval_images: int = _of(32, "images per evaluation")
+    eval_regions: int = _of(8, "regions per image, the first ones that have a caption")
+    eval_tokens: int = _of(64, "maximum length of a generated caption, in tokens")
     best_metric: Literal["exact_match", "unique", "loss"] = _of(
         "exact_match", "what the best checkpoint is best at; unique is for scenes"
     )
-    keep: Literal["best", "last"] = _of("best", "which weights the run ends with, where evaluated")
-    save_every: int = _of(100, "steps between checkpoints to resume from; 0 is only the end")
-    keep_checkpoints: int = _of(2, "checkpoints that are kept")
+    keep: Literal["best", "last"] = _of("best", "weights that an evaluated run ends with")
+    save_every: int = _of(100, "steps between checkpoints; 0 writes one at the end only")
+    keep_checkpoints: int = _of(2, "number of checkpoints to keep")
     log_every: int = _of(10, "steps between lines of the log")
 
-    cache: str | None = _of(None, "folder where frozen vision features are kept; None keeps none")
-    cache_gib: float = _of(20.0, "size of that folder at most, in GiB; the oldest used go first")
-    memory_gib: float = _of(2.0, "features and mask tiles that are held in memory at most, GiB")
-    workers: int = _of(0, "processes that prepare samples beside the training one")
-    seed: int = _of(0, "of new weights, order, dropout and resizing")
-    export: bool = _of(True, "write the whole trained model at the end, ready to load")
+    cache: str | None = _of(None, "folder of cached vision features; None for none")
+    cache_gib: float = _of(20.0, "maximum size of that folder, in GiB")
+    memory_gib: float = _of(2.0, "maximum size of features held in memory, in GiB")
+    workers: int = _of(0, "processes that prepare samples")
+    seed: int = _of(0, "seed of new weights, order, dropout and resizing")
+    export: bool = _of(True, "write the whole trained model at the end")
 
     def __post_init__(self) -> None:
         get_preset(self.preset)
-        for name in ("batch_size", "regions_per_image", "eval_images", "eval_regions"):
-            _need(getattr(self, name) >= 1, f"{name} must be at least 1")
-        for name in ("keep_checkpoints", "log_every", "lora_rank", "eval_tokens"):
+        sizes = ("batch_size", "regions_per_image", "eval_images", "eval_regions", "eval_tokens")
+        for name in (*sizes, "keep_checkpoints", "log_every", "lora_rank"):
             _need(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("eval_every", "save_every", "workers", "weight_decay", "cache_gib"):
             _need(getattr(self, name) >= 0, f"{name} must not be negative")
-        for name in ("steps", "limit", "micro_batch", "mask_tokens", "max_tiles"):
+        optional = ("steps", "limit", "micro_batch", "mask_tokens", "mask_size", "max_tiles")
+        for name in (*optional, "inference_tiles", "lora_alpha"):
             value = getattr(self, name)
             _need(value is None or value >= 1, f"{name} must be at least 1")
-        for name in ("inference_tiles", "lora_alpha"):
-            value = getattr(self, name)
-            _need(value is None or value >= 1, f"{name} must be at least 1")
-        _need(self.learning_rate > 0 and self.epochs > 0, "learning_rate and epochs must be > 0")
+        for name in ("learning_rate", "epochs", "max_grad_norm"):
+            _need(getattr(self, name) > 0, f"{name} must be above 0")
         for name in ("warmup", "lora_dropout", "resize_share"):
             _need(0 <= getattr(self, name) <= 1, f"{name} must be from 0 to 1")
-        _need(0 < self.resize_low <= self.resize_high, "need 0 < resize_low <= resize_high")
         _need(
             not (self.resize_share and self.cache),
             "resize_share changes the images, so that cache would keep features that are never "
@@ -238,8 +238,12 @@ def load_settings(
 
 
 def _over(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with others in their place; a folder of masks goes with the data it was set for."""
-    return values | ({"masks": None} if "data" in given else {}) | dict(given)
+    """Override settings; masks and held-out scenes belong to the data that they were set for."""
+    if "data" in given:
+        values = values | {"masks": None}
+        if not str(given["data"]).startswith("scenes:"):
+            values["eval_data"] = None  # images of one's own are judged on images of one's own
+    return values | dict(given)
 
 
 def checked(values: Mapping[str, Any], where: str) -> TrainSettings:
@@ -276,11 +280,6 @@ def parse_override(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
-def changed(settings: TrainSettings, **values: Any) -> TrainSettings:
-    """The same settings with some of them changed; see `TrainSettings` for errors."""
-    return replace(settings, **values)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -293,3 +292,18 @@ def _read(path: Path) -> dict[str, Any]:
 def settings_files() -> list[Path]:
     """The files of all presets and stages."""
     return [FOLDER / f"{preset}_stage{stage}.toml" for preset in PRESETS for stage in STAGES]
+
+
+def computes_in_bf16(precision: str, device: str) -> bool:
+    """Whether a run autocasts to bfloat16.
+
+    Args:
+        precision: of `TrainSettings`: "bfloat16" always, "float32" never, "mixed" where the device
+            multiplies bfloat16 itself.
+        device: type of the device, such as "cpu" or "cuda".
+    """
+    if precision != "mixed":
+        return precision == "bfloat16"
+    if device == "cpu":  # without these instructions, autocast would make it slower
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device == "cuda" and torch.cuda.is_bf16_supported()

@@ -1,4 +1,4 @@
-"""What a stage starts from, what learns in it, and its loss.
+"""A stage's starting model, its trainable parameters, and its loss.
 
 Stage 1 trains the mask encoder, its projection included, and nothing else; stage 2 trains LoRA
 adapters on the language model with the mask encoder frozen (App. A). The vision tower and its
@@ -44,11 +44,11 @@ _GROUPED = (
 
 
 def load_start(settings: TrainSettings) -> tuple[UrecaForConditionalGeneration, UrecaProcessor]:
-    """The model that a stage starts from, configured as its settings say, and its processor.
+    """Load the model that a stage starts from, configured by its settings, and its processor.
 
-    `settings.model` is a checkpoint of ours, such as stage 1 leaves for stage 2, or for stage 1 an
+    `settings.model` is a checkpoint of ours, such as stage 1 writes for stage 2, or for stage 1 an
     InternVL checkpoint, in transformers' layout or its own. In stage 1 the mask encoder's weights
-    are newly drawn from the seed, unless `fresh_mask_encoder` is false.
+    are drawn from the seed, unless `fresh_mask_encoder` is false.
 
     Raises:
         CheckpointError: no such folder, another layout, no tokenizer, no safetensors, or some
@@ -85,7 +85,7 @@ def _ours(
 ) -> UrecaForConditionalGeneration:
     stored = UrecaConfig.from_pretrained(folder)
     config = settings.configure(stored)
-    shapes = ("num_mask_tokens", "mask_projector", "mask_tile_embedding")
+    shapes = ("num_mask_tokens", "mask_size", "mask_projector", "mask_tile_embedding")
     other = [name for name in shapes if getattr(config, name) != getattr(stored, name)]
     fresh = settings.stage == 1 and settings.fresh_mask_encoder
     if other and not fresh:
@@ -114,7 +114,7 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 def freeze_for_stage(
     model: UrecaForConditionalGeneration, settings: TrainSettings
 ) -> UrecaForConditionalGeneration | PeftModel:
-    """Freeze all but what the stage learns, which is made float32 whatever the rest is.
+    """Freeze all but the stage's trainable parameters, which become float32 whatever the rest is.
 
     Returns:
         Stage 1: the model itself; stage 2: the same with adapters in it, inside peft's wrapper.
@@ -142,14 +142,12 @@ def freeze_for_stage(
 
 
 class StageModel(nn.Module):
-    """A model that returns the loss of a batch of `RegionCollator`.
+    """A model whose forward pass returns the loss of a batch of `RegionCollator`.
 
     Args:
         model: of `freeze_for_stage`.
-        cache: where the features of images that came as pixels are put; None keeps none.
+        cache: gets the features of images that came as pixels, or None.
     """
-
-    accepts_loss_kwargs = True  # read by transformers' Trainer: the loss is divided here
 
     def __init__(
         self,
@@ -168,6 +166,11 @@ class StageModel(nn.Module):
         """The model, without peft's wrapper; adapters are in its layers."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Layers that FSDP shards one by one; read by accelerate, under transformers' name."""
+        return sorted(self.base._no_split_modules)
+
     def train(self, mode: bool = True) -> StageModel:
         """As `nn.Module.train`, but the frozen vision tower has no dropout."""
         super().train(mode)
@@ -175,31 +178,28 @@ class StageModel(nn.Module):
         return self
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that learn, by their names in `model`."""
+        """Trainable parameters by their names in `model`."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def forward(
         self,
         labels: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        tokens: torch.Tensor | int | None = None,
         **batch: Any,
-    ) -> dict[str, torch.Tensor]:
-        """The summed loss of the answers' tokens, over their number.
+    ) -> torch.Tensor:
+        """The summed loss of the answers' tokens, divided by their number.
 
         Args:
             labels: (R, L).
-            num_items_in_batch: answer tokens of the whole step, over all devices and accumulated
-                batches; by default this batch's own.
+            tokens: answer tokens of the whole step, over all devices and accumulated batches; by
+                default this batch's own.
             batch: see `RegionCollator`.
-
-        Returns:
-            `loss`, a number.
         """
         features = self.image_features(batch)
         if "image_ids" in batch:
             named = {name: batch[name] for name in _GROUPED if name in batch}
             grouped = GroupedBatch(**named, labels=labels, image_features=torch.cat(features))
-            return {"loss": grouped_forward(self.base, grouped, num_items_in_batch).loss}
+            return grouped_forward(self.base, grouped, tokens).loss
         rows = torch.cat([features[image] for image in batch["image_of"].tolist()])
         hidden = self.base.model(
             input_ids=batch["input_ids"],
@@ -209,12 +209,12 @@ class StageModel(nn.Module):
             mask_places=batch.get("mask_places"),
             use_cache=False,
         ).last_hidden_state
-        return {"loss": answer_loss(self.base.lm_head, hidden, labels, num_items_in_batch)}
+        return answer_loss(self.base.lm_head, hidden, labels, tokens)
 
     def image_features(self, batch: dict[str, Any]) -> list[torch.Tensor]:
-        """(T, tokens, D) of each image: given ones, and those of pixels, which the cache is told.
+        """(T, tokens, D) per image: given features, and those of pixels, which go into the cache.
 
-        An image is run alone, so that its features do not depend on which others are with it.
+        Each image is run alone, so that its features do not depend on the rest of the batch.
         """
         counts, given = batch["image_tiles"], batch["has_features"]
         cached = [count for count, has in zip(counts, given, strict=True) if has]
@@ -237,8 +237,8 @@ class StageModel(nn.Module):
     def encode_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The frozen tower and projector: (T, 3, S, S) -> (T, tokens, D).
 
-        In the weights' own type, whatever autocast says: features that are kept must not depend on
-        whether they were computed before training or in the midst of a step.
+        In the weights' own type, without autocast: cached features must not depend on where they
+        were computed.
         """
         pixels = pixel_values.to(self.base.lm_head.weight.dtype)
         with torch.autocast(pixels.device.type, enabled=False):
@@ -253,13 +253,13 @@ def answer_loss(
 ) -> torch.Tensor:
     """Cross-entropy of the labelled tokens, summed and divided by `tokens`, default their number.
 
-    The head runs only where there is something to learn, which most tokens of a prompt are not:
-    logits of a large vocabulary are what a step's memory goes into.
+    The head runs at labelled positions only, a small part of a prompt: logits of a large
+    vocabulary would take most of a step's memory.
 
     Args:
         head: (A, D) -> (A, V).
-        hidden: (R, L, D); a position's state tells the next token.
-        labels: (R, L), `IGNORED` where there is nothing to learn.
+        hidden: (R, L, D); a position's state predicts the next token.
+        labels: (R, L), `IGNORED` at positions without a label.
     """
     wanted = labels[:, 1:]
     where = wanted != IGNORED

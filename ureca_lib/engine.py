@@ -1,0 +1,188 @@
+"""Tasks on processes of this machine: started, watched, stopped; a task that dies fails alone.
+
+Each task has a Python process of its own. The first line of its standard input is the task as
+JSON. The pipe then stays open without data: its end means that the caller has stopped or is gone,
+even after SIGKILL, and the task stops too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+GRACE = 10.0  # seconds that a task has to stop
+_PAUSE = 0.1  # seconds between looks at the processes
+_START = "from ureca_lib.engine import work; work()"
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+stopping = threading.Event()  # in a task's process: set as soon as the task shall stop
+
+
+class Outcome(NamedTuple):
+    """End of a task."""
+
+    item: Any
+    value: Any  # of the function; None after an error
+    error: str | None  # the exit status or signal, and the last line on standard error
+
+
+def map_tasks(
+    function: Callable[[Any], Any], items: Iterable[Mapping[str, Any]], jobs: int = 1
+) -> Iterator[Outcome]:
+    """Call a function on each item, each in a process of its own; results come as they end.
+
+    Closing the iterator, as Ctrl-C does, stops the running tasks: each gets a KeyboardInterrupt,
+    and is killed after `GRACE` seconds.
+
+    Args:
+        function: of a module's top level; its result must be JSON.
+        items: each JSON; the next is taken when a process is free for it.
+        jobs: processes at a time; each gets its share of the cores as threads.
+    """
+    name, environment = f"{function.__module__}:{function.__qualname__}", worker_environment(jobs)
+    waiting, running = iter(items), list[_Task]()
+    try:
+        while True:
+            while len(running) < jobs and (item := next(waiting, None)) is not None:
+                running.append(_Task(name, item, environment))
+            if not running:
+                return
+            ended = [task for task in running if task.process.poll() is not None]
+            for task in ended:
+                running.remove(task)
+                yield task.outcome()
+            if not ended:
+                time.sleep(_PAUSE)
+    finally:
+        for task in running:  # all of them first, so that they stop at the same time
+            task.stop()
+        for task in running:
+            task.wait()
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def worker_environment(jobs: int, cores: int | None = None) -> dict[str, str]:
+    """Return this process's environment with the threads of each of `jobs` processes capped.
+
+    Args:
+        jobs: processes at a time.
+        cores: cores that they share; by default those that this process may use.
+
+    Returns:
+        The environment. The smallest number that any of the variables has already holds for all
+        of them, because torch heeds MKL's as well as OpenMP's.
+    """
+    environment = dict(os.environ)
+    given = [environment.get(name, "") for name in _THREADS]
+    limits = [int(each) for each in given if each.isdigit() and int(each) > 0]
+    cap = min([max(1, (cores or usable_cores()) // jobs), *limits])
+    environment |= dict.fromkeys(_THREADS, str(cap))
+    environment["TOKENIZERS_PARALLELISM"] = "false"
+    return environment
+
+
+class _Task:
+    """A process that works on one item, and the folder of its result and messages."""
+
+    def __init__(self, function: str, item: Mapping[str, Any], environment: Mapping[str, str]):
+        self.item = dict(item)
+        self._folder = tempfile.TemporaryDirectory(prefix="ureca-")
+        self._result = Path(self._folder.name) / "result.json"
+        self._messages = Path(self._folder.name) / "messages.txt"
+        with self._messages.open("wb") as messages:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _START],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=messages,
+                env=dict(environment),
+                start_new_session=True,  # Ctrl-C reaches the caller, which stops its tasks
+            )
+        task = {"function": function, "item": self.item, "result": str(self._result)}
+        assert self.process.stdin is not None
+        # a process that died at once is seen by its exit status
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(task).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def outcome(self) -> Outcome:
+        """Return the result of a process that has ended, and remove its files."""
+        value, error = None, None
+        if self._result.is_file():
+            value = json.loads(self._result.read_text(encoding="utf-8"))
+        else:
+            status = self.process.returncode
+            error = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+            lines = self._messages.read_text(encoding="utf-8", errors="replace").split("\n")
+            if last := next((line.strip() for line in reversed(lines) if line.strip()), ""):
+                error = f"{error}: {last}"
+        self.wait()
+        return Outcome(self.item, value, error)
+
+    def stop(self) -> None:
+        """Ask the process to stop, and return at once."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()  # type: ignore[union-attr]
+
+    def wait(self) -> None:
+        """Wait for the process to end, kill it if it does not, and remove its files."""
+        self.stop()
+        try:
+            self.process.wait(GRACE + 2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._folder.cleanup()
+
+
+def work() -> None:
+    """Work on the task of standard input: the main program of a task's process."""
+    # a shell's background job starts with the signal ignored, and so do its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    task = json.loads(sys.stdin.readline())
+    threading.Thread(target=_watch, daemon=True).start()
+    module, _, name = task["function"].partition(":")
+    try:
+        value = json.dumps(getattr(import_module(module), name)(task["item"]))
+        result = Path(task["result"])
+        result.with_suffix(".new").write_text(value, encoding="utf-8")
+        result.with_suffix(".new").replace(result)
+        stopping.set()  # the task is over: the watch has nothing to interrupt
+    except (Exception, KeyboardInterrupt):
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _watch() -> None:
+    # not through sys.stdin, whose lock a thread must not hold when Python ends
+    while os.read(0, 1):
+        pass
+    if stopping.is_set():
+        return
+    stopping.set()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(GRACE)
+    os._exit(1)
