@@ -19,7 +19,7 @@ from ureca_lib.explorer.geometry import (
     outline_rings,
     photo_jpeg,
 )
-from ureca_lib.regions import EmptyMaskError, Region, RegionError
+from ureca_lib.regions import AnnotationFormatError, EmptyMaskError, Region
 
 
 @settings(max_examples=40, deadline=None)
@@ -108,7 +108,7 @@ def test_more_points_are_a_polygon_and_what_is_outside_is_cut_off():
     "points", [[], [(1, 1)], [(1, float("nan")), (2, 2)], "ab", [(1,), (2, 3)]]
 )
 def test_what_is_no_drawing_is_refused(points):
-    with pytest.raises(RegionError, match="drawn 1"):
+    with pytest.raises(AnnotationFormatError, match="drawn 1"):
         drawn_region("drawn 1", points, (30, 40))
 
 

@@ -177,10 +177,8 @@ class RegionExplorer:
         """Show captions as a store has them."""
         with self._lock:
             for final in finals:
-                state = final.reason or final.state
-                self.book.put(
-                    final.region_id, Entry(final.text, None, final.state == "unique", state)
-                )
+                unique, state = final.state == "unique", final.reason or final.state
+                self.book.put(final.region_id, Entry(final.text, None, unique, state))
 
     def _set_tree(self, tree: MaskTree) -> None:
         with self._lock:

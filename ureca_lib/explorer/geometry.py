@@ -107,7 +107,8 @@ def drawn_region(id: int | str, points: Sequence[Sequence[float]], size: tuple[i
         size: (H, W) of the image.
 
     Raises:
-        RegionError: malformed points, a single point, or no pixel inside.
+        AnnotationFormatError: malformed points, or a single point.
+        EmptyMaskError: no pixel inside.
     """
     try:
         corners = np.array(points, np.float64).reshape(-1, 2)  # (P, 2), x and y

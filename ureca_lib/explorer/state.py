@@ -89,15 +89,13 @@ class TreeCursor:
     """The selected region of a tree. Going up and then down returns to the same region.
 
     Args:
-        tree: of the regions.
-        region_id: the first selection; None is the whole image.
+        tree: of the regions. The whole image is selected at first.
     """
 
-    def __init__(self, tree: MaskTree, region_id: RegionId | None = None):
+    def __init__(self, tree: MaskTree):
         self.tree = tree
-        self._last_child: dict[RegionId | None, RegionId] = {}
         self.region_id: RegionId | None = None
-        self.move_to(region_id)
+        self._last_child: dict[RegionId | None, RegionId] = {}
 
     def move_to(self, region_id: RegionId | None) -> None:
         """Select a region, or with None the whole image.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ureca_lib.explorer.geometry import outline_rings
 from ureca_lib.explorer.state import Judgement, verdict
-from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH, PALETTE, wrapped
+from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH, PALETTE, TARGET_COLOR, wrapped
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import Region
 
@@ -27,10 +27,11 @@ _PANEL, _GAP = 3.3, 0.15  # inches of width
 _LETTERS, _LETTERS_BESIDE_BAR = 50, 34  # per line of 7 points in the panel
 _LINE = 0.148  # inches from one line of text to the next
 _NUMBERS = 25  # badges that fit side by side along the photo
-_TARGET, _RIVAL = "#FFD700", PALETTE[4]  # as in explorer.css
+_RIVAL = PALETTE[4]  # as in explorer.css
 _VERDICTS = {"good": ("✓ ", PALETTE[2]), "bad": ("✗ ", PALETTE[1]), "": ("", INK)}
 
 Line = tuple[str, dict, float | None]  # text, its style, and the value of a bar beside it
+_BLANK: Line = ("", {"x": 0}, None)
 
 
 def explorer_figure(
@@ -48,7 +49,7 @@ def explorer_figure(
     height, width = explorer.pixels.shape[:2]
     judgement = explorer.book.judgements.get(region_id)
     lines = _panel_lines(explorer, region_id, judgement)
-    lines += [("", {}, None), _line(note, color=FAINT, fontsize=6.5)] if note else []
+    lines += [_BLANK, _line(note, color=FAINT, fontsize=6.5)] if note else []
     wide = PAGE_WIDTH - _PANEL
     tall = wide * height / width
     page = max(tall, _LINE * (1 + sum(map(_rows, lines)))) + 0.1
@@ -64,7 +65,7 @@ def explorer_figure(
     if judgement:
         _draw_rivals(left, explorer, judgement)
     if region_id is not None:
-        _outline(left, explorer.tree[region_id], _TARGET, 2.0)
+        _outline(left, explorer.tree[region_id], TARGET_COLOR, 2.0)
     start = (wide + _GAP) / PAGE_WIDTH
     right = figure.add_axes((start, 0, 1 - start, 1))
     right.set(xlim=(0, _PANEL - _GAP), ylim=(page, 0))
@@ -118,7 +119,7 @@ def _rows(line: Line) -> float:
 def _line(text: str, bar: float | None = None, **style: object) -> Line:
     wide = _LETTERS if bar is None else _LETTERS_BESIDE_BAR
     letters = int(wide * 7 / float(style.get("fontsize", 7)))
-    return (wrapped(text, letters), {"color": INK, "fontsize": 7} | style, bar)
+    return (wrapped(text, letters), {"x": 0, "color": INK, "fontsize": 7} | style, bar)
 
 
 def _panel_lines(
@@ -130,13 +131,13 @@ def _panel_lines(
         return [_line("image", weight="bold", fontsize=9), _line(facts, color=FAINT)]
     path = " › ".join(map(label, (None, *reversed(tree.ancestors(region_id)), region_id)))
     entry = explorer.book.known(region_id)
-    lines = [_line(path, color=FAINT, fontsize=6.5), ("", {}, None)]
+    lines = [_line(path, color=FAINT, fontsize=6.5), _BLANK]
     lines.append(_line(entry.text if entry else "(no caption)", weight="bold", fontsize=8.5))
     if entry and entry.score is not None:
         lines.append(_line(f"mean log-probability {entry.score:.2f}", color=FAINT))
     found = verdict(entry, judgement)
     mark, color = _VERDICTS[found["kind"]]
-    lines += [_line(mark + found["text"], color=color), ("", {}, None)]
+    lines += [_line(mark + found["text"], color=color), _BLANK]
     if judgement and judgement.probability is not None:
         lines.append(_line("this region", judgement.probability))
     for number, rival in enumerate(judgement.rivals if judgement else (), 1):
@@ -144,7 +145,7 @@ def _panel_lines(
         lines.append(_line(f"{number}  {label(rival.region_id)}{clash}", rival.probability))
         other = explorer.book.known(rival.region_id)
         if other and other.text:
-            lines.append(_line("     " + other.text, color=FAINT, fontsize=6.5))
+            lines.append(_line(other.text, color=FAINT, fontsize=6.5, x=_GAP))
     return lines
 
 
@@ -152,7 +153,7 @@ def _write(ax: Axes, lines: Sequence[Line]) -> None:
     row = _LINE
     for line in lines:
         text, style, bar = line
-        ax.text(0, row, text, va="top", linespacing=1.3, **style)
+        ax.text(y=row, s=text, va="top", linespacing=1.3, **style)
         if bar is not None:
             ax.add_patch(plt.Rectangle((2.1, row), 0.6 * bar, 0.09, color=_RIVAL))
             ax.add_patch(plt.Rectangle((2.1, row), 0.6, 0.09, fill=False, lw=0.4, ec=FAINT))
