@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from matplotlib import patheffects
@@ -14,13 +14,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ureca_lib.explorer.geometry import outline_rings
-from ureca_lib.explorer.state import Judgement, verdict
+from ureca_lib.explorer.state import CaptionCache, Judgement, TreeCursor, verdict
 from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH, PALETTE, TARGET_COLOR, wrapped
-from ureca_lib.mask_tree import RegionId
+from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import Region
-
-if TYPE_CHECKING:
-    from ureca_lib.explorer.explorer import RegionExplorer
 
 _SIDE = 1200  # pixels of the photo's longer side in the figure
 _PANEL, _GAP = 3.3, 0.15  # inches of width
@@ -34,8 +31,17 @@ Line = tuple[str, dict, float | None]  # text, its style, and the value of a bar
 _BLANK: Line = ("", {"x": 0}, None)
 
 
+class Explored(Protocol):
+    """The parts of a `RegionExplorer` that its still picture shows."""
+
+    pixels: np.ndarray
+    tree: MaskTree
+    book: CaptionCache
+    cursor: TreeCursor
+
+
 def explorer_figure(
-    explorer: RegionExplorer, region_id: RegionId | None = None, note: str = ""
+    explorer: Explored, region_id: RegionId | None = None, note: str = ""
 ) -> Figure:
     """Draw the photo with a region and its rivals, and beside it the content of the panel.
 
@@ -82,7 +88,7 @@ def figure_png(figure: Figure, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_rivals(ax: Axes, explorer: RegionExplorer, judgement: Judgement) -> None:
+def _draw_rivals(ax: Axes, explorer: Explored, judgement: Judgement) -> None:
     taken: list[np.ndarray] = []
     for number, rival in enumerate(judgement.rivals, 1):
         region = explorer.tree[rival.region_id]
@@ -123,7 +129,7 @@ def _line(text: str, bar: float | None = None, **style: object) -> Line:
 
 
 def _panel_lines(
-    explorer: RegionExplorer, region_id: RegionId | None, judgement: Judgement | None
+    explorer: Explored, region_id: RegionId | None, judgement: Judgement | None
 ) -> list[Line]:
     tree, label = explorer.tree, explorer.cursor.label
     if region_id is None:
