@@ -27,10 +27,10 @@ LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 install: $(READY)
 
 run: $(READY)
-	$(BIN)/ureca run $(NOTEBOOKS) --output $(OUT)
+	$(BIN)/ureca run $(NOTEBOOKS) --out $(OUT)
 
 quickstart: $(READY)
-	$(BIN)/ureca run notebooks/00_quickstart.ipynb --output $(OUT)
+	$(BIN)/ureca run notebooks/00_quickstart.ipynb --out $(OUT)
 
 # the files of tests are shared among workers, one thread each, so that they do not fight for cores
 test: export OMP_NUM_THREADS := 1

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ureca_lib.checkpoints import CheckpointError
-from ureca_lib.checkpoints.tokenizer import load_tokenizer, read_piece_model, token_ids
+from ureca_lib.checkpoints.tokenizer import added_tokens, load_tokenizer, read_piece_model
 
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 SPACE = "▁"
@@ -100,8 +100,8 @@ def test_special_tokens_keep_their_ids_and_split_the_text(tokenizer, tmp_path):
     text = "<|im_start|>the region<mask><MASK_CONTEXT></mask>in<|im_end|>"
     expected = [1, first + 1, *by_definition("the region"), first + 6, first + 5, first + 7]
     assert tokenizer(text).input_ids == [*expected, *by_definition("in"), first]
-    ids = token_ids(write_model(tmp_path))
-    assert (ids.image, ids.mask) == (first + 4, first + 5)
+    ids = added_tokens(write_model(tmp_path))
+    assert (ids["<IMG_CONTEXT>"], ids["<MASK_CONTEXT>"]) == (first + 4, first + 5)
 
 
 def test_a_dummy_prefix_and_squeezed_spaces_are_the_files_rules(tmp_path):
@@ -145,7 +145,7 @@ def test_another_kind_of_model_or_a_gap_in_the_ids_is_an_error(tmp_path):
 
 def test_a_folder_without_tokenizer_files_has_none(tmp_path):
     assert load_tokenizer(tmp_path) is None
-    assert token_ids(tmp_path) == token_ids(tmp_path / "nowhere")
+    assert added_tokens(tmp_path) == added_tokens(tmp_path / "nowhere") == {}
 
 
 def test_a_tokenizer_that_needs_code_is_an_error(tmp_path):

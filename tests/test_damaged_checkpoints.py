@@ -24,7 +24,7 @@ from ureca_lib.checkpoints.tensors import INDEX, tensor_index
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.processor import UrecaProcessor
 
-MUTATIONS_PER_FILE = 8
+MUTATIONS_PER_FILE = 6
 SECONDS, BYTES = 1.0, 200e6  # limits of a load, in processor time and in memory
 VALUES: list[Any] = [
     None, True, -1, 0, 1, 3, 2**31, 10**9, 10**18, 0.5, -1e300, "", "x", "../../etc", "7", [], [1],

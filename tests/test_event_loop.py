@@ -46,15 +46,7 @@ def test_from_the_loop_itself_it_is_refused_instead_of_waiting_for_ever():
         run_coroutine(inside())
 
 
-@pytest.fixture
-def interruptible():
-    """Interrupts raise; a job in a shell's background starts with them ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_cancels_the_coroutine_and_waits_for_its_cleanup(interruptible):
+def test_ctrl_c_cancels_the_coroutine_and_waits_for_its_cleanup():
     started, cleaned = threading.Event(), []
 
     async def work():

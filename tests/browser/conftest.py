@@ -1,4 +1,4 @@
-"""A headless Chromium, where there is one."""
+"""A headless Chromium, if one is installed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ def _give_up(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
-    """One Chromium for all tests; skips, saying why, where it cannot be had."""
+    """One Chromium for a file of tests; skips, saying why, if there is none.
+
+    While playwright is open its event loop runs in this thread, and no other test can start one.
+    """
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:

@@ -35,13 +35,13 @@ FLAGS = (
 
 
 def find_chromium() -> str | None:
-    """The browser's path: that of `URECA_CHROMIUM`, else the first that is installed."""
+    """Path of the browser: `URECA_CHROMIUM`, else the first that is installed."""
     named = os.environ.get("URECA_CHROMIUM")
     return named or next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
 def copy_project(root: Path, folder: Path) -> Path:
-    """The notebooks and what they read, where they may write; `papermill_runs` starts empty."""
+    """Copy the notebooks and link their data in a folder that they may write to."""
     shutil.copytree(root / "notebooks", folder / "notebooks")
     (folder / "papermill_runs").mkdir()
     (folder / "data_samples").symlink_to(root / "data_samples")
@@ -50,7 +50,7 @@ def copy_project(root: Path, folder: Path) -> Path:
 
 @contextmanager
 def serve(folder: Path, scratch: Path) -> Iterator[str]:
-    """A JupyterLab over a folder, with settings of its own; gives its address."""
+    """Start JupyterLab on a folder, with its own settings; yields its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,7 +78,7 @@ def serve(folder: Path, scratch: Path) -> Iterator[str]:
 
 
 def _settle(config: Path) -> None:
-    """No questions about news and updates, which need a network; all cells on the page at once."""
+    """Turn off news and updates, which need a network, and put all cells on the page at once."""
     settings = {
         "apputils-extension/notification": {
             "fetchNews": "false",
@@ -112,6 +112,6 @@ def open_notebook(page: Page, address: str, name: str) -> None:
 
 
 def run_all(page: Page) -> None:
-    """Run > Run All Cells, as a person does it."""
+    """Run all cells by the menu, as a person does."""
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()

@@ -59,7 +59,7 @@ class FrontEnd:
         )
 
     def sync(self) -> dict[str, Any]:
-        """Let Python finish, and give the page what it has; returns what was sent since."""
+        """Let Python finish, update the page, and return the messages sent since the last call."""
         # a round trip, so that messages on their way have arrived
         sent = self.page.evaluate("() => { const s = window.sent; window.sent = []; return s; }")
         self.explorer.wait(60)
@@ -76,7 +76,7 @@ class FrontEnd:
         self.sync()
 
     def on_page(self, x: float, y: float) -> tuple[float, float]:
-        """Where a pixel of the image is on the page."""
+        """Place of a pixel of the image on the page."""
         return tuple(
             self.page.evaluate(
                 """([x, y]) => { const p = document.querySelector(".ue-picture");
@@ -87,10 +87,10 @@ class FrontEnd:
         )
 
     def press(self, key: str) -> None:
-        """Press a key with the focus where it is."""
+        """Press a key; the focus stays where it is."""
         self.page.keyboard.press(key)
         self.sync()
 
     def text(self, selector: str) -> str:
-        """What a person reads there."""
+        """Visible text of an element."""
         return self.page.locator(selector).inner_text()

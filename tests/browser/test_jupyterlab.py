@@ -24,13 +24,13 @@ def project(root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(project, browser):
-    """JupyterLab over the project; the browser first, so that nothing starts without one."""
+    """JupyterLab on the project; the browser comes first, so that nothing starts without it."""
     with serve(project, project.parent) as found:
         yield found
 
 
 def click_region(page, explorer, region) -> None:
-    """Click well inside a region, as the picture is laid out now."""
+    """Click well inside a region, in the current layout of the picture."""
     explorer.locator(".ue-picture").scroll_into_view_if_needed()
     row, column = deepest_point(region.mask)
     height, width = region.size
@@ -40,7 +40,7 @@ def click_region(page, explorer, region) -> None:
 
 
 def run_through(page) -> None:
-    """Run all cells and wait until each has run; where they stop before the end, say why."""
+    """Run all cells and wait for the last; if they stop before it, fail with the reason."""
     prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
     run_all(page)
     deadline = time.monotonic() + RUN
@@ -57,7 +57,7 @@ def run_through(page) -> None:
 
 
 def complaints(page) -> list[str]:
-    """What the page says that went wrong."""
+    """Errors that the page shows."""
     places = (
         ".jp-Dialog-content, [data-mime-type*='jupyter.std'], [data-mime-type*='jupyter.error']"
     )

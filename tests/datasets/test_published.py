@@ -167,10 +167,10 @@ def test_faulty_masks_matter_only_where_they_are_asked_for(tmp_path, sa1b):
 def test_a_faulty_mask_says_why_however_its_id_is_written(tmp_path, sa1b):
     path = sa1b / "sa_000000" / "image_0.json"
     document = json.loads(path.read_text())
-    document["annotations"][1]["area"] += 1
+    document["annotations"][1]["area"] = "large"
     path.write_text(json.dumps(document))
     for mask_id in (2, "2"):
-        with pytest.raises(PublishedError, match="region 2: the stated area"):
+        with pytest.raises(PublishedError, match="region 2: an area is a number"):
             list(published(tmp_path, [row("image_0.jpg", mask_id)], sa1b))
 
 

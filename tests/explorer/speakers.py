@@ -1,4 +1,4 @@
-"""Captioners of known behaviour, and a drawn image to explore."""
+"""Captioners with known answers, and a drawn image to explore."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = (60, 80)
 
 
 def nested_image() -> RegionImage:
-    """Two like boxes side by side, 1 and 2; in 1 the lid 3, in it the knob 4; 5 holds 1."""
+    """Two equal boxes side by side, 1 and 2; lid 3 in box 1, knob 4 in the lid; 5 contains 1."""
     masks = [
         rectangle(SIZE, 10, 10, 20, 20),
         rectangle(SIZE, 50, 10, 20, 20),
@@ -36,21 +36,22 @@ class Said:
 
 
 class Speaker:
-    """Says what it is told to, or "thing ID"; keeps what it was asked."""
+    """Captions with the given texts, or "thing ID"; records its calls."""
 
     def __init__(self, texts: dict | None = None):
         self.texts, self.asked = texts or {}, []
         self.threads: set[str] = set()
 
-    def caption(self, image, regions):
+    def caption(self, image, regions, *, progress=True):
         assert image.shape == (*SIZE, 3)
+        assert progress is False  # a bar has no place in the interface
         self.asked.append([region.id for region in regions])
         self.threads.add(threading.current_thread().name)
         return [Said(one.id, self.texts.get(one.id, f"thing {one.id}")) for one in regions]
 
 
 class Listener(Speaker):
-    """Also scores: a caption fits the regions that are named in it, `sharpness` better."""
+    """Scores too: a caption fits the regions whose ids it contains, by `sharpness` better."""
 
     def __init__(self, texts: dict | None = None, sharpness: float = 2.0):
         super().__init__(texts)

@@ -1,4 +1,4 @@
-"""Clicks pick the smallest region, outlines enclose exactly what the mask does."""
+"""Clicks pick the smallest region; outlines enclose the pixels of the mask."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_outside_the_image_there_is_nothing(place):
 
 
 def enclosed(region: Region) -> np.ndarray:
-    """(H, W) bool: pixels whose centre lies in an odd number of the region's rings."""
+    """(H, W) bool: pixels whose center is within an odd number of the region's rings."""
     height, width = region.size
     centers = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2) + 0.5
     count = sum(
@@ -58,7 +58,7 @@ def enclosed(region: Region) -> np.ndarray:
 @given(images())
 def test_outlines_enclose_the_mask(image):
     for region in image:
-        # corners are cut by half a pixel, so a lone pixel's diamond still holds its centre
+        # corners are cut by half a pixel, so a single pixel's diamond still contains its center
         assert np.mean(enclosed(region) != region.mask) <= 0.002
 
 
@@ -67,6 +67,13 @@ def test_a_hole_is_not_enclosed():
     region = Region.from_mask(1, mask)
     assert len(outline_rings(region)) == 2
     assert not enclosed(region)[30, 30] and enclosed(region)[30, 12]
+
+
+def test_the_outline_of_a_very_large_mask_is_that_of_a_smaller_copy():
+    region = Region.from_mask(1, rectangle((3000, 4000), 501, 400, 3001, 2001))
+    (ring,) = outline_rings(region)
+    np.testing.assert_allclose(ring.min(0), (501, 400), atol=2)
+    np.testing.assert_allclose(ring.max(0), (3502, 2401), atol=2)
 
 
 def test_the_path_is_the_rings():

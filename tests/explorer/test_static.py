@@ -1,4 +1,4 @@
-"""The figure says what the panel says."""
+"""The figure shows the content of the panel."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_path_caption_score_verdict_and_probabilities_are_written():
 def test_the_target_and_its_rivals_are_outlined_and_numbered():
     explorer = explorer_of(Speaker({1: "a box", 2: "the box"}))
     figure = explorer.figure(1)
-    colours = {line.get_color() for line in figure.axes[0].lines}
-    assert {"#FFD700", "#E69F00"} <= colours
+    colors = {line.get_color() for line in figure.axes[0].lines}
+    assert {"#FFD700", "#E69F00"} <= colors
     assert [text.get_text() for text in figure.axes[0].texts] == ["1"]
     assert "same" in texts(figure) and "✗ Not unique" in texts(figure)
 
@@ -68,7 +68,7 @@ def test_without_a_region_all_are_shown():
     figure = explorer.figure()
     assert "5 regions on 4 levels" in texts(figure)
     assert len(figure.axes[0].lines) == 5
-    assert explorer.book._captioner.asked == []  # nothing has to be captioned for that
+    assert explorer.book.captioner.asked == []  # nothing has to be captioned for that
 
 
 def test_text_that_looks_like_mathematics_or_is_long_can_be_drawn():

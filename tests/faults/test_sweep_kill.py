@@ -128,7 +128,7 @@ def test_a_stopped_sweep_ends_cleanly_with_a_summary(start, tmp_path, way):
     processes = psutil.Process(child.pid).children(recursive=True)
     child.send_signal(way)
     _, errors = child.communicate(timeout=PATIENCE)
-    assert child.returncode == 130 and "the same command goes on from here" in errors
+    assert child.returncode == 130 and "rerun the command to resume" in errors
     assert "Traceback" not in errors
     _, alive = psutil.wait_procs(processes, timeout=5)
     assert not alive

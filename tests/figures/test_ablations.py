@@ -44,9 +44,25 @@ def test_one_numeric_parameter_is_the_axis():
     places, means, half = bars(ax)
     assert places == [4, 32] and means == pytest.approx([0.2, 0.5])
     assert half == pytest.approx([np.std([0.1, 0.3], ddof=1), 0])
-    assert ax.get_xlabel() == "num_mask_tokens" and ax.get_xscale() == "log"
+    assert ax.get_xlabel() == "mask tokens per tile" and ax.get_xscale() == "log"
     seeds = np.concatenate([found.get_offsets() for found in ax.collections[1:]])
     assert sorted(map(tuple, seeds)) == [(4, 0.1), (4, 0.3), (32, 0.5), (32, 0.5)]
+
+
+def test_shares_are_in_percent_with_words_and_no_bar_ends_beyond_100():
+    settings = [
+        setting("exact_tokens 4", {"exact_tokens": 4}, unique=[0.8, 1.0]),
+        setting("exact_tokens 8", {"exact_tokens": 8}, unique=[1.0, 0.9]),
+    ]
+    (ax,) = sweep_figure(summary(settings, ["unique"])).axes
+    assert bars(ax)[1] == pytest.approx([90, 95]) and ax.get_title() == "unique captions, % ↑"
+    ((segments,),) = [bar for _, _, bar in ax.containers]
+    assert max(end[:, 1].max() for end in segments.get_segments()) == pytest.approx(100)
+    sizes = [SettingSummary("num_mask_tokens 4", {"num_mask_tokens": 4}, 2, {
+        "by_size.large.unique": measure({"0": 0.8, "1": 1.0})})]  # fmt: skip
+    (ax,) = size_effect_figure(summary(sizes)).axes
+    assert ax.get_legend().get_texts()[0].get_text() == "mask tokens per tile 4"
+    assert ax.containers[0][2][0].get_segments()[0][:, 1].max() == pytest.approx(100)
 
 
 def test_the_line_goes_from_left_to_right_however_the_settings_are_listed():
@@ -105,7 +121,7 @@ def test_nothing_measured_is_an_error():
 
 def sized(label, small, large):
     """A setting with a value by size over two seeds, as a sweep's summary has it."""
-    found = {"by_size.under 0.1%.unique": small, "by_size.over 10%.unique": large}
+    found = {"by_size.below 0.1%.unique": small, "by_size.from 10%.unique": large}
     measures = {name: measure(dict(enumerate(values))) for name, values in found.items() if values}
     return SettingSummary(label, {}, 2, measures)
 
@@ -114,10 +130,10 @@ def test_sizes_are_in_order_and_every_setting_has_its_line():
     settings = [sized("single", [0.1, 0.3], [0.8, 0.8]), sized("dynamic", [0.5, 0.5], None)]
     (ax,) = size_effect_figure(summary(settings)).axes
     labels = [label.get_text() for label in ax.get_xticklabels()]
-    assert labels == ["under 0.1%", "over 10%"]
+    assert labels == ["< 0.1", "≥ 10"]
     drawn = {item.get_label(): item[0].get_ydata() for item in ax.containers}
     assert list(drawn) == ["single", "dynamic"]
-    assert drawn["single"] == pytest.approx([0.2, 0.8])
-    assert drawn["dynamic"] == pytest.approx([0.5])
+    assert drawn["single"] == pytest.approx([20, 80])
+    assert drawn["dynamic"] == pytest.approx([50])
     with pytest.raises(ValueError, match="no run recorded 'exact' in 'by_size'"):
         size_effect_figure(summary(settings), "exact")

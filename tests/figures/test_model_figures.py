@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from ureca_lib.figures.model import (
-    KIND_COLOURS,
+    KIND_COLORS,
     architecture_figure,
     channels_figure,
     influence_figure,
@@ -54,8 +54,8 @@ def test_the_sequence_has_the_order_asked_for(mask_first):
     ax = architecture(mask_first)
     squares = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_x() > 70]
     rows = sorted(squares, key=lambda square: -square.get_y())
-    names = {colour.lower(): kind for kind, colour in KIND_COLOURS.items()}
-    kinds = [names[colour] for row in rows if (colour := to_hex(row.get_facecolor())) in names]
+    names = {color.lower(): kind for kind, color in KIND_COLORS.items()}
+    kinds = [names[color] for row in rows if (color := to_hex(row.get_facecolor())) in names]
     assert kinds[0] == kinds[-1] == "text"
     assert (kinds.index("mask") < kinds.index("image")) == mask_first
 

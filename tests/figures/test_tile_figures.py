@@ -47,7 +47,7 @@ def test_the_tiles_are_shown_at_their_places(scene):
     assert sorted(corners[:6], key=lambda corner: (corner[1], corner[0])) == corners[:6]
     assert corners[6][0] > max(x for x, _ in corners[:6])
     assert len(left.lines) == 3  # two between columns, one between rows
-    assert "3 x 2" in left.get_title() and "7 tiles" in right.get_title()
+    assert "3 × 2" in left.get_title() and "7 tiles" in right.get_title()
 
 
 def test_a_photo_of_one_tile_has_no_grid_and_no_thumbnail(scene):
@@ -83,7 +83,7 @@ def test_a_lost_region_is_said_to_be_lost(scene):
     assert len(axes) == 6
     assert [ax.get_title() for ax in axes[:3]] == [
         "the region",
-        "one mask of 28 x 28",
+        "one mask, 28 × 28",
         "tiles of that size",
     ]
     assert axes[0].get_xlabel() == "dot, 1 pixel"

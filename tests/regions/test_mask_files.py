@@ -101,7 +101,8 @@ def test_names_are_one_for_each_mask():
             ):
                 load_masks(MASKS, names=names)
     with pytest.raises(AnnotationFormatError, match="region 2: a name is a string"):
-        load_masks(MASKS, names=["a", 5, "c"])
+        load_masks(MASKS, names=["a", 5.5, "c"])
+    assert [region.name for region in load_masks(MASKS, names=["a", 5, "c"])] == ["a", "5", "c"]
 
 
 def test_bad_masks_are_left_out_and_listed():

@@ -305,7 +305,7 @@ def test_the_largest_size_is_the_callers_choice():
 
 def test_the_images_size_must_be_the_masks():
     with pytest.raises(SizeMismatchError, match="the mask is 3 x 4 but the image is 4 x 3"):
-        check_rle({"size": [4, 3], "counts": "48"}, height=3, width=4)
+        Region(1, {"size": [4, 3], "counts": "48"}).check_size(height=3, width=4)
 
 
 def test_check_size_wants_whole_numbers():

@@ -33,8 +33,20 @@ PIECES = [
     "!!int ",
 ]
 PIECES += ["!!int ", "!!python/object/apply:os.system [touch made]", "!!binary x", "!!set {a}"]
-PIECES += ["2020-99-99", "2020-01-01", "0x1F", "1:30", "012", "1e999", ".nan", "-.inf", "9" * 5000]
-PIECES += ["~", "yes", "null", '"\\ud800"', "\ufeff", "\u2028", "---\n", "...\n", "[" * 300]
+PIECES += ["2020-99-99", "2020-01-01", "0x1F", "1:30", "012", ".nan", "-.inf", "9" * 5000]
+PIECES += [
+    "!!omap [a]",
+    "1e999",
+    "~",
+    "yes",
+    "null",
+    '"\\ud800"',
+    "\ufeff",
+    "\u2028",
+    "---\n",
+    "...\n",
+    "[" * 300,
+]
 PIECES += [
     "{a: " * 300,
     "seed: 1",

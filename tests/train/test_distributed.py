@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from forked import CONTEXT
-from packaging.version import parse
 from safetensors.torch import load_file
 from tiny_runs import SMALL, free_port, small, train_as_told, write_base
 
@@ -82,10 +80,6 @@ def test_two_processes_learn_what_one_does(launched, changes, tmp_path):
     assert abs(result["final"]["loss"] - alone.final["loss"]) < 1e-3
 
 
-@pytest.mark.skipif(
-    parse(transformers.__version__) < parse("5.18"),
-    reason="transformers before 5.18 cannot resume several processes on CPUs: it asks for cpu:0",
-)
 def test_two_processes_resume_to_the_bit(launched, tmp_path):
     _, whole = launched
     assert {p.name for p in (whole / "checkpoint-6").glob("random_*")} == {

@@ -201,7 +201,7 @@ def test_the_training_figure_shows_every_run_and_refuses_none(trained):
     left, right = figure.axes
     assert [line.get_label() for line in left.lines] == ["one", "two"]
     assert list(left.lines[0].get_ydata()) == [2.0, 1.0]
-    assert list(right.lines[0].get_ydata()) == [0.5]
+    assert list(right.lines[0].get_ydata()) == [50]
     assert right.get_xlim() == left.get_xlim()
     assert all(step == int(step) for step in right.get_xticks())
     with pytest.raises(ValueError, match="no logs"):

@@ -1,4 +1,4 @@
-"""A fresh URECA model from an InternVL2.5 or InternVL3 checkpoint.
+"""A URECA model with a new mask encoder from an InternVL2.5 or InternVL3 checkpoint.
 
 In transformers' layout (`-hf`, model type "internvl"), or in their own (model type
 "internvl_chat"), which is read without the code that comes with it.
@@ -38,7 +38,7 @@ _CARRIED_OF_CHAT = (*_CARRIED, "pixel_shuffle", "tile_size", "use_thumbnail", "s
 
 
 def internvl_reader(path: str | Path) -> Callable[..., UrecaForConditionalGeneration] | None:
-    """What reads an InternVL folder, by its config.json; None for a model with a mask encoder.
+    """Choose the reader of an InternVL folder by its config.json; None if it has a mask encoder.
 
     Raises:
         CheckpointError: no config.json, or a folder in InternVL's own layout that cannot be read.
@@ -59,7 +59,7 @@ def from_internvl_hf(
     mask_token_id: int | None = None,
     **settings,
 ) -> UrecaForConditionalGeneration:
-    """InternVL's weights with a new mask encoder: where stage 1 of training begins.
+    """Load InternVL's weights with a new mask encoder, the start of training's stage 1.
 
     Args:
         path: folder of an InternVL `-hf` checkpoint, with its tokenizer.
@@ -69,8 +69,8 @@ def from_internvl_hf(
         mask_token_id: id of the mask placeholder; by default the tokenizer's, which gets the mask
             tokens in the published order. Embeddings are enlarged where they lack a row for it;
             new rows are the mean of the old ones.
-        settings: fields of `UrecaConfig`, such as `num_mask_tokens` or `mask_position`. How many
-            tiles an image has is what the checkpoint's image processor says, unless set here.
+        settings: fields of `UrecaConfig`, such as `num_mask_tokens` or `mask_position`. The number
+            of tiles per image is that of the checkpoint's image processor, unless set here.
 
     Raises:
         CheckpointError: not such a checkpoint, pickles, files that are damaged or lack tensors, or
@@ -110,13 +110,13 @@ def from_internvl_chat(
     progress: bool = False,
     **settings,
 ) -> UrecaForConditionalGeneration:
-    """The same from InternVL's own layout, such as OpenGVLab/InternVL2_5-8B has.
+    """Load the same from InternVL's own layout, such as OpenGVLab/InternVL2_5-8B.
 
     Args:
         path: folder of the checkpoint, with its tokenizer.
         dtype, device, seed: see `from_internvl_hf`.
         progress: show a bar.
-        settings: fields of `UrecaConfig`; tiles and system message are what config.json says,
+        settings: fields of `UrecaConfig`; tiles and system message are those of config.json,
             unless set here.
 
     Raises:
@@ -153,10 +153,12 @@ def check_internvl(path: str | Path) -> None:
 
 
 def chat_config(files: OfficialFiles, settings: dict[str, Any] | None = None) -> UrecaConfig:
-    """The configuration that `from_internvl_chat` starts from, without placeholder ids."""
-    base, settings = files.config, settings or {}
+    """Configure the start of `from_internvl_chat`, without placeholder ids."""
+    base = files.config
     grid = _bounds(base.min_tiles, base.max_tiles_train)
-    fields = {name: getattr(base, name) for name in _CARRIED_OF_CHAT} | grid | _known(settings)
+    fields = (
+        {name: getattr(base, name) for name in _CARRIED_OF_CHAT} | grid | _known(settings or {})
+    )
     with reading(files.folder / "config.json"):
         return UrecaConfig(**fields)
 
@@ -168,7 +170,7 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grid(folder: Path) -> dict[str, int]:
-    """Bounds of the tile grid, from transformers' image processor settings where they are there."""
+    """Bounds of the tile grid from transformers' image processor settings, if there are any."""
     path = folder / _PREPROCESSOR
     raw = read_json(path) if path.is_file() else {}
     most, least = raw.get("max_patches", MAX_TILES), raw.get("min_patches", 1)
@@ -185,7 +187,7 @@ def _bounds(least: int, most: int) -> dict[str, int]:
 def _with_mask_encoder(
     base: InternVLForConditionalGeneration, config: UrecaConfig, seed: int
 ) -> UrecaForConditionalGeneration:
-    """Our model around the parts of theirs: they change hands, nothing is copied."""
+    """Build our model around the parts of theirs, without a copy."""
     with torch.device("meta"):
         model = UrecaForConditionalGeneration(config)
     for part in ("vision_tower", "multi_modal_projector", "language_model"):

@@ -1,4 +1,4 @@
-"""Models with their processors from one folder or hub id, and checkpoints written as ours."""
+"""Load a model with its processor from a folder or hub id; write checkpoints in our layout."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # "org/name"; all else means a folde
 def load_pair(
     path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> tuple[UrecaForConditionalGeneration, UrecaProcessor]:
-    """A model of ours or in the published layout, and its processor.
+    """Load a model of ours or in the published layout, and its processor.
 
     Args:
-        path: the folder, or for ours a hub id "org/name", which a folder of that name precedes.
+        path: the folder; or a hub id "org/name" of ours, if there is no folder of that name.
         device: where the model goes.
         dtype: of the parameters; by default as stored.
 
@@ -81,11 +81,10 @@ def convert(
 ) -> Path:
     """Read a published URECA or an InternVL checkpoint and write it in our layout.
 
-    InternVL's get a mask encoder with newly drawn weights, for stage 1 to train.
+    An InternVL checkpoint gets a mask encoder with newly initialized weights, for stage 1 to train.
 
-    What is written loads with `UrecaForConditionalGeneration.from_pretrained`. Where the source
-    has a tokenizer, the processor is written beside it and loads with
-    `UrecaProcessor.from_pretrained`; where it has none, a `UserWarning` says so.
+    `UrecaForConditionalGeneration.from_pretrained` loads the result. If the source has a tokenizer,
+    the processor is written too, for `UrecaProcessor.from_pretrained`; if not, it is a warning.
 
     Args:
         source: folder to read; see `load_official`, `from_internvl_hf` and `from_internvl_chat`.
@@ -126,8 +125,8 @@ def convert(
 def save_half(model: PreTrainedModel, folder: str | Path) -> Path:
     """Save a model in float16, half the size, to be computed with in float32.
 
-    The configuration says float32, so that what loads it by `dtype="auto"` widens the weights: CPUs
-    are slow in float16. The model that was given is rounded to what is stored.
+    The configuration states float32, so that `dtype="auto"` widens the weights again: CPUs are slow
+    in float16. The given model is rounded to the stored values.
 
     Raises:
         CheckpointError: a weight is too large for float16; the model is as it was.

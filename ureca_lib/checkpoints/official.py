@@ -1,7 +1,8 @@
 """The published URECA / InternVL2.5 checkpoint layout, read without its remote code.
 
-What config.json says comes first; what it leaves out is read off the tensors' shapes; what shapes
-cannot tell is the published classes' default."""
+The values of config.json come first. Missing ones are inferred from the tensors' shapes, or are the
+defaults of the published classes.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +29,9 @@ from ureca_lib.checkpoints.tensors import (
     reading,
     tensor_index,
 )
-from ureca_lib.checkpoints.tokenizer import stop_ids, token_ids
+from ureca_lib.checkpoints.tokenizer import added_tokens
 from ureca_lib.configuration import MAX_TILES, UrecaConfig
+from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT, TURN_END
 from ureca_lib.model import UrecaForConditionalGeneration
 
 LORA_SCALE = 2.0  # published training sets alpha to twice the rank
@@ -63,10 +65,12 @@ def load_official(
         CheckpointError: another layout, unreadable files, or pickles.
     """
     files = OfficialFiles(path)
-    found = token_ids(files.folder)
-    config = files.config
-    config.image_token_id = image_token_id if image_token_id is not None else found.image
-    config.mask_token_id = mask_token_id if mask_token_id is not None else found.mask
+    tokens, config = added_tokens(files.folder), files.config
+    if image_token_id is None:
+        image_token_id = tokens.get(IMAGE_CONTEXT)
+    if mask_token_id is None:
+        mask_token_id = tokens.get(MASK_CONTEXT)
+    config.image_token_id, config.mask_token_id = image_token_id, mask_token_id
     return files.build(config, dtype, torch.device(device), progress)
 
 
@@ -98,7 +102,7 @@ class OfficialFiles:
         self.has_mask_encoder = any(name.startswith("mask_") for name in shapes)
 
     def check(self, left_empty: str = "") -> None:
-        """Compare names and shapes with what the configuration asks for; reads no weights.
+        """Compare names and shapes of the tensors with the configuration, without reading weights.
 
         Args:
             left_empty: see `build`.
@@ -116,7 +120,7 @@ class OfficialFiles:
         progress: bool = False,
         left_empty: str = "",
     ) -> UrecaForConditionalGeneration:
-        """The model of a configuration, filled from the files.
+        """Build the model of a configuration and fill it from the files.
 
         Args:
             config: such as `.config`.
@@ -134,8 +138,8 @@ class OfficialFiles:
         _fill(model, layout, self._names, self._stored, dtype, device, progress)
         _renew_rotary(model, device)
         model.tie_weights()
-        if stops := stop_ids(self.folder):
-            model.generation_config.eos_token_id = stops
+        if (stop := added_tokens(self.folder).get(TURN_END)) is not None:
+            model.generation_config.eos_token_id = [stop]
         return model.eval()
 
     def _empty(
@@ -167,9 +171,9 @@ def _checked_layout(
     mismatched = []
     for name in layout.keys() & names.plain.keys():
         shape = stored[names.plain[name]].shape
-        for target in layout[name]:
-            wanted = tuple(parameters[target.name].shape)
-            if (got := _picked_shape(target.pick, shape)) != wanted:
+        for target, pick in layout[name]:
+            wanted = tuple(parameters[target].shape)
+            if (got := _picked_shape(pick, shape)) != wanted:
                 mismatched.append(f"{name}: {shape} gives {got} where {wanted} is needed")
     for name, pair in names.adapters.items():
         if name not in layout:
@@ -196,7 +200,7 @@ def _stored_dtype(
     layout: Layout, names: OfficialNames, stored: dict[str, StoredTensor]
 ) -> torch.dtype:
     embedding = "model.language_model.embed_tokens.weight"
-    source = next(s for s, targets in layout.items() if any(t.name == embedding for t in targets))
+    source = next(s for s, targets in layout.items() if any(t == embedding for t, _ in targets))
     return _DTYPES.get(stored[names.plain[source]].dtype, torch.float32)
 
 
@@ -216,9 +220,9 @@ def _fill(
         name = by_raw[raw]
         if pair := names.adapters.get(name):
             tensor = _merged(tensor, {which: stored[key] for which, key in pair.items()}, pair)
-        for target in layout[name]:
-            value = target.pick(tensor).to(device=device, dtype=dtype, copy=True)
-            _assign(model, target.name, value.contiguous())
+        for target, pick in layout[name]:
+            value = pick(tensor).to(device=device, dtype=dtype, copy=True)
+            _assign(model, target, value.contiguous())
 
 
 def _merged(
@@ -238,7 +242,7 @@ def _assign(model: nn.Module, name: str, value: torch.Tensor) -> None:
 
 
 def _renew_rotary(model: UrecaForConditionalGeneration, device: torch.device) -> None:
-    """Rotary tables are no part of a checkpoint, and those built on the meta device are empty."""
+    """Compute the rotary tables: no checkpoint has them, and on the meta device they are empty."""
     language = model.model.language_model
     language.rotary_emb = type(language.rotary_emb)(config=model.config.text_config).to(device)
 
@@ -283,7 +287,7 @@ def official_config(raw: dict[str, Any], shapes: Shapes, path: Path) -> UrecaCon
         vision_feature_layer=raw.get("select_layer", -1),
         pixel_shuffle=raw.get("ps_version", "v1"),
         tie_word_embeddings=text.tie_word_embeddings,
-        num_mask_tokens=raw.get("num_mask_token") or _mask_tokens(shapes),
+        num_mask_tokens=raw.get("num_mask_token") or shapes.get("mask_encoder.0.weight", (8,))[0],
         mask_projector="linear" if "mask_linear.weight" in shapes else "mlp",
         mask_position="after_image",
         mask_scale=255 if dynamic_mask else 1,
@@ -301,20 +305,16 @@ def official_config(raw: dict[str, Any], shapes: Shapes, path: Path) -> UrecaCon
 
 
 def _system_message(raw: dict[str, Any]) -> str:
-    """What config.json says; the template's where it says nothing, or null as InternVL3's do."""
+    """The message of config.json; if it has none, or null as InternVL3's do, the template's."""
     stated = raw.get("system_message")
     return SYSTEM_MESSAGES.get(raw.get("template"), "") if stated is None else stated
 
 
 def _number(value: Any, default: int) -> int:
-    """An integer; the published training script wrote some as lists of one."""
+    """Read an integer; the published training script wrote some as lists of one."""
     if isinstance(value, list):
         value = value[0] if value else None
     return default if value is None else int(value)
-
-
-def _mask_tokens(shapes: Shapes) -> int:
-    return shapes.get("mask_encoder.0.weight", (8,))[0]
 
 
 def _vision_config(raw: dict[str, Any], shapes: Shapes) -> InternVLVisionConfig:
@@ -349,14 +349,15 @@ def _vision_config(raw: dict[str, Any], shapes: Shapes) -> InternVLVisionConfig:
 def _text_config(given: dict[str, Any], shapes: Shapes, path: Path) -> PreTrainedConfig:
     architecture = (given.get("architectures") or [""])[0]
     internlm2 = "internlm2" in (architecture + given.get("model_type", "")).lower()
-    kind = "llama" if internlm2 else given.get("model_type") or _model_type(architecture)
+    stated = given.get("model_type") or architecture.removesuffix("ForCausalLM").lower()
+    kind = "llama" if internlm2 else stated
     if kind not in CONFIG_MAPPING:
         raise CheckpointError(path, f"language model {architecture or kind!r} is not supported")
     config_class = CONFIG_MAPPING[kind]
     own = {f.name for f in dataclasses.fields(config_class)}
     base = {f.name for f in dataclasses.fields(PreTrainedConfig)}
     wanted = own - base - {"tie_word_embeddings", "pad_token_id"} | {"rope_theta", "rope_scaling"}
-    fields = (_internlm2_shapes if internlm2 else _native_shapes)(given, shapes)
+    fields = _language_sizes(given, shapes, internlm2)
     fields |= {k: v for k, v in given.items() if k in wanted and v is not None}
     if internlm2:
         fields["attention_bias"] = bool(
@@ -370,52 +371,28 @@ def _text_config(given: dict[str, Any], shapes: Shapes, path: Path) -> PreTraine
     return config_class(**fields, tie_word_embeddings=tied)
 
 
-def _model_type(architecture: str) -> str:
-    return architecture.removesuffix("ForCausalLM").lower()
-
-
-def _native_shapes(given: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
-    layer = "language_model.model.layers.0"
-    vocab, hidden = shapes.get("language_model.model.embed_tokens.weight", (32000, 4096))
-    return _language_sizes(
-        given,
-        shapes,
-        vocab=vocab,
-        hidden=hidden,
-        inner=shapes.get(f"{layer}.mlp.gate_proj.weight", (11008,))[0],
-        key_rows=shapes.get(f"{layer}.self_attn.k_proj.weight", (0,))[0],
-    )
-
-
-def _internlm2_shapes(given: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
-    layer = "language_model.model.layers.0"
-    vocab, hidden = shapes.get("language_model.model.tok_embeddings.weight", (103168, 4096))
-    rows = shapes.get(f"{layer}.attention.wqkv.weight", (0,))[0]
-    sizes = _language_sizes(
-        given,
-        shapes,
-        vocab=vocab,
-        hidden=hidden,
-        inner=shapes.get(f"{layer}.feed_forward.w1.weight", (11008,))[0],
-        key_rows=max(0, rows - hidden) // 2,
-    )
-    return {"max_position_embeddings": 2048} | sizes
-
-
-def _language_sizes(
-    given: dict[str, Any], shapes: Shapes, vocab: int, hidden: int, inner: int, key_rows: int
-) -> dict[str, Any]:
+def _language_sizes(given: dict[str, Any], shapes: Shapes, internlm2: bool) -> dict[str, Any]:
+    """Sizes of the language model from the shapes of its tensors."""
+    model, layer = "language_model.model", "language_model.model.layers.0"
+    if internlm2:  # keys and values share a tensor with the queries
+        vocab, hidden = shapes.get(f"{model}.tok_embeddings.weight", (103168, 4096))
+        inner = shapes.get(f"{layer}.feed_forward.w1.weight", (11008,))[0]
+        key_rows = max(0, shapes.get(f"{layer}.attention.wqkv.weight", (0,))[0] - hidden) // 2
+    else:
+        vocab, hidden = shapes.get(f"{model}.embed_tokens.weight", (32000, 4096))
+        inner = shapes.get(f"{layer}.mlp.gate_proj.weight", (11008,))[0]
+        key_rows = shapes.get(f"{layer}.self_attn.k_proj.weight", (0,))[0]
     heads = given.get("num_attention_heads") or 32
     head_dim = given.get("head_dim") or hidden // heads
     return {
         "vocab_size": vocab,
         "hidden_size": hidden,
         "intermediate_size": inner,
-        "num_hidden_layers": count_layers(shapes, "language_model.model.layers."),
+        "num_hidden_layers": count_layers(shapes, f"{model}.layers."),
         "num_attention_heads": heads,
         "num_key_value_heads": key_rows // head_dim or heads,
         "rope_theta": 10000.0,
-    }
+    } | ({"max_position_embeddings": 2048} if internlm2 else {})
 
 
 def count_layers(shapes: Shapes, prefix: str) -> int:
@@ -426,21 +403,14 @@ def count_layers(shapes: Shapes, prefix: str) -> int:
 Pick = Callable[[torch.Tensor], torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Target:
-    """A parameter of ours and how to take it from the published tensor."""
-
-    name: str
-    pick: Pick
-
-
-Layout = dict[str, list[Target]]
+# published name -> our parameters, each with the function that takes it from the published tensor
+Layout = dict[str, list[tuple[str, Pick]]]
 
 
 def official_layout(
     config: UrecaConfig, parameters: Iterable[str], sources: Iterable[str]
 ) -> Layout:
-    """Published name -> our parameters, for every tensor that `config` asks for.
+    """Map published names to our parameters, for every tensor that `config` needs.
 
     Args:
         config: from `official_config`.
@@ -455,7 +425,7 @@ def official_layout(
     layout: Layout = {}
     for name in parameters:
         source, pick = _source(name, config, internlm2, _projector_numbers(sources))
-        layout.setdefault(source, []).append(Target(name, pick))
+        layout.setdefault(source, []).append((name, pick))
     return layout
 
 
@@ -556,7 +526,7 @@ def _mask_encoder(name: str, projector: tuple[int, int]) -> str:
 
 
 def _projector_numbers(sources: list[str]) -> tuple[int, int]:
-    """The two linear layers' numbers; an activation in between takes one of its own or none."""
+    """Numbers of the two linear layers; an activation between them has its own number or none."""
     found = (re.fullmatch(r"mask_linear\.(\d+)\.weight", source) for source in sources)
     numbers = sorted({int(match.group(1)) for match in found if match})
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 2)
@@ -564,7 +534,7 @@ def _projector_numbers(sources: list[str]) -> tuple[int, int]:
 
 @dataclass
 class OfficialNames:
-    """The raw keys of a published checkpoint, sorted out.
+    """Raw keys of a published checkpoint: weights and adapters.
 
     Attributes:
         plain: published name -> raw key, the wrapping of adapters taken off.
@@ -580,7 +550,7 @@ _IGNORED = ("rotary_emb.inv_freq",)  # a buffer that old checkpoints carry; comp
 
 
 def sort_names(raw_keys: Iterable[str]) -> OfficialNames:
-    """Take PEFT's wrapping off the keys, as stage 2 leaves it on them unmerged."""
+    """Remove PEFT's wrapping, which stage 2 leaves on keys of unmerged adapters."""
     names = OfficialNames()
     for raw in raw_keys:
         if raw.endswith(_IGNORED):

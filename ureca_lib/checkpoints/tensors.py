@@ -37,7 +37,7 @@ class CheckpointKeysError(CheckpointError):
     Attributes:
         missing: keys that the configuration asks for and the files lack.
         unexpected: keys that the files hold and the configuration has no place for.
-        mismatched: lines "key: shape in the file, what is wrong with it".
+        mismatched: lines "key: shape in the file, the shape needed".
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Placeholder tokens of a checkpoint folder, and its tokenizer, without running its code."""
+"""Added tokens of a checkpoint folder, and its tokenizer, without running its code."""
 
 from __future__ import annotations
 
@@ -20,29 +20,9 @@ from tokenizers import (
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ureca_lib.checkpoints.tensors import CheckpointError, read_json, reading
-from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT, TURN_END, add_visual_tokens
+from ureca_lib.conversation import add_visual_tokens
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-
-
-@dataclass(frozen=True)
-class PlaceholderIds:
-    """Ids of the image and mask placeholders; `None` where no tokenizer file names them."""
-
-    image: int | None
-    mask: int | None
-
-
-def token_ids(folder: Path) -> PlaceholderIds:
-    """Placeholder ids from whichever tokenizer files a folder has."""
-    tokens = added_tokens(folder)
-    return PlaceholderIds(tokens.get(IMAGE_CONTEXT), tokens.get(MASK_CONTEXT))
-
-
-def stop_ids(folder: Path) -> list[int]:
-    """Ids that end an answer."""
-    tokens = added_tokens(folder)
-    return [tokens[TURN_END]] if TURN_END in tokens else []
 
 
 def added_tokens(folder: Path) -> dict[str, int]:
@@ -106,7 +86,7 @@ _PAIRS = 2  # TrainerSpec.ModelType: byte-pair encoding
 
 @dataclass(frozen=True)
 class PieceModel:
-    """What a tokenizer.model says."""
+    """Content of a tokenizer.model."""
 
     pieces: list[tuple[str, float, int]]  # text, score, kind; their order gives the ids
     kind: int  # of the model: 2 is byte-pair encoding
@@ -170,7 +150,7 @@ def internlm2_tokenizer(
 
 
 def _merges(pieces: list[tuple[str, float, int]], vocab: dict[str, int]) -> list[tuple[str, str]]:
-    """Pairs in the order in which sentencepiece joins them: by the score of what they make."""
+    """Pairs in the order in which sentencepiece joins them: by the score of the result."""
     ranked = []
     for piece, score, kind in pieces:
         if kind != _NORMAL:
@@ -228,7 +208,7 @@ def _piece(message: bytes) -> tuple[str, float, int]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of a protocol buffer's fields: varints as int, all else as bytes."""
+    """Read numbers and values of a protocol buffer's fields: varints as int, all else as bytes."""
     place = 0
     while place < len(message):
         tag, place = _varint(message, place)

@@ -178,7 +178,7 @@ def segment(
 
 
 def _named(paths: list[Path]) -> dict[Path, str]:
-    """Photos, those of folders too, and the name that each has in the output."""
+    """Return photos, also those in folders, with their names in the output."""
     from ureca_lib.regions.photo import PHOTO_SUFFIXES
 
     names: dict[Path, str] = {}
@@ -244,19 +244,19 @@ def _draw(result: PhotoCaptions, target: Path, shown: int) -> None:
 
 
 def _summary(result: PhotoCaptions) -> str:
-    """How many captions a photo has and, as far as is known, how many are not unique."""
+    """Return the number of captions and, if known, of those that are not unique."""
     count = f"{len(result)} caption{'' if len(result) == 1 else 's'}"
     shared = sum(row.unique is False for row in result)
     return f"{count}, {shared} not unique" if shared else count
 
 
 def _about(photo: Path, error: Exception) -> str:
-    """The reason with the photo's name, once."""
+    """Return the reason with the photo's name, once."""
     return str(error) if photo.name in str(error) else f"{photo}: {error}"
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """Errors of the input and of services, which the message alone explains."""
+    """Return errors of one photo or of a service: the other photos are still captioned."""
     from ureca_lib.annotate.protocol import AnnotatorUnavailableError, BudgetSpentError
     from ureca_lib.segment import SegmentationUnavailable
 

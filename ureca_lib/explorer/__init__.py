@@ -1,6 +1,6 @@
-"""The explorer: people click regions, read their captions, draw their own, and review them."""
+"""The explorer: click regions, read their captions, draw regions and review captions."""
 
-from ureca_lib.explorer.captioners import AttributeCaptioner, Captioner, load_captioner
 from ureca_lib.explorer.explorer import RegionExplorer
+from ureca_lib.explorer.state import AttributeCaptioner, Captioner, load_captioner
 
 __all__ = ["AttributeCaptioner", "Captioner", "RegionExplorer", "load_captioner"]

@@ -1,195 +1,546 @@
-"""`RegionExplorer`: an exploration in JupyterLab, or as a figure where nothing can be clicked."""
+"""`RegionExplorer`: the explorer in a notebook page, or a figure if nothing can be clicked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
 
+import anywidget
+import traitlets
 from IPython.core.getipython import get_ipython
 from matplotlib.figure import Figure
 
-from ureca_lib.explorer.background import LatestOnly
-from ureca_lib.explorer.exploration import Exploration
-from ureca_lib.explorer.geometry import outline_path, photo_jpeg
+from ureca_lib.annotate.look_alikes import RegionFeatures
+from ureca_lib.annotate.records import FinalCaption
+from ureca_lib.annotate.replay import AnnotatedImage
+from ureca_lib.annotate.reviews import CaptionChangedError, Decision, Review
+from ureca_lib.annotate.store import Store, StoreError
+from ureca_lib.explorer.geometry import LabelMap, drawn_region, outline_path, photo_jpeg
+from ureca_lib.explorer.review import ReviewSession
+from ureca_lib.explorer.state import (
+    CaptionCache,
+    Captioner,
+    Confusion,
+    Entry,
+    Judgement,
+    TreeCursor,
+    verdict,
+)
 from ureca_lib.explorer.static import explorer_figure, figure_png
-from ureca_lib.explorer.view import view_of
-from ureca_lib.explorer.widget import ExplorerWidget
-from ureca_lib.mask_tree import RegionId
+from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree, by_area
+from ureca_lib.regions import Region, load_image
+from ureca_lib.regions.photo import Photo
+
+STILL = "Still picture: open the notebook in JupyterLab, Notebook 7, VS Code or Colab to click."
+_COMPARING = "comparing with the other regions …"
+_FRONT_END = Path(__file__).parent / "front_end"
 
 
-class RegionExplorer(Exploration):
-    """An image to explore: as the last line of a cell in JupyterLab a widget, else a figure.
+class BackgroundWorker:
+    """One thread for slow work; only the most recent request is completed.
 
-    What takes long, captions and the listener, runs in a thread beside the interface, which
-    shows what it has until then.
-
-    Args:
-        as `Exploration`.
+    A task gets a function that tells whether it is still wanted; it asks before it shows anything.
     """
 
-    _widget: ExplorerWidget | None = None
-    _background: LatestOnly | None = None
-    _error = ""  # what a message did wrong; it stays until something works
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "explorer")
+        self._latest: object = None
+        self._last: Future | None = None
+
+    def submit(self, task: Callable[[Callable[[], bool]], None]) -> None:
+        """Run a task after the current one; tasks that have not begun are skipped."""
+        self._latest = token = object()
+
+        def wanted() -> bool:
+            return self._latest is token
+
+        self._last = self._pool.submit(lambda: task(wanted) if wanted() else None)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the last task.
+
+        Raises:
+            TimeoutError: it took longer than `timeout` seconds; and any error of the task.
+        """
+        if self._last is not None:
+            self._last.result(timeout)
+
+    def close(self) -> None:
+        """Start no more tasks."""
+        self._latest = None
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class ExplorerWidget(anywidget.AnyWidget):
+    """Photo, outlines and panel in the browser, without any logic.
+
+    The large traits (`photo`, `outlines`) are sent once; a step changes `view` only, a few hundred
+    bytes. All texts reach the page as text nodes, never as HTML.
+
+    Messages from the page are objects with a `kind`; see `RegionExplorer.handle`.
+    """
+
+    _esm = _FRONT_END / "explorer.js"
+    _css = _FRONT_END / "explorer.css"
+
+    photo = traitlets.Bytes(help="JPEG").tag(sync=True)
+    size = traitlets.List(traitlets.Int(), help="[H, W] of the image in pixels").tag(sync=True)
+    outlines = traitlets.List(help="SVG path data of each region, largest first").tag(sync=True)
+    answered = traitlets.Int(help="number of decisions accepted or refused").tag(sync=True)
+    view = traitlets.Dict(help="content of the panel").tag(sync=True)
+
+
+class RegionExplorer:
+    """An image to explore: as the last line of a cell it is a widget, in a headless run a figure.
+
+    Captions are made at the first use, for all regions together; captions of a store are read.
+    Slow work (captions, listener) runs in a thread, and the panel shows intermediate results.
+
+    Args:
+        image: a path, a PIL image or an array; see `ureca_lib.regions.load_image`.
+        regions: of the image, at least one.
+        captioner: has `caption(image, regions, progress=False)`; if it has `score` too, it is also
+            the listener. None if `captions` has all captions.
+        tree: of the regions; None builds the default tree.
+        captions: known captions by region id.
+        features: for look-alikes; None compares color and texture.
+
+    Raises:
+        ValueError: no regions, or neither a captioner nor captions.
+        RegionError: an unreadable image, or masks of another size.
+    """
+
+    def __init__(
+        self,
+        image: Photo,
+        regions: Sequence[Region],
+        captioner: Captioner | None = None,
+        tree: MaskTree | None = None,
+        captions: Mapping[RegionId, str] | None = None,
+        features: RegionFeatures | None = None,
+    ):
+        regions = list(regions)
+        if not regions:
+            raise ValueError("there are no regions to explore")
+        if captioner is None and not captions:
+            raise ValueError("give a captioner, or captions")
+        self.pixels = load_image(image, expected=regions[0].size)
+        entries = {region_id: Entry(text) for region_id, text in (captions or {}).items()}
+        self.book = CaptionCache(self.pixels, captioner, entries, features)
+        self.session: ReviewSession | None = None
+        self._review_of: tuple[Store, str, str | None] | None = None
+        self._lock = threading.RLock()
+        self._drawn: set[RegionId] = set()
+        self._numbers = count(1)  # of drawings; never reused, as work on an old one may go on
+        self._widget: ExplorerWidget | None = None
+        self._worker: BackgroundWorker | None = None
+        self._outlines: dict[RegionId, str] = {}
+        self._error = ""  # of a message; shown until a message succeeds
+        self._set_tree(build_mask_tree(regions) if tree is None else tree)
+
+    @classmethod
+    def from_store(
+        cls,
+        json_path: str | Path,
+        store: str | Path | Store,
+        captioner: Captioner | None = None,
+        reviewer: str | None = None,
+    ) -> Self:
+        """Open an image as the annotation pipeline left it, ready for review.
+
+        Args:
+            json_path: the image's annotation file, next to the photo.
+            store: that has finished the image, or its path.
+            captioner: for drawn regions, and as the listener.
+            reviewer: name for the decisions of a review; None takes the name of the account.
+
+        Raises:
+            StoreError: the store does not exist or has not finished this image.
+        """
+        opened = store if isinstance(store, Store) else Store(store, create=False)
+        done = AnnotatedImage(json_path, opened)
+        if not done.finals:
+            raise StoreError(f"{opened.path}: {done.name} has no captions")
+        made = cls(done.image.pixels, done.image.regions, captioner, done.tree, done.captions)
+        alike = {region_id: final.look_alikes for region_id, final in done.finals.items()}
+        made.book.set_look_alikes(alike)
+        made._review_of = (opened, done.name, reviewer)
+        made._take(opened.reviewed_captions(done.name))
+        return made
+
+    def _take(self, finals: Iterable[FinalCaption]) -> None:
+        """Show captions as a store has them."""
+        with self._lock:
+            for final in finals:
+                unique, state = final.state == "unique", final.reason or final.state
+                self.book.put(final.region_id, Entry(final.text, None, unique, state))
+
+    def _set_tree(self, tree: MaskTree) -> None:
+        with self._lock:
+            self.tree, self.book.judgements = tree, {}
+            self.order = [tree.regions[index].id for index in by_area(tree.regions)]
+            self._labels = LabelMap(tree.regions)
+            self.cursor = TreeCursor(tree)
+
+    @property
+    def region_id(self) -> RegionId | None:
+        """The selected region; None is the whole image."""
+        return self.cursor.region_id
+
+    @property
+    def captions(self) -> dict[RegionId, str]:
+        """The caption of every region; asks the captioner for missing captions."""
+        self.book.fill(self.tree)
+        known = ((region.id, self.book.known(region.id)) for region in self.tree.regions)
+        return {region_id: entry.text for region_id, entry in known if entry}
+
+    @property
+    def drawn(self) -> list[Region]:
+        """The regions drawn by hand."""
+        return [region for region in self.tree.regions if region.id in self._drawn]
+
+    def click(self, x: float, y: float) -> RegionId | None:
+        """Select the smallest region at (x, y) in pixels of the image, and return its id."""
+        self.go_to(self._labels.at(x, y))
+        return self.region_id
+
+    def go_to(self, region_id: RegionId | None) -> None:
+        """Select a region, or with None the whole image.
+
+        Raises:
+            KeyError: there is no such region.
+        """
+        self.cursor.move_to(region_id)
+        if self.session is not None:
+            self.session.go_to(region_id)
+        self._changed()
+
+    def step(self, to: str) -> None:
+        """Select the "up" (parent), "down" (child), "next" or "previous" (sibling) region."""
+        steps = {
+            "up": self.cursor.up,
+            "down": self.cursor.down,
+            "next": self.cursor.next_sibling,
+            "previous": lambda: self.cursor.next_sibling(-1),
+        }
+        if to not in steps:
+            raise ValueError(f"a step is {', '.join(steps)}, not {to!r}")
+        steps[to]()
+        self.go_to(self.region_id)
+
+    def draw(self, points: Sequence[Sequence[float]]) -> Region:
+        """Add a region, select it and caption it.
+
+        Args:
+            points: (x, y) in pixels of the image: two corners of a box, or a polygon.
+
+        Raises:
+            RegionError: the points make no region of the image.
+            ValueError: there is no captioner.
+        """
+        if self.book.captioner is None:
+            raise ValueError("there is no captioner for drawn regions")
+        names = (f"drawn {number}" for number in self._numbers)
+        region_id = next(name for name in names if name not in self.tree)
+        region = drawn_region(region_id, points, self.tree.regions[0].size)
+        self._drawn.add(region.id)
+        self._rebuild([*self.tree.regions, region])
+        self.go_to(region.id)
+        return region
+
+    def remove(self) -> None:
+        """Remove the selected region, if it was drawn by hand."""
+        region_id = self.region_id
+        if region_id in self._drawn:
+            self._drawn.remove(region_id)
+            self._rebuild([region for region in self.tree.regions if region.id != region_id])
+            self._changed()
+
+    def _rebuild(self, regions: list[Region]) -> None:
+        self._set_tree(build_mask_tree(regions, self.tree.threshold, self.tree.parent_rule))
+
+    def judge(self, region_id: RegionId) -> Judgement:
+        """Judge how well a region's caption distinguishes it from all other regions.
+
+        Raises:
+            KeyError: there is no such region, or it has no caption.
+        """
+        with self._lock:  # both are replaced when a caption or the tree changes
+            tree, judgements = self.tree, self.book.judgements
+        self.book.fill(tree)
+        if region_id not in judgements:
+            judgements[region_id] = self.book.judge(region_id, tree)
+        return judgements[region_id]
+
+    def start_review(self) -> ReviewSession:
+        """Begin or continue to review the captions of the store.
+
+        Raises:
+            ValueError: the explorer was not made from a store, or the reviewer has no name.
+        """
+        if self._review_of is None:
+            raise ValueError("review needs a store: RegionExplorer.from_store(json_path, store)")
+        store, name, reviewer = self._review_of
+        self.session = ReviewSession(store, name, self.tree, reviewer)
+        self._show_review()
+        return self.session
+
+    def _show_review(self) -> None:
+        self._take(self.session.finals.values())
+        self.go_to(self.session.region_id)
+
+    def reviews(self) -> list[Review]:
+        """All decisions of the store about this image, by all reviewers."""
+        if self._review_of is None:
+            return []
+        store, name, _ = self._review_of
+        return store.reviews(name)
+
+    def stop_review(self) -> None:
+        """End the review; decisions are in the store already."""
+        self.session = None
+        self._changed()
+
+    def decide(self, decision: Decision, text: str | None = None, note: str = "") -> Review:
+        """Accept, reject or edit the caption under review; see `ReviewSession.decide`.
+
+        Raises:
+            ValueError: there is no review, or the decision is none.
+            CaptionChangedError: another person has changed the caption; the new caption is shown.
+            StoreError: the store cannot be written.
+        """
+        if self.session is None:
+            raise ValueError("no review is in progress: call start_review() first")
+        try:
+            saved = self.session.decide(decision, text, note)
+        except CaptionChangedError:
+            self._show_review()
+            raise
+        self._show_review()
+        return saved
+
+    def move_review(self, count: int) -> None:
+        """Go to the next caption under review, or back for -1, without a decision."""
+        if self.session is not None:
+            self.session.step(count)
+            self.go_to(self.session.region_id)
 
     @property
     def widget(self) -> ExplorerWidget:
         """The widget, made at the first use."""
         if self._widget is None:
-            self._background = LatestOnly()
-            self._widget = ExplorerWidget(
-                photo=photo_jpeg(self.pixels), size=list(self.pixels.shape[:2])
-            )
+            self._worker = BackgroundWorker()
+            size = list(self.pixels.shape[:2])
+            self._widget = ExplorerWidget(photo=photo_jpeg(self.pixels), size=size)
             self._widget.on_msg(lambda _, content, buffers: self.handle(content))
-            self._outlined: list[RegionId] = []
-            self._paths: dict[RegionId, str] = {}
-            self.changed()
+            self._changed()
         return self._widget
 
-    def changed(self) -> None:
-        """Show what is known now, and have the rest computed."""
+    def _changed(self) -> None:
+        """Show the current state, and compute the rest in the background."""
         if self._widget is None:
             return
         self._error = ""
-        if self._outlined != self.order:
-            self._outlined = list(self.order)
-            for one in self.order:  # a region that was drawn leaves the others as they are
-                if one not in self._paths:
-                    self._paths[one] = outline_path(self.tree[one])
-            self._widget.outlines = [self._paths[one] for one in self.order]
+        for one in self.order:  # a drawn region leaves the outlines of the others as they are
+            if one not in self._outlines:
+                self._outlines[one] = outline_path(self.tree[one])
+        self._widget.outlines = [self._outlines[one] for one in self.order]
         region_id = self.region_id
-        if region_id is None or self.judged(region_id):
+        if region_id is None or region_id in self.book.judgements:
             self._show()
-            self._background.submit(lambda wanted: None)  # what was under way is of no use now
-            return
-        known = self.book.known(region_id) is not None
-        self._show(note="comparing with the others …" if known else "captioning …", busy=True)
-        self._background.submit(self._complete)
-
-    def _show(self, note: str = "", busy: bool = False, error: bool = False) -> None:
-        with self._lock:
-            if self._error and not error:  # work in the background has not mended it
-                note, error = self._error, True
-            self._widget.view = view_of(self, note, busy, error)
+            self._worker.submit(lambda wanted: None)  # nobody needs the current task any more
+        else:
+            known = self.book.known(region_id) is not None
+            self._show(_COMPARING if known else "captioning …", busy=True)
+            self._worker.submit(self._complete)
 
     def _complete(self, wanted: Callable[[], bool]) -> None:
-        """What the panel lacks; runs in the background."""
+        """Compute the missing part of the panel, in the background."""
         region_id = self.region_id
         try:
             self.book.fill(self.tree)
             if wanted():
-                self._show(note="comparing with the others …", busy=True)
+                self._show(_COMPARING, busy=True)
             if self.book.known(region_id) is not None:
                 self.judge(region_id)
             if wanted():
                 self._show()
-        except Exception as error:  # a thread would swallow it; the person has to see it
+        except Exception as error:  # the thread would swallow it, and the person has to see it
             if wanted():
-                self._show(note=f"{type(error).__name__}: {error}", error=True)
+                self._show(f"{type(error).__name__}: {error}", error=True)
+
+    def _show(self, note: str = "", busy: bool = False, error: bool = False) -> None:
+        with self._lock:
+            if self._error and not error:  # the end of background work does not resolve it
+                note, error = self._error, True
+            self._widget.view = self._view() | {"note": note, "busy": busy, "error": error}
+
+    def _view(self) -> dict[str, Any]:
+        """Content of the panel as plain data; regions are named by their place in `order`."""
+        cursor, region_id = self.cursor, self.region_id
+        entry, judgement = self.book.known(region_id), self.book.judgements.get(region_id)
+        places = {one: place for place, one in enumerate(self.order)}
+        rivals = judgement.rivals if judgement else ()
+        return {
+            "selected": places.get(region_id),
+            "crumbs": [
+                {"label": cursor.label(one), "place": places.get(one)}
+                for one in (None, *cursor.path())
+            ],
+            "title": cursor.label(region_id),
+            "facts": self._facts(region_id),
+            "drawn": region_id in self._drawn,
+            "caption": entry.text if entry else None,
+            "score": None if entry is None or entry.score is None else f"{entry.score:.2f}",
+            "state": entry.state if entry else "",
+            "verdict": verdict(entry, judgement),
+            "rivals": [self._rival(region_id, rival, places) for rival in rivals],
+            "own": judgement.probability if judgement else None,
+            "canDraw": self.book.captioner is not None,
+            "canReview": self._review_of is not None,
+            "review": self._review_view(self.session) if self.session else None,
+        }
+
+    def _facts(self, region_id: RegionId | None) -> str:
+        tree = self.tree
+        if region_id is None:
+            return f"{len(tree)} regions on {tree.height()} levels"
+        region, parts = tree[region_id], len(tree.children(region_id))
+        share = 100 * region.area / (region.size[0] * region.size[1])
+        percent = f"{share:.2g}" if share < 10 else f"{share:.0f}"
+        level = f"level {tree.depth(region_id)} of {tree.height()}"
+        return (
+            f"{percent}% of the image · {level} · {parts or 'no'} part{'s' if parts != 1 else ''}"
+        )
+
+    def _rival(
+        self, region_id: RegionId, rival: Confusion, places: Mapping[RegionId, int]
+    ) -> dict[str, Any]:
+        other, entry = rival.region_id, self.book.known(rival.region_id)
+        relation = "part of this region" if region_id in self.tree.ancestors(other) else ""
+        if other in self.tree.ancestors(region_id):
+            relation = "contains this region"
+        return {
+            "place": places[other],
+            "label": self.cursor.label(other),
+            "caption": entry.text if entry else "",
+            "probability": rival.probability,
+            "relation": relation,
+            "clash": rival.clash,
+        }
+
+    def _review_view(self, session: ReviewSession) -> dict[str, Any]:
+        review = session.decisions.get(self.region_id)
+        return {
+            "reviewer": session.reviewer,
+            "place": session.place + 1,
+            "total": len(session.queue),
+            "decided": session.decided,
+            "open": session.region_id == self.region_id and session.region_id is not None,
+            "decision": review.decision if review else "",
+            "note": review.note if review else "",
+        }
 
     def handle(self, message: Mapping[str, Any]) -> None:
-        """Do what a message of the browser asks; what goes wrong is shown in the panel.
+        """Carry out a message of the browser; the panel shows what goes wrong.
 
         Args:
             message: `kind` and its values: click (x, y), go (place or None), step (to),
                 draw (points), remove, review (on), move (count), decide (decision, text, note;
-                and what the person saw: place, caption).
+                and the place and caption that the page showed).
         """
+        actions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+            "click": lambda m: self.click(float(m["x"]), float(m["y"])),
+            "go": lambda m: self.go_to(None if m["place"] is None else self.order[m["place"]]),
+            "step": lambda m: self.step(m["to"]),
+            "draw": lambda m: self.draw(m["points"]),
+            "remove": lambda m: self.remove(),
+            "review": lambda m: self.start_review() if m["on"] else self.stop_review(),
+            "move": lambda m: self.move_review(int(m["count"])),
+            "decide": self._decide_seen,
+        }
         try:
-            self._act(message)
-        except Exception as error:  # whatever it is: the interface lives on and says it
+            if message["kind"] not in actions:
+                raise ValueError(f"there is no message of the kind {message['kind']!r}")
+            actions[message["kind"]](message)
+        except Exception as error:  # of any kind: the interface must stay alive and show it
             self._error = str(error.args[0] if error.args else error) or type(error).__name__
             self._show()
         else:
-            if self._error:  # what was done changed nothing, and so showed nothing
-                self.changed()
+            if self._error:  # the message changed nothing, and so has shown nothing
+                self._changed()
 
-    def _act(self, message: Mapping[str, Any]) -> None:
-        kind = message["kind"]
-        if kind == "click":
-            self.click(float(message["x"]), float(message["y"]))
-        elif kind == "go":
-            place = message["place"]
-            self.go_to(None if place is None else self.order[place])
-        elif kind == "step":
-            self.step(message["to"])
-        elif kind == "draw":
-            self.draw(message["points"])
-        elif kind == "remove":
-            self.remove()
-        elif kind == "review":
-            self.start_review() if message["on"] else self.stop_review()
-        elif kind == "move":
-            self.move_review(int(message["count"]))
-        elif kind == "decide":
-            try:
-                self._check_seen(message)
-                self.decide(message["decision"], message.get("text"), message.get("note", ""))
-            finally:
-                self._widget.answered += 1
-        else:
-            raise ValueError(f"there is no message of the kind {kind!r}")
+    def _decide_seen(self, message: Mapping[str, Any]) -> None:
+        """Decide, unless the page showed another caption than the one under review.
 
-    def _check_seen(self, message: Mapping[str, Any]) -> None:
-        """Refuse a decision that was made while the browser showed something else.
-
-        The second press of a double click is on its way before the first one's view arrives.
+        The second press of a double click is on its way before the view after the first arrives.
         """
-        if self.session is None:
-            return
-        region_id = self.session.region_id
-        now = (None, None)
-        if region_id is not None:
-            now = (self.order.index(region_id), self.session.finals[region_id].text)
-        if (message.get("place"), message.get("caption")) != now:
-            raise ValueError("that was about another caption than the one under review now")
+        try:
+            if self.session is not None:
+                region_id = self.session.region_id
+                now = (None, None)
+                if region_id is not None:
+                    now = (self.order.index(region_id), self.session.finals[region_id].text)
+                if (message.get("place"), message.get("caption")) != now:
+                    raise ValueError("this was about another caption than the one under review")
+            self.decide(message["decision"], message.get("text"), message.get("note", ""))
+        finally:
+            self._widget.answered += 1
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until the panel shows all it will.
+        """Wait until the panel is complete.
 
         Raises:
             TimeoutError: it took longer than `timeout` seconds.
         """
-        if self._background is not None:
-            self._background.wait(timeout)
+        if self._worker is not None:
+            self._worker.wait(timeout)
 
     def close(self) -> None:
-        """Take the widget away and begin nothing any more."""
+        """Close the widget and start no more work."""
         if self._widget is not None:
-            self._background.close()
+            self._worker.close()
             self._widget.close()
             self._widget = None
 
-    def figure(self, region_id: RegionId | None = None) -> Figure:
-        """The view as a matplotlib figure, for papers and where nothing can be clicked.
+    def figure(self, region_id: RegionId | None = None, note: str = "") -> Figure:
+        """Draw the view as a matplotlib figure, for papers and headless runs.
 
         Args:
-            region_id: what it shows; None: what is looked at, or if nothing is, all regions.
+            region_id: to show; None: the selected region, or all regions if none is selected.
+            note: last line of the panel.
         """
         chosen = self.region_id if region_id is None else region_id
-        if chosen is None:
-            return explorer_figure(self)
-        if chosen in self.captions:
+        if chosen is not None and chosen in self.captions:
             self.judge(chosen)
-        return explorer_figure(self, chosen)
+        return explorer_figure(self, chosen, note)
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget where there is a front end, and a picture for pages without one."""
+        """Show the widget if there is a front end, with a picture for pages without one."""
         text = f"RegionExplorer of {len(self.tree)} regions"
         if not has_front_end():
-            return {"text/plain": text, "image/png": figure_png(self.figure())}, {}
-        # the picture is what an HTML export of the notebook shows
+            picture = figure_png(self.figure(note=STILL))
+            return {"text/plain": f"{text}. {STILL}", "image/png": picture}, {}
+        # an HTML export of the notebook shows the picture
         picture = figure_png(explorer_figure(self))
         data, metadata = self.widget._repr_mimebundle_(**options)
         return {**data, "text/plain": text, "image/png": picture}, metadata
 
 
 def has_front_end() -> bool:
-    """Whether a person's page, and not a headless run, asked for the cell that is running.
+    """Whether a page that can show a widget, and not a headless run, asked for the current cell.
 
     JupyterLab, Notebook 7 and VS Code name the cell in the request's metadata; nbclient, on which
-    papermill and nbconvert stand, does not.
+    papermill and nbconvert stand, does not. Colab does not either, but its kernel has a module
+    through which anywidget enables Colab's support for widgets.
     """
     shell = get_ipython()
     if shell is None or not hasattr(shell, "kernel"):
         return False
-    return "cellId" in (shell.get_parent() or {}).get("metadata", {})
+    named = "cellId" in (shell.get_parent() or {}).get("metadata", {})
+    return named or "google.colab.output" in sys.modules

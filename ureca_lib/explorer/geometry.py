@@ -1,4 +1,4 @@
-"""Where regions are on the picture: which one is at a pixel, how to draw one, how one is drawn."""
+"""Geometry of the explorer: the region at a pixel, outlines, the photo to send, drawn regions."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.path import Path
 from PIL import Image
-from skimage.measure import find_contours
+from skimage.measure import block_reduce, find_contours
 
 from ureca_lib.annotate.referring.attributes import cropped_mask
 from ureca_lib.mask_tree import by_area
-from ureca_lib.regions import AnnotationFormatError, EmptyMaskError, Region
+from ureca_lib.regions import AnnotationFormatError, Region
 
-PHOTO_SIDE = 1600  # pixels of the longer side of the picture that the browser gets
-_OUTLINE_SIDE = 1200.0  # pixels of a picture at which an outline may be a quarter of a pixel off
+PHOTO_SIDE = 1600  # pixels of the longer side of the photo that the browser gets
+_OUTLINE_SIDE = 1200.0  # pixels of a photo on which an outline may be a quarter of a pixel off
 _TOLERANCE = 0.25
+_OUTLINE_PIXELS = 4_000_000  # of a mask above which its outline is that of a smaller copy
 
 
 class LabelMap:
-    """For each pixel the smallest region there, so that a click is one look into an array.
+    """The smallest region at each pixel, so that a click is one look into an array.
 
     Args:
         regions: of one image; at least one.
@@ -31,12 +32,12 @@ class LabelMap:
         kind = np.int16 if len(regions) < np.iinfo(np.int16).max else np.int32
         self._labels = np.full(regions[0].size, -1, kind)  # (H, W)
         self._ids = [region.id for region in regions]
-        for index in by_area(regions):  # the smallest last, over all that it lies in
+        for index in by_area(regions):  # the smallest last, above all that contain it
             (x, y, columns, rows), mask = cropped_mask(regions[index])
             self._labels[y : y + rows, x : x + columns][mask] = index
 
     def at(self, x: float, y: float) -> int | str | None:
-        """Id of the smallest region at (x, y) in pixels, or None where there is none."""
+        """Id of the smallest region at (x, y) in pixels, or None if there is none."""
         height, width = self._labels.shape
         column, row = math.floor(x), math.floor(y)
         if not (0 <= column < width and 0 <= row < height):
@@ -46,46 +47,49 @@ class LabelMap:
 
 
 def outline_rings(region: Region) -> list[np.ndarray]:
-    """The lines around each piece and each hole of a region.
+    """Compute the lines around each piece and each hole of a region.
 
     Returns:
-        Closed rings, (P, 2) float64 x and y in pixels of the image, whose left edge is at x = 0.
-        Simplified by less than what is seen where the whole image is.
+        Closed rings, (P, 2) float64 x and y in pixels of the image, whose left edge is at x = 0;
+        simplified by less than can be seen when the whole image is shown.
     """
     (x, y, _, _), mask = cropped_mask(region)
-    tolerance = max(0.3, _TOLERANCE * max(region.size) / _OUTLINE_SIDE)
-    rings = []
-    for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
-        points = _simplified(contour, tolerance)
-        # a pixel's centre is at + 0.5, and the padding moved all by - 1
-        rings.append(points[:, ::-1] + (x - 0.5, y - 0.5))
-    return rings
+    # the outline of a ragged mask over a phone photo would take a gigabyte
+    step = math.ceil(math.sqrt(mask.size / _OUTLINE_PIXELS))
+    small = block_reduce(mask, step, np.max) if step > 1 else mask
+    tolerance = max(0.3, _TOLERANCE * max(region.size) / _OUTLINE_SIDE) / step
+    contours = find_contours(np.pad(small, 1).astype(np.float32), 0.5)
+    # the center of a pixel is at + 0.5, and the padding has moved everything by 1
+    return [
+        (_simplified(contour, tolerance)[:, ::-1] - 0.5) * step + (x, y) for contour in contours
+    ]
 
 
 def _simplified(ring: np.ndarray, tolerance: float) -> np.ndarray:
     """(Q, 2) of the (P, 2) points of a closed ring, off by less than the tolerance in pixels.
 
-    Matplotlib's simplification is compiled; that of scikit-image takes a hundred times as long.
+    Matplotlib's simplification is compiled; scikit-image's takes a hundred times as long.
     """
     path = Path(ring)
     path.should_simplify, path.simplify_threshold = True, tolerance
     kept = path.cleaned(simplify=True)
     points = kept.vertices[kept.codes != Path.STOP]
-    # closed, so fewer than three corners: too small to be simplified
+    # a closed ring of three points is a line: the region is too small to be simplified
     return points if len(points) > 3 else ring
 
 
 def outline_path(region: Region) -> str:
-    """A region's outline as the data of an SVG path, to be filled by the even-odd rule."""
+    """Encode a region's outline as the data of an SVG path, for the even-odd fill rule."""
     rings = (" ".join(f"{x:.1f} {y:.1f}" for x, y in ring) for ring in outline_rings(region))
     return "".join(f"M{ring}Z" for ring in rings)
 
 
 def photo_jpeg(pixels: np.ndarray, side: int = PHOTO_SIDE) -> bytes:
-    """A photo as JPEG, made smaller where its longer side is above `side` pixels.
+    """Encode a photo as JPEG, reduced if its longer side is above `side` pixels.
 
     Args:
         pixels: (H, W, 3) uint8.
+        side: of the result at most.
     """
     picture = Image.fromarray(pixels)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -95,15 +99,15 @@ def photo_jpeg(pixels: np.ndarray, side: int = PHOTO_SIDE) -> bytes:
 
 
 def drawn_region(id: int | str, points: Sequence[Sequence[float]], size: tuple[int, int]) -> Region:
-    """A region that a person has drawn: two points are corners of a box, more are a polygon.
+    """Make a region from a drawing: two points are corners of a box, more are a polygon.
 
     Args:
         id: of the region.
-        points: (x, y) in pixels; what lies outside the image is cut off.
+        points: (x, y) in pixels; the part outside of the image is cut off.
         size: (H, W) of the image.
 
     Raises:
-        AnnotationFormatError: points that are none, or one point alone.
+        AnnotationFormatError: malformed points, or a single point.
         EmptyMaskError: no pixel inside.
     """
     try:
@@ -111,14 +115,12 @@ def drawn_region(id: int | str, points: Sequence[Sequence[float]], size: tuple[i
     except (TypeError, ValueError):
         raise AnnotationFormatError("a drawing is a list of (x, y) points", None, id) from None
     if len(corners) < 2 or not np.isfinite(corners).all():
-        raise AnnotationFormatError("a drawing has two points or more, all finite", None, id)
+        raise AnnotationFormatError("a drawing has at least two points, all finite", None, id)
     height, width = size
     corners = corners.clip(0, (width, height))
     if len(corners) > 2:
         return Region.from_polygons(id, [corners], height, width)
-    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    (left, top), (right, bottom) = np.sort(corners, axis=0).round().astype(int)
     mask = np.zeros(size, bool)
-    mask[round(top) : round(bottom), round(left) : round(right)] = True
-    if not mask.any():
-        raise EmptyMaskError("the box has no pixels", None, id)
+    mask[top:bottom, left:right] = True
     return Region.from_mask(id, mask)

@@ -1,4 +1,4 @@
-"""Review: a person walks through an image's captions and decides about each."""
+"""Review: a person decides about an image's captions in turn; a store records each decision."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ureca_lib.mask_tree import MaskTree, RegionId
 
 
 def _account_name() -> str:
-    """The name of the account, empty where it has none, as in a container under a bare number."""
+    """Name of the account; empty if it has none, as in a container with a bare user number."""
     try:
         return getpass.getuser()
-    except (ImportError, KeyError, OSError):  # until Python 3.13 whatever the look-up raised
+    except (ImportError, KeyError, OSError):  # until Python 3.13 any error of the look-up
         return ""
 
 
 class ReviewSession:
-    """The captions of one image of a store, in the order in which one person reviews them.
+    """The captions of one image of a store, in one person's order of review.
 
-    Decisions are in the store as soon as they are made. Who comes back goes on with the first
-    caption that waits for a decision of theirs.
+    Decisions are appended to the store at once. A person who returns continues with the first
+    caption without a decision of theirs.
 
     Args:
         store: that has finished the image.
         image: its name in the store.
         tree: of its regions; wholes are reviewed before their parts.
-        reviewer: the person's name; None takes that of the account.
+        reviewer: the person's name; None takes the name of the account.
 
     Raises:
         ValueError: the reviewer has no name.
@@ -43,81 +43,76 @@ class ReviewSession:
         ordered = (region.id for region in tree.top_down())
         self.queue = [one for one in ordered if one in self.finals and self.finals[one].text]
         self.place = 0
-        self.to_first_open()
+        self._to_first_open()
 
     def _load(self) -> None:
-        self.finals: dict[RegionId, FinalCaption] = {
-            caption.region_id: caption for caption in self.store.reviewed_captions(self.image)
-        }
-        reviews = self.store.reviews(self.image)
-        own = [review for review in reviews if review.reviewer == self.reviewer]
+        """Read the captions as they are now, and this reviewer's latest decision about each."""
+        captions = self.store.reviewed_captions(self.image)
+        self.finals: dict[RegionId, FinalCaption] = {final.region_id: final for final in captions}
         self.decisions: dict[RegionId, Review] = {
             review.region_id: review
-            for review in own  # the latest of each region; one of an older text does not count
-            if review.region_id in self.finals and review.text == self.finals[review.region_id].text
+            for review in self.store.reviews(self.image)
+            # a decision about an earlier text does not count
+            if review.reviewer == self.reviewer
+            and review.region_id in self.finals
+            and review.text == self.finals[review.region_id].text
         }
 
     @property
     def region_id(self) -> RegionId | None:
-        """The region under review, or None where nothing has a caption."""
+        """The region under review, or None if no region has a caption."""
         return self.queue[self.place] if self.queue else None
 
     @property
     def decided(self) -> int:
-        """How many captions this reviewer has decided about."""
-        return sum(one in self.decisions for one in self.queue)
+        """Number of captions that this reviewer has decided about."""
+        return sum(region_id in self.decisions for region_id in self.queue)
 
-    def go_to(self, region_id: RegionId) -> bool:
-        """Make a region the one under review; False where it has no caption to review."""
-        if region_id not in self.queue:
-            return False
-        self.place = self.queue.index(region_id)
-        return True
+    def go_to(self, region_id: RegionId | None) -> None:
+        """Review a region next, if it has a caption."""
+        if region_id in self.queue:
+            self.place = self.queue.index(region_id)
 
     def step(self, count: int) -> None:
-        """Go on, or back for -1, around the end."""
+        """Go forward, or back for -1; the ends of the queue are joined."""
         if self.queue:
             self.place = (self.place + count) % len(self.queue)
 
-    def to_first_open(self) -> None:
-        """Go to the next caption that waits for a decision, from here on and around the end."""
-        for offset in range(len(self.queue)):
-            place = (self.place + offset) % len(self.queue)
-            if self.queue[place] not in self.decisions:
-                self.place = place
-                return
+    def _to_first_open(self) -> None:
+        """Go forward to the next caption without a decision; stay if there is none."""
+        after = [*self.queue[self.place :], *self.queue[: self.place]]
+        self.go_to(next((one for one in after if one not in self.decisions), None))
 
     def decide(self, decision: Decision, text: str | None = None, note: str = "") -> Review:
-        """Commit a decision about the region under review, and go on to the next open one.
+        """Record a decision about the region under review, and go to the next open caption.
 
         Args:
             decision: "accept", "reject" or "edit".
             text: the new caption, for an edit.
-            note: why.
+            note: the reason.
 
         Returns:
-            What the store has now.
+            The review as it is stored.
 
         Raises:
-            ValueError: nothing to review, no such decision, or an edit without or with the same
-                text; nothing was written.
-            CaptionChangedError: somebody else has changed the caption since this session read it;
-                nothing was written, and the session has the new one.
-            StoreError: it could not be written.
+            ValueError: there is nothing to review, the decision does not exist, or the edit has no
+                text or the same text; nothing was written.
+            CaptionChangedError: another person has changed the caption since this session read
+                it; nothing was written, and the session has the new caption.
+            StoreError: the store cannot be written.
         """
-        region_id = self.region_id
-        if region_id is None:
+        if self.region_id is None:
             raise ValueError("no region has a caption to review")
-        previous = self.finals[region_id].text
+        previous = self.finals[self.region_id].text
         new = " ".join((text or "").split()) if decision == "edit" else previous
         if decision == "edit" and new == previous:
             raise ValueError("the caption is unchanged: accept it, or change it")
-        review = Review(region_id, decision, new, previous, self.reviewer, note=note)
+        review = Review(self.region_id, decision, new, previous, self.reviewer, note=note)
         try:
             saved = self.store.add_review(self.image, review)
         except CaptionChangedError:
             self._load()
             raise
         self._load()
-        self.to_first_open()
+        self._to_first_open()
         return saved

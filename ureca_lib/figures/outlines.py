@@ -1,122 +1,157 @@
-"""Regions on photos: outlines that show on any photo, and the rest of it dimmed."""
+"""Regions on photos: the part of a photo that is shown, reduced to print size, and outlines."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from PIL import Image
 from scipy import ndimage
+from skimage.measure import block_reduce
 
-from ureca_lib.figures.style import TARGET_COLOUR
+from ureca_lib.figures.style import TARGET_COLOR
 from ureca_lib.regions import Region
 
-_DIMMED = 0.55  # of the brightness outside a region
+View = tuple[float, float, float, float]  # left, top, right, bottom of a photo's part, in pixels
+Tint = tuple[np.ndarray, str, float]  # (H, W) bool, color, opacity
+_DIMMED = 0.6  # of the brightness outside a region
 _CASING = 1.0  # points that the casing adds to a line
+_DPI = 200  # of photos in print; more pixels than that are not kept
+_STRIDE = 700  # pixels of a region's longer side that are enough to find its middle
+
+
+def close_view(
+    region: Region, shape: float = 1.0, context: float = 0.6, least: float = 0.0
+) -> View:
+    """Part of a photo that shows a region and its surroundings.
+
+    Args:
+        region: in the middle, as far as the photo's border allows.
+        shape: width of the part over its height. If the whole photo is too narrow or too flat for
+            the region, the part reaches beyond it.
+        context: margin on each side, as a share of the region's longer side.
+        least: share of the photo's longer side that is shown even of a tiny region.
+    """
+    height, width = region.size
+    x, y, columns, rows = region.pixel_box
+    margin = 2 * context * max(columns, rows) + 12
+    wide = max(columns + margin, (rows + margin) * shape, least * max(height, width))
+    # the margin is given up before the part reaches beyond the photo
+    wide = min(wide, max(min(width, height * shape), columns, rows * shape))
+    tall = wide / shape
+    left, top = (
+        min(max(start + (side - shown) / 2, 0), whole - shown)
+        if shown < whole
+        else (whole - shown) / 2
+        for start, side, shown, whole in ((x, columns, wide, width), (y, rows, tall, height))
+    )
+    return left, top, left + wide, top + tall
+
+
+def draw_photo(
+    ax: Axes,
+    image: np.ndarray,
+    bright: Iterable[Region] | None = None,
+    view: View | None = None,
+    tints: Iterable[Tint] = (),
+    gray: float | None = None,
+) -> None:
+    """Show a photo, or a part of it, in no more pixels than are printed.
+
+    The axes keep the photo's pixels as their unit, whatever is shown.
+
+    Args:
+        ax: at its size, from which the number of pixels follows.
+        image: (H, W, 3) uint8.
+        bright: regions that keep their brightness while the rest is dimmed; None dims nothing.
+        view: the part, as `close_view` gives it; None shows the whole photo.
+        tints: masks that are filled with a color.
+        gray: show the photo without color, at this share of its brightness.
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = view or (0, 0, width, height)
+    x0, y0 = max(0, math.floor(left)), max(0, math.floor(top))
+    x1, y1 = min(width, math.ceil(right)), min(height, math.ceil(bottom))
+    size = _dots(ax)
+
+    def reduced(pixels: np.ndarray) -> np.ndarray:
+        # cropped first: a whole photo in floats for each region would take gigabytes
+        part = Image.fromarray(np.ascontiguousarray(pixels[y0:y1, x0:x1]))
+        part.thumbnail((size, size), Image.Resampling.BOX)
+        return np.asarray(part, np.float32)
+
+    shown = reduced(image)  # (h, w, 3)
+    if gray is not None:
+        shown = np.repeat(shown.mean(2, keepdims=True) * gray, 3, axis=2)
+    if bright is not None:
+        inside = np.zeros(shown.shape[:2], np.float32)
+        for region in bright:
+            inside = np.maximum(inside, reduced(region.mask * np.uint8(255)) / 255)
+        shown = shown * (_DIMMED + (1 - _DIMMED) * inside[..., None])
+    for mask, color, opacity in tints:
+        share = opacity * reduced(mask * np.uint8(255))[..., None] / 255
+        shown = shown * (1 - share) + share * 255 * np.array(to_rgb(color), np.float32)
+    extent = (x0 - 0.5, x1 - 0.5, y1 - 0.5, y0 - 0.5)
+    ax.imshow(shown.round().astype(np.uint8), extent=extent)
+    ax.set_xlim(left - 0.5, right - 0.5)
+    ax.set_ylim(bottom - 0.5, top - 0.5)
+    ax.axis("off")
+    ax.apply_aspect()  # outlines need the size of a pixel
 
 
 def draw_outline(
-    ax: Axes, region: Region, colour: str = TARGET_COLOUR, width: float = 1.4, dashed: bool = False
+    ax: Axes,
+    region: Region,
+    color: str = TARGET_COLOR,
+    width: float = 1.4,
 ) -> None:
-    """A region's edge in a colour, cased in black so that it shows on a photo of that colour.
+    """Draw a region's edge in a color, cased in black so that it shows on any photo.
 
-    The line runs inside the region, so that neighbours' lines lie side by side; round a region too
+    The line runs inside the region, so that neighbors' lines run side by side; around a region too
     thin for that it runs on the edge, and is thinner.
 
     Args:
-        ax: in the photo's pixels, with its limits set.
+        ax: of `draw_photo`.
         region: whose mask is drawn.
-        colour: of the line.
+        color: of the line.
         width: of the line in points.
-        dashed: dash it.
     """
-    places, mask = _with_margin(region)
-    depth = ndimage.distance_transform_edt(mask) - 0.5
-    inset = (width / 2 + _CASING / 2) / _points_a_pixel(ax)
+    places, mask, step = _coarse(ax, region)
+    depth = (ndimage.distance_transform_edt(mask) - 0.5) * step  # in the photo's pixels
+    left, right = ax.get_xlim()
+    points_per_pixel = ax.get_window_extent().width / ax.figure.dpi * 72 / abs(right - left)
+    inset = (width / 2 + _CASING / 2) / points_per_pixel
     level = inset
     if depth.max() < 4 * inset:
         level, width = 0.0, min(width, 0.8)
-    lines = ax.contour(*places, depth, [level], colors=[colour], linewidths=width)
-    if dashed:
-        lines.set_linestyle((0, (2.5, 1.5)))
+    lines = ax.contour(*places, depth, [level], colors=[color], linewidths=width)
     casing = patheffects.withStroke(linewidth=width + _CASING, foreground="black", alpha=0.75)
     lines.set_path_effects([casing])
 
 
-def draw_edge(ax: Axes, region: Region, colour: str, width: float) -> None:
-    """A bare line where a region's pixels end; see `draw_outline` for the arguments."""
-    places, mask = _with_margin(region)
-    ax.contour(*places, mask, [0.5], colors=[colour], linewidths=width)
-
-
-def _with_margin(region: Region) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """x and y of a region's box and one pixel around it, and its mask there.
-
-    The margin closes the outline of a mask that touches the border.
-    """
-    x, y, columns, rows = region.pixel_box
-    mask = np.pad(region.mask[y : y + rows, x : x + columns], 1)
-    return (np.arange(x - 1, x + columns + 1), np.arange(y - 1, y + rows + 1)), mask
-
-
-def _points_a_pixel(ax: Axes) -> float:
-    """How many points of print a pixel of the photo takes."""
-    left, right = ax.get_xlim()
-    return ax.get_window_extent().width / ax.figure.dpi * 72 / abs(right - left)
-
-
-def draw_photo(ax: Axes, image: np.ndarray, bright: Iterable[Region] | None = None) -> None:
-    """A photo that fills its axes; with regions, all outside them is dimmed.
-
-    Args:
-        ax: whose box has the photo's shape.
-        image: (H, W, 3) uint8.
-        bright: regions that keep their brightness; None keeps all of it.
-    """
-    shown = image
-    if bright is not None:
-        mask = np.zeros(image.shape[:2], bool)
-        for region in bright:
-            mask |= region.mask
-        shown = np.where(mask[..., None], image, (image * _DIMMED).astype(np.uint8))
-    ax.imshow(shown, aspect="auto", interpolation="antialiased")
-    ax.set_xlim(-0.5, image.shape[1] - 0.5)
-    ax.set_ylim(image.shape[0] - 0.5, -0.5)
-    ax.axis("off")
-
-
-def close_up(ax: Axes, region: Region, context: float = 0.6, least: float = 0) -> None:
-    """Narrow axes that show a photo to a region and its surroundings, in the axes' own shape.
-
-    Args:
-        ax: shows the whole photo.
-        region: that is to be in the middle, as far as the photo's border lets it.
-        context: margin on each side, as a share of the region's longer side.
-        least: of the photo's longer side, the share that is shown even of a tiny region.
-    """
-    height, width = region.size
-    x, y, columns, rows = region.pixel_box
-    box = ax.get_window_extent()
-    shape = box.width / box.height
-    margin = 2 * context * max(columns, rows) + 12
-    wide = max(columns + margin, (rows + margin) * shape)
-    wide = min(max(wide, least * max(height, width)), width, height * shape)
-    tall = wide / shape
-    left = min(max(x + (columns - wide) / 2, 0), width - wide) - 0.5
-    top = min(max(y + (rows - tall) / 2, 0), height - tall) - 0.5
-    ax.set_xlim(left, left + wide)
-    ax.set_ylim(top + tall, top)
+def draw_edge(ax: Axes, region: Region, color: str, width: float) -> None:
+    """Draw a bare line where a region's pixels end; see `draw_outline` for the arguments."""
+    places, mask, _ = _coarse(ax, region)
+    ax.contour(*places, mask, [0.5], colors=[color], linewidths=width)
 
 
 def anchor_point(region: Region, without: Iterable[Region] = ()) -> tuple[float, float]:
-    """(x, y) of a pixel well inside a region and, where it can be, in none of the others."""
-    mask = region.mask
+    """(x, y) of a pixel well inside a region and, if possible, in none of the others."""
+    x, y, columns, rows = region.pixel_box
+    box = (slice(y, y + rows), slice(x, x + columns))
+    mask = region.mask[box]
     free = mask.copy()
     for other in without:
-        free &= ~other.mask
-    row, column = deepest_point(free if free.any() else mask)
-    return float(column), float(row)
+        free &= ~other.mask[box]
+    free = free if free.any() else mask
+    step = max(1, max(rows, columns) // _STRIDE)
+    step = step if free[::step, ::step].any() else 1  # thin lines may fall between the samples
+    row, column = deepest_point(free[::step, ::step])
+    return float(x + column * step), float(y + row * step)
 
 
 def deepest_point(mask: np.ndarray) -> tuple[int, int]:
@@ -124,3 +159,27 @@ def deepest_point(mask: np.ndarray) -> tuple[int, int]:
     distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     row, column = np.unravel_index(int(distance.argmax()), mask.shape)
     return int(row), int(column)
+
+
+def _dots(ax: Axes) -> int:
+    """Pixels of print along the longer side of axes."""
+    box = ax.get_window_extent()
+    return max(1, round(max(box.width, box.height) / ax.figure.dpi * _DPI))
+
+
+def _coarse(ax: Axes, region: Region) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, int]:
+    """x and y of a region's box with a margin, its mask there, and the pixels per sample.
+
+    The margin closes the outline of a mask that touches the border. A sample is in the mask if any
+    of its pixels is, so that no thin region is lost.
+    """
+    left, right = ax.get_xlim()
+    step = max(1, int(abs(right - left)) // _dots(ax))
+    x, y, columns, rows = region.pixel_box
+    mask = region.mask[y : y + rows, x : x + columns]
+    mask = np.pad(mask if step == 1 else block_reduce(mask, step, np.max), 1)
+    xs, ys = (
+        start - 0.5 + (np.arange(-1, count - 1) + 0.5) * step
+        for start, count in ((x, mask.shape[1]), (y, mask.shape[0]))
+    )
+    return (xs, ys), mask, step

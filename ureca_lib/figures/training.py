@@ -1,25 +1,32 @@
-"""Training seen as it goes: loss, and what is measured on the way."""
+"""Training in progress: loss, and shares measured during the run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from IPython.display import DisplayHandle, Image, display
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ureca_lib.figures.style import FAINT, INK, PAGE_WIDTH, PALETTE
+from ureca_lib.figures.style import LEGEND, PAGE_WIDTH, PALETTE, chart, label_of, wrapped
+from ureca_lib.train.run_folder import read_log
 
 Log = Sequence[Mapping[str, Any]]
-MEASURES = {"eval_exact_match": "exact match", "eval_unique": "unique", "exact": "exact, learnt"}
-MEASURES |= {"validation_exact": "exact, held out"}
+MEASURES = {"eval_exact_match": "exact match", "eval_unique": "unique"}
+MEASURES |= {"exact": "exact, training scenes", "validation_exact": "exact, held out"}
 
 
 def training_figure(logs: Mapping[str, Log], measures: Sequence[str] | None = None) -> Figure:
-    """Loss on the left, measured shares on the right, a line for each run.
+    """Draw the loss on the left, measured shares on the right, with a line per run.
 
     Args:
-        logs: rows of each run by its name, each with "step" and what was noted then, as
+        logs: rows of each run by its name, each with "step" and the values noted then, as
             `TrainingResult.log` and `training_log.jsonl` have them.
         measures: names of rows' values to show on the right; by default those of `MEASURES`
             that a log has.
@@ -27,37 +34,71 @@ def training_figure(logs: Mapping[str, Log], measures: Sequence[str] | None = No
     Raises:
         ValueError: no log, or a log without a loss.
     """
+    for name, rows in logs.items():
+        if not _series(rows, "loss")[0]:
+            raise ValueError(f"the log of {name} has no loss")
     if not logs:
         raise ValueError("no logs to draw")
-    figure = Figure(figsize=(PAGE_WIDTH, 2.3), layout="constrained")
-    loss_axes, share_axes = figure.subplots(1, 2, sharex=True)  # a single evaluation has no range
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(PAGE_WIDTH, 2.3), layout="constrained", sharex=True
+    )
     for number, (name, rows) in enumerate(logs.items()):
-        colour = PALETTE[number % len(PALETTE)]
-        steps, losses = _series(rows, "loss")
-        if not steps:
-            raise ValueError(f"the log of {name} has no loss")
-        loss_axes.plot(steps, losses, color=colour, lw=1, label=name)
+        color = PALETTE[number % len(PALETTE)]
+        left.plot(*_series(rows, "loss"), color=color, lw=1, label=wrapped(name, 30, 2))
         shown = [key for key in measures or MEASURES if _series(rows, key)[0]]
         for style, key in zip(("-", "--", ":", "-."), shown, strict=False):
-            places, values = _series(rows, key)
-            marker = "o" if len(places) < 20 else None
-            label = f"{name}: {MEASURES.get(key, key)}"
-            look = {"color": colour, "lw": 1, "ls": style, "marker": marker, "ms": 3}
-            share_axes.plot(places, values, label=label, **look)
-    loss_axes.set_ylabel("loss a token")
-    share_axes.set_ylabel("share of regions")
-    share_axes.set_ylim(0, 1)
-    for axes in (loss_axes, share_axes):
-        axes.set_xlabel("step")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=7, colors=INK)
-        axes.grid(axis="y", color=FAINT, alpha=0.25, lw=0.5)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7, frameon=False)
+            steps, values = _series(rows, key)
+            label = wrapped(f"{name}: {MEASURES.get(key, label_of(key))}", 40, 2)
+            look = {"color": color, "lw": 1, "ls": style, "ms": 3}
+            look |= {"marker": "o" if len(steps) < 20 else None, "clip_on": False}
+            right.plot(steps, [100 * value for value in values], label=label, **look)
+    right.set_ylim(0, 100)
+    for ax, y in ((left, "loss per token"), (right, "share of regions, %")):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        chart(ax, "step", y)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(**LEGEND)
     return figure
 
 
 def _series(rows: Log, key: str) -> tuple[list[int], list[float]]:
     pairs = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
     return [step for step, _ in pairs], [value for _, value in pairs]
+
+
+@contextmanager
+def live_training(
+    runs: Mapping[str, str | Path], every: float = 3.0
+) -> Iterator[DisplayHandle | None]:
+    """Show the losses of runs below a notebook's cell, drawn anew until the context ends.
+
+    Args:
+        runs: folder of each run by its name in the legend; a run that has not begun is left out.
+        every: seconds between drawings.
+    """
+    handle = display("waiting for the first steps", display_id=True)
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(every):
+            _show(runs, handle)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield handle
+    finally:
+        stop.set()
+        thread.join()
+        _show(runs, handle)
+
+
+def _show(runs: Mapping[str, str | Path], handle: DisplayHandle | None) -> None:
+    logs = {name: read_log(folder) for name, folder in runs.items()}
+    begun = {name: rows for name, rows in logs.items() if any("loss" in row for row in rows)}
+    if begun and handle is not None:  # there is no handle outside of a notebook
+        # as PNG: a figure that is drawn again in its cell would be shown a second time at its end
+        figure, buffer = training_figure(begun), io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        plt.close(figure)
+        handle.update(Image(buffer.getvalue(), format="png"))

@@ -1,92 +1,41 @@
-"""Figures of mask trees: containment, two rules side by side, granularity."""
+"""Mask trees: the tree beside its photo, two parent rules, containment, similarity, granularity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
-from ureca_lib.figures.regions import draw_target
-from ureca_lib.figures.style import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
+from ureca_lib.annotate.look_alikes import NearPair
+from ureca_lib.figures.outlines import draw_outline, draw_photo
+from ureca_lib.figures.regions import draw_target, level_head, levels_of, panel_shape, tree_order
+from ureca_lib.figures.style import (
+    BODY,
+    COLUMN_WIDTH,
+    LEGEND,
+    PAGE_WIDTH,
+    PALETTE,
+    SMALL,
+    chart,
+    marks,
+    panels,
+    sheet,
+    text_width,
+    wrapped,
+    write,
+)
 from ureca_lib.mask_tree import MaskTree, RegionId, region_label
-from ureca_lib.regions import RegionImage
+from ureca_lib.regions import Region, RegionImage
 
-LEVEL_COLORS = PALETTE[:6]
+LEVEL_COLORS = PALETTE
 _LARGEST = 300.0  # inches per side; matplotlib writes no picture of more than 65,536 px
-
-
-def containment_figure(regions: RegionImage, matrix: np.ndarray) -> Figure:
-    """A containment matrix as an image, regions sorted by area, largest first.
-
-    Args:
-        regions: R regions.
-        matrix: (R, R), as `containment_matrix` gives it.
-    """
-    order = np.argsort([-region.area for region in regions], kind="stable")
-    names = [regions.regions[i].name or str(regions.regions[i].id) for i in order]
-    side = max(COLUMN_WIDTH, 0.11 * len(names) + 1.2)
-    figure, ax = plt.subplots(figsize=(side, side), layout="constrained")
-    shown = ax.imshow(matrix[np.ix_(order, order)], cmap="viridis", vmin=0, vmax=1)
-    labels = [name.replace("$", r"\$") for name in names]
-    ax.set_xticks(range(len(names)), labels, rotation=90, fontsize=5)
-    ax.set_yticks(range(len(names)), labels, fontsize=5)
-    ax.set_xlabel("lies in", fontsize=8)
-    ax.set_ylabel("share of", fontsize=8)
-    bar = figure.colorbar(shown, ax=ax, shrink=0.6)
-    bar.ax.tick_params(labelsize=7)
-    return figure
-
-
-def parent_figure(
-    regions: RegionImage, smallest: MaskTree, first: MaskTree, region_id: RegionId
-) -> Figure:
-    """A region beside the parent that each rule gives it.
-
-    Args:
-        regions: with the photo.
-        smallest, first: trees built with the two rules.
-        region_id: whose parents differ.
-    """
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, PAGE_WIDTH / 2.7), layout="constrained")
-    _panel(axes[0], regions, region_id, "the region")
-    _panel(axes[1], regions, smallest.parent(region_id), 'parent, "smallest"')
-    _panel(axes[2], regions, first.parent(region_id), 'parent, "first" (published)')
-    return figure
-
-
-def granularity_figure(trees: Mapping[str, MaskTree]) -> Figure:
-    """Area of each region against its level, one colour a photo.
-
-    Args:
-        trees: by the photo's name.
-    """
-    figure, ax = plt.subplots(figsize=(PAGE_WIDTH * 0.7, 3), layout="constrained")
-    for number, (name, tree) in enumerate(trees.items()):
-        levels = [tree.depth(region.id) for region in tree.regions]
-        shares = [100 * region.area / np.prod(region.size) for region in tree.regions]
-        shift = (number - (len(trees) - 1) / 2) * 0.12  # photos side by side within a level
-        ax.scatter(
-            np.add(levels, shift), shares, s=14, color=PALETTE[number % len(PALETTE)], label=name
-        )
-    ax.set_yscale("log")
-    ax.set_xlabel("level in the tree")
-    ax.set_ylabel("share of the image, %")
-    ax.legend(fontsize=7, frameon=False, ncols=2)
-    return figure
-
-
-def _panel(ax: Axes, regions: RegionImage, region_id: RegionId | None, title: str) -> None:
-    ax.axis("off")
-    if region_id is None:
-        ax.imshow(regions.pixels)
-        name = "the image"
-    else:
-        draw_target(ax, regions.pixels, regions[region_id], context=0.3)
-        name = regions[region_id].name or f"region {region_id}"
-    ax.set_title(f"{title}:\n{name}".replace("$", r"\$"), fontsize=8)
+_LEFT, _GAP = 3.1, 0.1  # inches: of the photos' column, and between pictures
+_LINE = 0.165  # inches per line of the tree
+_FILL = 0.3  # opacity of a region's color
 
 
 def plot_tree(tree: MaskTree, ax: Axes | None = None) -> Axes:
@@ -104,31 +53,195 @@ def plot_tree(tree: MaskTree, ax: Axes | None = None) -> Axes:
         size = min(width, _LARGEST), min(height, _LARGEST)
         _, ax = plt.subplots(figsize=size, layout="constrained")
     rows: dict[RegionId | None, int] = {None: 0}
-    stack = list(reversed(tree.children()))
-    while stack:
-        region_id = stack.pop()
-        rows[region_id] = len(rows)
-        stack.extend(reversed(tree.children(region_id)))
+    rows |= {region_id: row for row, region_id in enumerate(tree_order(tree), 1)}
     for region_id, row in rows.items():
         depth = tree.depth(region_id)
         color, label = "#444444", "image"
         if region_id is not None:
-            color, label = (
-                LEVEL_COLORS[(depth - 1) % len(LEVEL_COLORS)],
-                region_label(tree[region_id]),
-            )
+            color, label = level_color(depth), region_label(tree[region_id])
             up = rows[tree.parent(region_id)]
             ax.plot([depth - 1, depth - 1, depth], [up, row, row], color="#bbbbbb", lw=1, zorder=1)
-        ax.plot(depth, row, "o", color=color, ms=5, zorder=2)
-        ax.annotate(
-            label.replace("$", r"\$"),  # not mathematics to matplotlib
-            (depth, row),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+        ax.plot(depth, row, "o", color=color, ms=4.5, zorder=2)
+        style = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(wrapped(label, 60, 1), (depth, row), fontsize=BODY, **style)
     ax.set_xlim(-0.2, tree.height() + 1)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.axis("off")
     return ax
+
+
+def level_color(depth: int) -> str:
+    """Color of a level, on photos and in the tree."""
+    return LEVEL_COLORS[(depth - 1) % len(LEVEL_COLORS)]
+
+
+def mask_tree_figure(regions: RegionImage, tree: MaskTree) -> Figure:
+    """Draw the photo with all regions, each level alone, and the tree (Sec. 3, stage 1).
+
+    A level has the same color everywhere.
+
+    Args:
+        regions: with the photo.
+        tree: of these regions; more than about 50 of them do not fit a page.
+    """
+    levels = levels_of(tree)
+    shape, width = regions.height / regions.width, (_LEFT - _GAP) / 2
+    heights = [_LEFT * shape, _GAP] + [0.2, width * shape] * ((len(levels) + 1) // 2)
+    spare = _LINE * (len(tree) + 1) - sum(heights)
+    right = PAGE_WIDTH - _LEFT - 0.15
+    figure, grid = sheet([width, _GAP, width, 0.15, right], [*heights, max(spare, 0.04)])
+    _draw_levels(figure.add_subplot(grid[0, :3]), regions, tree, list(tree.top_down()))
+    for number, (depth, members) in enumerate(levels.items()):
+        row, column = 2 + number // 2 * 2, number % 2 * 2
+        write(grid[row, column], "●", BODY, down=0.05, color=level_color(depth))
+        write(grid[row, column], level_head(depth, members), SMALL, down=0.055, right=0.12)
+        ax = figure.add_subplot(grid[row + 1, column])
+        _draw_levels(ax, regions, tree, members, _FILL)
+    ax = plot_tree(tree, figure.add_subplot(grid[:, 4]))
+    ax.set_ylim(figure.get_figheight() / _LINE - 0.5, -0.5)
+    # levels are as far apart as the longest label allows
+    level = right / (tree.height() + 1)
+    for label in ax.texts:
+        taken = text_width(label.get_text(), BODY) + 8 / 72  # with the dot before it
+        level = min(level, (right - taken) / (label.xy[0] + 0.1))
+    ax.set_xlim(-0.1, right / level - 0.1)
+    return figure
+
+
+def _draw_levels(
+    ax: Axes, regions: RegionImage, tree: MaskTree, members: Sequence[Region], fill: float = 0
+) -> None:
+    """Outline regions in their level's color; a level alone is filled too."""
+    colors = {region.id: level_color(tree.depth(region.id)) for region in members}
+    tints = ((region.mask, colors[region.id], fill) for region in members if fill)
+    draw_photo(ax, regions.pixels, tints=tints)
+    for region in members:
+        draw_outline(ax, region, colors[region.id], 0.9 if fill else 1.3)
+
+
+def parent_figure(
+    regions: RegionImage, smallest: MaskTree, first: MaskTree, region_id: RegionId
+) -> Figure:
+    """Draw a region beside the parent that each rule gives it.
+
+    Args:
+        regions: with the photo.
+        smallest, first: trees built with the two rules.
+        region_id: whose parents differ.
+    """
+    shown = {
+        "the region": region_id,
+        'parent, "smallest"': smallest.parent(region_id),
+        'parent, "first" (published)': first.parent(region_id),
+    }
+    notes = [
+        [title, "the image" if one is None else regions[one].name or f"region {one}"]
+        for title, one in shown.items()
+    ]
+    figure, axes = panels(notes, 3, panel_shape(regions), align="center")
+    for ax, one in zip(axes, shown.values(), strict=True):
+        if one is None:
+            draw_photo(ax, regions.pixels)
+        else:
+            draw_target(ax, regions.pixels, regions[one], context=0.3)
+    return figure
+
+
+def containment_figure(regions: RegionImage, matrix: np.ndarray) -> Figure:
+    """Draw a containment matrix, regions sorted by area, largest first.
+
+    Args:
+        regions: R regions.
+        matrix: (R, R), as `containment_matrix` gives it.
+    """
+    order = np.argsort([-region.area for region in regions], kind="stable")
+    labels = [region_label(regions.regions[place]) for place in order]
+    shown = 100 * matrix[np.ix_(order, order)]
+    figure, ax = _matrix(shown, labels, "share of the row's region in the column's, %", 100)
+    ax.set_xlabel("in", fontsize=BODY)
+    ax.set_ylabel("share of", fontsize=BODY)
+    return figure
+
+
+def similarity_figure(similarity: np.ndarray, names: Sequence[str], threshold: float) -> Figure:
+    """Draw a matrix of cosine similarities; those at or above the threshold are marked.
+
+    Args:
+        similarity: (R, R), its diagonal ignored.
+        names: R labels.
+        threshold: least similarity of two regions that look alike.
+    """
+    shown = similarity.copy()
+    np.fill_diagonal(shown, np.nan)
+    label = f"cosine similarity (marked: at least {threshold:g})"
+    figure, ax = _matrix(shown, names, label, 1)
+    rows, columns = np.nonzero(np.nan_to_num(shown, nan=-1) >= threshold)
+    ax.scatter(columns, rows, marker="s", s=5, color=PALETTE[1], linewidths=0)
+    return figure
+
+
+def _matrix(
+    values: np.ndarray, names: Sequence[str], label: str, top: float
+) -> tuple[Figure, Axes]:
+    """Draw (R, R) values from 0 to `top` with names along both sides, and a color bar."""
+    side = max(COLUMN_WIDTH, 0.12 * len(names) + 1.2)
+    figure, ax = plt.subplots(figsize=(side, side), layout="constrained")
+    image = ax.imshow(values, cmap="cividis", vmin=0, vmax=top)
+    labels = [wrapped(name, 28, 1) for name in names]
+    ax.set_xticks(range(len(names)), labels, rotation=90, fontsize=6)
+    ax.set_yticks(range(len(names)), labels, fontsize=6)
+    bar = figure.colorbar(image, ax=ax, shrink=0.6)
+    bar.set_label(label, fontsize=BODY)
+    bar.ax.tick_params(labelsize=SMALL)
+    return figure, ax
+
+
+def granularity_figure(trees: Mapping[str, MaskTree]) -> Figure:
+    """Draw the area of each region against its level, one color per photo.
+
+    Args:
+        trees: by the photo's name.
+    """
+    figure, ax = plt.subplots(figsize=(PAGE_WIDTH * 0.7, 3), layout="constrained")
+    for number, (name, tree) in enumerate(trees.items()):
+        levels = [tree.depth(region.id) for region in tree.regions]
+        shares = [100 * region.area / np.prod(region.size) for region in tree.regions]
+        shift = (number - (len(trees) - 1) / 2) * 0.12  # photos side by side within a level
+        style = {key: marks(number)[key] for key in ("marker", "color")}
+        ax.scatter(np.add(levels, shift), shares, s=12, label=wrapped(name, 20), **style)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    chart(ax, "level in the tree", "share of the image, %")
+    ax.legend(ncols=2, **LEGEND)
+    return figure
+
+
+def survey_figure(similarities: np.ndarray, threshold: float, pairs: Sequence[NearPair]) -> Figure:
+    """Draw a histogram of the similarities of pairs of regions, and pairs near the threshold.
+
+    Args:
+        similarities: (P,) cosine similarities.
+        threshold: from which two regions look alike.
+        pairs: with their crops.
+    """
+    columns = 4
+    rows = -(-len(pairs) // columns)
+    figure = plt.figure(figsize=(PAGE_WIDTH, 2 + 1.2 * rows), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 1.2 * rows))
+    ax = top.subplots()
+    ax.hist(similarities, bins=50, color=PALETTE[0])
+    share = (similarities >= threshold).mean()
+    ax.axvline(threshold, color=PALETTE[1], label=f"{threshold:g}: {share:.1%} of pairs are above")
+    chart(ax, "cosine similarity", "pairs of regions")
+    ax.legend(**LEGEND)
+    axes = bottom.subplots(rows, 2 * columns, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for place, pair in enumerate(pairs):
+        row, column = divmod(place, columns)
+        for side, (crop, region_id) in enumerate(zip(pair.crops, pair.region_ids, strict=True)):
+            ax = axes[row, 2 * column + side]
+            ax.imshow(crop)
+            title = f"{pair.similarity:.3f}" if side == 0 else ""
+            ax.set_title(wrapped(f"{title} [{region_id}]", 24, 1), fontsize=6)
+    return figure

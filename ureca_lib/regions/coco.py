@@ -1,10 +1,9 @@
-"""COCO instance JSON: many images a file; polygons, RLE, crowd regions."""
+"""COCO instance JSON: many images per file; polygons, RLE, crowd regions."""
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,19 +13,19 @@ from ureca_lib.regions.errors import (
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.photo import find_photo, is_turned
+from ureca_lib.regions.photo import Photo, find_photo, is_turned, split_name
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.rle import MAX_PIXELS, extent
+from ureca_lib.regions.rle import MAX_PIXELS, extent, split_rings
 from ureca_lib.regions.sa1b import (
     IdIndex,
     build_entries,
-    check_fits,
     get,
     image_size,
     is_crowd,
     need_object,
     optional,
     read_json,
+    warn_of,
 )
 
 ImageId = int | str
@@ -47,7 +46,7 @@ def load_coco(
     """Read COCO instance JSON: polygons, compressed and uncompressed RLE, crowd regions.
 
     A region's name is its category's. The stated area of a polygon is the polygon's, not that of
-    its pixels, so it is not compared; that of an RLE is.
+    its pixels, so it is not compared. That of an RLE is compared, and a difference is a warning.
 
     Args:
         json_path: the annotation file.
@@ -70,14 +69,15 @@ def load_coco(
 
 
 def load_coco_image(
-    json_path: str | Path, file_name: str | None = None, strict: bool = True
+    json_path: str | Path, image: Photo | None = None, strict: bool = True
 ) -> RegionImage:
-    """Read one image of a COCO file; the masks of the others are not looked at.
+    """Read one image of a COCO file; the masks of the others are ignored.
 
     Args:
-        json_path: the annotation file; the photo is looked for beside it.
-        file_name: the image's, without folders; may be left out, or be another, where the file
-            has one image only.
+        json_path: the annotation file.
+        image: the photo; None for the one beside the file. The name of its path selects the image
+            of the file, and so do its folders if several images have that name. If the file has one
+            image only, the name may be another, which is a warning.
         strict: as in `load_coco`.
 
     Raises:
@@ -85,21 +85,32 @@ def load_coco_image(
     """
     path = Path(json_path)
     images, annotations, categories = _parts(path, MAX_PIXELS)
-    named = {
-        image_id: entry
-        for image_id, entry in images.items()
-        if file_name and re.split(r"[\\/]", entry.file_name or "")[-1] == file_name
-    }
-    chosen = named or images
+    wanted = split_name(str(image)) if isinstance(image, (str, Path)) else []
+    names = {image_id: split_name(entry.file_name) for image_id, entry in images.items()}
+    named = [key for key, name in names.items() if wanted and name[-1:] == wanted[-1:]]
+    if len(named) > 1:  # their folders distinguish photos of the same name
+        depths = {k: len(names[k]) for k in named if names[k] == wanted[-len(names[k]) :]}
+        named = [key for key in depths if depths[key] == max(depths.values())] or named
+    chosen = named or list(images)
     if len(chosen) != 1:
         reason = f"the file holds {len(images)} images; give the path of the photo meant"
         if named:
-            reason = f"{len(named)} of the file's images are called '{file_name}'"
-        elif file_name:
-            reason = f"none of the file's {len(images)} images is called '{file_name}'"
+            reason = f"{len(named)} of the file's images are called '{wanted[-1]}'"
+        elif wanted:
+            reason = f"none of the file's {len(images)} images is called '{wanted[-1]}'"
         raise AnnotationFormatError(reason, path)
+    stated = images[chosen[0]].file_name
+    if wanted and stated and not named:
+        warnings.warn(
+            f"{path}: the masks are of '{stated}', the only image of the file; they are used for "
+            f"'{wanted[-1]}'",
+            stacklevel=3,
+        )
     parts = (images, chosen, annotations, categories)
-    return _built(path, path.parent, *parts, strict, MAX_PIXELS, only_theirs=bool(named))[0]
+    found = _built(path, path.parent, *parts, strict, MAX_PIXELS, image, bool(named))[0]
+    if image is not None:
+        _ = found.image  # a given photo must be readable and of the right size
+    return found
 
 
 def _built(
@@ -111,18 +122,25 @@ def _built(
     categories: Mapping[ImageId, str],
     strict: bool,
     max_pixels: int,
+    photo: Photo | None = None,
     only_theirs: bool = False,
 ) -> list[RegionImage]:
-    """The chosen images with their regions.
+    """Build the chosen images with their regions.
 
-    `only_theirs` passes over the annotations of the other images, whatever is wrong with them.
+    Args:
+        photo: of the only image chosen; None looks in the folder.
+        only_theirs: ignore the annotations of the other images, malformed ones too.
     """
     ids, category_ids, chosen = IdIndex(images), IdIndex(categories), list(chosen)
-    photos = {image_id: find_photo(folder, images[image_id].file_name) for image_id in chosen}
+    photos = {
+        image_id: find_photo(folder, images[image_id].file_name) if photo is None else photo
+        for image_id in chosen
+    }
     entries = {
         image_id: _turned(path, images[image_id], photos[image_id], polygons)
         for image_id, polygons in _polygons_of(annotations, ids, chosen).items()
     }
+    notes: list[str] = []
 
     def build(annotation: Any) -> tuple[ImageId, Region]:
         need_object(annotation)
@@ -133,7 +151,7 @@ def _built(
         width, height, _ = entries[image_id]
         category = optional(annotation, "category_id", (int, str))
         name = None if category is None else categories.get(category_ids.find(category))
-        return image_id, _region(annotation, height, width, name, max_pixels)
+        return image_id, _region(annotation, height, width, name, max_pixels, notes.append)
 
     built, left_out = build_entries(
         annotations,
@@ -141,8 +159,9 @@ def _built(
         lambda pair: (pair[0], pair[1].id),
         path,
         strict,
-        lambda annotation: not only_theirs or _may_belong(annotation, ids, entries),
+        lambda entry: not only_theirs or not _owners(entry, ids).isdisjoint(entries),
     )
+    warn_of(notes, path)
     out = _by_image(left_out, annotations, ids, chosen)
     regions: dict[ImageId, list[Region]] = {image_id: [] for image_id in chosen}
     for image_id, region in built:
@@ -156,19 +175,20 @@ def _built(
 def _polygons_of(
     annotations: list[Any], ids: IdIndex, chosen: Iterable[ImageId]
 ) -> dict[ImageId, list[Any]]:
-    """The rings of each chosen image's polygons, not checked yet."""
+    """List the rings of each chosen image's polygons, not checked yet."""
     rings: dict[ImageId, list[Any]] = {image_id: [] for image_id in chosen}
     for annotation in annotations:
-        image_id = _image_of(annotation, ids)
-        if image_id in rings and isinstance(annotation.get("segmentation"), list):
-            rings[image_id] += annotation["segmentation"]
+        owners = _owners(annotation, ids)
+        if len(owners) == 1 and owners <= rings.keys():
+            segmentation = annotation.get("segmentation")
+            rings[owners.pop()] += split_rings(segmentation) if type(segmentation) is list else []
     return rings
 
 
 def _turned(
-    path: Path, entry: _ImageEntry, photo: Path | None, polygons: Iterable[Any]
+    path: Path, entry: _ImageEntry, photo: Photo | None, polygons: Iterable[Any]
 ) -> _ImageEntry:
-    """The entry with the size that its polygons were drawn on.
+    """Return the entry with the size that its polygons were drawn on.
 
     Label Studio exports the stored size of a photo that EXIF turns, and polygons as they were
     drawn on the upright photo. Read by the stated size, every mask would cover wrong pixels.
@@ -198,7 +218,7 @@ def _turned(
 def _parts(
     path: Path, max_pixels: int
 ) -> tuple[dict[ImageId, _ImageEntry], list[Any], dict[ImageId, str]]:
-    """The images by id, the annotations as they are, and the names of the categories."""
+    """Read the images by id, the annotations unchecked, and the names of the categories."""
     document = read_json(path)
     try:
         images = _image_entries(get(document, "images", list), max_pixels)
@@ -230,48 +250,41 @@ def _region(
     width: int,
     name: str | None,
     max_pixels: int,
+    note: Callable[[str], None],
 ) -> Region:
     region_id = get(annotation, "id", (int, str))
     segmentation = get(annotation, "segmentation", (Mapping, list))
     bbox, crowd = annotation.get("bbox"), is_crowd(annotation)
     area = optional(annotation, "area", (int, float))
     if isinstance(segmentation, list):
-        drawn = Region.from_polygons(region_id, segmentation, height, width, max_pixels=max_pixels)
-        return Region(region_id, drawn.rle, bbox, None, name, crowd, max_pixels)
-    region = Region(region_id, segmentation, bbox, area, name, crowd, max_pixels)
-    check_fits(region, height, width)
+        segmentation = Region.from_polygons(
+            region_id, segmentation, height, width, max_pixels=max_pixels, note=note
+        ).rle
+        area = None
+    region = Region(region_id, segmentation, bbox, area, name, crowd, max_pixels, note)
+    region.check_size(height, width)
     return region
 
 
 def _by_image(
     left_out: list[LeftOut], annotations: list[Any], ids: IdIndex, chosen: Iterable[ImageId]
 ) -> dict[ImageId, list[LeftOut]]:
-    """Each image's share of the annotations that were left out, in file order."""
+    """Assign the annotations that were left out to their images; without one, to every image."""
     shares: dict[ImageId, list[LeftOut]] = {image_id: [] for image_id in chosen}
     for item in left_out:
-        stated = _image_of(annotations[item.index], ids)
-        for image_id in [stated] if stated in shares else shares:
+        owners = _owners(annotations[item.index], ids)
+        for image_id in owners if len(owners) == 1 and owners <= shares.keys() else shares:
             shares[image_id].append(item)
     return shares
 
 
-def _image_of(annotation: Any, ids: IdIndex) -> ImageId | None:
-    """The image that an annotation belongs to; None where it states none of the file's."""
+def _owners(annotation: Any, ids: IdIndex) -> set[ImageId]:
+    """Return the images that an annotation may belong to; none if it states no id of the file."""
     try:
         need_object(annotation)
-        return ids.find(get(annotation, "image_id", (int, str)))
+        return set(ids.fitting(get(annotation, "image_id", (int, str))))
     except RegionError:
-        return None
-
-
-def _may_belong(annotation: Any, ids: IdIndex, images: Mapping[ImageId, _ImageEntry]) -> bool:
-    """Whether an annotation belongs to these images, or to them among others."""
-    try:
-        need_object(annotation)
-        stated = get(annotation, "image_id", (int, str))
-    except RegionError:
-        return False
-    return any(image_id in images for image_id in ids.fitting(stated))
+        return set()
 
 
 def _category_names(categories: list[Any]) -> dict[ImageId, str]:
@@ -279,7 +292,7 @@ def _category_names(categories: list[Any]) -> dict[ImageId, str]:
     for index, category in enumerate(categories):
         try:
             need_object(category)
-            names[get(category, "id", (int, str))] = get(category, "name", str)
+            names[get(category, "id", (int, str))] = str(get(category, "name", (int, str)))
         except RegionError as error:
             raise type(error)(f"category number {index}: {error.reason}") from None
     return names

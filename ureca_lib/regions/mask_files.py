@@ -20,7 +20,7 @@ from ureca_lib.regions.errors import (
 )
 from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, decode
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.sa1b import check_fits, load_sa1b, read_json
+from ureca_lib.regions.sa1b import load_sa1b, read_json
 
 MaskSource = np.ndarray | str | Path
 Numbered = tuple[int, Any, Path | None]  # id, array, file or RLE, the file it is from
@@ -32,7 +32,7 @@ def load_masks(
     names: Sequence[str | None] | None = None,
     strict: bool = True,
 ) -> RegionImage:
-    """Regions from mask arrays or PNG files, numbered from 1 in the order given.
+    """Read regions from mask arrays or PNG files, numbered from 1 in the given order.
 
     Args:
         masks: (R, H, W) array; a list of (H, W) arrays or of PNG files, one mask each (a pixel
@@ -83,14 +83,7 @@ def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = T
         return load_masks(path, image, strict=strict)
     if "images" not in read_json(path):
         return load_sa1b(path, image, strict)
-    file_name = Path(image).name if isinstance(image, (str, Path)) else None
-    one = load_coco_image(path, file_name, strict)
-    photo = one.photo if image is None else image
-    fields = (one.width, one.height, photo, one.image_id, one.file_name, path, one.left_out)
-    result = RegionImage(one.regions, *fields)
-    if image is not None:
-        _ = result.image
-    return result
+    return load_coco_image(path, image, strict)
 
 
 def _build(
@@ -102,7 +95,7 @@ def _build(
         try:
             region = _region(number, item, name)
             if regions:
-                check_fits(region, *regions[0].size)
+                region.check_size(*regions[0].size)
             regions.append(region)
         except RegionError as error:
             placed = error.located(file, number)
@@ -139,13 +132,13 @@ def _png_files(folder: Path) -> list[Path]:
 
 
 def _with_numbers(text: str) -> list[tuple[bool, int, str]]:
-    """A key that sorts 2 before 10, and numbers before words."""
+    """Sort key that puts 2 before 10, and numbers before words."""
     parts = re.findall(r"([0-9]+)|([^0-9]+)", text)
     return [(not digits, int(digits or 0), word) for digits, word in parts]
 
 
 def _split_labels(path: Path) -> list[Numbered]:
-    """Every value of a label map but 0, with its runs; (H, W) is never expanded to (R, H, W)."""
+    """List each value of a label map but 0 with its runs; (H, W) is not expanded to (R, H, W)."""
     labels = decode(path, _values, "mask")
     flat = labels.ravel(order="F")  # (H, W) -> (W * H,), column by column as COCO's runs go
     starts = _changes(flat)
@@ -161,7 +154,7 @@ def _split_labels(path: Path) -> list[Numbered]:
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
-    """Where a value differs from the one before; the first does."""
+    """Indices where a value differs from its predecessor; 0 is the first."""
     return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -65,27 +65,31 @@ def decode(
     what: str,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """What `read` makes of an image, with each way in which a file can be bad as a `RegionError`.
+    """Decode an image and convert it with `read`; a damaged file becomes a `RegionError`.
 
     Args:
-        source: a file, or an image that is open.
-        read: gets the image with its pixels decoded.
-        what: the file is, for the errors: "photo", "mask".
+        source: a file, or an open image.
+        read: called with the image once its pixels are decoded.
+        what: the kind of file for the errors: "photo", "mask".
         max_pixels: the largest size allowed, checked before the pixels are decoded.
     """
-    path = None if isinstance(source, Image.Image) else Path(source)
-    with _faults_named(path, what):
-        if path is None:
-            return _checked_read(source, read, what, max_pixels)
-        with _open(path) as image:
-            return _checked_read(image, read, what, max_pixels)
+    with _opened(source, what) as image:
+        if image.width * image.height > max_pixels:
+            raise ImageUnreadableError(
+                f"the {what} has {image.width * image.height:,} pixels, more than the "
+                f"{max_pixels:,} allowed"
+            )
+        image.load()
+        return read(image)
 
 
 @contextmanager
-def _faults_named(path: Path | None, what: str) -> Iterator[None]:
-    """Each way in which a file can be bad as a `RegionError` that names it."""
+def _opened(source: str | Path | Image.Image, what: str) -> Iterator[Image.Image]:
+    """Open an image; whatever Pillow raises becomes a `RegionError` that names the file."""
+    path = None if isinstance(source, Image.Image) else Path(source)
     try:
-        yield
+        with nullcontext(source) if path is None else _open(path) as image:
+            yield image
     except RegionError as error:
         raise error.located(path) from None
     except FileNotFoundError:
@@ -108,20 +112,8 @@ def _open(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _checked_read(
-    image: Image.Image, read: Callable[[Image.Image], np.ndarray], what: str, max_pixels: int
-) -> np.ndarray:
-    if image.width * image.height > max_pixels:
-        raise ImageUnreadableError(
-            f"the {what} has {image.width * image.height:,} pixels, more than the "
-            f"{max_pixels:,} allowed"
-        )
-    image.load()
-    return read(image)
-
-
 def check_photo(path: str | Path, expected: tuple[int, int]) -> None:
-    """Check from a photo's header that it is there and of a size; its pixels are not decoded.
+    """Check from a photo's header that it exists and has a size, without decoding pixels.
 
     Args:
         path: the photo.
@@ -130,16 +122,17 @@ def check_photo(path: str | Path, expected: tuple[int, int]) -> None:
     Raises:
         FileMissingError, ImageUnreadableError, SizeMismatchError
     """
-    with _faults_named(Path(path), "photo"):
-        with _open(Path(path)) as image:
-            stored, turned = (image.height, image.width), _is_sideways(image)
-        if not (turned and tuple(expected) == stored[::-1]):
+    with _opened(path, "photo") as image:
+        stored = image.height, image.width
+        if not (_is_sideways(image) and tuple(expected) == stored[::-1]):
             _check_expected(stored, expected)
 
 
-def is_turned(path: Path, stored: tuple[int, int]) -> bool:
-    """Whether a photo is stored with this size (H, W), and EXIF swaps its sides when shown."""
-    with _faults_named(path, "photo"), _open(path) as image:
+def is_turned(photo: Photo, stored: tuple[int, int]) -> bool:
+    """Tell whether a photo is stored with this size (H, W), and EXIF swaps its sides when shown."""
+    if isinstance(photo, np.ndarray):
+        return False
+    with _opened(photo, "photo") as image:
         return (image.height, image.width) == tuple(stored) and _is_sideways(image)
 
 
@@ -149,11 +142,11 @@ def _is_sideways(image: Image.Image) -> bool:
 
 
 def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> Path | None:
-    """The photo in an annotation file's folder: the one it names, else one with its stem.
+    """Find the photo in an annotation file's folder: by its stated name, else by the file's stem.
 
-    A name that leads out of the folder is taken without its directories.
+    Of a name that leads out of the folder, only the last part counts.
     """
-    steps = [step for step in re.split(r"[\\/]", file_name or "") if step not in ("", ".")]
+    steps = split_name(file_name)
     names = [] if ".." in steps else ["/".join(steps)]
     names += steps[-1:]
     if stem is not None:
@@ -161,6 +154,12 @@ def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> 
     found = (folder / name for name in names if name)
     # os.path's test is false, too, for names that no file system takes
     return next((photo for photo in found if os.path.isfile(photo)), None)
+
+
+def split_name(file_name: str | None) -> list[str]:
+    """Split a file name of an annotation file at its folders; a URL loses its query."""
+    name = re.sub(r"[?#].*", "", file_name or "") if "://" in (file_name or "") else file_name
+    return [step for step in re.split(r"[\\/]", name or "") if step not in ("", ".")]
 
 
 def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> None:

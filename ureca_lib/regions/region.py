@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,19 +35,20 @@ Box = tuple[float, float, float, float]
 
 
 class Region:
-    """One region of an image. It keeps its run-length encoding; the array is decoded on demand.
+    """One region of an image, as a run-length encoding; the array is decoded on demand.
 
     Args:
         id: unique in its image.
         rle: COCO encoding, compressed or not: `{"size": [H, W], "counts": ...}`.
-        bbox: stated box (x, y, width, height) in pixels; kept as it is.
-        area: stated area in pixels; must be the mask's.
-        name: what a person would call it, such as "boot"; optional.
-        crowd: COCO's mark for a group that was not told apart.
+        bbox: stated box (x, y, width, height) in pixels; not compared with the mask.
+        area: stated area in pixels. The mask's own area counts; a difference is noted.
+        name: a person's word for it, such as "boot"; optional, a number becomes its digits.
+        crowd: COCO's mark for a group of objects in one mask.
         max_pixels: the largest mask allowed.
+        note: called with a sentence about each correction; by default a warning.
 
     Raises:
-        RegionError: of the kind that says what is wrong with the encoding, the box, the area.
+        RegionError: a malformed encoding, box, area, id or name.
     """
 
     __slots__ = ("_bbox", "area", "crowd", "id", "name", "rle")
@@ -60,6 +62,7 @@ class Region:
         name: str | None = None,
         crowd: bool = False,
         max_pixels: int = MAX_PIXELS,
+        note: Callable[[str], None] = warnings.warn,
     ):
         try:
             if not (is_whole(id) or isinstance(id, str)):
@@ -67,19 +70,25 @@ class Region:
                     f"an id is a whole number or a string, not {reprlib.repr(id)}"
                 )
             self.rle, self.area = check_rle(rle, max_pixels=max_pixels)
-            _check_area(area, self.area)
+            if area is not None and not _is_number(area):
+                raise AnnotationFormatError(f"an area is a number, not {area!r}")
             self._bbox = _checked_box(bbox)
-            if name is not None and not isinstance(name, str):
+            if name is not None and not (isinstance(name, str) or is_whole(name)):
                 raise AnnotationFormatError(f"a name is a string, not {type(name).__name__}")
         except RegionError as error:
             raise error.located(None, id) from None
         # numpy's integers would not go into JSON
         self.id = id if isinstance(id, str) else int(id)
-        self.name, self.crowd = name, bool(crowd)
+        self.name, self.crowd = None if name is None else str(name), bool(crowd)
+        if area is not None and area != self.area:
+            note(
+                f"region {id}: the stated area is {reprlib.repr(area)} but the mask has "
+                f"{self.area} pixels; the mask's area counts"
+            )
 
     @classmethod
     def from_mask(cls, id: int | str, mask: np.ndarray, name: str | None = None) -> Region:
-        """A region from a (H, W) array: bool, or numbers of which those not zero are inside.
+        """Make a region from a (H, W) array of bool, or of numbers, which are inside unless zero.
 
         Raises:
             AnnotationFormatError: not two-dimensional, not of numbers, or holds NaN.
@@ -112,13 +121,16 @@ class Region:
         width: int,
         name: str | None = None,
         max_pixels: int = MAX_PIXELS,
+        note: Callable[[str], None] = warnings.warn,
     ) -> Region:
-        """A region from the union of polygons, filled as COCO's tools fill them.
+        """Make a region from the union of polygons, filled as COCO's tools fill them.
 
         Args:
-            polygons: rings of at least three points, flat `[x, y, x, y, ...]` or pairs, pixels.
+            polygons: rings of at least three points, flat `[x, y, x, y, ...]` or pairs, in pixels;
+                or a single ring. Shorter rings are dropped and noted.
             height, width: the image's size in pixels.
             max_pixels: the largest image allowed.
+            note: called with a sentence about each correction; by default a warning.
 
         Raises:
             AnnotationFormatError: a malformed ring, an image that is too large, or an outline that
@@ -128,9 +140,11 @@ class Region:
         """
         try:
             check_size(height, width, max_pixels)
-            rle = encode_polygons(polygons, int(height), int(width))
+            rle, dropped = encode_polygons(polygons, int(height), int(width))
         except RegionError as error:
             raise error.located(None, id) from None
+        if dropped:
+            note(f"region {id}: dropped {dropped} of its rings, which had fewer than three points")
         return cls(id, rle, name=name, max_pixels=max_pixels)
 
     @property
@@ -138,9 +152,19 @@ class Region:
         """(H, W) of the image the mask belongs to, in pixels."""
         return self.rle["size"][0], self.rle["size"][1]
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise SizeMismatchError unless the mask has the size of its image in pixels."""
+        if self.size != (height, width):
+            raise SizeMismatchError(
+                f"the mask is {self.size[1]} x {self.size[0]} but the image is "
+                f"{width} x {height} (width x height)",
+                None,
+                self.id,
+            )
+
     @property
     def mask(self) -> np.ndarray:
-        """(H, W) bool, decoded now; it is not kept."""
+        """(H, W) bool, decoded at each access."""
         return coco_mask.decode(self.rle).astype(bool)
 
     @property
@@ -177,7 +201,7 @@ class Region:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An annotation that `strict=False` left out: where it stood in the file, and why."""
+    """An annotation that `strict=False` left out: its place in the file, and the reason."""
 
     index: int
     region_id: int | str | None
@@ -222,49 +246,39 @@ class RegionImage:
         self._by_id: dict[int | str, Region] = {}
         for region in self.regions:
             self._add(region)
-        self._photo: Path | None = None
+        self.photo = Path(photo) if isinstance(photo, (str, Path)) else None
         self._pixels: np.ndarray | None = None
-        if isinstance(photo, (str, Path)):
-            self._photo = Path(photo)
-        elif photo is not None:
+        if photo is not None and self.photo is None:
             try:
                 self._pixels = load_image(photo, expected=(self.height, self.width))
             except RegionError as error:
                 raise error.located(self.path) from None
 
     def _add(self, region: Region) -> None:
-        if region.size != (self.height, self.width):
-            raise SizeMismatchError(
-                f"the mask is {region.size[1]} x {region.size[0]} but the image is "
-                f"{self.width} x {self.height} (width x height)",
-                self.path,
-                region.id,
-            )
+        try:
+            region.check_size(self.height, self.width)
+        except RegionError as error:
+            raise error.located(self.path) from None
         if region.id in self._by_id:
             raise AnnotationFormatError("another region has this id", self.path, region.id)
         self._by_id[region.id] = region
 
     @property
-    def photo(self) -> Path | None:
-        """The photo's path, or None."""
-        return self._photo
-
-    @property
     def image(self) -> np.ndarray | None:
-        """(H, W, 3) uint8 RGB, read at the first use and kept, or None where there is no photo.
+        """(H, W, 3) uint8 RGB, read at the first use and cached; None if there is no photo.
 
         Raises:
             ImageUnreadableError: truncated or not an image; SizeMismatchError: another size.
         """
-        if self._pixels is None and self._photo is not None:
+        if self._pixels is None and self.photo is not None:
             size = self.height, self.width
             limit = max(MAX_PIXELS, self.width * self.height)  # the masks may be so large
-            self._pixels = load_image(self._photo, expected=size, max_pixels=limit)
+            self._pixels = load_image(self.photo, expected=size, max_pixels=limit)
         return self._pixels
 
     @property
     def pixels(self) -> np.ndarray:
-        """`image`, where there has to be one.
+        """Return `image`, which must exist.
 
         Raises:
             FileMissingError: there is no photo.
@@ -277,13 +291,13 @@ class RegionImage:
         return self.image
 
     def check_photo(self) -> None:
-        """Check that there is a photo of the masks' size, from its header alone.
+        """Check from its header alone that there is a photo of the masks' size.
 
         Raises:
             FileMissingError, ImageUnreadableError, SizeMismatchError: see `pixels`.
         """
-        if self._pixels is None and self._photo is not None:
-            check_photo(self._photo, (self.height, self.width))
+        if self._pixels is None and self.photo is not None:
+            check_photo(self.photo, (self.height, self.width))
         elif self._pixels is None:
             self.pixels  # noqa: B018, says that it is missing
 
@@ -308,14 +322,8 @@ class RegionImage:
         )
 
 
-def _check_area(stated: Any, decoded: int) -> None:
-    if stated is None:
-        return
-    if isinstance(stated, bool) or not isinstance(stated, (int, float, np.number)):
-        raise AnnotationFormatError(f"an area is a number, not {stated!r}")
-    if stated != decoded:
-        found = reprlib.repr(stated)
-        raise AnnotationFormatError(f"the stated area is {found} but the mask has {decoded} pixels")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def _checked_box(bbox: Any) -> Box | None:

@@ -1,8 +1,8 @@
 """COCO run-length encodings: checked before they are decoded, and read without decoding.
 
-pycocotools decodes and compares encodings in C and trusts what it is given: a malformed one could
-read or write past its buffer, and one with empty runs is compared wrongly. Everything that enters
-the package goes through `check_rle`, which hands on nothing but the canonical encoding.
+pycocotools decodes and compares encodings in C and trusts its input: a malformed encoding could
+read or write past its buffer, and an encoding with empty runs is compared wrongly. Every encoding
+that enters the package goes through `check_rle`, which returns the canonical encoding.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PACKED = (str, bytes, bytearray, memoryview)
 
 
 def run_lengths(counts: str | bytes) -> np.ndarray:
-    """Run lengths of a compressed COCO encoding, without decoding the mask.
+    """Read the run lengths of a compressed COCO encoding, without decoding the mask.
 
     The encoding (COCO API, `rleToString`) writes each run as the difference to the run two
     before it, in groups of five bits, least significant first.
@@ -71,7 +71,7 @@ def run_lengths(counts: str | bytes) -> np.ndarray:
 
 
 def pack_runs(runs: np.ndarray) -> bytes:
-    """The canonical COCO encoding of run lengths: `run_lengths` backwards.
+    """Encode run lengths canonically: the inverse of `run_lengths`.
 
     No run but the first is empty, and no number has more groups than it needs, so that equal
     masks have equal encodings. pycocotools' own writer is not used: it keeps empty runs, and
@@ -97,7 +97,7 @@ def _differences(runs: np.ndarray) -> np.ndarray:
 
 
 def _groups(values: np.ndarray) -> np.ndarray:
-    """How many groups of five bits, the highest of them the sign, each number needs."""
+    """Number of groups of five bits per number; the highest bit is the sign."""
     return 1 + np.searchsorted(_GROUP_ENDS, np.where(values < 0, ~values, values), side="right")
 
 
@@ -134,14 +134,11 @@ def check_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
         )
 
 
-def check_rle(
-    rle: Any, height: int | None = None, width: int | None = None, max_pixels: int = MAX_PIXELS
-) -> tuple[dict[str, Any], int]:
+def check_rle(rle: Any, max_pixels: int = MAX_PIXELS) -> tuple[dict[str, Any], int]:
     """Check a COCO RLE, compressed or not, and return it compressed, with its area.
 
     Args:
         rle: `{"size": [H, W], "counts": str | bytes | list of int}`.
-        height, width: the image's size in pixels; the mask's must be the same when given.
         max_pixels: the largest size allowed; 2**29 - 1 at most.
 
     Returns:
@@ -153,11 +150,6 @@ def check_rle(
     """
     size, counts = _size_and_counts(rle)
     check_size(*size, max_pixels)
-    if height is not None and width is not None and size != (height, width):
-        raise SizeMismatchError(
-            f"the mask is {size[1]} x {size[0]} but the image is {width} x {height} "
-            "(width x height)"
-        )
     packed = isinstance(counts, bytes)
     runs = run_lengths(counts) if packed else _uncompressed_runs(counts)
     total, area = int(runs.sum()), int(runs[1::2].sum())
@@ -206,7 +198,7 @@ def _uncompressed_runs(counts: list[Any]) -> np.ndarray:
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """The items of a list, a tuple or an array; None for anything else, a string too."""
+    """Return the items of a list, a tuple or an array; None for anything else, strings too."""
     if isinstance(value, np.ndarray):
         return list(value) if value.ndim else None
     listed = isinstance(value, Sequence) and not isinstance(value, _PACKED)
@@ -214,39 +206,61 @@ def as_list(value: Any) -> list[Any] | None:
 
 
 def is_whole(value: Any) -> bool:
-    """True for an integer that is not a bool."""
+    """Tell whether a value is an integer and no bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def encode_polygons(polygons: Sequence[Sequence[Any]], height: int, width: int) -> dict[str, Any]:
-    """The union of polygons as a COCO RLE, filled as COCO's tools fill them.
+def encode_polygons(polygons: Sequence[Any], height: int, width: int) -> tuple[dict[str, Any], int]:
+    """Fill the union of polygons as COCO's tools fill it.
 
     Args:
-        polygons: rings of at least three points, flat `[x, y, x, y, ...]` or pairs, pixels.
+        polygons: rings, flat `[x, y, x, y, ...]` or pairs, in pixels; or a single ring. Rings of
+            fewer than three points have no area and are dropped, as long as another is left.
         height, width: the image's size in pixels.
 
     Returns:
-        `{"size": [H, W], "counts": bytes}`, which may be an empty mask.
+        `{"size": [H, W], "counts": bytes}`, which may be an empty mask; number of rings dropped.
 
     Raises:
         AnnotationFormatError, SizeMismatchError, EmptyMaskError
     """
-    rings = as_list(polygons)
-    if rings is None:
-        raise AnnotationFormatError(f"polygons are a list of rings, not {type(polygons).__name__}")
+    rings = split_rings(polygons)
     if not rings:
         raise EmptyMaskError("there is no polygon")
     points = [_ring_points(ring, max(height, width)) for ring in rings]
+    points = [ring for ring in points if len(ring) >= 3]
+    if not points:
+        raise AnnotationFormatError("a polygon is at least three (x, y) pairs of finite numbers")
     if sum(map(_outline, points)) > _OUTLINE_LIMIT:
         raise AnnotationFormatError(
             f"the polygons' outline is longer than {_OUTLINE_LIMIT:,} pixels"
         )
     flat = [ring.ravel().tolist() for ring in points]  # (P, 2) -> (P * 2,)
-    return coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+    rle = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+    return rle, len(rings) - len(points)
+
+
+def split_rings(polygons: Any) -> list[Any]:
+    """List the rings of a COCO segmentation; a single ring may lack the list around it.
+
+    Raises:
+        AnnotationFormatError: not a list.
+    """
+    rings = as_list(polygons)
+    if rings is None:
+        raise AnnotationFormatError(f"polygons are a list of rings, not {type(polygons).__name__}")
+    flat = all(is_finite(value) for value in rings)
+    pairs = len(rings) > 2 and all(_is_pair(ring) for ring in rings)
+    return [rings] if rings and (flat or pairs) else rings
+
+
+def _is_pair(value: Any) -> bool:
+    pair = as_list(value)
+    return pair is not None and len(pair) == 2 and all(map(is_finite, pair))
 
 
 def extent(rings: Iterable[Any]) -> tuple[float, float]:
-    """The largest x and y of rings in pixels; rings that are malformed are passed over."""
+    """Return the largest x and y of rings in pixels, ignoring malformed rings."""
     right = bottom = 0.0
     for ring in rings:
         try:
@@ -264,7 +278,7 @@ def _outline(points: np.ndarray) -> float:
 
 
 def _ring_points(ring: Any, reach: int) -> np.ndarray:
-    """(P, 2) float64 x and y of a ring that stays near the image."""
+    """(P, 2) float64 x and y of a ring near the image."""
     values = as_list(ring)
     if values is None:
         raise AnnotationFormatError(
@@ -273,16 +287,16 @@ def _ring_points(ring: Any, reach: int) -> np.ndarray:
     pairs = [as_list(value) for value in values]
     if pairs and all(pair is not None and len(pair) == 2 for pair in pairs):
         values = [value for pair in pairs for value in pair]
-    if len(values) < 6 or len(values) % 2 or not all(is_finite(value) for value in values):
+    if len(values) % 2 or not all(is_finite(value) for value in values):
         raise AnnotationFormatError("a polygon is at least three (x, y) pairs of finite numbers")
     points = np.array(values, np.float64).reshape(-1, 2)  # (P * 2,) -> (P, 2)
-    if points.min() < -reach or points.max() > 2 * reach:
-        raise SizeMismatchError("a polygon lies far outside the image")
+    if len(points) and (points.min() < -reach or points.max() > 2 * reach):
+        raise SizeMismatchError("a polygon is far outside the image")
     return points
 
 
 def is_finite(value: Any) -> bool:
-    """True for a number that is neither a bool, nor infinite, nor beyond what a float holds."""
+    """Tell whether a value is a finite number within the range of floats, and no bool."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return False
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import reprlib
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +19,13 @@ from ureca_lib.regions.errors import (
     AnnotationFormatError,
     FileMissingError,
     RegionError,
-    SizeMismatchError,
 )
 from ureca_lib.regions.photo import Photo, find_photo
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
 from ureca_lib.regions.rle import MAX_PIXELS, check_size, is_whole
 
 Built = TypeVar("Built")
+_NOTES_SHOWN = 5
 
 
 def load_sa1b(
@@ -48,18 +49,20 @@ def load_sa1b(
         The image with its regions in file order.
 
     Raises:
-        RegionError: of the kind that says what is wrong, naming the file and the region's id. A
-            photo that was given is read at once; one found beside the JSON when it is needed.
+        RegionError: naming the file, the region's id and the fault. A given photo is read at once,
+            a photo beside the JSON when it is needed.
     """
     path = Path(json_path)
     head, annotations = _head_and_annotations(path, max_pixels)
+    notes: list[str] = []
     regions, left_out = build_entries(
         annotations,
-        lambda annotation: _region(annotation, head["height"], head["width"], max_pixels),
+        lambda entry: _region(entry, head["height"], head["width"], max_pixels, notes.append),
         lambda region: region.id,
         path,
         strict,
     )
+    warn_of(notes, path)
     photo = find_photo(path.parent, head["file_name"], path.stem) if image is None else image
     result = RegionImage(regions, photo=photo, path=path, left_out=left_out, **head)
     if image is not None:
@@ -68,7 +71,7 @@ def load_sa1b(
 
 
 def _head_and_annotations(path: Path, max_pixels: int) -> tuple[dict[str, Any], list[Any]]:
-    """What the file says of the image, under `RegionImage`'s names, and its annotations."""
+    """Read the fields of the image, under `RegionImage`'s names, and the annotations."""
     document = read_json(path)
     try:
         info = get(document, "image", Mapping)
@@ -83,7 +86,7 @@ def _head_and_annotations(path: Path, max_pixels: int) -> tuple[dict[str, Any], 
 
 
 def save_sa1b(regions: RegionImage, json_path: str | Path, file_name: str | None = None) -> None:
-    """Write SA-1B JSON that `load_sa1b`, and other tools for SA-1B, read.
+    """Write SA-1B JSON for `load_sa1b` and other tools.
 
     Names, which SA-1B does not have, go into a key `name`, and COCO's crowds into `iscrowd`. The
     file is replaced as a whole, so that a stop in between leaves the old one.
@@ -107,7 +110,7 @@ def save_sa1b(regions: RegionImage, json_path: str | Path, file_name: str | None
 
 
 def annotation_from(region: Region) -> dict[str, Any]:
-    """The SA-1B annotation of a region: plain data that JSON can hold."""
+    """Convert a region to an SA-1B annotation: plain data for JSON."""
     counts = region.rle["counts"].decode("ascii")
     row: dict[str, Any] = {"id": region.id}
     if region.name is not None:
@@ -118,8 +121,12 @@ def annotation_from(region: Region) -> dict[str, Any]:
     return row | {"segmentation": {"size": list(region.size), "counts": counts}}
 
 
-def region_from(annotation: Any, max_pixels: int = MAX_PIXELS) -> Region:
-    """The region of an SA-1B annotation.
+def region_from(
+    annotation: Any,
+    max_pixels: int = MAX_PIXELS,
+    note: Callable[[str], None] = warnings.warn,
+) -> Region:
+    """Build the region of an SA-1B annotation; `max_pixels` and `note` are as in `Region`.
 
     Raises:
         RegionError: as in `load_sa1b`, naming the region's id.
@@ -128,20 +135,22 @@ def region_from(annotation: Any, max_pixels: int = MAX_PIXELS) -> Region:
     region_id = get(annotation, "id", (int, str))
     rle = get(annotation, "segmentation", Mapping)
     stated = (annotation.get(key) for key in ("bbox", "area", "name"))
-    return Region(region_id, rle, *stated, is_crowd(annotation), max_pixels)
+    return Region(region_id, rle, *stated, is_crowd(annotation), max_pixels, note)
 
 
-def _region(annotation: Any, height: int, width: int, max_pixels: int) -> Region:
-    region = region_from(annotation, max_pixels)
-    check_fits(region, height, width)
+def _region(
+    annotation: Any, height: int, width: int, max_pixels: int, note: Callable[[str], None]
+) -> Region:
+    region = region_from(annotation, max_pixels, note)
+    region.check_size(height, width)
     return region
 
 
 def walk_linked(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder at and below `folder` with the names of its files, sorted.
+    """Walk `folder` and the folders below it, each with the sorted names of its files.
 
-    Folders that are symbolic links are followed, last and each once: a collection like SA-1B is
-    often spread over disks, and a link may lead back to where it lies.
+    Symbolic links are followed, last and each once: a collection like SA-1B is often spread over
+    disks, and a link may lead back to a folder above it.
     """
     seen: set[tuple[int, int]] = set()
     starts = deque([str(folder)])
@@ -159,9 +168,9 @@ def walk_linked(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def annotation_files(folder: str | Path) -> list[Path]:
-    """JSON files at and below `folder` that may be SA-1B's, sorted.
+    """List the JSON files at and below `folder` that may be SA-1B's, sorted.
 
-    Hidden files are left out, and so is what commands write beside a JSONL of that name, such as
+    Hidden files are left out, and so are files that commands write beside a JSONL, such as
     `P.meta.json` beside the predictions `P.jsonl`.
     """
     found = []
@@ -176,7 +185,7 @@ def annotation_files(folder: str | Path) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
+    """Read a JSON file that holds an object."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -213,9 +222,9 @@ def get(holder: Mapping[str, Any], key: str, kinds: type | tuple[type, ...]) -> 
 
 
 class IdIndex:
-    """Ids of a file, found under each way in which files spell them.
+    """Ids of a file, looked up in every spelling that files use.
 
-    An id is found as it is. Otherwise a text of digits stands for its number and a number for the
+    An equal id comes first. Otherwise a text of digits stands for its number and a number for the
     text, where only one id of the file fits: JSON written by hand or by a data frame mixes them.
 
     Args:
@@ -230,7 +239,7 @@ class IdIndex:
                 self._by_number.setdefault(number, []).append(one)
 
     def find(self, value: int | str) -> int | str | None:
-        """The id of the file that `value` means, or None.
+        """Return the id of the file that `value` means, or None.
 
         Raises:
             AnnotationFormatError: several ids fit.
@@ -242,7 +251,7 @@ class IdIndex:
         return fitting[0] if fitting else None
 
     def fitting(self, value: int | str) -> list[int | str]:
-        """The ids of the file that `value` may mean."""
+        """Return the ids of the file that `value` may mean."""
         return [value] if value in self._ids else self._by_number.get(_as_number(value), [])
 
 
@@ -264,7 +273,7 @@ def need_object(value: Any) -> None:
 
 
 def is_crowd(annotation: Mapping[str, Any]) -> bool:
-    """COCO's mark for a group that was not told apart: 0 or 1, or not there."""
+    """Read COCO's mark for a group of objects in one mask: 0, 1 or absent."""
     stated = annotation.get("iscrowd")
     if stated is not None and stated not in (0, 1):
         raise AnnotationFormatError(f"'iscrowd' is 0 or 1, not {reprlib.repr(stated)}")
@@ -277,17 +286,6 @@ def image_size(info: Any, max_pixels: int) -> tuple[int, int]:
     width, height = get(info, "width", int), get(info, "height", int)
     check_size(height, width, max_pixels)
     return width, height
-
-
-def check_fits(region: Region, height: int, width: int) -> None:
-    """Raise unless the region's mask has the image's size."""
-    if region.size != (height, width):
-        raise SizeMismatchError(
-            f"the mask is {region.size[1]} x {region.size[0]} but the image is "
-            f"{width} x {height} (width x height)",
-            None,
-            region.id,
-        )
 
 
 def build_entries(
@@ -309,7 +307,7 @@ def build_entries(
         wanted: says of an entry whether it is looked at.
 
     Returns:
-        The results in order, and what was left out.
+        The results in order, and the entries that were left out.
     """
     good: list[Built] = []
     left_out: list[LeftOut] = []
@@ -332,7 +330,16 @@ def build_entries(
     return good, left_out
 
 
+def warn_of(notes: Sequence[str], path: Path) -> None:
+    """Warn of corrections that a reader made; of many, the first few and their number."""
+    for note in notes[:_NOTES_SHOWN]:
+        warnings.warn(f"{path}: {note}", stacklevel=3)
+    if len(notes) > _NOTES_SHOWN:
+        more = len(notes) - _NOTES_SHOWN
+        warnings.warn(f"{path}: {more} more corrections like these", stacklevel=3)
+
+
 def claimed_id(entry: Any) -> int | str | None:
-    """The id that an entry states, if it states one that could be an id."""
+    """Return the id that an entry states, or None if that cannot be an id."""
     value = entry.get("id") if isinstance(entry, Mapping) else None
     return value if is_whole(value) or isinstance(value, str) else None

@@ -1,4 +1,4 @@
-"""An HTML page over the runs of a folder: what ran, how it went, and its figures."""
+"""HTML page of the runs in a folder: their states, parameters, measured values and figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_index(folder: str | Path, title: str = "URECA: executed notebooks") ->
     """Write `index.html`, and each executed notebook as HTML beside it.
 
     Args:
-        folder: holds one folder a run, each with its `run.json`.
+        folder: holds a folder per run, each with its `run.json`.
         title: of the page.
 
     Returns:
@@ -103,7 +103,7 @@ def _table(values: dict, label: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as a reader wants it: four digits of a float, `name value` for a dictionary."""
+    """Return a value for readers: four digits of a float, `name value` for a dictionary."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):

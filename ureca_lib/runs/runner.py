@@ -1,4 +1,4 @@
-"""Notebooks run headless through papermill: checked, recorded, and not run twice."""
+"""Headless runs of notebooks by papermill: checked, recorded, and not repeated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KERNEL = "ureca"
 
 
 class RunFailedError(RuntimeError):
-    """A notebook that stopped with an error. `.record` is what was written to `run.json`."""
+    """A notebook stopped with an error; `.record` is the content of its `run.json`."""
 
     def __init__(self, record: RunRecord, folder: Path):
         self.record = record
@@ -59,23 +59,23 @@ def run_notebook(
     Args:
         notebook: path of the notebook.
         parameters: values by name; the others keep their defaults.
-        output_dir: where the executed notebook, `run.json` and what the notebook writes go; None
-            is `papermill_runs/latest/NAME` of the project the notebook is in.
+        output_dir: folder of the executed notebook, `run.json` and the files that the notebook
+            writes; by default `papermill_runs/latest/NAME` of the notebook's project.
         force: run even if the same run was done before.
         texts: the values are texts from a command line.
-        timeout: seconds that a cell may take.
+        timeout: most seconds per cell.
         progress: show papermill's bar.
 
     Returns:
-        The record: the old one, with `repeated` set, where notebook, parameters and library are
-        the same and the run was done.
+        The record; the old one, with `repeated` set, if the run was done with the same notebook,
+        parameters and library.
 
     Raises:
-        FileNotFoundError: no notebook there.
+        FileNotFoundError: there is no such notebook.
         NotebookError: the file is not a notebook.
         ParameterError: an unknown name or a wrong type; nothing was run.
-        RunFailedError: a cell failed, or what runs the cells did, as where no kernel starts or the
-            disk is full; the partly executed notebook and the record are kept.
+        RunFailedError: a cell failed, no kernel started, or the disk is full; the partly executed
+            notebook and the record are kept.
     """
     source = Path(notebook).resolve()
     values = check_parameters(notebook_parameters(source), parameters or {}, texts)
@@ -99,7 +99,7 @@ def run_notebook(
         record.status = "failed"
         record.error = _last_started(target) | _plain(error)
     finally:
-        if record.status == "running":  # stopped from outside: say so, and let it go on
+        if record.status == "running":  # stopped from outside: the exception goes on
             record.status = "failed"
             record.error = _last_started(target) | {"name": "Interrupted", "message": ""}
         record.seconds = round(time.monotonic() - start, 1)
@@ -116,14 +116,14 @@ def finished_run(
     output_dir: str | Path,
     any_code: bool = False,
 ) -> RunRecord | None:
-    """The record of a run that is done and need not be run again; None where there is none.
+    """Return the record of a run that is done and need not be repeated; None if there is none.
 
     Args:
         notebook: path of the notebook.
         parameters: all of its parameters, checked.
         output_dir: the run's folder.
         any_code: a run with the same parameters counts even if the notebook or the library has
-            been changed since, and even where nothing but its record is left, as in a clone.
+            changed since, and even if only its record is left, as in a clone.
     """
     source, folder = Path(notebook).resolve(), Path(output_dir).resolve()
     record = RunRecord.load(folder)
@@ -138,7 +138,7 @@ def finished_run(
 
 
 def default_folder(notebook: Path) -> Path:
-    """`papermill_runs/latest/NAME` beside the notebook's folder."""
+    """Return `papermill_runs/latest/NAME` beside the notebook's folder."""
     return notebook.parent.parent / "papermill_runs" / "latest" / notebook.stem
 
 
@@ -160,7 +160,7 @@ def _execute(
 
 @contextmanager
 def _own_kernel() -> Iterator[None]:
-    """A kernel of this very Python, found before any that is installed."""
+    """Provide a kernel of this very Python, found before any that is installed."""
     # the kernel listens on the loopback address only; it need not warn at every start
     quiet = "--IPKernelApp.log_level=ERROR"
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
@@ -198,7 +198,7 @@ def _plain(error: Exception) -> dict[str, Any]:
 
 
 def _last_started(target: Path) -> dict[str, Any]:
-    """The last cell that papermill began, as far as the saved notebook tells."""
+    """Return the last cell that papermill began, according to the saved notebook."""
     try:
         cells = nbformat.read(target, as_version=4).cells
     except (OSError, ValueError, AttributeError, nbformat.ValidationError):
@@ -214,5 +214,5 @@ def _first_line(source: str) -> str:
 
 
 def _shown(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Parameters for the record: the run's own folder is where the record is."""
+    """Return parameters for the record, in which the run's own folder is a dot."""
     return {n: "." if n == "output_dir" and v == str(folder) else v for n, v in values.items()}

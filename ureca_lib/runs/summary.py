@@ -278,10 +278,14 @@ def write_summary(summary: SweepSummary, root: str | Path) -> Path:
     shown = [name for name in summary.report if any(name in s.measures for s in summary.settings)]
     if shown:
         # a figure needs matplotlib, which a sweep that has only begun does not
+        from matplotlib import pyplot as plt
+
         from ureca_lib.figures import save_figure
         from ureca_lib.figures.ablations import sweep_figure
 
-        save_figure(sweep_figure(summary), folder / "summary.png")
+        figure = sweep_figure(summary)
+        save_figure(figure, folder / "summary.png")
+        plt.close(figure)  # else a notebook shows it although it is not about it
     else:
         for suffix in (".png", ".pdf"):
             (folder / f"summary{suffix}").unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Masks for a photo that has none, or for points and boxes in it.
+"""Segment a photo: all of it, or at points and in boxes.
 
 Two methods, by name in `segment_image`: "superpixels", pieces of even color that need no model and
 no network, and "sam", the masks of a SAM, SAM-HQ, SAM 2 or SAM 3 checkpoint. `Sam` also takes
-points and boxes; `regions_at` and `regions_in` answer them from regions that are there already.
+points and boxes; `regions_at` and `regions_in` choose among existing regions.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def check_prompts(
 
 
 def regions_at(regions: RegionImage, points: Sequence[tuple[float, float]]) -> list[Region]:
-    """For each point (x, y) the smallest region that holds it.
+    """Choose the smallest region at each point (x, y).
 
     Raises:
         ValueError: a point outside the photo, or in no region.
@@ -92,7 +92,7 @@ def regions_at(regions: RegionImage, points: Sequence[tuple[float, float]]) -> l
 
 
 def regions_in(regions: RegionImage, boxes: Sequence[Box]) -> list[Region]:
-    """For each box (x, y, width, height) the region whose own box overlaps it best, by IoU.
+    """Choose for each box (x, y, width, height) the region whose box has the highest IoU with it.
 
     Raises:
         ValueError: a box that is empty, outside the photo, or without any region.

@@ -33,7 +33,7 @@ _STABILITY_OFFSET = 1.0  # logits by which the cutoff is moved to see whether a 
 Box = tuple[float, float, float, float]
 
 
-class SegmentationUnavailable(RuntimeError):  # noqa: N818, as HTTP has it: says what is the case
+class SegmentationUnavailable(RuntimeError):  # noqa: N818, named as the status of HTTP
     """The checkpoint or the device is not available on this machine."""
 
 
@@ -54,7 +54,8 @@ class SamConfig:
         default=0.7, metadata={"help": "of masks whose boxes overlap more, keep the best"}
     )
     points_per_batch: int | None = field(
-        default=None, metadata={"help": "most points per batch; None takes what fits into 0.5 GiB"}
+        default=None,
+        metadata={"help": "most points per batch; None for the number within 0.5 GiB"},
     )
 
     def __post_init__(self) -> None:
@@ -141,7 +142,7 @@ class Sam:
             ) from error
 
     def generate(self, pixels: np.ndarray, config: SamConfig) -> list[Region]:
-        """Segment everything: prompt with a grid of points, keep masks that are sure and distinct.
+        """Segment everything: prompt with a grid of points, keep confident and distinct masks.
 
         Args:
             pixels: (H, W, 3) uint8 RGB.
@@ -169,7 +170,7 @@ class Sam:
         return _numbered(regions[index] for index in kept.tolist())
 
     def at_points(self, pixels: np.ndarray, points: Sequence[tuple[float, float]]) -> list[Region]:
-        """Segment the region at each point: of SAM's three masks the one it is surest of.
+        """Segment the region at each point: of SAM's three masks the one with the highest score.
 
         Args:
             pixels: (H, W, 3) uint8 RGB.
@@ -344,7 +345,7 @@ def suppress_boxes(boxes: torch.Tensor, scores: torch.Tensor, max_iou: float) ->
 def _good(
     logits: torch.Tensor, scores: torch.Tensor, config: SamConfig
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """Masks (H, W) of (K, H, W) logits that SAM is sure of and that are stable, with scores."""
+    """Confident and stable masks (H, W) of (K, H, W) logits, with scores."""
     for values, score in zip(logits, scores.tolist(), strict=True):
         if config.pred_iou_threshold and not score > config.pred_iou_threshold:
             continue
@@ -363,12 +364,12 @@ def _corners(region: Region) -> tuple[int, int, int, int]:
 
 
 def _points_per_batch(height: int, width: int) -> int:
-    """As many as keep a batch's masks, float32 at the photo's size, within the budget."""
+    """Points per batch whose masks, float32 at the photo's size, are within the budget."""
     return min(64, max(1, _BATCH_BYTES // (4 * _MASKS_PER_POINT * height * width)))
 
 
 def _numbered(regions: Iterator[Region]) -> list[Region]:
-    """Regions, largest first, without repetitions, ids from 1."""
+    """Sort regions, largest first, without duplicates, and number them from 1."""
     distinct = list({region.rle["counts"]: region for region in regions}.values())
     distinct.sort(key=lambda region: -region.area)
     return [Region(number, region.rle) for number, region in enumerate(distinct, start=1)]

@@ -32,7 +32,7 @@ from ureca_lib.regions.photo import Photo
 LEVELS = (6, 12, 24, 48)
 MAX_REGIONS = 150  # of all levels together
 _SUPERPIXELS = 3000  # before merging
-_GROUND_HOLES = 0.2  # of its own size; what a region from side to side may surround as parts
+_GROUND_HOLES = 0.2  # share of its own size that a region from side to side may surround as parts
 _SMOOTHING = 1.0  # sigma of the blur before edges are sought, in working pixels
 
 
@@ -137,7 +137,7 @@ def nested_labels(pixels: np.ndarray, config: SuperpixelConfig) -> list[np.ndarr
     # for edges alone: mean colors would mix along every border
     smooth = ndimage.gaussian_filter(colors, (_SMOOTHING, _SMOOTHING, 0))
     superpixels = _superpixels(smooth)
-    # what each working pixel stands for in the photo, with a mean of 1
+    # area of each working pixel in the photo, with a mean of 1
     shares = np.outer(_spans(height, size[1]), _spans(width, size[0]))
     shares = shares * (shares.size / (height * width))
     order = merge_order(superpixels, colors, smooth, shares, config.min_area * shares.size)
@@ -210,13 +210,13 @@ def _surrounded(labels: np.ndarray) -> list[np.ndarray]:
         covers_all = inside.sum() == count - 1
         large = sizes[inside].sum() > _GROUND_HOLES * sizes[region]
         if sides[:, region].all() and (covers_all or large):
-            inside[:] = False  # the ground: what stands before it is no part of it
+            inside[:] = False  # the ground: objects in front of it are no parts of it
         found.append(inside)
     return found
 
 
 def _distinct(regions: list[np.ndarray], sizes: np.ndarray, limit: float) -> list[np.ndarray]:
-    """Those whose IoU with every one before stays below the limit, largest first."""
+    """Keep regions whose IoU with every region before stays below the limit; largest first."""
     kept: list[np.ndarray] = []
     for region in regions:
         if all((region & other) @ sizes < limit * ((region | other) @ sizes) for other in kept):
@@ -225,7 +225,7 @@ def _distinct(regions: list[np.ndarray], sizes: np.ndarray, limit: float) -> lis
 
 
 def _encode(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> dict[str, Any]:
-    """The RLE of a working-size mask in the photo's size, nearest neighbor."""
+    """Encode a working-size mask at the photo's size, nearest neighbor."""
     # (H, W) -> (width, height): in the photo's size, and in the order of the encoding
     turned = np.repeat(np.repeat(mask.T.astype(np.uint8), rows, axis=1), columns, axis=0)
     return coco_mask.encode(turned.T)
@@ -247,7 +247,7 @@ class MergeOrder:
     costs: np.ndarray
 
     def cut(self, regions: int, min_cost: float = 0.0) -> np.ndarray:
-        """The partition into at most so many regions, all merges below `min_cost` done.
+        """Return the partition into at most so many regions, with all merges below `min_cost`.
 
         Returns:
             (count,) int: the region of each superpixel, from 0.
@@ -268,7 +268,7 @@ def merge_order(
         labels: (H, W) int, superpixels from 0, each 4-connected.
         colors: (H, W, 3) CIELAB, of which regions have the mean.
         smooth: (H, W, 3), blurred a little, of which borders have the step.
-        sizes: (H, W), what each pixel counts.
+        sizes: (H, W), weight of each pixel.
         min_size: superpixels of less are merged first, the smallest of them first.
 
     Returns:
@@ -330,7 +330,7 @@ class _RegionGraph:
             self.borders[a][b] = self.borders[b][a] = (length, step)
 
     def cost(self, a: int, b: int) -> float:
-        """Of merging two neighbors: loss of fit / length of the border * mean step across it."""
+        """Cost of merging two neighbors: loss of fit / border length * mean step across it."""
         size_a, size_b = self.sizes[a], self.sizes[b]
         difference = self.sums[a] / size_a - self.sums[b] / size_b
         loss = size_a * size_b / (size_a + size_b) * float(difference @ difference)

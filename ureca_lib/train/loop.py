@@ -226,10 +226,12 @@ def _prepare(
         SettingsError: a fault of the data, naming its file, or its image and region.
     """
     images, held_out = open_data(settings, folder, progress)
+    resumed = latest_checkpoint(folder)[0] is not None  # then files and texts were checked before
+    words = None if resumed else processor.conversation
     for index in (images, held_out) if held_out is not None else (images,):
-        if latest_checkpoint(folder)[0] is None:
+        if not resumed:
             index.check_files()
-        if faults := faults_of(index, settings, processor.conversation):
+        if faults := faults_of(index, settings, words):
             raise SettingsError(faults[0])
     most, weights = processor.max_tiles_train, ""
     if (settings.cache or settings.memory_gib) and not settings.resize_share:

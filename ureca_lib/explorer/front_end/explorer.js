@@ -1,11 +1,11 @@
-// The explorer's front end. It draws what the traits say and reports what the person does;
-// every text is written as a text node, so that captions and names can hold anything.
+// The explorer's front end: it draws the traits and sends the person's actions as messages.
+// Every text is written as a text node, so that captions and names can contain anything.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HINTS = {
   look: "click a region · ↑ whole · ↓ part · ← → siblings · Z zoom · B box · P polygon",
   review: "A accept · R reject · E edit, Ctrl+Enter saves · N next · K back",
-  box: "drag a box around what you mean · Esc cancels",
+  box: "drag a box around the region · Esc cancels",
   polygon: "click the corners · double-click or Enter closes · Esc cancels",
 };
 const REASONS = ["", "wrong", "fits another region too", "unclear", "bad mask"];
@@ -31,13 +31,13 @@ function button(label, title, act, className = "") {
   return node;
 }
 
-// which element within the root has the focus; null where none has, or none that can keep it
+// the focused element within the root; null if there is none, or it cannot keep the focus
 function focused(root) {
   const found = root.getRootNode().activeElement;
   return root.contains(found) && !found.disabled && found.getClientRects().length ? found : null;
 }
 
-// new nodes in the place of all old ones; the focus stays on the button of the same number
+// replaces all child nodes; the focus stays on the button of the same number
 function renew(parent, nodes) {
   const buttons = () => [...parent.querySelectorAll("button")];
   const index = buttons().indexOf(focused(parent));
@@ -56,7 +56,7 @@ class Picture {
     this.size = { width, height };
     this.root = svg("svg", { class: "ue-picture", tabindex: 0, role: "img" });
     this.root.setAttribute("preserveAspectRatio", "xMinYMin");
-    this.root.setAttribute("aria-label", "the photo; arrow keys walk through its regions");
+    this.root.setAttribute("aria-label", "the photo; arrow keys select its regions");
     this.url = URL.createObjectURL(new Blob([model.get("photo")], { type: "image/jpeg" }));
     const photo = svg("image", { href: this.url, width, height, preserveAspectRatio: "none" });
     this.regions = svg("g", { class: "ue-regions" });
@@ -107,7 +107,7 @@ class Picture {
     if (this.tool === "box" && this.points.length) this.finish();
   }
 
-  // closes a polygon; a double click has put its last corner twice
+  // closes a polygon; a double click has added its last corner twice
   close() {
     if (this.tool !== "polygon") return;
     const apart = (a, b) => !b || Math.hypot(a[0] - b[0], a[1] - b[1]) > 0.5;
@@ -141,7 +141,7 @@ class Picture {
       this.drawing.append(svg("polygon", { points: corners, class: name }));
   }
 
-  // a place to show with its surroundings, or null for the whole photo
+  // shows a region (its place) with its surroundings, or for null the whole photo
   zoom(place) {
     let { width, height } = this.size;
     let [x, y] = [0, 0];
@@ -182,7 +182,7 @@ class Picture {
     if (this.zoomed) this.zoom(view.selected);
   }
 
-  // a rival's number on its outline, where no other one is; as large at any zoom
+  // a rival's number on its outline, clear of other numbers, and of one size at any zoom
   badge(place, number, taken) {
     const unit = (this.scale * this.size.width) / (this.root.clientWidth || 640);
     const radius = 9 * unit;
@@ -209,7 +209,7 @@ function modelPaths(model) {
   return model.get("outlines").map((d) => svg("path", { d, class: "ue-region" }));
 }
 
-// The right-hand side: where one is, what the caption says, how it does, the review.
+// The panel on the right: path, caption, verdict, rivals, review.
 class Panel {
   constructor(model) {
     this.model = model;
@@ -243,9 +243,9 @@ class Panel {
     this.text.setAttribute("aria-label", "the caption, to edit");
     this.text.addEventListener("input", () => this.mind());
     this.reason = html("select", "ue-reason");
-    this.reason.title = "why it is rejected; optional";
+    this.reason.title = "reason of a rejection; optional";
     for (const reason of REASONS) this.reason.append(new Option(reason || "reason …", reason));
-    // the second click of a double click may come when the next caption is shown already
+    // the second click of a double click may arrive when the next caption is shown already
     const press = (decision) => (event) => event.detail < 2 && this.decide(decision);
     this.accept = button("Accept", "A", press("accept"), "ue-accept");
     this.save = button("Save edit", "Ctrl+Enter in the text", press("edit"), "ue-save");
@@ -261,7 +261,7 @@ class Panel {
     return box;
   }
 
-  // says what was seen: Python refuses what is about another caption than it has under review
+  // sends the caption that was shown: Python refuses a decision about any other caption
   decide(decision) {
     const text = this.text.value;
     if (this.waiting || (decision === "edit" && this.save.disabled)) return;
@@ -277,7 +277,13 @@ class Panel {
     for (const one of this.decisions) one.setAttribute("aria-disabled", waiting);
   }
 
-  // what may be pressed now
+  // typing continues the caption; a selected text would be erased by the first key
+  edit() {
+    this.text.focus();
+    this.text.setSelectionRange(this.text.value.length, this.text.value.length);
+  }
+
+  // enables the buttons that may be pressed now
   mind() {
     const changed = this.text.value.trim() !== (this.view.caption || "").trim();
     this.save.disabled = !changed || !this.text.value.trim();
@@ -330,7 +336,7 @@ class Panel {
     this.bar.value = decided;
     const words = { accept: "you accepted this", reject: "you rejected this", edit: "you wrote this" };
     this.decision.textContent = [words[decision], note].filter(Boolean).join(": ");
-    // later views of the same caption must not take away what is being typed
+    // later views of the same caption must not replace the text that is being typed
     if (before.selected !== view.selected || before.caption !== view.caption || !before.review) {
       this.text.value = view.caption || "";
       this.reason.value = "";
@@ -385,18 +391,18 @@ function toolbar(model, picture, state) {
   add("polygon", "Polygon", "draw a polygon and caption it (P)");
   bar.append(html("span", "ue-gap"));
   const step = (to) => () => model.send({ kind: "step", to });
-  bar.append(button("↑", "to what it is part of (↑)", step("up")));
-  bar.append(button("↓", "to its largest part (↓)", step("down")));
+  bar.append(button("↑", "to the whole (↑)", step("up")));
+  bar.append(button("↓", "to a part (↓)", step("down")));
   bar.append(button("←", "to the larger sibling (←)", step("previous")));
   bar.append(button("→", "to the smaller sibling (→)", step("next")));
   const zoom = button("Zoom", "to the region and back (Z)", () => state.zoom());
-  const review = button("Review", "walk through the captions", () => state.review(), "ue-toggle");
+  const review = button("Review", "review the captions one by one", () => state.review(), "ue-toggle");
   bar.append(zoom, html("span", "ue-gap ue-wide"), review);
   return { bar, tools, zoom, review };
 }
 
 function render({ model, el }) {
-  // JupyterLab's own shortcuts (A inserts a cell) must not see keys that are meant for us
+  // JupyterLab's own shortcuts (A inserts a cell) must not see the explorer's keys
   const root = html("div", "ureca-explorer");
   root.dataset.lmSuppressShortcuts = "true";
   const hint = html("div", "ue-hints");
@@ -429,10 +435,10 @@ function render({ model, el }) {
     bar.review.setAttribute("aria-pressed", Boolean(now.review));
     bar.zoom.disabled = now.selected === null && !picture.zoomed;
     hints();
-    // where what had the focus is gone, keys would go to the page and its own shortcuts
+    // if the focused element is gone, keys would go to the page and its own shortcuts
     if (held && !focused(root)) picture.root.focus({ preventScroll: true });
   };
-  const outlines = () => { picture.outline(); };
+  const outlines = () => picture.outline();
   const answered = () => panel.wait(false);
   const keys = (event) => onKey(event, model, picture, panel, state);
   root.addEventListener("keydown", keys);
@@ -486,12 +492,12 @@ function onKey(event, model, picture, panel, state) {
   if (inReview) {
     keys.a = () => !panel.accept.disabled && panel.decide("accept");
     keys.r = () => panel.decide("reject");
-    keys.e = () => { panel.text.focus(); panel.text.select(); };
+    keys.e = () => panel.edit();
   }
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const pressed = key === "Enter" && panel.decisions.includes(event.target);
   const decides = pressed || (inReview && ["a", "r"].includes(key));
-  const held = event.repeat && decides; // a key that is held down is about one caption only
+  const held = event.repeat && decides; // a key that is held down decides about one caption only
   if (!held && !keys[key]) return;
   event.preventDefault();
   if (!held) keys[key]();

@@ -1,22 +1,16 @@
-"""Rows of a comparison are drawn without looking at captions; marks and curves are as measured."""
+"""Rows of a comparison are drawn without looking at captions; marks are as counted."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+from figures.drawn import predictions_of
 
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
-from ureca_lib.evaluate.exact_match import measure_exact
 from ureca_lib.evaluate.predictions import Prediction
 from ureca_lib.evaluate.systems import build_system
-from ureca_lib.figures.compared import (
-    REFERENCE,
-    compared_regions,
-    predictions_of,
-    read_systems,
-    size_curve,
-)
+from ureca_lib.figures.comparison import REFERENCE, compared_regions, read_systems
 from ureca_lib.scenes import resolve
 
 
@@ -26,19 +20,14 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def systems():
-    scenes = open_captioned("scenes:test:2")
+def systems(tmp_path_factory):
+    scenes, folder = open_captioned("scenes:test:2"), tmp_path_factory.mktemp("systems")
     names = ("oracle", "class-name")
-    return {name: predictions_of(build_system(name), scenes) for name in names}
+    return {name: predictions_of(build_system(name), scenes, folder) for name in names}
 
 
 def places(rows):
     return [(row.region.id, row.note) for row in rows]
-
-
-def test_a_systems_captions_of_all_regions_are_had(images, systems):
-    assert [len(said) for said in systems.values()] == [sum(len(i.regions) for i in images)] * 2
-    assert systems["oracle"][0].caption == systems["oracle"][0].references[0]
 
 
 def test_what_captions_say_does_not_decide_which_rows_are_drawn(images, systems):
@@ -106,14 +95,3 @@ def test_files_are_named_by_their_system_or_where_two_are_alike_by_themselves(tm
     again = write(tmp_path, "r", "ureca")
     assert list(read_systems([one, again])) == ["p", "r"]
     assert read_systems([one])["ureca"][0].caption == "x"
-
-
-@pytest.mark.parametrize("measure", ["exact_match", "unique"])
-def test_a_curve_from_a_record_is_that_of_the_report(systems, measure):
-    report = measure_exact(systems["class-name"])
-    curve = size_curve(report, measure)
-    assert curve == size_curve(json.loads(json.dumps(report.to_dict())), measure)
-    assert {size: one.value for size, one in curve.items()} == {
-        size: scores[measure].value for size, scores in report.by_size.items()
-    }
-    assert sum(one.count for one in curve.values()) == len(systems["class-name"])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from figures.drawn import says
+from figures.drawn import faults, predictions_of, says
 from matplotlib import pyplot as plt
 
 from ureca_lib.datasets.captioned import open_captioned
@@ -14,9 +14,13 @@ from ureca_lib.evaluate.exact_match import measure_exact
 from ureca_lib.evaluate.metrics import score_captions
 from ureca_lib.evaluate.scores import Score
 from ureca_lib.evaluate.systems import build_system
-from ureca_lib.figures import comparison_figure, legibility
-from ureca_lib.figures.compared import REFERENCE, predictions_of
-from ureca_lib.figures.evaluation import ranked_regions, scores_figure, size_scores_figure
+from ureca_lib.figures.comparison import (
+    REFERENCE,
+    comparison_figure,
+    ranked_regions,
+    scores_figure,
+    size_scores_figure,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +35,9 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def said(images):
-    names = ("class-name", "oracle")
-    return {name: predictions_of(build_system(name), images) for name in names}
+def said(images, tmp_path_factory):
+    folder, names = tmp_path_factory.mktemp("said"), ("class-name", "oracle")
+    return {name: predictions_of(build_system(name), images, folder) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,7 @@ def test_each_score_stands_at_its_value_in_its_systems_line():
     (guess,) = [line for line in meteor.lines if line.get_linestyle() == ":"]
     assert guess.get_xdata() == [12.5, 12.5]
     assert meteor.get_ylim()[0] > meteor.get_ylim()[1]  # the first system is on top
-    assert says(figure, "ours theirs CIDEr METEOR without synonyms")
+    assert says(figure, "ours theirs CIDEr, % ↑ METEOR without synonyms, % ↑")
 
 
 def test_intervals_are_drawn_where_they_are():
@@ -87,8 +91,7 @@ def test_scores_of_many_systems_can_be_read():
         for number in range(9)
     }
     figure = scores_figure(systems, names)
-    found = legibility(figure)
-    assert found.good, found
+    assert not faults(figure)
     assert sum(ax.axison for ax in figure.axes) == 7
     marks = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
     assert len({(line.get_marker(), line.get_color()) for line in marks}) == 9
@@ -96,18 +99,32 @@ def test_scores_of_many_systems_can_be_read():
     assert len(set(filled)) == 9  # not by shapes alone, which are small
 
 
+def test_lower_is_better_is_marked():
+    near = score(0.2, name="collision_near", label="Nearly equal captions")
+    figure = scores_figure({"a": {"collision_near": near}}, ["collision_near"])
+    assert says(figure, "Nearly equal captions, % ↓")
+
+
 def test_scores_by_size_are_joined_in_the_order_of_the_sizes():
-    sizes = {"small": {"unique": score(0.1, 0.0, 0.2)}, "large": {"unique": score(0.9)}}
-    less = {"small": {"unique": score(None)}, "large": {"unique": score(0.4)}}
+    sizes = {"below 1%": {"unique": score(0.1, 0.0, 0.2)}, "large": {"unique": score(0.9)}}
+    less = {"below 1%": {"unique": score(None)}, "large": {"unique": score(0.4)}}
     figure = size_scores_figure({"ours": sizes, "$theirs$": less}, "unique", "unique, %")
     (ax,) = figure.axes
-    marks, ((place, ends),) = points(ax)
-    assert [[y for _, y in line] for line in marks] == [[10, 90], [40]]
-    (small, large), (other,) = [[x for x, _ in line] for line in marks]
+    first, second = ax.containers
+    assert [list(one[0].get_ydata()) for one in (first, second)] == [[10, 90], [40]]
+    (small, large), (other,) = (one[0].get_xdata() for one in (first, second))
     assert round(small) == 0 and round(large) == round(other) == 1 and large != other
-    assert ends == [0, 20] and set(place) == {small}
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["small", "large"]
-    assert legibility(figure).good
+    (segments,) = first[2]
+    assert [list(end[:, 1]) for end in segments.get_segments()] == [[0, 20], [90, 90]]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["< 1", "large"]
+    assert says(figure, "$theirs$") and not faults(figure)
+
+
+def test_an_interval_ends_at_100():
+    sizes = {"small": {"unique": score(0.9, 0.8, 1.1)}}
+    (ax,) = size_scores_figure({"ours": sizes}, "unique", "unique, %").axes
+    (segments,) = ax.containers[0][2]
+    assert segments.get_segments()[0][:, 1].tolist() == [80, 100]
 
 
 def test_figures_without_a_value_are_refused():
@@ -139,7 +156,7 @@ def test_a_ranked_region_comes_with_all_that_was_said_of_it(images, said, rouge)
             REFERENCE: reference, "class-name": f"the {row.region.name}", "oracle": reference
         }  # fmt: skip
         assert row.fits["oracle"] == (1, True)
-    assert legibility(comparison_figure([row], list(row.captions))).good
+    assert not faults(comparison_figure([row], list(row.captions)))
 
 
 def test_the_seed_decides_between_equals_and_nothing_else(images, said):

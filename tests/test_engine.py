@@ -1,0 +1,101 @@
+"""Tasks on processes: results as they come, deaths that stay alone, nothing left running."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from ureca_lib.engine import map_tasks
+
+TASKS = """import os, signal, sys, time, pathlib
+
+def work(item):
+    pathlib.Path(item["folder"], f"began_{item['n']}").write_text(str(os.getpid()))
+    if item.get("way") == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item.get("way") == "raise":
+        print("a line before", file=sys.stderr)
+        raise ValueError("no good")
+    if item.get("way") == "print":
+        print("noise" * 100_000)
+        print("noise" * 100_000, file=sys.stderr)
+    while pathlib.Path(item["folder"], f"wait_{item['n']}").exists():
+        time.sleep(0.02)
+    return [item["n"], os.environ["OMP_NUM_THREADS"]]
+"""
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    (tmp_path / "engine_tasks.py").write_text(TASKS)
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", ""), os.getcwd()]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("engine_tasks", None)
+    import engine_tasks
+
+    return engine_tasks.work
+
+
+def until(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_task_that_dies_fails_alone_with_its_reason(work, tmp_path):
+    ways = ["", "die", "raise", "print"]
+    items = [{"n": n, "way": way, "folder": str(tmp_path)} for n, way in enumerate(ways)]
+    found = {outcome.item["n"]: outcome for outcome in map_tasks(work, items, jobs=2)}
+    assert found[0].value[0] == 0 and found[0].error is None
+    assert (found[1].value, found[1].error) == (None, "killed by signal 9")
+    assert (found[2].value, found[2].error) == (None, "exit status 1: ValueError: no good")
+    assert found[3].value[0] == 3 and int(found[3].value[1]) >= 1
+
+
+def test_items_are_taken_when_a_process_is_free_and_results_come_as_they_end(work, tmp_path):
+    taken = []
+
+    def items():
+        for n in range(3):
+            taken.append(n)
+            yield {"n": n, "folder": str(tmp_path)}
+
+    (tmp_path / "wait_0").touch()
+    outcomes = map_tasks(work, items(), jobs=2)
+    assert next(outcomes).value[0] == 1 and taken == [0, 1]
+    assert next(outcomes).value[0] == 2 and taken == [0, 1, 2]
+    (tmp_path / "wait_0").unlink()
+    assert [outcome.value[0] for outcome in outcomes] == [0]
+
+
+def test_closing_stops_what_runs(work, tmp_path):
+    for n in (0, 1):
+        (tmp_path / f"wait_{n}").touch()
+    items = [{"n": n, "folder": str(tmp_path)} for n in (0, 1, 2)]
+    outcomes = map_tasks(work, [items[2], *items[:2]], jobs=3)
+    assert next(outcomes).value[0] == 2
+    until(lambda: all((tmp_path / f"began_{n}").is_file() for n in (0, 1)))
+    pids = [int((tmp_path / f"began_{n}").read_text()) for n in (0, 1)]
+    outcomes.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_killed_caller_leaves_no_task(work, tmp_path):
+    (tmp_path / "wait_0").touch()
+    item = {"n": 0, "folder": str(tmp_path)}
+    code = "from ureca_lib.engine import map_tasks; import engine_tasks;"
+    code += f"list(map_tasks(engine_tasks.work, [{item!r}]))"
+    caller = subprocess.Popen([sys.executable, "-c", code])
+    began = tmp_path / "began_0"
+    until(lambda: began.is_file() and began.read_text())
+    task = psutil.Process(int(began.read_text()))
+    caller.kill()
+    caller.wait()
+    assert psutil.wait_procs([task], timeout=60)[0] == [task]
