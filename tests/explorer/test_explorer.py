@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -412,8 +413,9 @@ def test_in_colab_the_widget_is_shown_and_colabs_support_for_widgets_is_enabled(
     explorer.close()
 
 
+# ru_maxrss would count the process that starts this one, before it is replaced
 PHONE_PHOTO = """
-import resource
+import re
 import numpy as np
 from ureca_lib.explorer import RegionExplorer, load_captioner
 from ureca_lib.regions import Region
@@ -434,10 +436,11 @@ explorer.go_to(0)
 explorer.wait()
 assert explorer.widget.view["verdict"]["kind"], explorer.widget.view
 explorer._repr_mimebundle_()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024)
 """
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc on this system")
 def test_a_phone_photo_takes_less_than_a_gigabyte():
     command = [sys.executable, "-c", PHONE_PHOTO]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ureca_lib.annotate import PAPER_DIFFERENCES
 from ureca_lib.annotate.look_alikes import LookAlikeSettings
 from ureca_lib.annotate.views import ViewSettings
 from ureca_lib.mask_tree import (
@@ -131,8 +132,7 @@ class PipelineSettings:
         """The published rules: main objects of App. F, one refinement, the test set verified.
 
         All regions above the threshold are look-alikes, ancestors and descendants too. A leaf's
-        long caption is its short one, as in the authors' code. The remaining differences are
-        listed in `ureca_lib.annotate.PAPER_DIFFERENCES`.
+        long caption is its short one, as in the authors' code.
         """
         return cls(
             tree=TreeSettings.paper(),
@@ -177,3 +177,6 @@ _RECIPE_1 = {
     "look_alikes": ("threshold", "family", "most"),
     "check": ("rounds", "max_overlap", "most"),
 }
+
+# one table for the docstring and for `ureca annotate --help`
+PipelineSettings.paper.__func__.__doc__ += f"\n\n{PAPER_DIFFERENCES}"  # type: ignore[attr-defined]

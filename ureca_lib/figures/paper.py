@@ -38,7 +38,7 @@ _TARGET, _PARENT, _CHILD, _ALIKE = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3
 _COLUMN, _GAP = 1.6, 0.1666  # inches of the pipeline; four columns and three gaps make a page
 _TITLES = ("1 · mask tree", "2 · short, top-down", "3 · long, bottom-up", "4 · unique")
 _LINE = 0.14  # inches per line of the pipeline's tree
-_MOST_LINES = 6  # of a caption in the pipeline
+_MOST_LINES = 9  # of a caption in the pipeline
 _MOST_ARROWS = 8
 _SOLID = {"dash_offset": 0, "dash_list": None}
 
