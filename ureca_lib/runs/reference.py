@@ -39,7 +39,6 @@ MEGABYTE = 1_000_000  # bytes
 LIMIT_MB = 12.0
 _LARGEST_TABLE = 200_000  # bytes of a text file that is kept
 _TABLES = (".csv", ".json", ".md", ".tex", ".txt")
-_WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "optimizer.pt")
 _MADE_HERE = (RECORD_NAME, "metrics.json")
 _FIGURES = 3  # shown of each run; the others are linked
 _VALUES = 12  # measured numbers shown of each run; the record has all
@@ -260,7 +259,7 @@ def _is_table(path: Path) -> bool:
 
 def _goes_with_weights(path: Path) -> bool:
     """Tell whether a file belongs to a checkpoint: it is of no use without the weights."""
-    return any((path.parent / name).exists() for name in _WEIGHTS)
+    return any(path.parent.glob("*.safetensors"))
 
 
 def _shrunk_notebook(path: Path, level: Coarseness) -> str:
