@@ -77,10 +77,13 @@ class Reader:
         if kind == "whole":
             return bool(self.fits(attribute.among) & set(self.above[i]))
         if kind == "with":
+            # regions of one mask are one thing, and have the same parts
             parts = {
                 self.masks[part]
                 for part, above in self.above.items()
-                if i in (above[:1] if value == "part" else above) and self.is_a(part, value)
+                if self.is_a(part, value)
+                and self.masks[i]
+                in {self.masks[one] for one in (above[:1] if value == "part" else above)}
             }
             few = attribute.number in (1, 10)
             return len(parts) >= attribute.number if few else len(parts) == attribute.number
@@ -167,16 +170,27 @@ def nested(seed: int) -> RegionImage:
     return image_of(masks, names, [tuple(color) for color in rng.integers(0, 255, (30, 3))])
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(images())
 def test_everything_stated_of_small_images_is_true(image):
     check(image)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None)
 @given(images(named=False))
 def test_everything_stated_of_regions_without_names_is_true(image):
     check(image)
+
+
+def test_parts_of_regions_with_one_mask_are_counted_wherever_they_stand():
+    size = (32, 32)
+    line, shifted = rectangle(size, 4, 4, 5, 1), rectangle(size, 5, 4, 5, 1)
+    main = rectangle(size, 2, 2, 20)
+    # the third region holds 80% of the fourth, which has the mask of the second
+    check(image_of([main, line, shifted, line]))
+    # a region whose only child has its own mask, which in turn has a part
+    check(image_of([main, main, line]))
+    check(image_of([main, line, line]))
 
 
 @pytest.mark.parametrize("seed", range(8))

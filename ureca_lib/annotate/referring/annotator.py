@@ -171,8 +171,9 @@ class ImageCaptions:
         nouns = Counter(self.scene.regions[part].noun for part in parts)
         named = [noun for noun in nouns if noun not in NOUNS_WITHOUT_NAME]
         for noun in named or nouns:
-            if plural(noun).casefold() != region.noun.casefold():  # "the eyes with two eyes"
-                number = min(int(self.scene.part_counts(noun)[index]), MANY)
+            number = min(int(self.scene.part_counts(noun)[index]), MANY)
+            # not "the eyes with two eyes"; a child with the region's own mask is no part of it
+            if number and plural(noun).casefold() != region.noun.casefold():
                 claims.append(Attribute("with", noun, number))
         return tuple(claims)
 

@@ -247,13 +247,18 @@ class ImageAttributes:
     def part_counts(self, noun: str) -> np.ndarray:
         """(R,) int: the number of different masks of this name in each region.
 
-        "part" means all regions directly in it, named or not.
+        "part" means all regions directly in it, named or not. Regions of one mask have the same
+        parts, and a part counts wherever one of the regions of its mask stands in the tree.
         """
+        nearest = 1 if noun == UNNAMED_PART else None
+        pairs = {
+            (self.twin[holder], self.twin[part])
+            for part in np.flatnonzero(self._of_type(noun.casefold()))
+            for holder in self.ancestors[part][:nearest]
+        }
         counts = np.zeros(len(self), np.int64)
-        any_part = noun == UNNAMED_PART
-        for part in np.unique(self.twin[self._of_type(noun.casefold())]):
-            above = self.twin[self.ancestors[part][: 1 if any_part else None]]
-            counts[np.unique(above)] += 1
+        for holder, _ in pairs:
+            counts[holder] += 1
         return counts[self.twin]
 
     def _ranked(self, attribute: Attribute) -> np.ndarray:
