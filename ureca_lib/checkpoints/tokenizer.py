@@ -69,7 +69,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
                 settings.get("model_max_length"),
             )
             return add_visual_tokens(tokenizer)
-    name = settings.get("tokenizer_class", "unknown")
+    name = str(settings.get("tokenizer_class", "unknown"))
     fault = f"its tokenizer, {name}, cannot be built without running its code"
     # transformers would make some other tokenizer of the pieces, and captions of its wrong words
     alone = not {"tokenizer.json", "vocab.json"} & set(files)
