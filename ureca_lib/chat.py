@@ -21,7 +21,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -155,7 +155,8 @@ class _Question:
     sent_at: float = 0.0  # time of the latest call (monotonic)
     calls: int = 0
     retries: int = 0
-    waited: float = 0.0  # seconds
+    pause: float = 0.0  # seconds before the next call
+    waited: float = 0.0  # seconds in all
     limit: str = "the server limits the rate"  # the latest refusal for asking too fast
 
     @property
@@ -299,10 +300,7 @@ class OpenAIChat(ChatModel):
 
     async def _reply(self, question: _Question) -> ChatReply:
         attempts = tenacity.AsyncRetrying(
-            retry=self._is_worth_a_retry,
-            wait=self._pause,
-            stop=self._is_enough,
-            reraise=True,
+            retry=self._may_be_repeated, wait=lambda _: question.pause, sleep=asyncio.sleep
         )
         async with self._slots:
             try:
@@ -319,41 +317,30 @@ class OpenAIChat(ChatModel):
         self._count_lost(message, question.subject if refused else None)
         raise NoAnswerError(message, question.calls)
 
-    def _is_worth_a_retry(self, state: tenacity.RetryCallState) -> bool:
+    def _may_be_repeated(self, state: tenacity.RetryCallState) -> bool:
         """Whether another call may succeed: later, more slowly, or in another form."""
         question, error = state.args[0], state.outcome.exception()
+        question.pause = 0.0
         if not isinstance(error, _CallError) or question.waited > self.max_wait:
             return False
-        if error.status == 429:
+        if error.status == 429:  # `_turn` waits, together with all other questions
             question.limit = str(error)
             self._slow_down(question.sent_at, error.wait)
-        if error.may_pass or error.status == 429:
             return True
-        # another question may have changed the form since this one was sent
-        return question.form != self._form or self._adapt(str(error), question)
-
-    def _pause(self, state: tenacity.RetryCallState) -> float:
-        """Seconds before the next call; after a 429, `_turn` waits instead."""
-        question, error = state.args[0], state.outcome.exception()
         if not error.may_pass:
-            return 0.0
+            # another question may have changed the form since this one was sent
+            return question.form != self._form or self._adapt(str(error), question)
         backoff = min(_MAX_BACKOFF, self.backoff * 2.0 ** min(question.retries, 60))
-        return max(error.wait, backoff * random.uniform(0.5, 1.0))
-
-    def _is_enough(self, state: tenacity.RetryCallState) -> bool:
-        """Whether the question is given up; its error then says why."""
-        question, error = state.args[0], state.outcome.exception()
-        if not error.may_pass:
-            return False
+        question.pause = max(error.wait, backoff * random.uniform(0.5, 1.0))
         most = self.max_retries if self._reached else min(_FIRST_RETRIES, self.max_retries)
-        why = self._too_long(question, state.upcoming_sleep)
+        why = self._too_long(question, question.pause)
         if question.retries >= most:
             why = f"given up after {question.retries} retries"
         if why:
             error.args = (f"{error}; {why}",)
         question.retries += 1
-        question.waited += state.upcoming_sleep
-        return bool(why)
+        question.waited += question.pause
+        return not why
 
     async def _turn(self, question: _Question) -> None:
         """Wait until the server may be asked.
@@ -658,18 +645,15 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float:
 
     A date is read against the server's own clock if it sends that; 0 if nothing is asked.
     """
-
-    def seconds(name: str) -> float | None:
-        try:
-            return parsedate_to_datetime(headers.get(name, "")).timestamp()
-        except (ValueError, OverflowError):
-            return None
-
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d*)?", value):
         return float(value)
-    until = seconds("retry-after")
-    return 0.0 if until is None else max(0.0, until - (seconds("date") or now or time.time()))
+    clock = headers.get("date") or formatdate(now or time.time())
+    try:
+        until, here = (parsedate_to_datetime(text).timestamp() for text in (value, clock))
+    except (ValueError, OverflowError):
+        return 0.0
+    return max(0.0, until - here)
 
 
 def message_content(

@@ -248,7 +248,7 @@ def _check_files(
     if folder is None or not (folder / "config.json").is_file():
         return
     stored = tensor_index(folder)
-    size = sum(tensor.bytes for tensor in stored.values())
+    size = sum(file.stat().st_size for file in {tensor.file for tensor in stored.values()})
     read = f"{folder}: {len(stored)} tensors, {size / GIB:.2f} GiB, headers only"
     notes.append(f"{read}; names and shapes compared")
     if internvl_reader(folder) is not None:
