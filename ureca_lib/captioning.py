@@ -214,7 +214,7 @@ class PhotoCaptioner:
     def caption(
         self,
         photo: Photo,
-        masks: str | Path | None = None,
+        masks: str | Path | RegionImage | None = None,
         points: Sequence[tuple[float, float]] = (),
         boxes: Sequence[Box] = (),
         strict: bool = True,
@@ -224,8 +224,8 @@ class PhotoCaptioner:
 
         Args:
             photo: a path, a PIL image, or an array.
-            masks: any file that `load_regions` reads; None takes the JSON beside the photo, else
-                segments it.
+            masks: any file that `load_regions` reads, or its regions; None takes the JSON beside
+                the photo, else segments it.
             points: (x, y) pixels. With SAM, the region that it sees there; else the smallest
                 region that holds the point.
             boxes: (x, y, width, height) pixels. With SAM, the region that it sees there; else the
@@ -257,10 +257,16 @@ class PhotoCaptioner:
         name = name or regions.file_name or "photo"
         return PhotoCaptions(regions, tuple(rows), name, self.made_by, from_file, tuple(left_out))
 
+    def segment(self, photo: Photo) -> RegionImage:
+        """Find the regions of a photo: SAM's, or superpixels."""
+        if self._sam is not None:
+            return sam_regions(photo, self._sam)
+        return superpixel_regions(photo, levels=FEW_PIECES)
+
     def _regions(
         self,
         photo: Photo,
-        masks: str | Path | None,
+        masks: str | Path | RegionImage | None,
         points: Sequence[tuple[float, float]],
         boxes: Sequence[Box],
         strict: bool,
@@ -270,12 +276,14 @@ class PhotoCaptioner:
         if masks is None and beside is not None and beside.is_file():
             masks = beside
         asked = bool(points or boxes)
-        if masks is not None:
+        if isinstance(masks, RegionImage):
+            regions = masks
+        elif masks is not None:
             regions = load_regions(masks, photo, strict)
-        elif self._sam is not None and not asked:
-            regions = sam_regions(photo, self._sam)
-        else:
+        elif asked:  # SAM is asked for these regions alone
             regions = superpixel_regions(photo, levels=FEW_PIECES)
+        else:
+            regions = self.segment(photo)
         if not asked:
             return regions, [region.id for region in regions], masks is not None
         check_prompts(regions.width, regions.height, points, boxes)
