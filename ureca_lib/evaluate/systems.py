@@ -36,10 +36,10 @@ from __future__ import annotations
 import asyncio
 import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -55,22 +55,15 @@ from ureca_lib.chat import (
     TransformersChat,
     Turn,
 )
-from ureca_lib.conversation import QUESTION, TURN_END
+from ureca_lib.conversation import QUESTION, TURN_END, expand
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.predictions import Caption
-from ureca_lib.evaluate.settings import (
-    MODEL_FREE,
-    NATIVE,
-    SystemOptions,
-)
+from ureca_lib.evaluate.settings import MODEL_FREE, NATIVE, SystemOptions
 from ureca_lib.event_loop import run_coroutine
 from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
 from ureca_lib.tiling import best_grid
-
-if TYPE_CHECKING:
-    import torch
 
 _OURS = ("internvl", "ureca")  # model types that this package reads itself
 
@@ -81,19 +74,6 @@ QUESTIONS: Mapping[str, str] = {
     "crop": "Describe what is in this crop of an image.",
     "box": QUESTION,
 }
-
-
-class StoppedEarlyError(Exception):
-    """A system stopped within an image, for instance because a budget is spent.
-
-    Args:
-        captions: its captions so far, None for the other regions.
-        cause: the reason.
-    """
-
-    def __init__(self, captions: Sequence[Caption | None], cause: Exception):
-        self.captions, self.cause = list(captions), cause
-        super().__init__(str(cause))
 
 
 class System(Protocol):
@@ -109,12 +89,18 @@ class System(Protocol):
     model: Mapping[str, Any] | None
     settings: Mapping[str, Any]
 
-    def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
+    def describe(
+        self, image: CaptionedImage, regions: Sequence[Region]
+    ) -> Sequence[Caption | Exception]:
         """One caption for each of some regions, in order.
 
         Args:
             image: with all of its regions.
             regions: to caption.
+
+        Returns:
+            Captions; instead of a caption the error that ended the run before the system came to
+            this region, for instance because a budget is spent.
         """
 
 
@@ -131,37 +117,36 @@ def build_system(system: str, model: str | Path | None = None, **options: Any) -
         ImportError: a server without the extra "openai".
     """
     wanted = SystemOptions(system, None if model is None else str(model), **options)
-    built = _build(wanted)
+    if system in MODEL_FREE:
+        built: System = ModelFreeSystem(system, wanted.seed)
+    elif system in ("ureca", "blind"):
+        asked = (wanted.question, wanted.max_new_tokens, wanted.max_tiles, system == "blind")
+        built = UrecaSystem(wanted.model, chosen_device(wanted.device), *asked)
+    elif system in NATIVE:
+        from ureca_lib.evaluate.native_systems import Kosmos2System, VipLlavaSystem
+
+        kind = VipLlavaSystem if system == "vip-llava" else Kosmos2System
+        given = (wanted.dtype, wanted.question, wanted.max_new_tokens, wanted.batch_size)
+        built = kind(wanted.model, chosen_device(wanted.device), *given)
+    else:
+        built = PromptedSystem(_reader(wanted), system, wanted.question)
     built.name = wanted.name or built.name
     return built
 
 
-def _build(options: SystemOptions) -> System:
-    name, model, limit = options.system, options.model or "", options.max_new_tokens
-    if name in MODEL_FREE:
-        return ModelFreeSystem(name, options.seed)
+def _reader(options: SystemOptions) -> Reader:
+    """The model that a prompted system asks."""
+    model, limit, size = options.model or "", options.max_new_tokens, options.batch_size
     if options.base_url:
         url = None if options.base_url == "openai" else options.base_url
-        settings = {"api_key_env": options.api_key_env, "max_reply_tokens": limit}
-        chat = OpenAIChat(model, url, **settings, **options.server)
-        return PromptedSystem(ChatReader(chat), name, options.question)
-    device, size = chosen_device(options.device), options.batch_size
-    if name in ("ureca", "blind"):
-        asked = (options.question, limit, options.max_tiles, name == "blind")
-        return UrecaSystem(model, device, *asked)
-    if name in NATIVE:
-        from ureca_lib.evaluate.native_systems import Kosmos2System, VipLlavaSystem
-
-        kind = VipLlavaSystem if name == "vip-llava" else Kosmos2System
-        return kind(model, device, options.dtype, options.question, limit, size)
+        given = {"api_key_env": options.api_key_env, "max_reply_tokens": limit}
+        return ChatReader(OpenAIChat(model, url, **given, **options.server))
+    device = chosen_device(options.device)
     if is_ours(model):
-        reader = OwnReader(model, device, limit, options.max_tiles, size)
-    elif name == "box":
+        return OwnReader(model, device, limit, options.max_tiles, size)
+    if options.system == "box":
         raise ValueError("the system box needs an InternVL that was taught boxes in text")
-    else:
-        chat = TransformersChat(model, device, options.dtype, size, limit, with_scores=True)
-        reader = ChatReader(chat)
-    return PromptedSystem(reader, name, options.question)
+    return ChatReader(TransformersChat(model, device, options.dtype, size, limit, with_scores=True))
 
 
 def is_ours(model: str | Path) -> bool:
@@ -252,10 +237,11 @@ class ModelFreeSystem:
         from ureca_lib.annotate.annotators import AttributeAnnotator
 
         self.name = self._kind = name
-        self.settings: Mapping[str, Any] = {"seed": seed} if name == "shuffled" else {}
-        if name == "attributes":
-            self._annotator = AttributeAnnotator()
-            self.settings = self._annotator.answer_settings
+        self._annotator = AttributeAnnotator()
+        self.settings: Mapping[str, Any] = {
+            "attributes": self._annotator.answer_settings,
+            "shuffled": {"seed": seed},
+        }.get(name, {})
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
         """See `System`.
@@ -264,30 +250,24 @@ class ModelFreeSystem:
             ValueError: a region without the reference or the name that the caption is made of.
         """
         if self._kind == "attributes":
-            texts = {c.region_id: c.text for c in self._annotator.caption(image.image, image.tree)}
+            captions = self._annotator.caption(image.image, image.tree)
+            texts = {caption.region_id: caption.text for caption in captions}
         elif self._kind == "class-name":
-            if nameless := [region.id for region in regions if not region.name]:
-                raise ValueError(f"{image.image_id}: region {nameless[0]} has no name")
-            texts = {region.id: f"the {region.name}" for region in regions}
+            texts = {region.id: f"the {region.name}" for region in regions if region.name}
         else:
-            texts = _references(image, self._kind)
+            texts = {key: captions[0] for key, captions in image.captions.items() if captions}
+        if without := [region.id for region in regions if region.id not in texts]:
+            needed = "name" if self._kind == "class-name" else "reference"
+            raise ValueError(
+                f"{image.image_id}: {len(without)} of {len(regions)} regions have no {needed}, "
+                f"such as {without[0]!r}; the system {self._kind!r} is made of them"
+            )
         if self._kind == "shuffled":
-            dealt = list(texts.values())
+            ids = [region.id for region in image.targets]
+            dealt = [texts[region_id] for region_id in ids]
             random.Random(f"{self.settings['seed']}:{image.image_id}").shuffle(dealt)
-            texts = dict(zip(texts, dealt, strict=True))
+            texts = dict(zip(ids, dealt, strict=True))
         return [Caption(texts[region.id]) for region in regions]
-
-
-def _references(image: CaptionedImage, system: str) -> dict[Any, str]:
-    """First reference of each region that is to be captioned."""
-    without = [region.id for region in image.targets if not image.captions.get(region.id)]
-    if without:
-        count = f"{len(without)} of {len(image.targets)} regions"
-        raise ValueError(
-            f"{image.image_id}: {count} have no reference, such as {without[0]!r}; the system "
-            f"{system!r} is made of references"
-        )
-    return {region.id: image.captions[region.id][0] for region in image.targets}
 
 
 class Question(NamedTuple):
@@ -309,8 +289,8 @@ class Reader(Protocol):
     model: Mapping[str, Any]
     settings: Mapping[str, Any]
 
-    def read(self, questions: Sequence[Question]) -> list[Caption]:
-        """One answer each, in order."""
+    def read(self, questions: Sequence[Question]) -> list[Caption | Exception]:
+        """One answer each, in order, or the error that ended the run; see `System.describe`."""
 
 
 class PromptedSystem:
@@ -330,7 +310,9 @@ class PromptedSystem:
         self.settings = shown | {"view": asdict(ViewSettings()), "reader": reader.name}
         self.settings |= reader.settings
 
-    def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
+    def describe(
+        self, image: CaptionedImage, regions: Sequence[Region]
+    ) -> Sequence[Caption | Exception]:
         """See `System`."""
         if self._prompting == "none":
             # the prompt is the same for all regions, so the model is asked once
@@ -378,23 +360,18 @@ class ChatReader:
             self.name, self.model = "server", {"path": chat.model, "server": chat.base_url}
         self.settings = chat.answer_settings
 
-    def read(self, questions: Sequence[Question]) -> list[Caption]:
-        """See `Reader`; the questions are about one photo.
-
-        Raises:
-            StoppedEarlyError: the budget is spent or the model is unavailable, with the answers so
-                far.
-        """
+    def read(self, questions: Sequence[Question]) -> list[Caption | Exception]:
+        """See `Reader`; the questions are about one photo."""
         return run_coroutine(self._read(questions))
 
-    async def _read(self, questions: Sequence[Question]) -> list[Caption]:
+    async def _read(self, questions: Sequence[Question]) -> list[Caption | Exception]:
         stopped: list[Exception] = []
         photo, slots = object(), asyncio.Semaphore(self._chat.max_in_flight)
 
-        async def answer(question: Question) -> Caption | None:
+        async def answer(question: Question) -> Caption | Exception:
             async with slots:
                 if stopped:
-                    return None  # not asked any more
+                    return stopped[0]  # not asked any more
                 turns = [Turn("user", question.text)]
                 try:
                     reply = await self._chat.complete(turns, [question.picture], photo)
@@ -402,17 +379,14 @@ class ChatReader:
                     return Caption("", error=str(error))
                 except (AnnotatorUnavailableError, BudgetSpentError) as error:
                     stopped.append(error)
-                    return None
+                    return error
             if not self._served:
                 return Caption(final_answer(reply.text).strip(), reply.score)
             text = clean_reply("long", reply.text)
             problem = None if text else f"the reply {reply.problem or 'is empty'}"
             return Caption(text, error=problem)
 
-        captions = await asyncio.gather(*map(answer, questions))
-        if stopped:
-            raise StoppedEarlyError(captions, stopped[0])
-        return captions
+        return await asyncio.gather(*map(answer, questions))
 
 
 class OwnReader:
@@ -445,33 +419,28 @@ class OwnReader:
         from ureca_lib.processor import UrecaProcessor
 
         folder = Path(model).expanduser()
-        load = internvl_reader(folder) if (folder / "config.json").is_file() else None
-        if load is None:
-            self._network, self._processor = load_pair(model, device)
-        else:
-            self._network = load(folder, device=device)
-            tokenizer = load_tokenizer(folder)
+        if load := internvl_reader(folder):
+            self._network, tokenizer = load(folder, device=device), load_tokenizer(folder)
             self._processor = UrecaProcessor.from_config(self._network.config, tokenizer)
+        else:
+            self._network, self._processor = load_pair(model, device)
         self.model, self._batch_size = model_record(model), batch_size
         self.settings = {"max_new_tokens": max_new_tokens, "max_tiles": max_tiles}
+        self._max_tiles = max_tiles or self._processor.max_tiles
 
     def read(self, questions: Sequence[Question]) -> list[Caption]:
         """See `Reader`."""
-        found: dict[int, Caption] = {}
-        for places in self._batches(questions):
-            found |= zip(places, self._answers([questions[i] for i in places]), strict=True)
-        return [found[place] for place in range(len(questions))]
-
-    def _batches(self, questions: Sequence[Question]) -> Iterator[list[int]]:
-        """Places of questions whose prompts have one length, so that none needs padding."""
+        # only prompts of one length go together, so that none needs padding
         same: dict[tuple[int, int], list[int]] = {}
         for place, question in enumerate(questions):
             tiles = self._tiles(*question.picture.shape[:2])
-            words = len(self._ids(question.text, tiles))
-            same.setdefault((tiles, words), []).append(place)
+            same.setdefault((tiles, len(self._ids(question.text, tiles))), []).append(place)
+        found: dict[int, Caption] = {}
         for places in same.values():
             for start in range(0, len(places), self._batch_size):
-                yield places[start : start + self._batch_size]
+                batch = places[start : start + self._batch_size]
+                found |= zip(batch, self._answers([questions[i] for i in batch]), strict=True)
+        return [found[place] for place in range(len(questions))]
 
     def _answers(self, questions: Sequence[Question]) -> list[Caption]:
         import torch
@@ -479,14 +448,16 @@ class OwnReader:
         from ureca_lib.decoding import BatchRows, greedy
 
         network, tokenizer = self._network, self._processor.tokenizer
+        dtype = network.lm_head.weight.dtype
         with torch.inference_mode():
-            seen: dict[int, torch.Tensor] = {}  # a picture of several questions is encoded once
-            for picture, _ in questions:
-                if id(picture) not in seen:
-                    seen[id(picture)] = self._features(picture)
-            features = [seen[id(picture)] for picture, _ in questions]  # (T, tokens, D) each
-            pairs = zip(questions, features, strict=True)
-            ids = torch.tensor([self._ids(q.text, len(f)) for q, f in pairs], device=network.device)
+            tiles = [self._processor.image_tiles(q.picture, self._max_tiles) for q in questions]
+            # one picture at a time: a batch of tiles may not fit
+            features = [
+                network.get_image_features(each.to(network.device, dtype)).pooler_output
+                for each in tiles  # (T, 3, S, S) -> (T, tokens, D)
+            ]
+            rows = [self._ids(q.text, len(t)) for q, t in zip(questions, tiles, strict=True)]
+            ids = torch.tensor(rows, device=network.device)
             prompts = network.model.embed_inputs(ids, image_features=torch.cat(features))
             decoded = greedy(
                 BatchRows(network.model.language_model, prompts),
@@ -495,20 +466,13 @@ class OwnReader:
                 {tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id} - {None},
                 self.settings["max_new_tokens"],
             )
-        texts = [tokenizer.decode(each.ids, skip_special_tokens=True) for each in decoded]
         return [
-            Caption(text.strip(), each.log_likelihood / each.tokens)
-            for text, each in zip(texts, decoded, strict=True)
+            Caption(
+                tokenizer.decode(each.ids, skip_special_tokens=True).strip(),
+                each.log_likelihood / each.tokens,
+            )
+            for each in decoded
         ]
-
-    def _features(self, picture: np.ndarray) -> torch.Tensor:
-        tiles = self._processor.image_tiles(picture, self._max_tiles)
-        tiles = tiles.to(self._network.device, self._network.lm_head.weight.dtype)
-        return self._network.get_image_features(tiles).pooler_output
-
-    @property
-    def _max_tiles(self) -> int:
-        return self.settings["max_tiles"] or self._processor.max_tiles
 
     def _tiles(self, height: int, width: int) -> int:
         processor = self._processor
@@ -518,7 +482,7 @@ class OwnReader:
 
     def _ids(self, question: str, tiles: int) -> list[int]:
         conversation = replace(self._processor.conversation, with_mask=False)
-        once = conversation.tokenize(question).input_ids
         image = self._processor.image_token_id
-        repeats = self._processor.image_seq_length * tiles
-        return [i for token in once for i in [token] * (repeats if token == image else 1)]
+        repeats = {image: self._processor.image_seq_length * tiles}
+        turn = conversation.tokenize(question)
+        return expand(turn.input_ids, turn.labels, repeats)[0]

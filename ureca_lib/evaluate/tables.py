@@ -283,6 +283,17 @@ def html(content: Table, intervals: bool = False) -> str:
     return "\n".join([*parts, *(f"<p><small>{escape(note)}</small></p>" for note in notes)])
 
 
+def csv(content: Table, intervals: bool = True) -> str:
+    """One line per cell, with all of its provenance; a spreadsheet computes nothing of it."""
+
+    def plain(value: Any) -> Any:
+        """Texts may come from other people's files, and a formula begins with these."""
+        is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@")
+        return f"'{value}" if is_formula else value
+
+    return content.cells_frame().map(plain).to_csv(index=False)
+
+
 def latex_escaped(text: str) -> str:
     """Text in one line that LaTeX sets as it is."""
     return re.sub(r".", lambda found: _LATEX.get(found[0], found[0]), " ".join(text.split()))
