@@ -20,11 +20,13 @@ a region is ruled out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 from tqdm.auto import tqdm
 
 from ureca_lib.annotate.look_alikes import (
@@ -191,7 +193,7 @@ class ScoredRegion:
     look_alikes: tuple[RegionId, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
 class ListenerScores:
     """Scores of an image with R regions and C distinct captions.
 
@@ -205,6 +207,8 @@ class ListenerScores:
         scores: (R, C) log-likelihoods, -inf if a region is ruled out.
         unscorable: by index, why the listener refused a caption; such a caption fits no region.
 
+    Raises:
+        ValueError: a part of another type.
     """
 
     image_id: str
@@ -224,12 +228,9 @@ class ListenerScores:
 
     def row(self) -> dict[str, Any]:
         """The scores as JSON can hold them."""
+        row = {name: getattr(self, name) for name in ("image_id", "listener", "system", "size")}
         rounded = np.round(self.scores, DECIMALS).tolist()
-        return {
-            "image_id": self.image_id,
-            "listener": self.listener,
-            "system": self.system,
-            "size": self.size,
+        return row | {
             "regions": [asdict(region) for region in self.regions],
             "captions": self.captions,
             "said": list(self.caption_index.items()),
@@ -242,25 +243,22 @@ class ListenerScores:
         """Read scores from JSON.
 
         Raises:
-            ValueError: a part that is missing or of another type.
+            ValueError: a part that is missing, of another type, or about nothing.
         """
         try:
-            regions = tuple(
-                ScoredRegion(r["id"], int(r["area"]), r["level"], tuple(r["look_alikes"]))
-                for r in row["regions"]
-            )
-            captions, index = tuple(row["captions"]), dict(row["said"])
-            scores = np.array(row["scores"], np.float64).reshape(len(regions), len(captions))
-            scores[np.isnan(scores)] = -np.inf  # null is read as NaN
-            names = row["image_id"], row["listener"], row["system"]
-            unscorable, (height, width) = dict(row["unscorable"]), row["size"]
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            scores = np.array(row["scores"], np.float64)  # null is read as NaN
+            scores = scores.reshape(len(row["regions"]), len(row["captions"]))
+            index, unscorable = dict(row.pop("said")), dict(row.pop("unscorable"))
+            row |= {"scores": np.where(np.isnan(scores), -np.inf, scores)}
+            found = cls(**row, caption_index=index, unscorable=unscorable)
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not scores of a listener ({error!r})") from None
-        ids = {region.id for region in regions}
-        named = {*index, *(other for region in regions for other in region.look_alikes)}
-        if len(ids) != len(regions) or named - ids or {*index.values()} - {*range(len(captions))}:
+        ids = {region.id for region in found.regions}
+        named = {*index, *(other for region in found.regions for other in region.look_alikes)}
+        known = named <= ids and {*index.values()} <= {*range(len(found.captions))}
+        if not known or len(ids) != len(found.regions):
             raise ValueError("a region is there twice, or a region or caption is not there")
-        return cls(*names, (height, width), regions, captions, index, scores, unscorable)
+        return found
 
 
 def score_image(

@@ -21,15 +21,10 @@ from ureca_lib.chat import AnnotatorUnavailableError, OpenAIChat, TransformersCh
 from ureca_lib.checkpoints.internvl import from_internvl_hf
 from ureca_lib.conversation import QUESTION
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages, open_captioned
-from ureca_lib.evaluate.native_systems import (
-    Kosmos2System,
-    VipLlavaSystem,
-    marked,
-    relative_box,
-)
+from ureca_lib.evaluate.native_systems import marked, relative_box
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_predictions
-from ureca_lib.evaluate.settings import SYSTEMS
+from ureca_lib.evaluate.settings import SYSTEMS, SystemOptions
 from ureca_lib.evaluate.systems import (
     QUESTIONS,
     Caption,
@@ -112,7 +107,8 @@ def test_the_record_of_a_prompted_system_holds_all_that_its_captions_depend_on()
 
 
 def test_own_reader_says_what_transformers_generates(internvl, image):
-    reader = OwnReader(internvl, max_new_tokens=6, max_tiles=4, batch_size=2)
+    options = {"max_new_tokens": 6, "max_tiles": 4, "batch_size": 2}
+    reader = OwnReader(SystemOptions("none", str(internvl), **options))
     asks = [
         Question(image.pixels, "Describe it."),
         Question(np.tile(image.pixels, (1, 2, 1)), "Describe it."),  # another number of tiles
@@ -187,7 +183,7 @@ def test_vip_llava_sees_red_around_the_region_and_nowhere_else(image):
 def test_vip_llava_captions_each_region_by_its_mark(tmp_path, image):
     folder = save_llava(tmp_path, vip=True)
     regions = image.regions[:3]
-    system = VipLlavaSystem(folder, max_new_tokens=4, batch_size=3)
+    system = build_system("vip-llava", folder, max_new_tokens=4, batch_size=3)
     together = system.describe(image, regions)
     alone = [system.describe(image, [region])[0] for region in regions]
     assert [one.text for one in together] == [one.text for one in alone]
@@ -199,7 +195,7 @@ def test_vip_llava_captions_each_region_by_its_mark(tmp_path, image):
 @pytest.mark.parametrize("tall", [False, True])
 def test_vip_llava_sees_the_edges_of_a_long_photo(tmp_path, tall):
     """CLIP's processor keeps the middle square of what it is given."""
-    system = VipLlavaSystem(save_llava(tmp_path, vip=True))
+    system = build_system("vip-llava", save_llava(tmp_path, vip=True))
     photo, masks = np.full((20, 60, 3), 100, np.uint8), np.zeros((3, 20, 60), bool)
     for number, column in enumerate((0, 25, 50)):
         masks[number, 4:16, column : column + 10] = True
@@ -214,7 +210,7 @@ def test_vip_llava_sees_the_edges_of_a_long_photo(tmp_path, tall):
 
 
 def test_kosmos_gets_the_regions_box_as_location_tokens(tmp_path, image):
-    system = Kosmos2System(save_kosmos(tmp_path), max_new_tokens=4, batch_size=2)
+    system = build_system("kosmos-2", save_kosmos(tmp_path), max_new_tokens=4, batch_size=2)
     inputs = system.inputs(image, image.regions)
     vocabulary = system._processor.tokenizer
     for row, region in zip(inputs["input_ids"], image.regions, strict=True):
@@ -230,7 +226,7 @@ def test_kosmos_gets_the_regions_box_as_location_tokens(tmp_path, image):
     assert [one.text for one in said] == [one.text for one in alone]
     assert all("<" not in one.text and one.score < 0 for one in said)
     with pytest.raises(ValueError, match="one <phrase>"):
-        Kosmos2System(tmp_path, question="Describe it.").describe(image, image.regions)
+        build_system("kosmos-2", tmp_path, question="Describe it.").describe(image, image.regions)
 
 
 def test_a_server_is_sent_the_view_and_the_question(monkeypatch, image, tmp_path):

@@ -77,18 +77,17 @@ def load_encoder(model: str = "auto", device: str | None = "cpu") -> Encoder:
     Raises:
         OSError: the model is missing or cannot be used, and why.
     """
-    device = chosen_device(device)
-    if model != "auto":
-        return _load(model, device)
-    try:
-        return _load(DEFAULT_MODEL, device)
-    except OSError as error:
+    reasons: list[str] = []
+    for name in (DEFAULT_MODEL, OFFLINE_MODEL) if model == "auto" else (model,):
         try:
-            small = _load(OFFLINE_MODEL, device)
-        except OSError as other:
-            raise OSError(f"{error}; {other}") from None
-        warnings.warn(f"BERTScore by {small.name}: {error}")
-        return small
+            encoder = _load(name, chosen_device(device))
+        except OSError as error:
+            reasons.append(str(error))
+        else:
+            if reasons:
+                warnings.warn(f"BERTScore by {encoder.name}: {reasons[0]}")
+            return encoder
+    raise OSError("; ".join(reasons))
 
 
 @lru_cache(maxsize=2)

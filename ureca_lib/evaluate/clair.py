@@ -1,8 +1,8 @@
 """CLAIR (Chan et al., EMNLP 2023): a language model rates whether captions are of one image.
 
-The prompt is that of the authors' code. Their code gives 0 to a reply without a score and takes the
-first number it finds; here such a reply has no score, is counted, and is in the log with the rest.
-Without a judge only an empty caption is scored, with 0.
+The prompt, `clair_prompt.txt`, is that of the authors' code. Their code gives 0 to a reply without
+a score and takes the first number it finds; here such a reply has no score, is counted, and is in
+the log with the rest. Without a judge only an empty caption is scored, with 0.
 
 The log has every question and reply, one per line; scores are computed from it.
 """
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,17 +38,7 @@ from ureca_lib.evaluate.scores import Score, measured, with_intervals
 from ureca_lib.evaluate.settings import ClairSettings
 from ureca_lib.journal import Journal, read_journal
 
-PROMPT = """\
-You are trying to tell if a candidate set of captions is describing the same image as a reference \
-set of captions.
-Candidate set:
-{candidate_statements}
-Reference set:
-{target_statements}
-On a precise scale from 0 to 100, how likely is it that the candidate set is describing the same \
-image as the reference set? (JSON format, with a key "score", value between 0 and 100, and a key \
-"reason" with a string value.)
-"""
+_PROMPT = (resources.files("ureca_lib") / "evaluate/clair_prompt.txt").read_text("utf-8")
 NO_JUDGE = "CLAIR needs a judge, and none was given"
 MAX_REPLY_TOKENS = 1024  # as clair.py of Chan et al. 2023 allows
 _NUMBER = r"(?<![\w.-])\d*\.?\d+(?![\w.]*\d)"
@@ -113,18 +104,13 @@ def read_judge_log(path: str | Path) -> list[Judged]:
 
 
 def make_judge(
-    kind: str,
-    model: str | None = None,
-    base_url: str | None = None,
-    device: str | None = "cpu",
-    api_key_env: str | None = None,
-    **settings: Any,
+    kind: str, model: str | None = None, base_url: str | None = None, **options: Any
 ) -> ChatModel | None:
     """A judge by name, for commands and notebooks; None for "none".
 
     Args:
         kind: "none", or a kind of `make_chat`.
-        The rest: of `make_chat`.
+        model, base_url, options: of `make_chat`.
 
     Raises:
         ValueError: no such kind or device, options that do not go together, or no key for OpenAI.
@@ -132,13 +118,14 @@ def make_judge(
         AnnotatorUnavailableError: the model cannot be loaded.
     """
     if kind == "none":
-        if model or base_url or api_key_env or settings:
+        given = {name for name, value in options.items() if value is not None} - {"device"}
+        if model or base_url or given:
             raise ValueError("model, address, key and settings go with a judge: give --judge")
         return None
-    settings = {"max_reply_tokens": MAX_REPLY_TOKENS} | settings
+    options = {"max_reply_tokens": MAX_REPLY_TOKENS} | options
     if kind == "transformers":
-        settings["batch_size"] = 1  # padding changes digits, and so a score in rare cases
-    return make_chat(kind, model, base_url, device, api_key_env, **settings)
+        options["batch_size"] = 1  # padding changes digits, and so a score in rare cases
+    return make_chat(kind, model, base_url, **options)
 
 
 def clair_prompt(caption: str, references: Sequence[str]) -> str:
@@ -146,7 +133,7 @@ def clair_prompt(caption: str, references: Sequence[str]) -> str:
     candidate, *targets = (
         f"- {_whole(' '.join(text.split()))}\n" for text in (caption, *references)
     )
-    return PROMPT.format(candidate_statements=candidate, target_statements="".join(targets))
+    return _PROMPT.format(candidate_statements=candidate, target_statements="".join(targets))
 
 
 def _whole(text: str) -> str:

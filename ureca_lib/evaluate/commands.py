@@ -164,7 +164,7 @@ def clair(
     log = log or predictions.with_suffix(".clair.jsonl")
     target = out or predictions.with_suffix(".clair.json")
     settings = ClairSettings(bootstrap=_bootstrap(given), **given)
-    asked = make_judge(judge, model, base_url, device, api_key_env, **chat)
+    asked = make_judge(judge, model, base_url, device=device, api_key_env=api_key_env, **chat)
     found = evaluate(predictions, read_references(refs) if refs else None, ())
     captions, references, images = captions_of(found.rows)
     if not references:

@@ -20,6 +20,7 @@ from ureca_lib.evaluate.metrics import (
 )
 from ureca_lib.evaluate.predictions import (
     Prediction,
+    left_out,
     read_meta,
     read_predictions,
     split_id,
@@ -84,13 +85,7 @@ class Evaluation:
             for problem, ids in problems.items()
             if ids
         ]
-        seen = len({row.image_id for row in self.rows if MISSING not in row.extra})
-        asked = self.meta.get("images")
-        if isinstance(asked, int) and seen < asked:
-            found.append(
-                f"{asked - seen:,} of {asked:,} images have no captions and do not count: the "
-                "run was stopped, or they could not be read; ureca predict resumes"
-            )
+        found += left_out([row for row in self.rows if MISSING not in row.extra], self.meta)
         if self.failed:
             found.append(
                 f"{self.failed:,} captions failed and score as empty ones: ureca predict "

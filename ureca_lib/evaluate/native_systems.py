@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,9 @@ from transformers import Kosmos2ForConditionalGeneration, VipLlavaForConditional
 from ureca_lib.annotate.views import Cut, ViewSettings, draw_contour, frame_of
 from ureca_lib.chat import generate_greedily, load_transformers
 from ureca_lib.datasets.captioned import CaptionedImage
+from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.predictions import Caption
+from ureca_lib.evaluate.settings import SystemOptions
 from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
 
@@ -32,10 +33,7 @@ class NativeSystem:
     """A model of transformers that is prompted with regions, a batch at a time.
 
     Args:
-        model: folder or hub id.
-        device, dtype: of the model.
-        question: None is the system's own.
-        max_new_tokens: per answer. batch_size: regions per batch.
+        options: without a `question` the system's own is asked.
 
     Raises:
         AnnotatorUnavailableError: it cannot be loaded.
@@ -46,19 +44,12 @@ class NativeSystem:
     question: str
     settings: dict[str, Any]
 
-    def __init__(
-        self,
-        model: str | Path,
-        device: str = "cpu",
-        dtype: str = "auto",
-        question: str | None = None,
-        max_new_tokens: int = 256,
-        batch_size: int = 4,
-    ):
-        self._network, self._processor = load_transformers(self.kind, str(model), device, dtype)
-        self.model, self._batch_size = model_record(model), batch_size
-        self.settings = {"question": question or self.question}
-        self.settings |= {"dtype": dtype, "max_new_tokens": max_new_tokens}
+    def __init__(self, options: SystemOptions):
+        model, device = str(options.model), chosen_device(options.device)
+        self._network, self._processor = load_transformers(self.kind, model, device, options.dtype)
+        self.model, self._batch_size = model_record(model), options.batch_size
+        self.settings = {"question": options.question or self.question, "dtype": options.dtype}
+        self.settings["max_new_tokens"] = options.max_new_tokens
 
     def inputs(self, image: CaptionedImage, regions: Sequence[Region]) -> Any:
         """The model's inputs for some regions of an image."""
@@ -88,8 +79,8 @@ class VipLlavaSystem(NativeSystem):
     name, kind = "vip-llava", VipLlavaForConditionalGeneration
     question = "Please describe the region within the red mask contour in the image."
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
+    def __init__(self, options: SystemOptions):
+        super().__init__(options)
         processor = self._processor
         processor.tokenizer.padding_side = "left"
         # an older checkpoint's processor does not know its number of image tokens

@@ -155,6 +155,15 @@ def system_of(path: Path, rows: Sequence[Prediction], meta: Mapping[str, Any]) -
     return named[0] if named else str(meta.get("system") or path.stem)
 
 
+def left_out(rows: Sequence[Prediction], meta: Mapping[str, Any]) -> list[str]:
+    """A sentence about the images of the data that have no prediction; empty if all have one."""
+    seen, asked = len({row.image_id for row in rows}), meta.get("images")
+    if not isinstance(asked, int) or seen >= asked:
+        return []
+    count = f"{asked - seen:,} of {asked:,} images have no captions and do not count"
+    return [f"{count}: the run was stopped, or they could not be read; ureca predict resumes"]
+
+
 def meta_path(path: str | Path) -> Path:
     """The path of the record beside a predictions file."""
     path = Path(path)

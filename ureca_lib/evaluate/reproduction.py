@@ -91,13 +91,12 @@ def reproduce_table_2(
             for kind in ("scores.json", "heard.jsonl", "uniqueness.json", "clair.json")
         )
         write_scores(scores, evaluate(file, references, METRICS, scoring))
-        records.append(read_record(scores))
+        found = [read_record(scores)]
         if heard:
             record = score_uniqueness(file, settings.listener, data, heard=cache, device=device)[1]
             write_json(unique, record)
-            records.append(record)
-        if judged.is_file():
-            records.append(read_record(judged))
+            found.append(record)
+        records.extend(found + ([read_record(judged)] if judged.is_file() else []))
 
     for name, (system, folder) in find_systems(models).items():
         file = Path(work) / f"{name}.jsonl"

@@ -54,6 +54,7 @@ from ureca_lib.chat import (
     OpenAIChat,
     TransformersChat,
     Turn,
+    generate_greedily,
 )
 from ureca_lib.conversation import QUESTION, TURN_END, expand
 from ureca_lib.datasets.captioned import CaptionedImage
@@ -63,7 +64,6 @@ from ureca_lib.evaluate.settings import MODEL_FREE, NATIVE, SystemOptions
 from ureca_lib.event_loop import run_coroutine
 from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
-from ureca_lib.tiling import best_grid
 
 _OURS = ("internvl", "ureca")  # model types that this package reads itself
 
@@ -74,6 +74,10 @@ QUESTIONS: Mapping[str, str] = {
     "crop": "Describe what is in this crop of an image.",
     "box": QUESTION,
 }
+
+
+# or instead of a caption the error that ended the run, such as a budget that is spent
+Captions = Sequence[Caption | Exception]
 
 
 class System(Protocol):
@@ -89,9 +93,7 @@ class System(Protocol):
     model: Mapping[str, Any] | None
     settings: Mapping[str, Any]
 
-    def describe(
-        self, image: CaptionedImage, regions: Sequence[Region]
-    ) -> Sequence[Caption | Exception]:
+    def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> Captions:
         """One caption for each of some regions, in order.
 
         Args:
@@ -120,14 +122,11 @@ def build_system(system: str, model: str | Path | None = None, **options: Any) -
     if system in MODEL_FREE:
         built: System = ModelFreeSystem(system, wanted.seed)
     elif system in ("ureca", "blind"):
-        asked = (wanted.question, wanted.max_new_tokens, wanted.max_tiles, system == "blind")
-        built = UrecaSystem(wanted.model, chosen_device(wanted.device), *asked)
+        built = UrecaSystem(wanted)
     elif system in NATIVE:
         from ureca_lib.evaluate.native_systems import Kosmos2System, VipLlavaSystem
 
-        kind = VipLlavaSystem if system == "vip-llava" else Kosmos2System
-        given = (wanted.dtype, wanted.question, wanted.max_new_tokens, wanted.batch_size)
-        built = kind(wanted.model, chosen_device(wanted.device), *given)
+        built = VipLlavaSystem(wanted) if system == "vip-llava" else Kosmos2System(wanted)
     else:
         built = PromptedSystem(_reader(wanted), system, wanted.question)
     built.name = wanted.name or built.name
@@ -136,16 +135,16 @@ def build_system(system: str, model: str | Path | None = None, **options: Any) -
 
 def _reader(options: SystemOptions) -> Reader:
     """The model that a prompted system asks."""
-    model, limit, size = options.model or "", options.max_new_tokens, options.batch_size
+    model, limit, size = str(options.model), options.max_new_tokens, options.batch_size
     if options.base_url:
         url = None if options.base_url == "openai" else options.base_url
         given = {"api_key_env": options.api_key_env, "max_reply_tokens": limit}
         return ChatReader(OpenAIChat(model, url, **given, **options.server))
-    device = chosen_device(options.device)
     if is_ours(model):
-        return OwnReader(model, device, limit, options.max_tiles, size)
+        return OwnReader(options)
     if options.system == "box":
         raise ValueError("the system box needs an InternVL that was taught boxes in text")
+    device = chosen_device(options.device)
     return ChatReader(TransformersChat(model, device, options.dtype, size, limit, with_scores=True))
 
 
@@ -161,46 +160,35 @@ def is_ours(model: str | Path) -> bool:
 
 
 class UrecaSystem:
-    """A checkpoint of this package.
+    """A checkpoint of this package: "ureca", or "blind", which sees masks of zeros only.
 
     Args:
-        model: folder of the checkpoint. device: where it runs.
-        question: asked about every region; None takes the data set's question for a region's first
-            reference, or the model's default if the data set has none.
-        max_new_tokens, max_tiles: see `RegionCaptioner.caption`.
-        blind: show it masks of zeros only, as for training the baseline without masks.
+        options: without a `question`, the data set's question for a region's first reference is
+            asked, or the model's default if the data set has none.
 
     Raises:
         CheckpointError: the folder holds no such checkpoint.
     """
 
-    name = "ureca"
-
-    def __init__(
-        self,
-        model: str | Path,
-        device: str = "cpu",
-        question: str | None = None,
-        max_new_tokens: int = 256,
-        max_tiles: int | None = None,
-        blind: bool = False,
-    ):
+    def __init__(self, options: SystemOptions):
         from ureca_lib.captioner import RegionCaptioner
 
-        self._captioner = RegionCaptioner.from_pretrained(model, device)
-        self.model, self._blind, self._question = model_record(model), blind, question
-        if blind:
-            self.name = "blind"
+        self.name, self._question = options.system, options.question
+        device = chosen_device(options.device)
+        self._captioner = RegionCaptioner.from_pretrained(options.model, device)
+        self.model, self._blind = model_record(str(options.model)), options.system == "blind"
+        if self._blind:
             self._captioner.processor = self._captioner.processor.without_masks()
         self.settings = {
-            "question": question or QUESTION,
-            "max_new_tokens": max_new_tokens,
-            "max_tiles": max_tiles,
+            "question": options.question or QUESTION,
+            "max_new_tokens": options.max_new_tokens,
+            "max_tiles": options.max_tiles,
         }
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
         """See `System`."""
-        questions = self._questions(image, regions)
+        default, own = self.settings["question"], {} if self._question else image.questions
+        questions = [(own.get(region.id) or [default])[0] for region in regions]
         # without masks all regions are the same to the model, which then is asked once
         same = self._blind and len(set(questions)) == 1
         asked = regions[:1] if same else regions
@@ -210,17 +198,10 @@ class UrecaSystem:
             warnings.filterwarnings("ignore", ".*vanishes when its mask is resized")
             found = self._captioner.caption(image.pixels, asked, **options, progress=False)
         captions = found * len(regions) if same else found
-        default = self.settings["question"]
         return [
             Caption(caption.text, caption.score, question=None if each == default else each)
             for caption, each in zip(captions, questions, strict=True)
         ]
-
-    def _questions(self, image: CaptionedImage, regions: Sequence[Region]) -> list[str]:
-        if self._question is not None:
-            return [self._question] * len(regions)
-        known = (image.questions.get(region.id) for region in regions)
-        return [(texts and texts[0]) or QUESTION for texts in known]
 
 
 class ModelFreeSystem:
@@ -277,27 +258,12 @@ class Question(NamedTuple):
     text: str
 
 
-class Reader(Protocol):
-    """A model that answers questions about pictures.
-
-    Attributes:
-        name: of the model's kind. model: record of its weights.
-        settings: everything else that its answers depend on.
-    """
-
-    name: str
-    model: Mapping[str, Any]
-    settings: Mapping[str, Any]
-
-    def read(self, questions: Sequence[Question]) -> list[Caption | Exception]:
-        """One answer each, in order, or the error that ended the run; see `System.describe`."""
-
-
 class PromptedSystem:
     """An MLLM that cannot see masks, prompted with a region by pictures or words; see the module.
 
     Args:
-        reader: the model.
+        reader: the model, with the name of its kind, the record of its weights, and everything
+            else that its answers depend on.
         prompting: one of `PROMPTED`.
         question: None is that of `QUESTIONS`.
     """
@@ -310,9 +276,7 @@ class PromptedSystem:
         self.settings = shown | {"view": asdict(ViewSettings()), "reader": reader.name}
         self.settings |= reader.settings
 
-    def describe(
-        self, image: CaptionedImage, regions: Sequence[Region]
-    ) -> Sequence[Caption | Exception]:
+    def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> Captions:
         """See `System`."""
         if self._prompting == "none":
             # the prompt is the same for all regions, so the model is asked once
@@ -360,11 +324,11 @@ class ChatReader:
             self.name, self.model = "server", {"path": chat.model, "server": chat.base_url}
         self.settings = chat.answer_settings
 
-    def read(self, questions: Sequence[Question]) -> list[Caption | Exception]:
-        """See `Reader`; the questions are about one photo."""
+    def read(self, questions: Sequence[Question]) -> Captions:
+        """Answers to questions about one photo, in order; see `System.describe`."""
         return run_coroutine(self._read(questions))
 
-    async def _read(self, questions: Sequence[Question]) -> list[Caption | Exception]:
+    async def _read(self, questions: Sequence[Question]) -> Captions:
         stopped: list[Exception] = []
         photo, slots = object(), asyncio.Semaphore(self._chat.max_in_flight)
 
@@ -394,95 +358,55 @@ class OwnReader:
 
     The question stands in the chat format without mask tokens, behind the image.
 
-    Args:
-        model: folder of the checkpoint, with its tokenizer.
-        device: where it runs. max_new_tokens: per answer. batch_size: questions per batch.
-        max_tiles: of an image's grid; by default the model's for inference.
-
     Raises:
         CheckpointError: no such checkpoint, or one without a tokenizer.
     """
 
     name = "ureca-lib"
 
-    def __init__(
-        self,
-        model: str | Path,
-        device: str = "cpu",
-        max_new_tokens: int = 256,
-        max_tiles: int | None = None,
-        batch_size: int = 4,
-    ):
+    def __init__(self, options: SystemOptions):
         from ureca_lib.checkpoints import load_pair
         from ureca_lib.checkpoints.internvl import internvl_reader
         from ureca_lib.checkpoints.tokenizer import load_tokenizer
         from ureca_lib.processor import UrecaProcessor
 
-        folder = Path(model).expanduser()
+        folder, device = Path(str(options.model)).expanduser(), chosen_device(options.device)
         if load := internvl_reader(folder):
             self._network, tokenizer = load(folder, device=device), load_tokenizer(folder)
             self._processor = UrecaProcessor.from_config(self._network.config, tokenizer)
         else:
-            self._network, self._processor = load_pair(model, device)
-        self.model, self._batch_size = model_record(model), batch_size
-        self.settings = {"max_new_tokens": max_new_tokens, "max_tiles": max_tiles}
-        self._max_tiles = max_tiles or self._processor.max_tiles
+            self._network, self._processor = load_pair(folder, device)
+        tokenizer = self._processor.tokenizer
+        stops = {tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id} - {None}
+        self._network.generation_config.eos_token_id = sorted(stops)
+        self.model, self._batch_size = model_record(str(options.model)), options.batch_size
+        limits = {"max_new_tokens": options.max_new_tokens, "max_tiles": options.max_tiles}
+        self.settings: Mapping[str, Any] = limits
 
-    def read(self, questions: Sequence[Question]) -> list[Caption]:
-        """See `Reader`."""
-        # only prompts of one length go together, so that none needs padding
-        same: dict[tuple[int, int], list[int]] = {}
-        for place, question in enumerate(questions):
-            tiles = self._tiles(*question.picture.shape[:2])
-            same.setdefault((tiles, len(self._ids(question.text, tiles))), []).append(place)
-        found: dict[int, Caption] = {}
-        for places in same.values():
-            for start in range(0, len(places), self._batch_size):
-                batch = places[start : start + self._batch_size]
-                found |= zip(batch, self._answers([questions[i] for i in batch]), strict=True)
-        return [found[place] for place in range(len(questions))]
+    def read(self, questions: Sequence[Question]) -> Captions:
+        """Answers in order."""
+        captions: list[Caption] = []
+        for start in range(0, len(questions), self._batch_size):
+            inputs = self._inputs(questions[start : start + self._batch_size])
+            options = (self._processor.tokenizer, self.settings["max_new_tokens"])
+            replies = generate_greedily(self._network, inputs, *options, with_scores=True)
+            captions += [Caption(reply.text.strip(), reply.score) for reply in replies]
+        return captions
 
-    def _answers(self, questions: Sequence[Question]) -> list[Caption]:
+    def _inputs(self, questions: Sequence[Question]) -> Any:
         import torch
+        from transformers import BatchFeature
 
-        from ureca_lib.decoding import BatchRows, greedy
+        processor, tiles, rows = self._processor, [], []
+        conversation = replace(processor.conversation, with_mask=False)
+        for picture, text in questions:
+            tiles.append(processor.image_tiles(picture, self.settings["max_tiles"]))
+            turn = conversation.tokenize(text)
+            repeats = {processor.image_token_id: processor.image_seq_length * len(tiles[-1])}
+            rows.append(expand(turn.input_ids, turn.labels, repeats)[0])
+        padded = processor.pad(rows, rows)
+        del padded["labels"]
+        return BatchFeature(padded | {"pixel_values": torch.cat(tiles)})
 
-        network, tokenizer = self._network, self._processor.tokenizer
-        dtype = network.lm_head.weight.dtype
-        with torch.inference_mode():
-            tiles = [self._processor.image_tiles(q.picture, self._max_tiles) for q in questions]
-            # one picture at a time: a batch of tiles may not fit
-            features = [
-                network.get_image_features(each.to(network.device, dtype)).pooler_output
-                for each in tiles  # (T, 3, S, S) -> (T, tokens, D)
-            ]
-            rows = [self._ids(q.text, len(t)) for q, t in zip(questions, tiles, strict=True)]
-            ids = torch.tensor(rows, device=network.device)
-            prompts = network.model.embed_inputs(ids, image_features=torch.cat(features))
-            decoded = greedy(
-                BatchRows(network.model.language_model, prompts),
-                network.lm_head,
-                network.get_input_embeddings(),
-                {tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id} - {None},
-                self.settings["max_new_tokens"],
-            )
-        return [
-            Caption(
-                tokenizer.decode(each.ids, skip_special_tokens=True).strip(),
-                each.log_likelihood / each.tokens,
-            )
-            for each in decoded
-        ]
 
-    def _tiles(self, height: int, width: int) -> int:
-        processor = self._processor
-        grid = best_grid(width, height, self._max_tiles, processor.min_tiles, processor.tile_size)
-        count = grid[0] * grid[1]
-        return count + (processor.use_thumbnail and count > 1)
-
-    def _ids(self, question: str, tiles: int) -> list[int]:
-        conversation = replace(self._processor.conversation, with_mask=False)
-        image = self._processor.image_token_id
-        repeats = {image: self._processor.image_seq_length * tiles}
-        turn = conversation.tokenize(question)
-        return expand(turn.input_ids, turn.labels, repeats)[0]
+Reader = ChatReader | OwnReader

@@ -374,17 +374,15 @@ def zero_shot_row(records: Mapping[str, Record]) -> Row:
     Raises:
         ValueError: another benchmark, several systems, or none.
     """
-    benchmarks, cells = paper_table(6).columns, {}
+    benchmarks = paper_table(6).columns
     if unknown := sorted(records.keys() - benchmarks.keys()):
         raise ValueError(f"benchmarks are {', '.join(benchmarks)}, not {unknown[0]}")
     systems = sorted({record["system"] for record in records.values()})
     if len(systems) != 1:
         raise ValueError(f"a row is of one system, not of {', '.join(systems) or 'none'}")
-    for key in benchmarks:
-        record = records.get(key) or next(iter(records.values()))
-        score = _scores(record).get("meteor") if key in records else None
-        cells[key] = _cell("meteor" if key in records else key, score, record)
-    return _measured_row(list(records.values()), cells)
+    some = next(iter(records.values()))
+    found = {key: (records[key], "meteor") if key in records else (some, key) for key in benchmarks}
+    return _measured_row(found)
 
 
 def table_with(number: int, records: Sequence[Record], ours: bool = True) -> Table:
@@ -408,12 +406,10 @@ def table_with(number: int, records: Sequence[Record], ours: bool = True) -> Tab
     known = {key for record in records for key in _scores(record)}
     extra = {key: label for key, label in OURS.items() if ours and key in known}
     rows = []
-    for first, *others in files.values():
-        scores = {
-            key: score for record in (first, *others) for key, score in _scores(record).items()
-        }
-        cells = {key: _cell(key, scores.get(key), first) for key in (*table.columns, *extra)}
-        rows.append(_measured_row([first], cells))
+    for of_file in files.values():
+        scored = {key: record for record in of_file for key in _scores(record)}
+        columns = (*table.columns, *extra)
+        rows.append(_measured_row({key: (scored.get(key, of_file[0]), key) for key in columns}))
     return table.with_rows(rows, extra)
 
 
@@ -445,17 +441,20 @@ def read_tables(number: int, files: Sequence[str], ours: bool = True) -> Table:
     return table.with_rows([zero_shot_row(each) for each in systems.values()])
 
 
-def _measured_row(records: Sequence[Record], cells: Mapping[str, Cell]) -> Row:
+def _measured_row(found: Mapping[str, tuple[Record, str]]) -> Row:
+    """The row of one system, from a record and the key of a score there for each column."""
+    records = [record for record, _ in found.values()]
     metas = [record.get("meta") or {} for record in records]
     trained_on, data = (
         "; ".join(dict.fromkeys(str(meta.get(name) or NOT_SAID) for meta in metas))
         for name in ("trained_on", "data")
     )
+    cells = {column: _cell(record, key) for column, (record, key) in found.items()}
     return Row(records[0]["system"], trained_on, data, cells)
 
 
-def _cell(key: str, score: Mapping[str, Any] | None, record: Record) -> Cell:
-    predictions, score = record.get("predictions"), score or {"value": None}
+def _cell(record: Record, key: str) -> Cell:
+    predictions, score = record.get("predictions"), _scores(record).get(key, {"value": None})
     about = {
         "origin": "measured",
         "place": display_path(predictions) if predictions else NOT_SAID,

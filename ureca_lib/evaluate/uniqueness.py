@@ -47,7 +47,12 @@ from ureca_lib.evaluate.exact_match import (
     level_name,
     level_order,
 )
-from ureca_lib.evaluate.predictions import read_meta, read_predictions, system_of
+from ureca_lib.evaluate.predictions import (
+    left_out,
+    read_meta,
+    read_predictions,
+    system_of,
+)
 from ureca_lib.evaluate.scores import (
     Score,
     group_records,
@@ -71,6 +76,7 @@ TIE = 1e-3  # nats; regions with one mask differ by rounding, and by batch, in a
 RETRIEVAL = ("recall_at_1", "mrr")
 LOOK_ALIKE = ("look_alike_recall_at_1", "look_alike_mrr")
 COLLISION = ("collision_equal", "collision_near")
+_RECALLS = (RETRIEVAL[0], LOOK_ALIKE[0])  # stand beside the recall of a guess
 LABELS = {
     "recall_at_1": "Recall at 1",
     "mrr": "MRR",
@@ -93,8 +99,6 @@ class Uniqueness:
             go into `compare_scores`.
         by_level: the same for each level of the mask tree, "1" the top.
         by_area: the same by the region's share of the image, see `AREA_NAMES`.
-        chance, candidates: recall of a guess, and mean number of regions to choose from, over all
-            regions and among look-alikes.
         unscorable: number of captions that the listener refused; they count as not understood.
     """
 
@@ -104,9 +108,17 @@ class Uniqueness:
     overall: dict[str, Score]
     by_level: dict[str, dict[str, Score]]
     by_area: dict[str, dict[str, Score]]
-    chance: dict[str, float | None]
-    candidates: dict[str, float | None]
     unscorable: int = 0
+
+    @property
+    def chance(self) -> dict[str, float | None]:
+        """Recall of a guess, over all regions and among look-alikes."""
+        return {name: self.overall[name].settings["chance"] for name in _RECALLS}
+
+    @property
+    def candidates(self) -> dict[str, float | None]:
+        """Mean number of regions to choose from, over all regions and among look-alikes."""
+        return {name: self.overall[name].settings["candidates"] for name in _RECALLS}
 
     def as_record(self) -> dict[str, Any]:
         """All but the captions' own scores, as JSON can hold it."""
@@ -115,6 +127,9 @@ class Uniqueness:
             "overall": score_records(self.overall),
             "by_level": group_records(self.by_level),
             "by_area": group_records(self.by_area),
+            "chance": self.chance,
+            "candidates": self.candidates,
+            "unscorable": self.unscorable,
         }
 
     def __str__(self) -> str:
@@ -160,7 +175,7 @@ def measure_uniqueness(
             raise ValueError(f"captions of several {name}s: {', '.join(found)}")
     parts = [_of_image(image, settings) for image in images]
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    chance = {name: values.pop(f"chance {name}") for name in (RETRIEVAL[0], LOOK_ALIKE[0])}
+    chance = {name: values.pop(f"chance {name}") for name in _RECALLS}
     owners, levels, areas = {}, [], []
     for image in images:
         regions = {region.id: region for region in image.regions}
@@ -181,7 +196,6 @@ def measure_uniqueness(
             found.append(score)
         return with_intervals(found, ids[chosen].tolist(), owners, settings.bootstrap)
 
-    guesses = {name: _guess(column) for name, column in chance.items()}
     return Uniqueness(
         system=images[0].system,
         listener=listener,
@@ -189,8 +203,6 @@ def measure_uniqueness(
         overall=measure(np.ones(len(ids), bool)),
         by_level=by_group(levels, level_order, measure),
         by_area=by_group(areas, area_order, measure),
-        chance={name: guess["chance"] for name, guess in guesses.items()},
-        candidates={name: guess["candidates"] for name, guess in guesses.items()},
         unscorable=sum(
             index in image.unscorable for image in images for index in image.caption_index.values()
         ),
@@ -352,12 +364,8 @@ def score_uniqueness(
     system, captions = system_of(path, rows, meta), {}
     for row in rows:
         captions.setdefault(row.image_id, {})[str(row.region_id)] = row.caption
-    asked = meta.get("images")
-    if isinstance(asked, int) and len(captions) < asked:
-        warnings.warn(
-            f"{path}: {asked - len(captions):,} of {asked:,} images have no captions and do not "
-            "count; rerun ureca predict to complete the file"
-        )
+    for message in left_out(rows, meta):
+        warnings.warn(f"{path}: {message}")
     cache = Path(heard) if heard else path.with_suffix(f".heard.{name}.jsonl")
     source, opened = data or meta.get("data"), meta.get("data_settings") or {}
     where = masks or (None if data else opened.get("masks"))
