@@ -11,7 +11,7 @@ from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_predictions
-from ureca_lib.evaluate.systems import UrecaSystem
+from ureca_lib.evaluate.systems import build_system
 from ureca_lib.train.export import export_model
 from ureca_lib.train.loop import TrainingResult, train_stage
 from ureca_lib.train.options import Recipe
@@ -93,7 +93,8 @@ def measure_model(
         data, out, progress: see `Trained.measure`.
         blind: show it no masks.
     """
-    system = UrecaSystem(model, question=QUESTION, max_new_tokens=LONGEST, blind=blind)
+    options = {"question": QUESTION, "max_new_tokens": LONGEST}
+    system = build_system("blind" if blind else "ureca", model, **options)
     predict(system, open_captioned(data), out, progress=progress)
     return measure_exact(read_predictions(out))
 
