@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import torch
 from tqdm.auto import tqdm
 
-from ureca_lib.checkpoints import load_pair
+from ureca_lib.checkpoints import load_model_and_processor
 from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.decoding import (
     ROOT,
@@ -99,7 +99,7 @@ class RegionCaptioner:
             CheckpointError: no such folder, one without a tokenizer, or a published checkpoint
                 that cannot be read.
         """
-        return cls(*load_pair(path, device))
+        return cls(*load_model_and_processor(path, device))
 
     @property
     def device(self) -> torch.device:

@@ -365,7 +365,7 @@ class OwnReader:
     name = "ureca-lib"
 
     def __init__(self, options: SystemOptions):
-        from ureca_lib.checkpoints import load_pair
+        from ureca_lib.checkpoints import load_model_and_processor
         from ureca_lib.checkpoints.internvl import internvl_reader
         from ureca_lib.checkpoints.tokenizer import load_tokenizer
         from ureca_lib.processor import UrecaProcessor
@@ -375,7 +375,7 @@ class OwnReader:
             self._network, tokenizer = load(folder, device=device), load_tokenizer(folder)
             self._processor = UrecaProcessor.from_config(self._network.config, tokenizer)
         else:
-            self._network, self._processor = load_pair(folder, device)
+            self._network, self._processor = load_model_and_processor(folder, device)
         tokenizer = self._processor.tokenizer
         stops = {tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id} - {None}
         self._network.generation_config.eos_token_id = sorted(stops)
