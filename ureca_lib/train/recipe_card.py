@@ -67,11 +67,11 @@ def publish(trained: Trained, out: str | Path, data: str, work: str | Path) -> E
             for row in result.log:
                 file.write(json.dumps({"stage": number} | row) + "\n")
     recipe = trained.recipe
-    blind = recipe.mask == "none"
+    no_mask = recipe.mask == "none"
     # a file for each checkpoint and each data, since a run may be measured again on other data
     told = f"{out.resolve()} {model_record(out)['weights']} {data}"
     name = f"predictions-{hashlib.sha256(told.encode()).hexdigest()[:10]}.jsonl"
-    report = measure_model(out, data, Path(work) / name, blind)
+    report = measure_model(out, data, Path(work) / name, no_mask)
     stages = [stage_values(result) for result in trained.stages]
     write_json(
         out / RESULTS,
