@@ -176,7 +176,7 @@ class CaptionService:
             if row := rows.get(str(number)):
                 found[place].append(_renamed(row, region, len(found[place]) + 1))
         return [
-            PhotoCaptions(_image_of(job.photo, one.masks or []), tuple(part), "photo", "", True)
+            PhotoCaptions(_image_of(job.photo, one.masks or []), tuple(part), "photo", True)
             for one, part in zip(jobs, found, strict=True)
         ]
 
