@@ -157,6 +157,7 @@ class PhotoCaptioner:
         check: look for look-alikes, and test whether each caption fits its region only. A URECA
             model judges its own captions.
         progress: show a bar for each photo's regions.
+        photos: number of photos whose features a URECA model keeps for the next call.
 
     Raises:
         ValueError: options that do not go together, or a checkpoint that cannot be loaded
@@ -175,8 +176,9 @@ class PhotoCaptioner:
         device: str | None = None,
         check: bool = False,
         progress: bool = False,
+        photos: int = 0,
     ):
-        self.check, self.progress, self.note = check, progress, ""
+        self.check, self.progress, self.note, self._photos = check, progress, "", photos
         if annotator is None and (base_url or api_key_env):
             raise ValueError("--base-url and --api-key-env go with --annotator openai")
         runs_here = sam is not None or (model is not None and annotator != "openai")
@@ -208,7 +210,7 @@ class PhotoCaptioner:
                     f"{TINY_FOLDER}: the tiny model is not there. It comes with a clone of the "
                     "repository, not with the package alone; name a checkpoint's folder instead"
                 )
-        return RegionCaptioner.from_pretrained(model, device)
+        return RegionCaptioner.from_pretrained(model, device, self._photos)
 
     def caption(
         self,

@@ -59,12 +59,14 @@ def serve(
         raise ValueError(f"set the environment variable {key_env} to the key of your choice")
     embedded = annotator == "attributes"  # needs neither a model nor the four stages
     annotator = None if embedded else annotator
-    captioner = PhotoCaptioner(checkpoint or model, annotator, base_url, sam=sam, device=device)
     settings = ServerSettings(
         key,
         max_pixels=int(max_megapixels * 1e6),
         max_waiting=max_waiting,
         timeout=timeout,
+    )
+    captioner = PhotoCaptioner(
+        checkpoint or model, annotator, base_url, sam=sam, device=device, photos=settings.photos
     )
     if captioner.note:
         typer.echo(captioner.note, err=True)
