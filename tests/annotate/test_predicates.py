@@ -128,8 +128,6 @@ def test_rows_count_from_the_end_they_name():
     second = (*region, Attribute("row", "bottom", 3, 3, region))
     assert scene.matching(second) == (1, 2, 3, 4)
     assert scene.matching((*region, Attribute("row", "bottom", 3, 4, region))) == ()
-    column = (*region, Attribute("column", "right", 1, 4, region))
-    assert scene.matching(column) == (4, 8, 12)
 
 
 def test_nouns_without_a_name_mean_named_regions_too():

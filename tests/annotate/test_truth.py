@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from PIL import Image
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.referring.annotator import ImageCaptions
 from ureca_lib.annotate.referring.expressions import phrase
 from ureca_lib.annotate.referring.predicates import ImageAttributes
 from ureca_lib.mask_tree import build_mask_tree
@@ -57,9 +58,9 @@ class Reader:
     def read(self, description) -> set:
         left = {region.id for region in self.image}
         for place, attribute in enumerate(description):
-            if attribute.kind in ("rank", "row", "column"):
+            if attribute.kind in ("rank", "row"):
                 assert attribute.among == description[:place]  # the scope is the one stated
-            if attribute.kind in ("row", "column", "place", "extent"):
+            if attribute.kind in ("row", "place", "extent"):
                 # read by the package; their definitions have tests of their own
                 left &= set(self.scene.matching(description[: place + 1]))
             left &= {i for i in left if self.one(i, attribute, left)}
@@ -88,7 +89,7 @@ class Reader:
             return len(parts) >= attribute.number if few else len(parts) == attribute.number
         if kind == "rank":
             return self.has_rank(i, attribute, left)
-        return kind in ("row", "column", "place", "extent")
+        return kind in ("row", "place", "extent")
 
     def is_a(self, i, noun) -> bool:
         if noun in ("main region", "part"):
@@ -118,7 +119,7 @@ def check(image: RegionImage) -> None:
     """All captions of all stages against the pixels."""
     reader = Reader(image)
     tree, scene = reader.tree, reader.scene
-    captions = AttributeAnnotator().captions(image, tree)
+    captions = ImageCaptions(image, tree)
     for region in image:
         for stage in STAGES:
             caption = captions.caption(stage, region.id, tree.children(region.id))
@@ -240,7 +241,7 @@ def test_wording_does_not_repeat():
     for path in sorted(PHOTOS.glob("*.json")):
         image = load_sa1b(path)
         tree = build_mask_tree(image.regions)
-        captions = AttributeAnnotator().captions(image, tree)
+        captions = ImageCaptions(image, tree)
         texts = [
             captions.caption("unique", region.id, tree.children(region.id)).text for region in image
         ]
