@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotate.drawn import image_of, images, rectangle
+from annotate.drawn import image_of, images, matching, rectangle
 from hypothesis import given, settings
 from PIL import Image
 
@@ -62,7 +62,7 @@ class Reader:
                 assert attribute.among == description[:place]  # the scope is the one stated
             if attribute.kind in ("row", "place", "extent"):
                 # read by the package; their definitions have tests of their own
-                left &= set(self.scene.matching(description[: place + 1]))
+                left &= set(matching(self.scene, description[: place + 1]))
             left &= {i for i in left if self.one(i, attribute, left)}
             if attribute.kind == "rank":  # and no word but another count comes after a count
                 assert {a.kind for a in description[place:]} == {"rank"}
@@ -124,10 +124,10 @@ def check(image: RegionImage) -> None:
         for stage in STAGES:
             caption = captions.caption(stage, region.id, tree.children(region.id))
             description = caption.attributes
-            fits = reader.fits(description) & set(scene.matching(description))
+            fits = reader.fits(description) & set(matching(scene, description))
             assert region.id in fits, (stage, caption)
             assert region.id in reader.fits(caption.claims), (stage, caption)
-            assert region.id in scene.matching(caption.claims), (stage, caption)
+            assert region.id in matching(scene, caption.claims), (stage, caption)
             assert fits <= {region.id, *caption.same_as, *caption.confused_with}, (stage, caption)
             # what is said of the region itself holds clearly, and not just in a wider sense
             index = scene.index[region.id]

@@ -205,6 +205,7 @@ def data_card(
     texts, regions = texts or CardTexts(), statistics.regions
     sets, annotators = statistics.look_alike_sets, set(statistics.answers.annotator)
     captioned, unique = int(regions.captioned.sum()), int(regions.unique.sum())
+    sizes = sets.regions.value_counts().sort_index()
     doubtful = regions[~regions.unique & (regions.state != "skipped")]
     reviews = {name: int((regions.reason == reason).sum()) for name, reason in REASONS.items()}
     values: dict[str, str | None] = {
@@ -220,7 +221,7 @@ def data_card(
         "lengths": _lengths(statistics),
         "unique": f"{unique:,} of {captioned:,} captions ({percent(unique, captioned)})",
         "look_alikes": f"{len(sets):,} sets of look-alikes; in {int(sets.resolved.sum()):,}",
-        "sizes": _set_sizes(sets) if len(sets) else None,
+        "sizes": table(["regions of a set", "sets"], sizes.items(), (0, 1)) if len(sets) else None,
         "not_unique": _not_unique(doubtful) if len(doubtful) else None,
         "failures": _failures(statistics),
         "work": _work(statistics.answers),
@@ -291,11 +292,6 @@ def _lengths(statistics: DatasetStatistics) -> str:
         rows.append([stage, len(words), *(shown if len(words) else 4 * "–")])
     head = ["caption", "captions", "shortest", "median", "mean", "longest"]
     return table(head, rows, range(1, len(head)))
-
-
-def _set_sizes(sets: pd.DataFrame) -> str:
-    rows = sets.regions.value_counts().sort_index().items()
-    return table(["regions of a set", "sets"], rows, (0, 1))
 
 
 def _not_unique(regions: pd.DataFrame) -> str:

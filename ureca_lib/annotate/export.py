@@ -258,18 +258,17 @@ def _masks(store: Store, row: ImageRow) -> RegionImage:
 
 def _check_masks(row: ImageRow, image: RegionImage, captioned: list[RegionId]) -> None:
     """Raise ValueError unless the masks are those that were captioned."""
-    reason = None
-    # a store of before digests has none
-    same = row.masks is None or row.masks == masks_digest(image)
-    if (image.width, image.height) != (row.width, row.height):
-        reason = f"{image.width} x {image.height} pixels are not those that were captioned"
-    elif different := {region.id for region in image}.symmetric_difference(captioned):
-        ids = ", ".join(sorted(map(repr, different)))
+    known, size = {region.id for region in image}, (image.width, image.height)
+    if size != (row.width, row.height):
+        reason = f"{size[0]} x {size[1]} pixels are not those that were captioned"
+    elif different := sorted(map(repr, known.symmetric_difference(captioned))):
+        ids = ", ".join(different)
         reason = f"region {ids}: a mask without a caption, or a caption without a mask"
-    elif not same:
+    elif row.masks not in (None, masks_digest(image)):  # a store of before digests has none
         reason = "its masks have changed since they were captioned"
-    if reason:
-        raise ValueError(f"{image.path or row.image}: {reason}; annotate it again")
+    else:
+        return
+    raise ValueError(f"{image.path or row.image}: {reason}; annotate it again")
 
 
 def _made_with(
@@ -305,10 +304,11 @@ def _made_with(
         found.append(dict(_flat(settings)))
     values = pd.DataFrame(found)
     differ = values.loc[:, values.nunique() > 1]
-    groups = [
-        (split, counts[split, digest], _named(own) if digest else "not known")
-        for (split, digest), (_, own) in zip(order, differ.iterrows(), strict=True)
-    ]
+    groups = []
+    for (split, digest), (_, own) in zip(order, differ.iterrows(), strict=True):
+        named = ", ".join(f"{name}: {value}" for name, value in own.dropna().items())
+        known = named or "no setting that is stored"
+        groups.append((split, counts[split, digest], known if digest else "not known"))
     made_with = {name: " or ".join(values[name].dropna().unique()) for name in values}
     return made_with, groups if several else []
 
@@ -320,11 +320,6 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         else:
             listed = isinstance(value, (list, tuple))
             yield f"{prefix}{name}", ", ".join(map(str, value)) if listed else str(value)
-
-
-def _named(settings: pd.Series) -> str:
-    known = [f"{name}: {value}" for name, value in settings.dropna().items()]
-    return ", ".join(known) or "no setting that is stored"
 
 
 # files

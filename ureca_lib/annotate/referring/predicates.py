@@ -148,10 +148,6 @@ class ImageAttributes:
     def __len__(self) -> int:
         return len(self.regions)
 
-    def matching(self, description: Description) -> tuple[int | str, ...]:
-        """Ids of the regions that every attribute fits, in the order of the image."""
-        return tuple(self.ids[i] for i in np.flatnonzero(self.fits(description)))
-
     def fits(self, description: Description, clearly: bool = False) -> np.ndarray:
         """(R,) bool: the regions that every attribute fits.
 
