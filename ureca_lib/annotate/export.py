@@ -57,7 +57,7 @@ from ureca_lib.regions.sa1b import annotation_from
 
 QUESTION = "<image>\nDescribe this region in the image."  # asked in each row of the JSONL
 MANIFEST = "manifest.json"
-_ROW_GROUP = 1024  # regions of a Parquet file that are in memory at a time
+_ROW_GROUP = 1024  # regions per row group of a Parquet file
 # COCO files, and what their heads say
 _COCO: dict[str, dict[str, Any]] = {
     "captions": {"type": "captions"},
