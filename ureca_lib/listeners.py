@@ -51,7 +51,6 @@ STYLE_NOTE = (
     "them."
 )
 Captions = Mapping[str, Mapping[str, str]]  # image id -> region id, as a text -> caption
-LookAlikes = Mapping[RegionId, Sequence[RegionId]]
 _SHOWN = 3  # ids in an error
 
 
@@ -266,7 +265,6 @@ def score_image(
     captions: Mapping[RegionId, str],
     listener: Listener,
     system: str = "",
-    alike: LookAlikes | None = None,
 ) -> ListenerScores:
     """Score the captions of an image.
 
@@ -278,7 +276,6 @@ def score_image(
         captions: of some or all regions, by id.
         listener: computes log-likelihoods.
         system: that wrote the captions.
-        alike: look-alikes of each region; None finds them (`look_alikes`).
 
     Raises:
         ValueError: a caption of a region that the image lacks, or scores of another shape.
@@ -293,7 +290,7 @@ def score_image(
         if np.isnan(columns).any() or np.isposinf(columns).any():
             raise ValueError(f"{image.image_id}: scores of {listener.name} hold NaN or +inf")
         scores[:, asked] = columns  # (R, asked) -> columns of (R, C)
-    alike, levels = look_alikes(image) if alike is None else alike, image.levels
+    alike, levels = look_alikes(image), image.levels
     return ListenerScores(
         image.image_id,
         listener.name,
