@@ -143,11 +143,8 @@ def completed(prediction: Prediction) -> Prediction:
         return prediction
     if prediction.region_id not in {facts.id for facts in scene.description.facts}:
         raise ValueError(f"{prediction.id}: the scene has no region of this id")
-    values = {
-        "area": scene.regions[prediction.region_id].area,
-        "level": scene.tree.depth(prediction.region_id),
-        "image_size": (scene.height, scene.width),
-    }
+    area, level = scene.regions[prediction.region_id].area, scene.tree.depth(prediction.region_id)
+    values = {"area": area, "level": level, "image_size": (scene.height, scene.width)}
     for name, value in values.items():
         stated = getattr(prediction, name)
         if stated is not None and stated != value:
