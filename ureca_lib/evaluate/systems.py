@@ -386,8 +386,16 @@ class OwnReader:
 
     def read(self, questions: Sequence[Question]) -> Captions:
         """Answers in order."""
-        replies = generate_in_batches(self, self._inputs, questions)
-        return [Caption(reply.text.strip(), reply.score) for reply in replies]
+        # only prompts of one length go together: padding would change digits
+        groups: dict[tuple[Any, int], list[int]] = {}
+        for place, (picture, text) in enumerate(questions):
+            length = len(self.processor.tokenizer(text).input_ids)
+            groups.setdefault((picture.shape, length), []).append(place)
+        found: dict[int, ChatReply] = {}
+        for places in groups.values():
+            asked = [questions[place] for place in places]
+            found |= zip(places, generate_in_batches(self, self._inputs, asked), strict=True)
+        return [Caption(found[i].text.strip(), found[i].score) for i in range(len(questions))]
 
     def _inputs(self, questions: Sequence[Question]) -> Any:
         import torch
@@ -400,9 +408,9 @@ class OwnReader:
             turn = conversation.tokenize(text)
             repeats = {processor.image_token_id: processor.image_seq_length * len(tiles[-1])}
             rows.append(expand(turn.input_ids, turn.labels, repeats)[0])
-        padded = processor.pad(rows, rows)
-        del padded["labels"]
-        return BatchFeature(padded | {"pixel_values": torch.cat(tiles)})
+        ids, pixels = torch.tensor(rows), torch.cat(tiles)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+        return BatchFeature(inputs)
 
 
 Reader = ChatReader | OwnReader
