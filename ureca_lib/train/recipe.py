@@ -84,17 +84,17 @@ def train_recipe(
 
 
 def measure_model(
-    model: str | Path, data: str, out: str | Path, blind: bool = False, progress: bool = True
+    model: str | Path, data: str, out: str | Path, no_mask: bool = False, progress: bool = True
 ) -> ExactReport:
     """Caption all regions of some data by a model of ours, and measure the captions.
 
     Args:
         model: its folder.
         data, out, progress: see `Trained.measure`.
-        blind: show it no masks.
+        no_mask: show it no masks.
     """
     options = {"question": QUESTION, "max_new_tokens": LONGEST}
-    system = build_system("blind" if blind else "ureca", model, **options)
+    system = build_system("no_mask" if no_mask else "ureca", model, **options)
     predict(system, open_captioned(data), out, progress=progress)
     return measure_exact(read_predictions(out))
 
