@@ -158,8 +158,9 @@ class MaskTree:
         self.threshold, self.parent_rule = float(threshold), parent_rule
         self._by_id: dict[RegionId, Region] = {}
         for region in self.regions:
-            if self._by_id.setdefault(region.id, region) is not region:
+            if region.id in self._by_id:
                 raise AnnotationFormatError("another region has this id", None, region.id)
+            self._by_id[region.id] = region
         if set(parents) != set(self._by_id):
             wrong = sorted(map(str, set(parents) ^ set(self._by_id)))
             raise ValueError(f"parents and regions are not of the same ids: {', '.join(wrong)}")

@@ -25,7 +25,9 @@ def first_reason(error: ValidationError) -> str:
     """The first fault that pydantic found, as `PLACE: reason, not VALUE`."""
     fault = error.errors(include_url=False)[0]
     place = ".".join(map(str, fault["loc"])) or "the row"
-    return f"{place}: {fault['msg']}, not {reprlib.repr(fault['input'])}"
+    value = fault["input"]  # a list may hold itself over and over, and is not written out
+    plain = value is None or isinstance(value, (str, int, float))
+    return f"{place}: {fault['msg']}, not {reprlib.repr(value) if plain else type(value).__name__}"
 
 
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:

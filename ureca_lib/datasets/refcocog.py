@@ -220,7 +220,8 @@ def read_references(path: str | Path) -> list[Reference]:
     seen: set[tuple[str, int]] = set()
     for index, entry in enumerate(entries):
         stated = entry.get("ref_id") if isinstance(entry, Mapping) else None
-        label = f"reference number {index}" if stated is None else f"ref_id {stated}"
+        # of a list in lists without end no text is made
+        label = f"ref_id {stated}" if isinstance(stated, int) else f"reference number {index}"
         try:
             reference = Reference.model_validate(entry)
         except ValidationError as error:

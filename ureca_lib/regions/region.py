@@ -241,8 +241,9 @@ class RegionImage:
         try:
             for region in self.regions:
                 region.check_size(self.height, self.width)
-                if self._by_id.setdefault(region.id, region) is not region:
+                if region.id in self._by_id:
                     raise AnnotationFormatError("another region has this id", None, region.id)
+                self._by_id[region.id] = region
             if photo is not None and self.photo is None:
                 self._pixels = load_image(photo, expected=(self.height, self.width))
         except RegionError as error:
