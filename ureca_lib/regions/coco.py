@@ -14,6 +14,7 @@ from ureca_lib.regions.errors import (
     RegionError,
     SizeMismatchError,
 )
+from ureca_lib.regions.formats import read_document
 from ureca_lib.regions.photo import Photo, find_photo, is_turned, split_name
 from ureca_lib.regions.region import Region, RegionImage
 from ureca_lib.regions.rle import extent, split_rings
@@ -24,7 +25,6 @@ from ureca_lib.regions.sa1b import (
     image_size,
     need_object,
     optional,
-    read_json,
     region_from,
 )
 
@@ -120,7 +120,7 @@ class _File:
 
     def __init__(self, path: Path):
         self.path = path
-        document = read_json(path)
+        document = read_document(path)
         try:
             self.images: dict[ImageId, _ImageEntry] = {}
             for index, info in enumerate(get(document, "images", list)):
