@@ -12,8 +12,15 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from ureca_lib.regions import AnnotationFormatError, FileMissingError, load_regions
-from ureca_lib.regions.formats import FORMATS, brush_values
+from ureca_lib.regions import (
+    AnnotationFormatError,
+    FileMissingError,
+    ImageUnreadableError,
+    load_image,
+    load_regions,
+    photo,
+)
+from ureca_lib.regions.formats import FORMATS, brush_values, format_table
 
 HEIGHT, WIDTH = 64, 96
 # x, y, width, height and label
@@ -193,39 +200,7 @@ def test_a_turned_rectangle_and_an_ellipse_of_label_studio(tmp_path):
 
 
 # what Label Studio's own encoder makes of a mask of 8 x 11 pixels
-BRUSH = bytes(
-    [
-        0,
-        0,
-        1,
-        96,
-        57,
-        27,
-        254,
-        99,
-        0,
-        194,
-        127,
-        248,
-        92,
-        3,
-        9,
-        255,
-        225,
-        112,
-        12,
-        39,
-        255,
-        133,
-        192,
-        48,
-        159,
-        254,
-        99,
-        0,
-        0,
-    ]
-)
+BRUSH = bytes.fromhex("00000160391bfe6300c27ff85c0309ffe1700c27ff85c0309ffe630000")
 
 
 def test_brush_strokes_are_decoded(tmp_path):
@@ -288,3 +263,51 @@ def test_a_missing_map_and_a_pickled_array_are_named(tmp_path):
 def test_every_format_says_what_it_is():
     assert len({known.name for known in FORMATS}) == len(FORMATS)
     assert all(known.files for known in FORMATS)
+
+
+def test_boxes_are_read_when_asked_for(tmp_path):
+    box = [8, 10, 30, 40]
+    annotations = [{"id": 1, "image_id": 1, "segmentation": [], "bbox": box, "area": 1200}]
+    images = [{"id": 1, "width": WIDTH, "height": HEIGHT, "file_name": "p.png"}]
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    with pytest.raises(AnnotationFormatError, match="a box and no mask"):
+        load_regions(path)
+    (region,) = load_regions(path, boxes=True).regions
+    assert np.array_equal(region.mask, drawn()[0])
+
+
+def test_a_name_that_is_not_there_is_answered_with_the_nearest(tmp_path):
+    sizes = {"width": 9, "height": 9}
+    images = [{"id": n, "file_name": f"img_{n}.PNG"} | sizes for n in (1, 2)]
+    annotation = {"id": 1, "image_id": 2, "segmentation": [[1, 1, 5, 1, 5, 5]]}
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps({"images": images, "annotations": [annotation]}))
+    Image.new("RGB", (9, 9)).save(tmp_path / "img_2.png")
+    assert len(load_regions(path, tmp_path / "img_2.png")) == 1  # but for the case
+    with pytest.raises(AnnotationFormatError, match=r"the nearest: img_2\.PNG"):
+        load_regions(path, tmp_path / "img_22.png")
+
+
+@pytest.mark.parametrize(("suffix", "package"), [("avif", "PIL"), ("heic", "pillow_heif")])
+def test_photos_of_phones_are_read(tmp_path, suffix, package):
+    if suffix == "heic":
+        pytest.importorskip(package, reason="HEIC needs the extra [heic]").register_heif_opener()
+    path = tmp_path / f"p.{suffix}"
+    Image.new("RGB", (WIDTH, HEIGHT), (200, 30, 30)).save(path)
+    pixels = load_image(path)
+    assert pixels.shape == (HEIGHT, WIDTH, 3)
+    assert abs(pixels.mean((0, 1)) - (200, 30, 30)).max() < 12
+
+
+def test_heic_without_its_package_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(photo, "_registered_heic", lambda: False)
+    path = tmp_path / "p.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic rubbish")
+    with pytest.raises(ImageUnreadableError, match=r"ureca-lib\[heic\]"):
+        load_image(path)
+
+
+def test_the_table_of_formats_is_the_one_in_the_researchers_readme():
+    readme = Path(__file__).parents[2] / "notebooks" / "README.md"
+    assert format_table() in readme.read_text(encoding="utf-8")

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from ureca_lib.markdown import table
 from ureca_lib.regions.errors import AnnotationFormatError, FileMissingError
 from ureca_lib.regions.photo import decode
 from ureca_lib.regions.sa1b import parse_file
@@ -349,7 +350,7 @@ def _file_name(source: Any) -> str | None:
 FORMATS = (
     Format(
         "SAM's masks",
-        "a JSON list of masks: SAM's `amg.py`, or COCO results of a detector",
+        "a JSON list of masks: SAM's amg.py, or COCO results of a detector",
         is_result_list,
         from_result_list,
     ),
@@ -380,6 +381,21 @@ FORMATS = (
         from_cvat,
     ),
 )
+
+
+OWN = (
+    ("SA-1B", "one JSON per photo, with RLE"),
+    ("COCO instances", "JSON of many photos: polygons, RLE, crowds; boxes when asked for"),
+    ("mask PNGs", "a folder with one PNG per mask, whose names are the regions'"),
+    ("label map", "a PNG whose values are ids of regions"),
+    ("arrays", ".npy or .npz: (R, H, W), or one (H, W) array per region"),
+)
+
+
+def format_table() -> str:
+    """The formats of masks that `load_regions` reads, as a Markdown table."""
+    rows = [*OWN, *((known.name, known.files) for known in FORMATS)]
+    return table(["format", "files"], rows)
 
 
 def read_document(path: Path) -> Any:

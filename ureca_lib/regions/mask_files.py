@@ -75,7 +75,9 @@ def load_masks(
     return result
 
 
-def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = True) -> RegionImage:
+def load_regions(
+    masks: str | Path, image: Photo | None = None, strict: bool = True, boxes: bool = False
+) -> RegionImage:
     """Read the masks of one image from any file the package knows.
 
     Args:
@@ -84,6 +86,7 @@ def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = T
             PNGs, or arrays (.npy, .npz).
         image: the photo.
         strict: as in `load_sa1b`.
+        boxes: read a box as a region where a COCO file has no mask.
 
     Raises:
         RegionError: as in `load_sa1b`.
@@ -97,7 +100,7 @@ def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = T
         return load_masks(path, image, strict=strict)
     if path.suffix.lower() != ".xml" and _is_sa1b(parse_file(path)):
         return load_sa1b(path, image, strict)
-    return load_coco_image(path, image, strict)
+    return load_coco_image(path, image, strict, boxes)
 
 
 def _is_sa1b(content: Any) -> bool:
