@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ureca_lib.regions.errors import (
     FileMissingError,
@@ -94,8 +94,6 @@ def _opened(source: str | Path | Image.Image, what: str) -> Iterator[Image.Image
         raise error.located(path) from None
     except FileNotFoundError:
         raise FileMissingError(f"the {what} does not exist", path) from None
-    except Image.DecompressionBombError as error:
-        raise ImageUnreadableError(f"the {what} is too large to decode ({error})", path) from None
     except UnidentifiedImageError:
         reason = "the file is not an image"
         if path is not None and path.suffix.lower() in _HEIC and not _registered_heic():
