@@ -20,8 +20,7 @@ from ureca_lib.train.data import open_data
 from ureca_lib.train.export import load_run, merge_run
 from ureca_lib.train.held_out import measured
 from ureca_lib.train.loop import read_result, train_stage
-from ureca_lib.train.run_folder import TrainingError, read_log
-from ureca_lib.train.settings import SettingsError
+from ureca_lib.train.run_folder import read_log
 
 
 @pytest.fixture(scope="module")
@@ -129,27 +128,25 @@ def test_a_trained_folder_is_ready_for_a_hub(base, second, tmp_path):
 
 
 def test_merging_what_is_not_there_is_refused(second, tmp_path):
-    with pytest.raises(TrainingError, match="no training run"):
+    with pytest.raises(ValueError, match="no training run"):
         merge_run(tmp_path, tmp_path / "x")
-    with pytest.raises(TrainingError, match="no trained weights"):
+    with pytest.raises(FileNotFoundError, match="checkpoint-77"):
         merge_run(second.folder, tmp_path / "x", "77")
-    with pytest.raises(TrainingError, match="not an empty folder"):
+    with pytest.raises(ValueError, match="not an empty folder"):
         merge_run(second.folder, second.model)
-    with pytest.raises(TrainingError, match="kept, best or a step"):
+    with pytest.raises(ValueError, match="kept, best or a step"):
         merge_run(second.folder, tmp_path / "x", "newest")
 
 
 def test_a_run_that_has_ended_is_not_run_again_and_others_are_not_mixed_in(base, first):
     assert train_stage(small(base), first.folder, progress=False) == first
-    with pytest.raises(TrainingError, match=r"other settings \(seed, steps\)"):
+    with pytest.raises(ValueError, match=r"other settings \(seed, steps\)"):
         train_stage(small(base, steps=7, seed=3), first.folder, progress=False)
-    with pytest.raises(TrainingError, match="holds a run of these settings"):
-        train_stage(small(base), first.folder, resume=False, progress=False)
 
 
 def test_a_folder_of_something_else_is_left_alone(base, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="holds something else"):
+    with pytest.raises(ValueError, match="holds something else"):
         train_stage(small(base), tmp_path, progress=False)
 
 
@@ -206,14 +203,6 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_partial_one_removed(base, fir
     assert left == ["checkpoint-4", "checkpoint-6"]
 
 
-def test_a_checkpoint_of_an_earlier_version_is_refused(base, first, tmp_path):
-    shutil.copytree(first.folder, tmp_path / "run")
-    (tmp_path / "run" / "result.json").unlink()
-    (tmp_path / "run" / "checkpoint-6" / "trainer_state.json").write_text("{}")
-    with pytest.raises(TrainingError, match="written by an earlier version"):
-        train_stage(small(base), tmp_path / "run", progress=False)
-
-
 def test_a_line_of_the_log_is_the_same_wherever_the_run_was_interrupted(base, tmp_path):
     changes = {"log_every": 4, "steps": 4, "eval_every": 0, "save_every": 3}
     whole = train_stage(small(base, **changes), tmp_path / "run", progress=False)
@@ -235,9 +224,9 @@ def test_held_out_images_are_never_learnt(base, tmp_path):
     assert (len(learnt), len(held_out)) == (3, 2)
     ids = [index.table["image_id"].to_pylist() for index in (learnt, held_out)]
     assert not set(ids[0]) & set(ids[1])
-    with pytest.raises(SettingsError, match="in both data and eval_data"):
+    with pytest.raises(ValueError, match="in both data and eval_data"):
         open_data(small(base, eval_data=str(SCENES)))
-    with pytest.raises(SettingsError, match="has 3 images, and eval_images"):
+    with pytest.raises(ValueError, match="has 3 images, and eval_images"):
         open_data(small(base, eval_images=3))
     assert open_data(small(base, eval_every=0))[1] is None
 

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
+from ureca_lib.journal import replacing
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 
@@ -36,28 +34,31 @@ class FeatureCache:
         folder: of the files; None keeps features in memory only.
         max_bytes: of the folder.
         memory_bytes: of the features held in memory.
+        fingerprint: see `vision_fingerprint`.
 
     Raises:
-        NotADirectoryError: `folder` is a file.
+        FileExistsError: `folder` is a file.
     """
 
     def __init__(
-        self, folder: str | Path | None, max_bytes: int = 20 * GIB, memory_bytes: int = 2 * GIB
+        self,
+        folder: str | Path | None,
+        max_bytes: int = 20 * GIB,
+        memory_bytes: int = 2 * GIB,
+        fingerprint: str = "",
     ):
         self.folder = None if folder is None else Path(folder)
-        self._room, self._memory_room = 0, memory_bytes
+        self.fingerprint = fingerprint
+        self._room, self._memory_room = max_bytes, memory_bytes
         self._held: dict[str, torch.Tensor] = {}
         if self.folder is not None:
-            if self.folder.exists() and not self.folder.is_dir():
-                raise NotADirectoryError(f"{self.folder}: the feature cache is not a folder")
             self.folder.mkdir(parents=True, exist_ok=True)
             files = self.folder.glob("*/*.safetensors")
-            self._room = max_bytes - sum(file.stat().st_size for file in files)
+            self._room -= sum(file.stat().st_size for file in files)
 
-    @staticmethod
-    def key(name: str, fingerprint: str) -> str:
-        """The key of an image: a name that changes with its pixels, and a `vision_fingerprint`."""
-        return hashlib.sha256(f"{fingerprint}:{name}".encode()).hexdigest()
+    def key(self, name: str) -> str:
+        """The key of an image, from a name that changes with its pixels."""
+        return hashlib.sha256(f"{self.fingerprint}:{name}".encode()).hexdigest()
 
     def get(self, key: str) -> torch.Tensor | None:
         """The (T, tokens, D) features of a key on the CPU, or None if there are none."""
@@ -65,11 +66,7 @@ class FeatureCache:
             return self._held.get(key)
         try:
             features = load_file(self._path(key))[_NAME]
-        except (SafetensorError, KeyError):  # damaged: made again
-            with suppress(OSError):
-                self._path(key).unlink(missing_ok=True)
-            return None
-        except OSError:  # not there, or not readable by this user
+        except (SafetensorError, OSError):  # damaged, or not there: made again
             return None
         self._hold(key, features)
         return features
@@ -78,9 +75,18 @@ class FeatureCache:
         """Keep the (T, tokens, D) features of a key, as far as there is room."""
         features = features.detach().cpu().contiguous()
         self._hold(key, features)
-        size = features.nbytes
-        if self.folder is not None and size <= self._room and self._write(key, features):
-            self._room -= size
+        if self.folder is None or features.nbytes > self._room:
+            return
+        try:
+            with replacing(self._path(key), "wb") as file:
+                save_file({_NAME: features}, file.name)
+            self._room -= features.nbytes
+        except (OSError, SafetensorError) as error:  # safetensors' own error for a full disk
+            warnings.warn(
+                f"{self.folder}: the feature cache cannot be written ({error}); features that do "
+                "not fit into memory are computed again each time",
+                stacklevel=2,
+            )
 
     def _hold(self, key: str, features: torch.Tensor) -> None:
         if key not in self._held and features.nbytes <= self._memory_room:
@@ -90,43 +96,17 @@ class FeatureCache:
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
 
-    def _write(self, key: str, features: torch.Tensor) -> bool:
-        """Write a file; False if that failed, and the run continues without it."""
-        path = self._path(key)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(exist_ok=True)
-            save_file({_NAME: features}, partial)
-            partial.replace(path)
-        except (OSError, SafetensorError) as error:  # safetensors' own error for a full disk
-            warnings.warn(
-                f"{self.folder}: the feature cache cannot be written ({error}); features that do "
-                "not fit into memory are computed again each time",
-                stacklevel=3,
-            )
-            return False
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-        return True
 
-
-def vision_fingerprint(
-    model: UrecaForConditionalGeneration, processor: UrecaProcessor, max_tiles: int
-) -> str:
+def vision_fingerprint(model: UrecaForConditionalGeneration, processor: UrecaProcessor) -> str:
     """Hash of everything that turns an image into features: weights, their type, the tiling."""
     config = model.config
     values = {name: getattr(processor, name) for name in _TILING}
-    values |= {"max_tiles": max_tiles, "pixel_shuffle": config.pixel_shuffle}
+    values |= {"max_tiles": processor.max_tiles_train, "pixel_shuffle": config.pixel_shuffle}
     values |= {"layer": config.vision_feature_layer, "ratio": config.downsample_ratio}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for part in (model.model.vision_tower, model.model.multi_modal_projector):
-        _add_weights(digest, part)
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            flat = tensor.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from accelerate.utils import send_to_device
 from tqdm.auto import tqdm
 
 from ureca_lib.captioner import RegionCaptioner
@@ -22,19 +23,17 @@ from ureca_lib.train.index import RegionIndex
 from ureca_lib.train.settings import TrainSettings
 from ureca_lib.train.stages import StageModel
 
-_SUMS = ("loss", "tokens", "exact_match", "regions", "unique", "scene_regions")
-
 
 class HeldOut:
     """Images that are not trained on, and a model's captions of them.
 
     Args:
         index: of the images.
-        processor: of the model.
+        processor: of the model. The loss is on tiles as in training, captions on those of
+            inference.
         settings: of the run.
         collator: of the run.
-        max_tiles: of the grid in training, for the loss; captions use that of inference.
-        cache, fingerprint: see `RegionCaptionDataset`.
+        cache: of vision features, or None.
     """
 
     def __init__(
@@ -43,9 +42,7 @@ class HeldOut:
         processor: UrecaProcessor,
         settings: TrainSettings,
         collator: RegionCollator,
-        max_tiles: int,
         cache: FeatureCache | None = None,
-        fingerprint: str = "",
     ):
         self.index, self.settings, self.collator = index, settings, collator
         self.processor = processor.without_masks() if settings.blind else processor
@@ -55,7 +52,7 @@ class HeldOut:
             resize_share=0.0,
             gradient_checkpointing=False,
         )
-        self.groups = RegionCaptionDataset(index, processor, plain, max_tiles, cache, fingerprint)
+        self.groups = RegionCaptionDataset(index, processor, plain, cache)
 
     def evaluate(
         self, model: StageModel, rank: int = 0, processes: int = 1, progress: bool = True
@@ -72,7 +69,7 @@ class HeldOut:
         """
         model.eval()
         captioner = RegionCaptioner(model.base, self.processor)
-        sums = torch.zeros(len(_SUMS), dtype=torch.float64)
+        sums = torch.zeros(6, dtype=torch.float64)
         mine = range(rank, len(self.index), processes)
         for number in tqdm(mine, desc="evaluating", leave=False, disable=not progress):
             if self.index.counts[number]:
@@ -82,11 +79,8 @@ class HeldOut:
 
     @torch.no_grad()
     def _loss(self, model: StageModel, number: int) -> torch.Tensor:
-        device = model.base.lm_head.weight.device
-        batch = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in self.collator([self.groups.of_image(number)]).items()
-        }
+        batch = self.collator([self.groups.of_image(number)])
+        batch = send_to_device(batch, model.base.lm_head.weight.device)
         tokens = int((batch["labels"] != IGNORED).sum())
         return torch.tensor([float(model(**batch, tokens=1)), tokens])
 
@@ -106,11 +100,8 @@ class HeldOut:
 
 def measured(sums: torch.Tensor) -> dict[str, float]:
     """`loss`, `exact_match` and, of scenes, `unique`, from the sums of all processes."""
-    values = dict(zip(_SUMS, sums.tolist(), strict=True))
-    shares = {
-        "loss": values["loss"] / max(1, values["tokens"]),
-        "exact_match": values["exact_match"] / max(1, values["regions"]),
-    }
-    if values["scene_regions"]:
-        shares["unique"] = values["unique"] / values["scene_regions"]
-    return shares | {"regions": values["regions"]}
+    loss, tokens, exact, regions, unique, of_scenes = sums.tolist()
+    shares = {"loss": loss / max(1, tokens), "exact_match": exact / max(1, regions)}
+    if of_scenes:
+        shares["unique"] = unique / of_scenes
+    return shares | {"regions": regions}

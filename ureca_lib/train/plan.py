@@ -2,49 +2,32 @@
 
 Settings, data, the tokenizer and the headers of the base's files are read; the model is built on
 the meta device, so that the 8B preset can be planned on a laptop. The text says which numbers are
-counted and which are estimated.
+counted and which are estimated. What would stop the run stops its plan.
 """
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field, fields
+from collections import Counter
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from ureca_lib.checkpoints import CheckpointError, from_internvl_chat
-from ureca_lib.checkpoints.internvl import (
-    MASK_ENCODER,
-    chat_config,
-    check_internvl,
-    internvl_reader,
-)
-from ureca_lib.checkpoints.official import OfficialFiles
-from ureca_lib.checkpoints.tensors import read_json, tensor_index
-from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
-from ureca_lib.conversation import add_visual_tokens
 from ureca_lib.decoding import activation_bytes
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.presets import (
-    LEARNT,
-    LOGIT,
-    LORA_LAYERS,
-    count,
-    get_preset,
-    preset_config,
-    training_bytes,
-)
+from ureca_lib.presets import LEARNT, LOGIT, count, get_preset, preset_config, training_bytes
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.tiling import best_grid
-from ureca_lib.train.data import GroupOrder, faults_of, open_data, total_steps
+from ureca_lib.train.data import GroupOrder, check_data, open_data, total_steps
 from ureca_lib.train.features import GIB
 from ureca_lib.train.index import RegionIndex
 from ureca_lib.train.loop import learning_rates, warmup_steps
 from ureca_lib.train.settings import TrainSettings, load_settings
+from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
 PEAKS = {"A100": 312e12, "H100": 989e12}  # dense bfloat16, from NVIDIA's data sheets
 UTILIZATION = 0.35  # share of the peak that such training reaches; assumed, not measured here
@@ -52,12 +35,9 @@ WORD_TOKENS = 1.35  # tokens per word if there is no tokenizer; assumed
 PROMPT_TOKENS = 24  # chat format and question if there is no tokenizer; assumed
 OVERHEAD = 2 * 2**30  # bytes that CUDA, NCCL and cuBLAS take; assumed
 CAPTIONS_READ = 2000  # captions that are tokenized, spread over the data
-PHOTOS_READ = 8  # photos whose pixels are read, spread over the data
-FAULTS_SHOWN = 10
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """Tokens per sample, and tiles per image: means over the data, and the longest sample."""
 
     image: float
@@ -74,214 +54,115 @@ class Plan:
     """What a stage will do; see the module.
 
     Attributes:
+        settings, processes: of the run.
         images, held_out: numbers of images.
         samples, groups: regions and groups of an epoch.
-        steps, warmup: of the run.
-        micro_batch, accumulation, processes: how a step's images are shared out.
         tokens: per sample.
-        trained: trainable parameters by module.
-        parameters: all parameters.
+        trained: trainable parameters by module; of LoRA by the kind of layer that it adapts.
+        parameters: all parameters, adapters not counted.
         memory: bytes per GPU by purpose.
         step_flops: floating-point operations per step, over all GPUs.
         rates: the learning rate by step.
-        problems: what prevents the run; empty if nothing does.
-        notes: what was not checked, and why.
+        notes: what was checked, and what was not.
     """
 
     settings: TrainSettings
+    processes: int
     images: int
     held_out: int
     samples: int
     groups: int
-    steps: int
-    warmup: int
-    micro_batch: int
-    accumulation: int
-    processes: int
     tokens: Tokens
     trained: dict[str, int]
     parameters: int
     memory: dict[str, int]
     step_flops: float
     rates: list[float]
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        return len(self.rates)
 
     def hours(self, gpu: str) -> float:
         """Estimated hours: steps x operations per step / (GPUs x peak x utilization)."""
         return self.steps * self.step_flops / (self.processes * PEAKS[gpu] * UTILIZATION) / 3600
 
 
-def make_plan(
-    settings: TrainSettings,
-    processes: int = 4,
-    tokenizer: str | Path | None = None,
-    progress: bool = True,
-) -> Plan:
+def make_plan(settings: TrainSettings, processes: int = 4, progress: bool = True) -> Plan:
     """Check a stage and plan it, without reading weights.
 
     Args:
         settings: of the stage; `model` may be missing.
         processes: number of GPUs.
-        tokenizer: folder of a tokenizer, if the model's own folder is not at hand.
         progress: show a bar while the data is read.
 
     Raises:
-        SettingsError: the batch cannot be shared out. CaptionedError, FileNotFoundError,
-            RegionError, PublishedError: the data cannot be read. ValueError: the tokenizer lacks
-            a token or numbers it otherwise. CheckpointError: a folder at fault.
+        ValueError, OSError: see `train_stage`.
     """
-    micro, accumulation = settings.accumulation(processes)
-    problems: list[str] = []
-    notes: list[str] = []
-    config, words = _config(settings, tokenizer, problems, notes)
-    processor = None if words is None else UrecaProcessor.from_config(config, words)
+    micro, _ = settings.accumulation(processes)
+    model, processor, notes = _start(settings)
     images, held_out = open_data(settings, progress=progress)
-    readable = processor  # a caption at fault cannot be tokenized
-    for index in (images, held_out) if held_out is not None else (images,):
-        faults = faults_of(index, settings, processor and processor.conversation)
-        readable = None if faults else readable
-        more = len(faults) - FAULTS_SHOWN
-        problems += faults[:FAULTS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-        problems += [] if faults else _unreadable(index)
-    tokens = _tokens(settings, config, readable, images)
+    for index in filter(None, (images, held_out)):
+        check_data(index, settings, processor and processor.conversation)
     samples = int(images.counts.sum())
     groups = len(GroupOrder(images.counts, settings.regions_per_image, settings.seed))
-    steps = total_steps(settings, groups)
-    with torch.device("meta"):
-        model = UrecaForConditionalGeneration(config)
-    _check_files(settings, model, problems, notes)
-    trained = trained_by_module(settings, model)
+    tokens = _tokens(settings, model.config, processor, images)
     per_group = samples / groups
+    flops = settings.batch_size * _flops(settings, model, tokens, per_group)
+    # counted before the adapters are put in
+    parameters, trained = count(model), trained_by_module(settings, model)
+    learnt, rows = sum(trained.values()), micro * per_group
     return Plan(
         settings=settings,
+        processes=processes,
         images=len(images),
         held_out=0 if held_out is None else len(held_out),
         samples=samples,
         groups=groups,
-        steps=steps,
-        warmup=warmup_steps(settings, steps),
-        micro_batch=micro,
-        accumulation=accumulation,
-        processes=processes,
         tokens=tokens,
         trained=trained,
-        parameters=count(model),
-        memory=_memory(settings, model, trained, tokens, micro * per_group),
-        step_flops=settings.batch_size * _flops(settings, model, tokens, per_group),
-        rates=learning_rates(settings, steps),
-        problems=problems,
+        parameters=parameters,
+        memory=_memory(settings, model.config, parameters, learnt, tokens, rows),
+        step_flops=flops,
+        rates=learning_rates(settings, total_steps(settings, groups)),
         notes=notes,
     )
 
 
-def _config(
+def _start(
     settings: TrainSettings,
-    tokenizer: str | Path | None,
-    problems: list[str],
-    notes: list[str],
-) -> tuple[UrecaConfig, PreTrainedTokenizerBase | None]:
-    """The model's configuration, from its folder or else the preset, and its tokenizer."""
-    folder = None if settings.model is None else Path(settings.model).expanduser()
-    known = folder is not None and (folder / "config.json").is_file()
-    if folder is not None and not known:
-        problems.append(f"{folder}: no config.json, so no model to start from")
-    words = load_tokenizer(Path(tokenizer)) if tokenizer else None
-    if words is None and known:
-        words = load_tokenizer(folder)
-        if words is None:
-            problems.append(f"{folder}: no tokenizer: copy the base's tokenizer files into it")
-    if tokenizer and words is None:
-        problems.append(f"{tokenizer}: no tokenizer there")
-    config = preset_config(settings.preset)
-    if known:
-        config = _stored_config(folder, settings, problems)
-        wide, ours = config.text_config.hidden_size, get_preset(settings.preset).language
-        if wide != ours.hidden_size:
-            problems.append(f"{folder} is {wide} wide, preset {settings.preset} {ours.hidden_size}")
-    else:
-        notes.append("no model folder: sizes are the preset's, its files were not checked")
-    if words is None:
-        notes.append("no tokenizer: text tokens are estimated, ids were not checked")
-    elif not known:
-        add_visual_tokens(words)
-        config.image_token_id = config.mask_token_id = None
-    return settings.configure(config), words
-
-
-def _stored_config(folder: Path, settings: TrainSettings, problems: list[str]) -> UrecaConfig:
-    """A folder's configuration; an InternVL's gets the mask encoder that stage 1 would give it."""
-    raw = read_json(folder / "config.json")
-    reader = internvl_reader(folder)
-    if reader is not None and settings.stage == 2:
-        problems.append(f"{folder} has no mask encoder: stage 2 starts from what stage 1 left")
-    if reader is from_internvl_chat:
-        return chat_config(OfficialFiles(folder))
-    if reader is None and raw.get("model_type") != UrecaConfig.model_type:
-        raise CheckpointError(folder, "not a checkpoint of ours: run ureca convert on it first")
-    names = UrecaConfig().to_dict()
-    named = {k: v for k, v in raw.items() if k in names and k != "model_type"}
-    if reader is not None:  # its tokenizer gets the mask tokens when training starts
-        named["mask_token_id"] = None
-    return UrecaConfig.from_dict(named)
-
-
-def _unreadable(index: RegionIndex) -> list[str]:
-    """Faults in the pixels of a few photos; the headers of all were read for the index."""
-    problems = []
-    for number in range(0, len(index), max(1, len(index) // PHOTOS_READ)):
-        try:
-            index.pixels(number)
-        except (ValueError, OSError) as error:
-            problems.append(f"{index.row(number)['image_id']}: {error}")
-    return problems
-
-
-def _check_files(
-    settings: TrainSettings,
-    model: UrecaForConditionalGeneration,
-    problems: list[str],
-    notes: list[str],
-) -> None:
-    """Compare names and shapes of the base's tensors, from the headers of its files."""
-    folder = None if settings.model is None else Path(settings.model).expanduser()
-    if folder is None or not (folder / "config.json").is_file():
-        return
-    stored = tensor_index(folder)
-    size = sum(tensor.bytes for tensor in stored.values())
-    read = f"{folder}: {len(stored)} tensors, {size / GIB:.2f} GiB, headers only"
-    notes.append(f"{read}; names and shapes compared")
-    if internvl_reader(folder) is not None:
-        try:
-            check_internvl(folder)
-        except CheckpointError as error:
-            problems.append(str(error))
-        return
-    fresh = settings.stage == 1 and settings.fresh_mask_encoder
-    for name, value in model.state_dict().items():
-        if fresh and name.startswith(MASK_ENCODER):
-            continue
-        if name == "lm_head.weight" and model.config.tie_word_embeddings:
-            continue  # stored once, as the embedding
-        if name not in stored:
-            problems.append(f"{folder}: {name} is missing")
-        elif tuple(value.shape) != stored[name].shape:
-            problems.append(f"{folder}: {name} is {stored[name].shape}, not {tuple(value.shape)}")
+) -> tuple[UrecaForConditionalGeneration, UrecaProcessor | None, list[str]]:
+    """The model on the meta device, from its folder or else the preset; its processor; notes."""
+    if settings.model is None:
+        with torch.device("meta"):
+            config = settings.configure(preset_config(settings.preset))
+            model = UrecaForConditionalGeneration(config)
+        missing = "no model folder: sizes are the preset's, text tokens are estimated"
+        return model, None, [missing]
+    model, processor = load_start(settings, meta=True)
+    notes = [f"{settings.model}: names and shapes of tensors compared, from headers only"]
+    wide = model.config.text_config.hidden_size
+    usual = get_preset(settings.preset).language.hidden_size
+    if wide != usual:
+        notes.append(f"{settings.model} is {wide} wide, preset {settings.preset} {usual}")
+    return model, processor, notes
 
 
 def trained_by_module(
     settings: TrainSettings, model: UrecaForConditionalGeneration
 ) -> dict[str, int]:
     """Trainable parameters by module; of LoRA by the kind of layer that it adapts."""
-    if settings.stage == 1:
-        encoder = model.model.mask_encoder
-        return {f"mask_encoder.{name}": count(part) for name, part in encoder.named_children()}
-    numbers = dict.fromkeys(LORA_LAYERS, 0)
-    for name, module in model.model.language_model.named_modules():
-        kind = name.rpartition(".")[2]
-        if kind in numbers:
-            numbers[kind] += settings.lora_rank * (module.in_features + module.out_features)
-    return {f"LoRA on {kind}": number for kind, number in numbers.items() if number}
+    with torch.device("meta"):
+        trained = StageModel(freeze_for_stage(model, settings)).trained()
+    numbers: Counter[str] = Counter()
+    for name, parameter in trained.items():
+        # model.mask_encoder.conv1.weight; ...self_attn.q_proj.lora_A.default.weight
+        parts = name.split(".")
+        kind = ".".join(parts[1:3]) if settings.stage == 1 else f"LoRA on {parts[-4]}"
+        numbers[kind] += parameter.numel()
+    return dict(numbers)
 
 
 def _tokens(
@@ -301,13 +182,14 @@ def _tokens(
     chosen = captions.take(np.arange(0, len(captions), max(1, len(captions) // CAPTIONS_READ)))
     lengths = [_text_tokens(settings, processor, text) for text in chosen.to_pylist()]
     visual = tiles * config.image_seq_length + masks * config.num_mask_tokens
+    mean_tiles = float(np.average(tiles, weights=weights))
     return Tokens(
-        image=float(np.average(tiles, weights=weights)) * config.image_seq_length,
+        image=mean_tiles * config.image_seq_length,
         mask=float(np.average(masks, weights=weights)) * config.num_mask_tokens,
         text=sum(lengths) / len(lengths),
         longest=int(visual.max()) + max(lengths),
         longest_text=max(lengths),
-        tiles=float(np.average(tiles, weights=weights)),
+        tiles=mean_tiles,
         counted=processor is not None,
     )
 
@@ -317,9 +199,8 @@ def _tiles(
 ) -> np.ndarray:
     """(images, 2) widths and heights -> (images,) numbers of tiles."""
     different, where = np.unique(sizes, axis=0, return_inverse=True)
-    grids = [
-        best_grid(*size, most, min(config.min_tiles, most), side) for size in different.tolist()
-    ]
+    least = min(config.min_tiles, most)
+    grids = [best_grid(*size, most, least, side) for size in different.tolist()]
     tiles = [columns * rows + (thumbnail and columns * rows > 1) for columns, rows in grids]
     return np.array(tiles)[where.reshape(-1)]
 
@@ -350,7 +231,7 @@ def _flops(
     run = tokens.image + regions * (length - tokens.image) if shared else regions * length
     attention = 2 * text.num_hidden_layers * text.hidden_size * length * run
     passes = 3 if settings.gradient_checkpointing else 2
-    patches = (config.tile_size // vision.patch_size[0]) ** 2 + 1
+    patches = _patches(config)
     tower = count(model.model.vision_tower) * 2 * patches
     tower += 4 * vision.num_hidden_layers * vision.hidden_size * patches**2
     matrices = 2 * count(model.model.language_model.layers) * run
@@ -359,30 +240,33 @@ def _flops(
 
 def _memory(
     settings: TrainSettings,
-    model: UrecaForConditionalGeneration,
-    trained: dict[str, int],
+    config: UrecaConfig,
+    parameters: int,
+    trained: int,
     tokens: Tokens,
     rows: float,
 ) -> dict[str, int]:
     """Bytes on each GPU, with all weights on every one (DDP)."""
-    config, item = model.config, 2 if settings.precision == "bfloat16" else 4
-    sample = training_bytes(config.text_config, tokens.longest)
+    text, item = config.text_config, 2 if settings.precision == "bfloat16" else 4
+    sample = training_bytes(text, tokens.longest)
     # the head runs on answers only, and at most the whole text is answer
-    unneeded = tokens.longest - tokens.longest_text
-    sample -= LOGIT * unneeded * config.text_config.vocab_size
+    sample -= LOGIT * (tokens.longest - tokens.longest_text) * text.vocab_size
     if not settings.gradient_checkpointing:
-        layer = activation_bytes(config.text_config, tokens.longest, item)
-        sample += (config.text_config.num_hidden_layers - 1) * layer
-    patches = (config.tile_size // config.vision_config.patch_size[0]) ** 2 + 1
+        layer = activation_bytes(text, tokens.longest, item)
+        sample += (text.num_hidden_layers - 1) * layer
+    tower = activation_bytes(config.vision_config, round(tokens.tiles * _patches(config)), item)
     return {
-        "weights": item * count(model),
-        "trainable: copies, gradients, AdamW": LEARNT * sum(trained.values()),
+        "weights": item * parameters,
+        "trainable: copies, gradients, AdamW": LEARNT * trained,
         "samples at once": round(sample * rows),
-        "vision tower, one image": activation_bytes(
-            config.vision_config, round(tokens.tiles * patches), item
-        ),
+        "vision tower, one image": tower,
         "CUDA and the like": OVERHEAD,
     }
+
+
+def _patches(config: UrecaConfig) -> int:
+    """Positions of a tile in the vision tower."""
+    return (config.tile_size // config.vision_config.patch_size[0]) ** 2 + 1
 
 
 def launch_command(settings: TrainSettings, processes: int, out: str | Path = "runs/NAME") -> str:
@@ -391,16 +275,12 @@ def launch_command(settings: TrainSettings, processes: int, out: str | Path = "r
     many = " --multi_gpu" if processes > 1 else ""
     start = f"accelerate launch{many} --num_processes {processes} --mixed_precision {mixed}"
     words = ["--preset", settings.preset, "--stage", str(settings.stage), "--out", str(out)]
-    words += ["--model", settings.model or "BASE"]
-    preset = (settings.preset, settings.stage)
-    other_data = settings.data != load_settings(*preset).data
-    usual = load_settings(*preset, {"data": settings.data} if other_data else {})
-    for each in fields(settings):
-        value = getattr(settings, each.name)
-        named = value != getattr(usual, each.name) or (other_data and each.name == "data")
-        if named and each.name not in ("model", "preset", "stage"):
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            words += ["--set", f"{each.name}={'none' if value is None else text}"]
+    words += ["--model", settings.model or "BASE", "--data", settings.data]
+    usual = load_settings(settings.preset, settings.stage, {"data": settings.data})
+    for name in (each.name for each in fields(settings)):
+        value = getattr(settings, name)
+        if value != getattr(usual, name) and name != "model":
+            words += ["--set", f"{name}={value}"]
     return f"{start} -m ureca_lib.cli train {shlex.join(words)}"
 
 
@@ -408,7 +288,7 @@ def plan_text(plan: Plan, out: str | Path = "runs/NAME") -> str:
     """The whole plan as text for a terminal; estimates are marked."""
     s, t = plan.settings, plan.tokens
     how = "counted by the tokenizer" if t.counted else "text estimated from words"
-    share = f"{plan.micro_batch} x {plan.accumulation} x {plan.processes} = {s.batch_size}"
+    micro, accumulated = s.accumulation(plan.processes)
     total, memory = sum(plan.trained.values()), sum(plan.memory.values())
     kept = "recomputed" if s.gradient_checkpointing else "all layers kept"
     lines = [
@@ -420,10 +300,11 @@ def plan_text(plan: Plan, out: str | Path = "runs/NAME") -> str:
         f"  {plan.held_out:,} images held out, evaluated every {s.eval_every} steps",
         f"steps: {plan.steps:,}, of {s.batch_size} images each "
         f"({plan.steps * s.batch_size / plan.groups:.2f} epochs)",
-        f"  at once x accumulated x GPUs: {share}",
+        f"  at once x accumulated x GPUs: {micro} x {accumulated} x {plan.processes}",
         f"tokens per sample, mean: {t.image:.0f} image ({t.tiles:.1f} tiles) + {t.mask:.0f} mask + "
         f"{t.text:.0f} text; longest {t.longest:,} ({how})",
-        f"learning rate: {s.scheduler}, {plan.warmup:,} warm-up steps, peak {max(plan.rates):.2e}",
+        f"learning rate: {s.scheduler}, {warmup_steps(s, plan.steps):,} warm-up steps, peak "
+        f"{max(plan.rates):.2e}",
         "",
         f"trainable: {total:,} parameters, {total / plan.parameters:.2%} of {plan.parameters:,}",
         *(f"  {name:<26}{number:>13,}" for name, number in plan.trained.items()),
@@ -445,6 +326,6 @@ def plan_text(plan: Plan, out: str | Path = "runs/NAME") -> str:
         "give the same command again to resume a run that was interrupted",
         "",
         *(f"note: {note}" for note in plan.notes),
-        *(f"PROBLEM: {problem}" for problem in plan.problems),
+        "no problem was found",
     ]
-    return "\n".join(lines if plan.problems else [*lines, "no problem was found"])
+    return "\n".join(lines)

@@ -35,6 +35,7 @@ LOOKING = (
 WATCHED_LAYER = 0  # its image tokens are trained on their contents and positions
 
 _SIZES = (len(KINDS), len(KINDS), len(SURFACES), len(SURFACES))
+SEEN = sum(_SIZES)  # outputs that tell the contents of a patch
 _IS_BACKGROUND = torch.tensor([kind in BACKGROUNDS for kind in KINDS] + [True] * 256)
 
 
@@ -42,7 +43,7 @@ def seen_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Loss of predicting the contents of patches.
 
     Args:
-        logits: (patches, sum of sizes): kinds seen, kind of the whole, surface, whole's surface.
+        logits: (patches, SEEN): kinds seen, kind of the whole, surface, whole's surface.
         labels: (patches, 6) uint8, see `SceneArrays.patches`.
     """
     kinds, *others = logits.float().split(_SIZES, dim=-1)
@@ -62,22 +63,6 @@ def seen_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (each * weight).sum()
 
 
-class PatchHeads(nn.Module):
-    """Predicts the contents of each patch from the vision tower's output.
-
-    Args:
-        hidden_size: of the vision tower.
-    """
-
-    def __init__(self, hidden_size: int):
-        super().__init__()
-        self.head = nn.Linear(hidden_size, sum(_SIZES))
-
-    def forward(self, patches: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The loss, from patches (T, patches, hidden) and their labels (T, patches, 6)."""
-        return seen_loss(self.head(patches).flatten(0, 1), labels.flatten(0, 1))
-
-
 class TokenHeads(nn.Module):
     """Predicts contents and position of each image token from a layer of the language model.
 
@@ -87,7 +72,7 @@ class TokenHeads(nn.Module):
 
     def __init__(self, hidden_size: int):
         super().__init__()
-        self.seen = nn.Linear(hidden_size, MERGED**2 * sum(_SIZES))
+        self.seen = nn.Linear(hidden_size, MERGED**2 * SEEN)
         self.place = nn.Linear(hidden_size, 2 * PLACES)
 
     def forward(
@@ -106,7 +91,7 @@ class TokenHeads(nn.Module):
         labels = labels.view(-1, side, MERGED, side, MERGED, labels.shape[-1])
         labels = labels.permute(0, 1, 3, 2, 4, 5).flatten(0, 4)
         # (B, tokens, 4 * sizes) -> (B * tokens * 4, sizes)
-        seen = self.seen(tokens).view(-1, sum(_SIZES))
+        seen = self.seen(tokens).view(-1, SEEN)
         centres = (extents[..., :2] + extents[..., 2:]) / 2  # (B, tokens, 2)
         bins = (centres * PLACES).long().clamp(max=PLACES - 1)
         place = self.place(tokens).unflatten(-1, (2, PLACES)).flatten(0, 2)
