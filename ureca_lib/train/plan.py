@@ -19,7 +19,7 @@ import torch
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.decoding import activation_bytes
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.presets import LEARNT, LOGIT, count, get_preset, preset_config, training_bytes
+from ureca_lib.presets import LOGIT, TRAINABLE, count, get_preset, preset_config, training_bytes
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.tiling import best_grid
 from ureca_lib.train.data import GroupOrder, check_data, open_data, total_steps
@@ -257,7 +257,7 @@ def _memory(
     tower = activation_bytes(config.vision_config, round(tokens.tiles * _patches(config)), item)
     return {
         "weights": item * parameters,
-        "trainable: copies, gradients, AdamW": LEARNT * trained,
+        "trainable: copies, gradients, AdamW": TRAINABLE * trained,
         "samples at once": round(sample * rows),
         "vision tower, one image": tower,
         "CUDA and the like": OVERHEAD,
@@ -311,7 +311,7 @@ def plan_text(plan: Plan, out: str | Path = "runs/NAME") -> str:
         "",
         f"memory per GPU, estimated: {memory / GIB:.1f} GiB",
         *(f"  {name:<36}{size / GIB:>8.2f}" for name, size in plan.memory.items()),
-        f"  all weights on every GPU; {LEARNT} bytes per trainable parameter; activations {kept}",
+        f"  all weights on every GPU; {TRAINABLE} bytes per trainable parameter; activations {kept}",
         "",
         f"work: {plan.step_flops:.3g} operations per step",
         *(
