@@ -311,7 +311,8 @@ def plan_text(plan: Plan, out: str | Path = "runs/NAME") -> str:
         "",
         f"memory per GPU, estimated: {memory / GIB:.1f} GiB",
         *(f"  {name:<36}{size / GIB:>8.2f}" for name, size in plan.memory.items()),
-        f"  all weights on every GPU; {TRAINABLE} bytes per trainable parameter; activations {kept}",
+        f"  all weights on every GPU; {TRAINABLE} bytes per trainable parameter; "
+        f"activations {kept}",
         "",
         f"work: {plan.step_flops:.3g} operations per step",
         *(
