@@ -20,7 +20,7 @@ from ureca_lib.cli import app
 from ureca_lib.train import loop
 from ureca_lib.train.data import open_data
 from ureca_lib.train.loop import train_stage
-from ureca_lib.train.plan import make_plan
+from ureca_lib.train.plan import Plan
 from ureca_lib.train.run_folder import keep_best, read_best, read_log
 
 IMAGES = 3
@@ -57,7 +57,7 @@ def settings_of(base, published, **changes):
 def assert_refused(settings, out, match):
     """The plan says so, and so does training, which leaves nothing learnt."""
     with pytest.raises(ValueError, match=match):
-        make_plan(settings, 1, progress=False)
+        Plan(settings, 1, progress=False)
     with pytest.raises(ValueError, match=match):
         train_stage(settings, out, progress=False)
     assert not list(out.glob("checkpoint-*")) and not (out / "log.jsonl").exists()
@@ -103,13 +103,13 @@ def test_a_measure_of_scenes_is_refused_for_other_data(base, published):
 
 def refused_plan(folder, match, **changes):
     with pytest.raises(ValueError, match=match):
-        make_plan(small(folder, **changes), 1, progress=False)
+        Plan(small(folder, **changes), 1, progress=False)
 
 
 def test_the_plan_says_what_the_start_would_refuse(base, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(base, folder)
-    assert any("is 64 wide" in note for note in make_plan(small(folder), 1, False).notes)
+    assert any("is 64 wide" in note for note in Plan(small(folder), 1, False).notes)
     tensors = load_file(folder / "model.safetensors")
     lost = "model.language_model.layers.0.mlp.down_proj.weight"
     save_file({k: v for k, v in tensors.items() if k != lost}, folder / "model.safetensors")
@@ -122,13 +122,13 @@ def test_the_plan_says_what_the_start_would_refuse(base, tmp_path):
 def test_the_plan_knows_that_stage_2_needs_a_mask_encoder():
     tiny_base = SCENES.parent / "tiny_base"
     refused_plan(tiny_base, "no mask encoder: stage 2 starts", stage=2)
-    assert make_plan(small(tiny_base), 1, progress=False).steps == 6
+    assert Plan(small(tiny_base), 1, progress=False).steps == 6
 
 
 def test_the_plan_compares_an_internvl_of_transformers_with_its_configuration(tmp_path):
     folder, file = tmp_path / "internvl", "model.safetensors"
     shutil.copytree(SCENES.parent / "tiny_base", folder)
-    assert make_plan(small(folder), 1, progress=False).steps == 6
+    assert Plan(small(folder), 1, progress=False).steps == 6
     tensors = load_file(folder / file)
     lost = "language_model.model.layers.0.mlp.down_proj.weight"
     del tensors[lost]

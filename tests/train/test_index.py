@@ -131,9 +131,9 @@ def test_a_fault_is_looked_at_again_until_it_is_mended(source, tmp_path):
     photo = tmp_path / "sa1b" / "image_1.png"
     good = photo.read_bytes()
     Image.new("RGB", (20, 30)).save(photo)
-    assert "20 x 30" in open_index(source, progress=False).faults[0]
+    assert "20 x 30" in open_index(source, progress=False).table["fault"][1].as_py()
     photo.write_bytes(good)
-    assert not open_index(source, progress=False).faults
+    assert open_index(source, progress=False).table["fault"].null_count == 2
 
 
 def test_a_damaged_index_is_made_again(source):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from ureca_lib.cli import app
 from ureca_lib.train.data import RegionCaptionDataset, RegionCollator, open_data
 from ureca_lib.train.loop import learning_rates, train_stage
-from ureca_lib.train.plan import launch_command, make_plan, plan_text
+from ureca_lib.train.plan import Plan, launch_command
 from ureca_lib.train.settings import TrainSettings, load_settings, parse_override
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
@@ -29,7 +29,7 @@ def base(tmp_path_factory):
 
 def test_a_run_does_what_was_planned(base, tmp_path):
     settings = small(base, steps=None, epochs=0.2, preset="tiny")
-    plan = make_plan(settings, processes=1, progress=False)
+    plan = Plan(settings, processes=1, progress=False)
     result = train_stage(settings, tmp_path / "run", progress=False)
     assert plan.steps == result.steps
     assert plan.groups * 0.2 <= plan.steps * settings.batch_size
@@ -42,7 +42,7 @@ def test_a_run_does_what_was_planned(base, tmp_path):
 @pytest.mark.parametrize("stage", [1, 2])
 def test_learnt_numbers_are_those_of_the_real_model(base, stage):
     settings = small(base, stage)
-    planned = make_plan(settings, 1, progress=False).trained
+    planned = Plan(settings, 1, progress=False).trained
     model, _ = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings))
     assert sum(planned.values()) == sum(p.numel() for p in learner.trained().values())
@@ -50,26 +50,26 @@ def test_learnt_numbers_are_those_of_the_real_model(base, stage):
 
 def test_tokens_are_those_of_real_samples(base):
     settings = small(base, regions_per_image=1)
-    plan = make_plan(settings, processes=1, progress=False)
+    plan = Plan(settings, processes=1, progress=False)
     _, processor = load_start(settings)
     groups = RegionCaptionDataset(open_data(settings)[0], processor, settings)
     collate = RegionCollator(processor, grouped=False)
     lengths = [collate([groups[i]])["input_ids"].shape[1] for i in range(plan.groups)]
-    assert plan.tokens.counted
-    assert max(lengths) <= plan.tokens.longest <= max(lengths) + 10
-    mean = plan.tokens.image + plan.tokens.mask + plan.tokens.text
+    assert "counted by the tokenizer" in plan.text()
+    assert max(lengths) <= plan.longest <= max(lengths) + 10
+    mean = plan.image_tokens + plan.mask_tokens + plan.text_tokens
     assert mean == pytest.approx(sum(lengths) / len(lengths), rel=1e-3)
 
 
 @pytest.mark.parametrize(("stage", "learnt"), [(1, 68_166_296), (2, 335_544_320)])
 def test_8b_is_planned_without_weights_or_a_model(stage, learnt):
-    plan = make_plan(load_settings("8b", stage, BIG), processes=4, progress=False)
+    plan = Plan(load_settings("8b", stage, BIG), processes=4, progress=False)
     assert sum(plan.trained.values()) == learnt
-    assert "2 x 2 x 4" in plan_text(plan)
+    assert "2 x 2 x 4" in plan.text()
     assert plan.steps == -(-2 * plan.samples // 16)
     assert 16 * 2**30 < sum(plan.memory.values()) < 40 * 2**30
     # 2 P L operations forward, for the activations' gradient and for checkpointing
-    tokens = plan.tokens.image + plan.tokens.mask + plan.tokens.text
+    tokens = plan.image_tokens + plan.mask_tokens + plan.text_tokens
     language = 3 * 2 * 7e9 * tokens * 16
     assert language < plan.step_flops < 1.5 * language
     assert plan.hours("A100") == pytest.approx(plan.hours("H100") * 989 / 312)
@@ -78,7 +78,7 @@ def test_8b_is_planned_without_weights_or_a_model(stage, learnt):
 def test_memory_grows_with_what_is_run_at_once_and_without_checkpointing():
     def samples(**changes):
         settings = load_settings("1b", 1, BIG | changes)
-        return make_plan(settings, 4, progress=False).memory["samples at once"]
+        return Plan(settings, 4, progress=False).memory["samples at once"]
 
     assert samples(micro_batch=4) == pytest.approx(2 * samples(micro_batch=2), rel=1e-6)
     assert samples(gradient_checkpointing=False) > 2 * samples()
@@ -101,7 +101,7 @@ def test_no_weights_are_read(base, tmp_path, monkeypatch):
     monkeypatch.setattr(safetensors.torch, "load_file", refuse)
     model, _ = load_start(small(base), meta=True)
     assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
-    assert any("headers only" in note for note in make_plan(small(base), 2, False).notes)
+    assert any("headers only" in note for note in Plan(small(base), 2, False).notes)
 
 
 @pytest.mark.parametrize("data", ["ureca_train.jsonl@sa1b", "own.jsonl", "scenes:train:3"])
@@ -126,10 +126,10 @@ def test_the_command_that_is_printed_gives_the_same_settings(data):
 
 
 def test_what_stands_in_the_way_is_said(base, tmp_path):
-    plan = make_plan(small(base, preset="tiny"), 1, progress=False)
-    assert "note: " in plan_text(plan) and "is 64 wide, preset tiny 160" in plan_text(plan)
+    plan = Plan(small(base, preset="tiny"), 1, progress=False)
+    assert "note: " in plan.text() and "is 64 wide, preset tiny 160" in plan.text()
     with pytest.raises(ValueError, match="no such folder"):
-        make_plan(small(tmp_path / "none"), 1, progress=False)
+        Plan(small(tmp_path / "none"), 1, progress=False)
 
 
 def test_photos_that_are_not_there_are_found_before_training(base, tmp_path):
@@ -138,7 +138,7 @@ def test_photos_that_are_not_there_are_found_before_training(base, tmp_path):
     (tmp_path / source.name).write_text(json.dumps(told))
     settings = small(base, data=str(tmp_path), eval_every=0, limit=None)
     with pytest.raises(ValueError, match=source.stem):
-        make_plan(settings, 1, progress=False)
+        Plan(settings, 1, progress=False)
 
 
 def test_the_command_plans_and_names_faults(tmp_path):

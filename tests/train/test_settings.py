@@ -37,10 +37,8 @@ def test_a_file_says_what_it_is_for_and_fits_its_model(path):
     config = settings.configure(preset_config(preset))
     assert config.max_tiles_train == 6
     if stage == "2":
-        assert (settings.lora_rank, settings.alpha) == (
-            PRESETS[preset].lora_rank,
-            PRESETS[preset].lora_alpha,
-        )
+        assert settings.lora_rank == PRESETS[preset].lora_rank
+        assert settings.lora_alpha in (None, PRESETS[preset].lora_alpha)
 
 
 @pytest.mark.parametrize("preset", ["1b", "2b", "4b", "8b"])

@@ -56,9 +56,9 @@ def train(
     overrides |= dict(map(parse_override, set_ or []))
     settings = load_settings(preset, stage, overrides, settings_file)
     if dry_run:
-        from ureca_lib.train.plan import make_plan, plan_text
+        from ureca_lib.train.plan import Plan
 
-        typer.echo(plan_text(make_plan(settings, gpus, progress), out or "runs/NAME"))
+        typer.echo(Plan(settings, gpus, progress).text(out or "runs/NAME"))
         return
     if out is None:
         raise ValueError("name the run's folder with --out, or plan with --dry-run")

@@ -91,7 +91,7 @@ def check_data(
         ValueError: the first faults, each naming its file, or its image and region.
     """
     index.check_files()
-    faults = list(index.faults)
+    faults = pc.drop_null(index.table["fault"]).to_pylist()
     if conversation is not None:
         faults += _faults_of_texts(index, settings, conversation)
     if faults:
@@ -103,11 +103,8 @@ def check_data(
 def _faults_of_texts(
     index: RegionIndex, settings: TrainSettings, conversation: Conversation
 ) -> list[str]:
-    faults, captions = [], index.texts("captions")
-    tokens = conversation.special_tokens
-    suspicious = any(pc.any(pc.match_substring(captions, token)).as_py() for token in tokens)
-    for number in range(len(index)) if suspicious else ():
-        row = index.row(number)
+    faults = []
+    for row in index.table.select(["image_id", "ids", "captions"]).to_pylist():
         for region, texts in zip(row["ids"], row["captions"], strict=True):
             for text in texts:
                 try:
@@ -165,9 +162,8 @@ class GroupSample(NamedTuple):
         rows: of each region the ids and labels of question and caption, placeholders repeated.
         mask_values: (K, T, 1, S, S) float32.
         mask_places: (T, 2), row and column of each mask tile; None without a tile embedding.
-        image: key under which the cache keeps the image's features, or None; its tiles
-            (T, 3, S, S) float32; and instead of these its features (T, tokens, D), if they are
-            cached.
+        image: its id, or None if its features are not to be kept; its tiles (T, 3, S, S) float32;
+            and instead of these its features (T, tokens, D), if the cache has them.
     """
 
     rows: list[Row]
@@ -225,8 +221,7 @@ class RegionCaptionDataset(Dataset):
             photo, regions = resize_together(self.index.pixels(number), regions, factors)
             size, pixels = photo.shape[:2], self.processor.image_tiles(photo, most)
         elif self.cache is not None:
-            self.index.check_files(number)
-            key = self.cache.key(self.index.pixels_name(number))
+            key = row["image_id"]
             features = self.cache.get(key)
         if pixels is None and features is None:
             pixels = self.processor.image_tiles(self.index.pixels(number), most)

@@ -22,9 +22,9 @@ from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.provenance import display_path, environment_record
 from ureca_lib.train.run_folder import (
-    RESULT,
     SETTINGS,
     TRAINED,
+    last_evaluation,
     load_trained,
     read_best,
     read_json,
@@ -46,8 +46,8 @@ def load_run(
             number of a checkpoint's step.
 
     Raises:
-        ValueError: no run there, no such weights, or the base is gone. FileNotFoundError: the run
-            has not ended, or has no such checkpoint.
+        ValueError: no run there, nothing that is best, or the base is gone. FileNotFoundError: the
+            run has not ended, or has no such checkpoint.
     """
     folder = Path(run)
     if not (stored := read_json(folder / SETTINGS)):
@@ -56,23 +56,15 @@ def load_run(
     known = {each.name for each in fields(TrainSettings)}
     values = {name: value for name, value in stored.items() if name in known}
     settings = checked(values, str(folder / SETTINGS))
-    path = _weights(folder, which)
+    best = read_best(folder) or {}
+    if which == "best" and not best:
+        raise ValueError(f"{folder}: nothing was evaluated, so nothing is best")
+    named = {"kept": TRAINED, "best": best.get("file")}
+    path = folder / named.get(which, f"checkpoint-{which}/{TRAINED}")
     model, processor = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings))
     load_trained(learner.trained(), path)
     return learner.model.eval(), processor
-
-
-def _weights(folder: Path, which: str) -> Path:
-    if which == "kept":
-        return folder / TRAINED
-    if which == "best":
-        if (best := read_best(folder)) is None:
-            raise ValueError(f"{folder}: nothing was evaluated, so nothing is best")
-        return folder / best["file"]
-    if not which.isdecimal():
-        raise ValueError(f"weights are kept, best or a step's number, not {which!r}")
-    return folder / f"checkpoint-{which}" / TRAINED
 
 
 def export_model(
@@ -111,8 +103,7 @@ def merge_run(run: str | Path, destination: str | Path, which: str = "kept") -> 
     model, processor = load_run(run, which)
     with torch.no_grad():
         target = export_model(model, processor, destination)
-    final = read_json(Path(run) / RESULT).get("final", {})
-    write_card(target, read_json(Path(run) / SETTINGS), final, which)
+    write_card(target, read_json(Path(run) / SETTINGS), last_evaluation(Path(run)), which)
     return target
 
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages, open_captioned
+from ureca_lib.journal import replacing
 from ureca_lib.regions import Region, RegionError, load_image
 from ureca_lib.regions.sa1b import annotation_files
 from ureca_lib.scenes import Scene, SceneSpecification
@@ -133,19 +134,9 @@ class RegionIndex:
         """A hash of ids, sizes, masks, captions and questions of the data, but not of pixels."""
         return self.table.schema.metadata[b"content"].decode()
 
-    @property
-    def faults(self) -> list[str]:
-        """Faults of photos, each naming its file."""
-        return pc.drop_null(self.table["fault"]).to_pylist()
-
     def texts(self, column: str) -> pa.ChunkedArray:
         """All captions or all questions, in order."""
         return pc.list_flatten(pc.list_flatten(self.table[column]))
-
-    def pixels_name(self, number: int) -> str:
-        """A name that changes whenever an image's pixels may have changed."""
-        row = self.row(number)
-        return f"{SceneSpecification().version} {row['image_id']} {row['files']}"
 
 
 def open_index(
@@ -187,7 +178,8 @@ def open_index(
         if table is None or table.schema.metadata.get(b"state") != state.encode():
             table = _table(data, limit, state, workers, progress)
             if table["fault"].null_count == len(table):  # faults are looked at again each time
-                write_index(table, path)
+                with replacing(path, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                    writer.write_table(table, max_chunksize=4096)
                 table = _stored(path)
     return RegionIndex(table, data, limit, path)
 
@@ -198,14 +190,6 @@ def _stored(path: Path) -> pa.Table | None:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, pa.ArrowInvalid):
         return None
-
-
-def write_index(table: pa.Table, path: Path) -> None:
-    """Write a table of `COLUMNS` whole or not at all."""
-    unfinished = path.with_suffix(".part")
-    with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table, max_chunksize=4096)
-    unfinished.replace(path)
 
 
 def _table(data: str, limit: int | None, state: str, workers: int, progress: bool) -> pa.Table:

@@ -6,11 +6,12 @@ below, in the order in which it happens. `ureca_lib.train.run_folder` lists the 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,20 +29,21 @@ from transformers import get_scheduler
 
 from ureca_lib.conversation import IGNORED
 from ureca_lib.decoding import give_back_freed
-from ureca_lib.journal import write_json
+from ureca_lib.journal import write_json, write_text
 from ureca_lib.provenance import package_versions
 from ureca_lib.train.data import RegionCaptionDataset, RegionCollator, check_data, open_data
-from ureca_lib.train.export import export_model, merge_run, write_card
-from ureca_lib.train.features import GIB, FeatureCache, vision_fingerprint
-from ureca_lib.train.held_out import HeldOut, measured
+from ureca_lib.train.export import merge_run
+from ureca_lib.train.features import GIB, FeatureCache
+from ureca_lib.train.held_out import evaluate
 from ureca_lib.train.run_folder import (
+    LOG,
     MODEL,
     RESULT,
     TRAINED,
-    Log,
     Position,
     check_claim,
     keep_best,
+    last_evaluation,
     latest_checkpoint,
     load_checkpoint,
     load_trained,
@@ -253,14 +255,10 @@ class Run:
         if latest_checkpoint(self.folder)[0] is None:  # else it was checked before
             for index in filter(None, (images, held_out)):
                 check_data(index, s, processor.conversation)
-        if (s.cache or s.memory_gib) and not s.resize_share:
-            sizes = int(s.cache_gib * GIB), int(s.memory_gib * GIB)
-            weights = vision_fingerprint(learner.base, processor)
-            learner.cache = FeatureCache(s.cache, *sizes, weights)
+        if s.memory_gib and not s.resize_share:
+            learner.cache = FeatureCache(int(s.memory_gib * GIB))
         grouped = s.regions_per_image > 1 and processor.mask_position == "after_image"
-        self.collator, self.held_out = RegionCollator(processor, grouped), None
-        if held_out is not None:
-            self.held_out = HeldOut(held_out, processor, s, self.collator, learner.cache)
+        self.collator, self.held_out = RegionCollator(processor, grouped), held_out
         self.dataset = RegionCaptionDataset(images, processor, s, learner.cache)
 
     def train(self) -> None:
@@ -271,8 +269,7 @@ class Run:
         if accelerator.is_main_process:
             for path in self.folder.glob(".checkpoint-*"):  # interrupted by a kill
                 shutil.rmtree(path)
-        epochs_per_step = s.batch_size / len(self.dataset.order)
-        self.log = Log(self.folder, position.step, epochs_per_step, accelerator.is_main_process)
+        self._open_log(position.step)
         set_seed(s.seed)
         batches = self._batches(position.step)
         if last is not None:
@@ -292,7 +289,7 @@ class Run:
             if step % s.log_every == 0:
                 mean = accelerator.reduce(total, "mean").item() / count
                 row = {"loss": mean, "grad_norm": float(norm), "learning_rate": rates[step - 1]}
-                self.log.add(step, row)
+                self._log(step, row)
                 total, count = torch.zeros_like(total), 0
             if self.held_out is not None and (ends or step % s.eval_every == 0):
                 self._evaluate(step)
@@ -304,6 +301,23 @@ class Run:
                 )
             if step % GIVE_BACK_EVERY == 0:
                 give_back_freed()
+
+    def _open_log(self, done: int) -> None:
+        """Drop lines of steps that will be repeated, and count the time of those before."""
+        rows = [row for row in read_log(self.folder) if row["step"] <= done]
+        if self.accelerator.is_main_process:
+            write_text(self.folder / LOG, "".join(json.dumps(row) + "\n" for row in rows))
+        self.earlier = rows[-1]["seconds"] if rows else 0.0
+        self.began = time.perf_counter() - self.earlier
+
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a line to the log."""
+        if self.accelerator.is_main_process:
+            epoch = round(step * self.settings.batch_size / len(self.dataset.order), 4)
+            seconds = round(time.perf_counter() - self.began, 2)
+            row = {"step": step, "epoch": epoch, "seconds": seconds, **values}
+            with (self.folder / LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
 
     def _batches(self, start: int) -> Iterator[dict[str, Any]]:
         """This process's batches from a step on: the order is a function of the step alone."""
@@ -347,15 +361,14 @@ class Run:
 
     def _evaluate(self, step: int) -> None:
         """Measure the held-out images, log it, and keep the weights if they are the best."""
-        accelerator, started = self.accelerator, time.perf_counter()
-        rank, processes = accelerator.process_index, accelerator.num_processes
-        sums = self.held_out.evaluate(self.learner, rank, processes, self.progress)
-        values = measured(accelerator.reduce(sums.to(accelerator.device), "sum").cpu())
-        timed = values | {"seconds": round(time.perf_counter() - started, 3)}
-        self.log.add(step, {f"eval_{name}": value for name, value in timed.items()})
-        if accelerator.is_main_process:
-            metric = self.settings.best_metric
-            keep_best(self.folder, metric, step, values, self.learner.trained())
+        if self.accelerator.is_main_process:
+            started = time.perf_counter()
+            data = self.held_out, self.dataset, self.collator
+            values = evaluate(self.learner, *data, self.progress)
+            timed = values | {"seconds": round(time.perf_counter() - started, 3)}
+            self._log(step, {f"eval_{name}": value for name, value in timed.items()})
+            keep_best(self.folder, self.settings.best_metric, step, values, self.learner.trained())
+        self.accelerator.wait_for_everyone()
 
     def trained(self) -> dict[str, torch.Tensor]:
         """Trainable parameters by name. With sharding, every process must call this.
@@ -378,9 +391,6 @@ class Run:
         s, folder, learner, trained = self.settings, self.folder, self.learner, self.trained()
         steps, order = self.dataset.steps, self.dataset.order
         groups, best = steps * s.batch_size, read_best(folder)
-        evaluations = [row for row in read_log(folder) if "eval_loss" in row]
-        last = evaluations[-1] if evaluations else {}
-        final = {k.removeprefix("eval_"): v for k, v in last.items() if k.startswith("eval_")}
         kept, model = steps, None
         if self.accelerator.is_main_process:
             if best is not None and s.keep == "best":
@@ -390,23 +400,18 @@ class Run:
             if isinstance(learner.model, PeftModel) and not self.sharded:
                 learner.model.save_pretrained(folder / "adapter")
             if s.export:
-                model = folder / MODEL
                 # a folder that is there is of a process that was killed before it wrote the result
-                shutil.rmtree(model, ignore_errors=True)
-                if self.sharded:  # its modules are of use to all processes together only
-                    merge_run(folder, model)
-                else:
-                    export_model(learner.model, self.processor, model)
-                    write_card(model, asdict(s), final)
+                shutil.rmtree(folder / MODEL, ignore_errors=True)
+                model = merge_run(folder, folder / MODEL)
         result = TrainingResult(
             folder=str(folder),
             model=None if model is None else str(model),
             steps=steps,
             epochs=round(groups / len(order), 4),
             samples=round(groups * int(order.counts.sum()) / len(order)),
-            seconds=round(time.perf_counter() - started + self.log.earlier, 2),
+            seconds=round(time.perf_counter() - started + self.earlier, 2),
             trained_parameters=self.trained_parameters,
-            final=final,
+            final=last_evaluation(folder),
             best=best,
             kept_step=kept,
         )

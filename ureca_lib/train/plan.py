@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass, fields
+from copy import copy
+from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.decoding import activation_bytes
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.presets import LOGIT, TRAINABLE, count, get_preset, preset_config, training_bytes
+from ureca_lib.presets import (
+    LOGIT,
+    TRAINABLE,
+    count,
+    get_preset,
+    photo_tokens,
+    preset_config,
+    training_bytes,
+)
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.tiling import best_grid
 from ureca_lib.train.data import GroupOrder, check_data, open_data, total_steps
 from ureca_lib.train.features import GIB
 from ureca_lib.train.index import RegionIndex
@@ -37,98 +45,157 @@ OVERHEAD = 2 * 2**30  # bytes that CUDA, NCCL and cuBLAS take; assumed
 CAPTIONS_READ = 2000  # captions that are tokenized, spread over the data
 
 
-class Tokens(NamedTuple):
-    """Tokens per sample, and tiles per image: means over the data, and the longest sample."""
-
-    image: float
-    mask: float
-    text: float
-    longest: int
-    longest_text: int
-    tiles: float
-    counted: bool  # by a tokenizer, else estimated from words
-
-
-@dataclass(frozen=True)
 class Plan:
-    """What a stage will do; see the module.
-
-    Attributes:
-        settings, processes: of the run.
-        images, held_out: numbers of images.
-        samples, groups: regions and groups of an epoch.
-        tokens: per sample.
-        trained: trainable parameters by module; of LoRA by the kind of layer that it adapts.
-        parameters: all parameters, adapters not counted.
-        memory: bytes per GPU by purpose.
-        step_flops: floating-point operations per step, over all GPUs.
-        rates: the learning rate by step.
-        notes: what was checked, and what was not.
-    """
-
-    settings: TrainSettings
-    processes: int
-    images: int
-    held_out: int
-    samples: int
-    groups: int
-    tokens: Tokens
-    trained: dict[str, int]
-    parameters: int
-    memory: dict[str, int]
-    step_flops: float
-    rates: list[float]
-    notes: list[str]
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the run."""
-        return len(self.rates)
-
-    def hours(self, gpu: str) -> float:
-        """Estimated hours: steps x operations per step / (GPUs x peak x utilization)."""
-        return self.steps * self.step_flops / (self.processes * PEAKS[gpu] * UTILIZATION) / 3600
-
-
-def make_plan(settings: TrainSettings, processes: int = 4, progress: bool = True) -> Plan:
-    """Check a stage and plan it, without reading weights.
+    """What a stage will do, from its settings, without reading weights.
 
     Args:
         settings: of the stage; `model` may be missing.
         processes: number of GPUs.
         progress: show a bar while the data is read.
 
+    Attributes:
+        notes: what was checked, and what was not.
+        images, held_out: numbers of images.
+        samples, groups: regions and groups of an epoch.
+        steps, rates: optimizer steps, and the learning rate of each.
+        parameters: all parameters, adapters not counted.
+        trained: trainable parameters by module; of LoRA by the kind of layer that it adapts.
+        image_tokens, mask_tokens, text_tokens, tiles: means over the data, per sample.
+        longest, longest_text: tokens of the longest sample, and of the longest text.
+        memory: bytes per GPU by purpose.
+        step_flops: floating-point operations per step, over all GPUs.
+
     Raises:
         ValueError, OSError: see `train_stage`.
     """
-    micro, _ = settings.accumulation(processes)
-    model, processor, notes = _start(settings)
-    images, held_out = open_data(settings, progress=progress)
-    for index in filter(None, (images, held_out)):
-        check_data(index, settings, processor and processor.conversation)
-    samples = int(images.counts.sum())
-    groups = len(GroupOrder(images.counts, settings.regions_per_image, settings.seed))
-    tokens = _tokens(settings, model.config, processor, images)
-    per_group = samples / groups
-    flops = settings.batch_size * _flops(settings, model, tokens, per_group)
-    # counted before the adapters are put in
-    parameters, trained = count(model), trained_by_module(settings, model)
-    learnt, rows = sum(trained.values()), micro * per_group
-    return Plan(
-        settings=settings,
-        processes=processes,
-        images=len(images),
-        held_out=0 if held_out is None else len(held_out),
-        samples=samples,
-        groups=groups,
-        tokens=tokens,
-        trained=trained,
-        parameters=parameters,
-        memory=_memory(settings, model.config, parameters, learnt, tokens, rows),
-        step_flops=flops,
-        rates=learning_rates(settings, total_steps(settings, groups)),
-        notes=notes,
-    )
+
+    def __init__(self, settings: TrainSettings, processes: int = 4, progress: bool = True):
+        self.settings, self.processes = settings, processes
+        self.micro, self.accumulated = settings.accumulation(processes)
+        self.model, self.processor, self.notes = _start(settings)
+        images, held_out = open_data(settings, progress=progress)
+        for index in filter(None, (images, held_out)):
+            check_data(index, settings, self.processor and self.processor.conversation)
+        self.images, self.held_out = len(images), len(held_out or ())
+        self.samples = int(images.counts.sum())
+        self.groups = len(GroupOrder(images.counts, settings.regions_per_image, settings.seed))
+        self.steps = total_steps(settings, self.groups)
+        self.rates = learning_rates(settings, self.steps)
+        self._count_tokens(images)
+        self.step_flops = settings.batch_size * self._flops(self.samples / self.groups)
+        self.parameters = count(self.model)  # before adapters are put in
+        self.trained = trained_by_module(settings, self.model)
+        self.memory = self._memory(self.micro * self.samples / self.groups)
+
+    def hours(self, gpu: str) -> float:
+        """Estimated hours: steps x operations per step / (GPUs x peak x utilization)."""
+        return self.steps * self.step_flops / (self.processes * PEAKS[gpu] * UTILIZATION) / 3600
+
+    def _count_tokens(self, index: RegionIndex) -> None:
+        """Tokens of all images; of texts, those of captions spread over the data."""
+        config, sizes = copy(self.model.config), index.table.select(["width", "height"]).to_pandas()
+        config.max_tiles = config.max_tiles_train
+        weights = sizes.assign(regions=index.counts).groupby(["width", "height"]).regions.sum()
+        weights = weights[weights > 0]
+        visual = pd.DataFrame([photo_tokens(config, size) for size in weights.index])
+        means = np.average(visual, axis=0, weights=weights)
+        self.tiles, self.image_tokens, self.mask_tokens = means.tolist()
+        captions = index.texts("captions")
+        chosen = captions.take(np.arange(0, len(captions), max(1, len(captions) // CAPTIONS_READ)))
+        lengths = [self._text_tokens(text) for text in chosen.to_pylist()]
+        self.text_tokens, self.longest_text = sum(lengths) / len(lengths), max(lengths)
+        self.longest = int((visual.image_tokens + visual.mask_tokens).max()) + self.longest_text
+
+    def _text_tokens(self, caption: str) -> int:
+        if self.processor is None:
+            return PROMPT_TOKENS + round(WORD_TOKENS * len(caption.split())) + 1
+        # without tiles only the text is left
+        return len(self.processor.token_ids(self.settings.question, caption, 0, 0)[0])
+
+    def _flops(self, regions: float) -> float:
+        """Operations for an image with `regions` regions.
+
+        A matrix takes 2 operations per parameter and token; causal attention 2 L^2 D per layer. The
+        language model runs forward, backward for the activations (its weights are frozen), and
+        forward again if checkpointing recomputes; the vision tower forward only.
+        """
+        config, model = self.model.config, self.model.model
+        text, vision, patches = config.text_config, config.vision_config, _patches(config)
+        length = self.image_tokens + self.mask_tokens + self.text_tokens
+        run = regions * length
+        if self.settings.regions_per_image > 1 and config.mask_position == "after_image":
+            run -= (regions - 1) * self.image_tokens  # shared
+        attention = 2 * text.num_hidden_layers * text.hidden_size * length * run
+        passes = 3 if self.settings.gradient_checkpointing else 2
+        tower = count(model.vision_tower) * 2 * patches
+        tower += 4 * vision.num_hidden_layers * vision.hidden_size * patches**2
+        matrices = 2 * count(model.language_model.layers) * run
+        return passes * (matrices + attention) + tower * self.tiles
+
+    def _memory(self, rows: float) -> dict[str, int]:
+        """Bytes on each GPU that runs `rows` samples at once, with all weights on every one."""
+        config, item = self.model.config, 2 if self.settings.precision == "bfloat16" else 4
+        text, patches = config.text_config, round(self.tiles * _patches(config))
+        sample = training_bytes(text, self.longest)
+        # the head runs on answers only, and at most the whole text is answer
+        sample -= LOGIT * (self.longest - self.longest_text) * text.vocab_size
+        if not self.settings.gradient_checkpointing:
+            layer = activation_bytes(text, self.longest, item)
+            sample += (text.num_hidden_layers - 1) * layer
+        return {
+            "weights": item * self.parameters,
+            "trainable: copies, gradients, AdamW": TRAINABLE * sum(self.trained.values()),
+            "samples at once": round(sample * rows),
+            "vision tower, one image": activation_bytes(config.vision_config, patches, item),
+            "CUDA and the like": OVERHEAD,
+        }
+
+    def text(self, out: str | Path = "runs/NAME") -> str:
+        """The whole plan for a terminal; estimates are marked."""
+        s, total, memory = self.settings, sum(self.trained.values()), sum(self.memory.values())
+        how = "text estimated from words" if self.processor is None else "counted by the tokenizer"
+        kept = "recomputed" if s.gradient_checkpointing else "all layers kept"
+        lines = [
+            f"stage {s.stage} of preset {s.preset}",
+            "",
+            f"data: {s.data}",
+            f"  {self.images:,} images, {self.samples:,} captioned regions: an epoch",
+            f"  in groups of up to {s.regions_per_image}: {self.groups:,} groups",
+            f"  {self.held_out:,} images held out, evaluated every {s.eval_every} steps",
+            f"steps: {self.steps:,}, of {s.batch_size} images each "
+            f"({self.steps * s.batch_size / self.groups:.2f} epochs)",
+            f"  at once x accumulated x GPUs: {self.micro} x {self.accumulated} x {self.processes}",
+            f"tokens per sample, mean: {self.image_tokens:.0f} image ({self.tiles:.1f} tiles) + "
+            f"{self.mask_tokens:.0f} mask + {self.text_tokens:.0f} text; longest "
+            f"{self.longest:,} ({how})",
+            f"learning rate: {s.scheduler}, {warmup_steps(s, self.steps):,} warm-up steps, peak "
+            f"{max(self.rates):.2e}",
+            "",
+            f"trainable: {total:,} parameters, {total / self.parameters:.2%} of "
+            f"{self.parameters:,}",
+            *(f"  {name:<26}{number:>13,}" for name, number in self.trained.items()),
+            "",
+            f"memory per GPU, estimated: {memory / GIB:.1f} GiB",
+            *(f"  {name:<36}{size / GIB:>8.2f}" for name, size in self.memory.items()),
+            f"  all weights on every GPU; {TRAINABLE} bytes per trainable parameter; "
+            f"activations {kept}",
+            "",
+            f"work: {self.step_flops:.3g} operations per step",
+            *(
+                f"  {self.processes} x {gpu}: {self.hours(gpu):.2f} h, if {UTILIZATION:.0%} of "
+                f"{peak / 1e12:.0f} TFLOP/s is reached (assumed)"
+                for gpu, peak in PEAKS.items()
+            ),
+            "  evaluations and reading of photos come on top; log.jsonl shows the real pace",
+            "",
+            "start it with",
+            f"  {launch_command(s, self.processes, out)}",
+            "give the same command again to resume a run that was interrupted",
+            "",
+            *(f"note: {note}" for note in self.notes),
+            "no problem was found",
+        ]
+        return "\n".join(lines)
 
 
 def _start(
@@ -165,105 +232,6 @@ def trained_by_module(
     return dict(numbers)
 
 
-def _tokens(
-    settings: TrainSettings,
-    config: UrecaConfig,
-    processor: UrecaProcessor | None,
-    index: RegionIndex,
-) -> Tokens:
-    weights = index.counts
-    sizes = np.stack([index.table[side].to_numpy() for side in ("width", "height")], axis=1)
-    sizes, weights = sizes[weights > 0], weights[weights > 0]
-    most = config.max_tiles_train
-    tiles = _tiles(sizes, most, config.tile_size, config, config.use_thumbnail)
-    mask_most = most if config.mask_dynamic else 1
-    masks = _tiles(sizes, mask_most, config.mask_size, config, config.mask_thumbnail)
-    captions = index.texts("captions")
-    chosen = captions.take(np.arange(0, len(captions), max(1, len(captions) // CAPTIONS_READ)))
-    lengths = [_text_tokens(settings, processor, text) for text in chosen.to_pylist()]
-    visual = tiles * config.image_seq_length + masks * config.num_mask_tokens
-    mean_tiles = float(np.average(tiles, weights=weights))
-    return Tokens(
-        image=mean_tiles * config.image_seq_length,
-        mask=float(np.average(masks, weights=weights)) * config.num_mask_tokens,
-        text=sum(lengths) / len(lengths),
-        longest=int(visual.max()) + max(lengths),
-        longest_text=max(lengths),
-        tiles=mean_tiles,
-        counted=processor is not None,
-    )
-
-
-def _tiles(
-    sizes: np.ndarray, most: int, side: int, config: UrecaConfig, thumbnail: bool
-) -> np.ndarray:
-    """(images, 2) widths and heights -> (images,) numbers of tiles."""
-    different, where = np.unique(sizes, axis=0, return_inverse=True)
-    least = min(config.min_tiles, most)
-    grids = [best_grid(*size, most, least, side) for size in different.tolist()]
-    tiles = [columns * rows + (thumbnail and columns * rows > 1) for columns, rows in grids]
-    return np.array(tiles)[where.reshape(-1)]
-
-
-def _text_tokens(settings: TrainSettings, processor: UrecaProcessor | None, text: str) -> int:
-    if processor is None:
-        return PROMPT_TOKENS + round(WORD_TOKENS * len(text.split())) + 1
-    # without tiles only the text is left
-    return len(processor.token_ids(settings.question, text, 0, 0)[0])
-
-
-def _flops(
-    settings: TrainSettings,
-    model: UrecaForConditionalGeneration,
-    tokens: Tokens,
-    regions: float,
-) -> float:
-    """Operations for an image with `regions` regions.
-
-    A matrix takes 2 operations per parameter and token; causal attention 2 L^2 D per layer. The
-    language model runs forward, backward for the activations (its weights are frozen), and forward
-    again if checkpointing recomputes; the vision tower forward only.
-    """
-    config = model.config
-    text, vision = config.text_config, config.vision_config
-    length = tokens.image + tokens.mask + tokens.text
-    shared = settings.regions_per_image > 1 and config.mask_position == "after_image"
-    run = tokens.image + regions * (length - tokens.image) if shared else regions * length
-    attention = 2 * text.num_hidden_layers * text.hidden_size * length * run
-    passes = 3 if settings.gradient_checkpointing else 2
-    patches = _patches(config)
-    tower = count(model.model.vision_tower) * 2 * patches
-    tower += 4 * vision.num_hidden_layers * vision.hidden_size * patches**2
-    matrices = 2 * count(model.model.language_model.layers) * run
-    return passes * (matrices + attention) + tower * tokens.tiles
-
-
-def _memory(
-    settings: TrainSettings,
-    config: UrecaConfig,
-    parameters: int,
-    trained: int,
-    tokens: Tokens,
-    rows: float,
-) -> dict[str, int]:
-    """Bytes on each GPU, with all weights on every one (DDP)."""
-    text, item = config.text_config, 2 if settings.precision == "bfloat16" else 4
-    sample = training_bytes(text, tokens.longest)
-    # the head runs on answers only, and at most the whole text is answer
-    sample -= LOGIT * (tokens.longest - tokens.longest_text) * text.vocab_size
-    if not settings.gradient_checkpointing:
-        layer = activation_bytes(text, tokens.longest, item)
-        sample += (text.num_hidden_layers - 1) * layer
-    tower = activation_bytes(config.vision_config, round(tokens.tiles * _patches(config)), item)
-    return {
-        "weights": item * parameters,
-        "trainable: copies, gradients, AdamW": TRAINABLE * trained,
-        "samples at once": round(sample * rows),
-        "vision tower, one image": tower,
-        "CUDA and the like": OVERHEAD,
-    }
-
-
 def _patches(config: UrecaConfig) -> int:
     """Positions of a tile in the vision tower."""
     return (config.tile_size // config.vision_config.patch_size[0]) ** 2 + 1
@@ -282,51 +250,3 @@ def launch_command(settings: TrainSettings, processes: int, out: str | Path = "r
         if value != getattr(usual, name) and name != "model":
             words += ["--set", f"{name}={value}"]
     return f"{start} -m ureca_lib.cli train {shlex.join(words)}"
-
-
-def plan_text(plan: Plan, out: str | Path = "runs/NAME") -> str:
-    """The whole plan as text for a terminal; estimates are marked."""
-    s, t = plan.settings, plan.tokens
-    how = "counted by the tokenizer" if t.counted else "text estimated from words"
-    micro, accumulated = s.accumulation(plan.processes)
-    total, memory = sum(plan.trained.values()), sum(plan.memory.values())
-    kept = "recomputed" if s.gradient_checkpointing else "all layers kept"
-    lines = [
-        f"stage {s.stage} of preset {s.preset}",
-        "",
-        f"data: {s.data}",
-        f"  {plan.images:,} images, {plan.samples:,} captioned regions: an epoch",
-        f"  in groups of up to {s.regions_per_image}: {plan.groups:,} groups",
-        f"  {plan.held_out:,} images held out, evaluated every {s.eval_every} steps",
-        f"steps: {plan.steps:,}, of {s.batch_size} images each "
-        f"({plan.steps * s.batch_size / plan.groups:.2f} epochs)",
-        f"  at once x accumulated x GPUs: {micro} x {accumulated} x {plan.processes}",
-        f"tokens per sample, mean: {t.image:.0f} image ({t.tiles:.1f} tiles) + {t.mask:.0f} mask + "
-        f"{t.text:.0f} text; longest {t.longest:,} ({how})",
-        f"learning rate: {s.scheduler}, {warmup_steps(s, plan.steps):,} warm-up steps, peak "
-        f"{max(plan.rates):.2e}",
-        "",
-        f"trainable: {total:,} parameters, {total / plan.parameters:.2%} of {plan.parameters:,}",
-        *(f"  {name:<26}{number:>13,}" for name, number in plan.trained.items()),
-        "",
-        f"memory per GPU, estimated: {memory / GIB:.1f} GiB",
-        *(f"  {name:<36}{size / GIB:>8.2f}" for name, size in plan.memory.items()),
-        f"  all weights on every GPU; {TRAINABLE} bytes per trainable parameter; "
-        f"activations {kept}",
-        "",
-        f"work: {plan.step_flops:.3g} operations per step",
-        *(
-            f"  {plan.processes} x {gpu}: {plan.hours(gpu):.2f} h, if {UTILIZATION:.0%} of "
-            f"{peak / 1e12:.0f} TFLOP/s is reached (assumed)"
-            for gpu, peak in PEAKS.items()
-        ),
-        "  evaluations and reading of photos come on top; log.jsonl shows the real pace",
-        "",
-        "start it with",
-        f"  {launch_command(s, plan.processes, out)}",
-        "give the same command again to resume a run that was interrupted",
-        "",
-        *(f"note: {note}" for note in plan.notes),
-        "no problem was found",
-    ]
-    return "\n".join(lines)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +29,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ureca_lib.journal import read_journal, write_json, write_text
+from ureca_lib.journal import read_journal, write_json
 from ureca_lib.provenance import model_record
 from ureca_lib.train.settings import TrainSettings
 
@@ -40,7 +39,7 @@ TRAINED, OPTIMIZER, POSITION = "trained.safetensors", "optimizer.safetensors", "
 MODEL = "model"
 # settings that change how a run is done on a machine, but not its result
 OF_THE_MACHINE = (
-    "workers", "memory_gib", "cache", "cache_gib", "keep_checkpoints", "log_every",
+    "workers", "memory_gib", "keep_checkpoints", "log_every",
 )  # fmt: skip
 _LOWER_IS_BETTER = ("loss",)
 
@@ -79,7 +78,8 @@ def check_claim(folder: Path, settings: TrainSettings) -> None:
     if differing := sorted(name for name in relevant if there[name] != asked[name]):
         names = ", ".join(differing)
         raise ValueError(f"{folder} holds a run of other settings ({names}): name another folder")
-    then, now = read_json(folder / START).get("weights"), _start_of(settings).get("weights")
+    starts = read_json(folder / START), model_record(settings.model or "")
+    then, now = (each.get("weights") for each in starts)
     # as far as both are known: the base may have been moved since
     if then and now and then != now:
         raise ValueError(
@@ -88,17 +88,15 @@ def check_claim(folder: Path, settings: TrainSettings) -> None:
         )
 
 
-def _start_of(settings: TrainSettings) -> dict[str, Any]:
-    return dict(model_record(settings.model or ""))
-
-
 def record_start(folder: Path, settings: TrainSettings, content: str) -> None:
     """Write a run's settings, its starting weights and the hash of its data.
 
     Raises:
         ValueError: the run began with other data; a resumed run would visit different samples.
     """
-    start = read_json(folder / START) if (folder / SETTINGS).is_file() else _start_of(settings)
+    start = dict(model_record(settings.model or ""))
+    if (folder / SETTINGS).is_file():
+        start = read_json(folder / START)
     if start.setdefault("data", content) != content:
         raise ValueError(
             f"{folder} holds a run on other images, masks or captions than {settings.data} has "
@@ -207,18 +205,12 @@ def load_checkpoint(
     """Set weights, moments and random states as `save_checkpoint` found them.
 
     Raises:
-        ValueError: a checkpoint of a sharded run or of another number of processes.
+        FileNotFoundError: a checkpoint of an FSDP run, which has no optimizer state, or of a run
+            on fewer processes.
     """
-    random = _random_file(path, accelerator)
-    if not (path / OPTIMIZER).is_file() or not random.is_file():
-        raise ValueError(
-            f"{path}: resume with as many processes as before, and without FSDP, whose runs cannot "
-            "be resumed; `accelerate launch --multi_gpu` without it can, and the trained parts are "
-            "small"
-        )
     load_trained(parameters, path / TRAINED)
     set_moments(optimizer, parameters, load_file(path / OPTIMIZER))
-    states = load_file(random)
+    states = load_file(_random_file(path, accelerator))
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
@@ -246,41 +238,17 @@ def latest_checkpoint(folder: Path) -> tuple[Path | None, Position]:
     return None, Position()
 
 
-class Log:
-    """A run's log as JSON lines, with the time that its steps took.
-
-    Args:
-        folder: of the run.
-        step: of the checkpoint; lines of later steps, which will be repeated, are dropped.
-        epochs_per_step: for each line's epoch.
-        write: false on all processes but the main one.
-
-    Attributes:
-        earlier: seconds of the steps of earlier processes.
-    """
-
-    def __init__(self, folder: Path, step: int, epochs_per_step: float, write: bool):
-        self.path, self.epochs_per_step, self.write = folder / LOG, epochs_per_step, write
-        rows = [row for row in read_log(folder) if row["step"] <= step]
-        if write:
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
-        self.earlier = rows[-1]["seconds"] if rows else 0.0
-        self._started = time.perf_counter() - self.earlier
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a line."""
-        if self.write:
-            epoch = round(step * self.epochs_per_step, 4)
-            seconds = round(time.perf_counter() - self._started, 2)
-            row = {"step": step, "epoch": epoch, "seconds": seconds, **values}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's log so far; a line that a kill cut off is left out."""
     path = Path(folder) / LOG
     return list(read_journal(path)) if path.is_file() else []
+
+
+def last_evaluation(folder: Path) -> dict[str, float]:
+    """Measures of a run's last evaluation so far, by name; empty if there is none."""
+    evaluated = [row for row in read_log(folder) if "eval_loss" in row]
+    row = evaluated[-1] if evaluated else {}
+    return {name.removeprefix("eval_"): row[name] for name in row if name.startswith("eval_")}
 
 
 def read_best(folder: str | Path) -> dict[str, Any] | None:

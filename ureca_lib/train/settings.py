@@ -31,15 +31,9 @@ from ureca_lib.conversation import QUESTION
 
 FOLDER = Path(__file__).parent / "settings_files"
 
-# fields that set the model's configuration, where they are not None
-MODEL_FIELDS = {
+# settings whose field of the model's configuration has another name
+RENAMED = {
     "mask_tokens": "num_mask_tokens",
-    "mask_position": "mask_position",
-    "mask_size": "mask_size",
-    "mask_projector": "mask_projector",
-    "mask_dynamic": "mask_dynamic",
-    "mask_thumbnail": "mask_thumbnail",
-    "mask_tile_embedding": "mask_tile_embedding",
     "max_tiles": "max_tiles_train",
     "inference_tiles": "max_tiles",
 }
@@ -100,9 +94,7 @@ class TrainSettings:
         save_every: steps between checkpoints; 0 writes one at the end only
         keep_checkpoints: number of checkpoints to keep
         log_every: steps between lines of the log
-        cache: folder of cached vision features; None for none
-        cache_gib: maximum size of that folder, in GiB
-        memory_gib: maximum size of features held in memory, in GiB
+        memory_gib: maximum size of vision features held in memory, in GiB
         workers: processes that prepare samples
         seed: seed of new weights, order, dropout and resizing
         export: write the whole trained model at the end
@@ -163,33 +155,22 @@ class TrainSettings:
     keep_checkpoints: PositiveInt = 2
     log_every: PositiveInt = 10
 
-    cache: str | None = None
-    cache_gib: NonNegativeFloat = 20.0
     memory_gib: NonNegativeFloat = 2.0
     workers: NonNegativeInt = 0
     seed: int = 0
     export: bool = True
 
     def __post_init__(self) -> None:
-        if self.resize_share and self.cache:
-            raise ValueError(
-                "resize_share changes the images, so that cache would keep features that are "
-                "never asked for again: set one of them"
-            )
         # a group's image is run into a cache of keys and values, which checkpointing leaves out
         if self.regions_per_image > 1 and self.gradient_checkpointing:
             raise ValueError("regions_per_image above 1 needs gradient_checkpointing = false")
 
     @property
-    def alpha(self) -> int:
-        """Scale of stage 2's adapters."""
-        return self.lora_alpha or 2 * self.lora_rank
-
-    @property
     def model_settings(self) -> dict[str, Any]:
         """Fields of `UrecaConfig` that these settings set."""
-        named = {theirs: getattr(self, ours) for ours, theirs in MODEL_FIELDS.items()}
-        return {name: value for name, value in named.items() if value is not None}
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        ours = [name for name in given if name.startswith("mask_") or name in RENAMED]
+        return {RENAMED.get(name, name): given[name] for name in ours}
 
     def configure(self, config: UrecaConfig) -> UrecaConfig:
         """A model's configuration with what these settings set in it.
@@ -329,20 +310,15 @@ class Recipe:
 
         A stage of 0 steps, which is left out, has the file's steps here.
         """
-        given = {
+        same = ("mask_tokens", "mask_size", "mask_position", "max_tiles", "data", "seed")
+        given = {name: getattr(self, name) for name in same} | {
             "model": str(model),
-            "mask_tokens": self.mask_tokens,
             "mask_dynamic": self.mask == "dynamic",
             "mask_thumbnail": self.thumbnail,
             "mask_tile_embedding": self.tile_embedding,
-            "mask_size": self.mask_size,
-            "mask_position": self.mask_position,
-            "max_tiles": self.max_tiles,
             "inference_tiles": self.max_tiles,
             "blind": self.mask == "none",
             "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
-            "data": self.data,
-            "seed": self.seed,
         }
         overrides = {name: value for name, value in given.items() if value is not None}
         return load_settings(self.preset, stage, overrides)

@@ -147,7 +147,7 @@ def freeze_for_stage(
         return model
     lora = LoraConfig(
         r=settings.lora_rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
         lora_dropout=settings.lora_dropout,
         target_modules=LORA_TARGETS,
         bias="none",
@@ -211,7 +211,7 @@ class StageModel(nn.Module):
         """The summed loss of the answers' tokens, divided by their number.
 
         Args:
-            images: of each image key, tiles and features, see `GroupSample`.
+            images: of each image id, tiles and features, see `GroupSample`.
             labels: (R, L).
             tokens: answer tokens of the whole step, over all devices and accumulated batches; by
                 default this batch's own.
@@ -228,7 +228,7 @@ class StageModel(nn.Module):
         return answer_loss(head, hidden, labels, tokens)[0]
 
     def _features(
-        self, key: str | None, pixels: torch.Tensor | None, features: torch.Tensor | None
+        self, image_id: str | None, pixels: torch.Tensor | None, features: torch.Tensor | None
     ) -> torch.Tensor:
         """(T, tokens, D) of an image, as given, or of its tiles; these go into the cache.
 
@@ -236,8 +236,8 @@ class StageModel(nn.Module):
         """
         if features is None:
             features = self.encode_image(pixels)
-            if key is not None and self.cache is not None:
-                self.cache.put(key, features)
+            if image_id is not None and self.cache is not None:
+                self.cache.put(image_id, features)
         return features
 
     @torch.no_grad()

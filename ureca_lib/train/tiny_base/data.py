@@ -278,18 +278,15 @@ def token_extents(grid: Sequence[int], side: int) -> torch.Tensor:
         side: tokens along a tile.
     """
     columns, rows = grid
-    cells = [(c, r) for r in range(rows) for c in range(columns)]
-    tiles = [(c / columns, r / rows, 1 / columns, 1 / rows) for c, r in cells]
+    tiles = [
+        (c / columns, r / rows, 1 / columns, 1 / rows) for r in range(rows) for c in range(columns)
+    ]
     if len(tiles) > 1:
         tiles.append((0.0, 0.0, 1.0, 1.0))
-    return torch.tensor(
-        [
-            (x + w * i / side, y + h * j / side, x + w * (i + 1) / side, y + h * (j + 1) / side)
-            for x, y, w, h in tiles
-            for j in range(side)
-            for i in range(side)
-        ]
-    )
+    x, y, w, h = torch.tensor(tiles, dtype=torch.float64).T[..., None, None]  # (T, 1, 1) each
+    i, j = torch.arange(side), torch.arange(side)[:, None]
+    edges = (x + w * i / side, y + h * j / side, x + w * (i + 1) / side, y + h * (j + 1) / side)
+    return torch.stack(torch.broadcast_tensors(*edges), -1).flatten(0, 2).float()
 
 
 def inside(extents: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -139,9 +140,9 @@ class AttentionHook:
         """Record while the context lasts."""
         layers = language_model.layers
         hooks = [layers[WATCHED_LAYER].register_forward_hook(self._see_tokens)]
-        for layer in {layer for layer, *_ in LOOKING if layer < len(layers)}:
-            hook = layers[layer].self_attn.register_forward_hook
-            hooks.append(hook(lambda *seen, layer=layer: self._see_attention(layer, seen[-1][1])))
+        for number in {layer for layer, *_ in LOOKING if layer < len(layers)}:
+            see = partial(self._see_attention, number)
+            hooks.append(layers[number].self_attn.register_forward_hook(see))
         try:
             yield self
         finally:
@@ -152,6 +153,7 @@ class AttentionHook:
         if self.tokens is None:  # the images come first
             self.tokens = output[0] if isinstance(output, tuple) else output
 
-    def _see_attention(self, layer: int, weights: torch.Tensor) -> None:
+    def _see_attention(self, layer: int, _module: nn.Module, _inputs: tuple, output: tuple) -> None:
+        weights = output[1]
         if weights.shape[2] != weights.shape[3]:  # of regions, which attend to an earlier image
             self.attentions[layer] = weights

@@ -16,7 +16,6 @@ import platform
 import shlex
 import shutil
 import time
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -157,7 +156,7 @@ class BaseRun:
         self.step, self.seconds = 0, 0.0
         kind, bf16 = torch.device(device).type, settings.bf16
         bf16 = computes_in_bf16("mixed", kind) if bf16 is None else bf16
-        self.autocast = torch.autocast(kind, torch.bfloat16) if bf16 else nullcontext()
+        self.autocast = torch.autocast(kind, torch.bfloat16, enabled=bf16)
 
     def learning_rate(self, step: int) -> float:
         """A cosine with warm-up of each part: patches alone, then captions once or twice."""
