@@ -94,7 +94,7 @@ def test_values_from_a_command_line(text, value):
         ({"stage": 3}, "stage: "),
         ({"batch_size": 0}, "batch_size: .* greater than 0"),
         ({"warmup": 2.0}, "warmup: .* less than or equal to 1"),
-        ({"resize_share": 0.5, "cache": "x"}, "set one of them"),
+        ({"cache": "x"}, "cache: Unexpected"),
         ({"regions_per_image": 2}, "gradient_checkpointing = false"),
         ({"max_grad_norm": 0.0}, "max_grad_norm: .* greater than 0"),
     ],

@@ -107,16 +107,16 @@ def test_rows_cost_what_transformers_loss_says(base, position):
     torch.testing.assert_close(halves * 2, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_features_from_the_cache_give_the_same_loss_to_the_bit(settings, tmp_path):
+def test_features_from_the_cache_give_the_same_loss_to_the_bit(settings):
     model, _ = load_start(settings)
-    learner = StageModel(freeze_for_stage(model, settings), FeatureCache(tmp_path)).eval()
+    learner = StageModel(freeze_for_stage(model, settings), FeatureCache(2**30)).eval()
     fresh = batch_of(model, settings, True, cache=learner.cache)
     assert all(features is None for _, _, features in fresh["images"])
     first = learner(**fresh)
-    stored = batch_of(model, settings, True, cache=FeatureCache(tmp_path))
+    stored = batch_of(model, settings, True, cache=learner.cache)
     assert all(pixels is None for _, pixels, _ in stored["images"])
     assert torch.equal(learner(**stored), first)
-    mixed = batch_of(model, settings, True, (0, 1, 2, 3), cache=FeatureCache(tmp_path))
+    mixed = batch_of(model, settings, True, (0, 1, 2, 3), cache=learner.cache)
     plain = batch_of(model, settings, True, (0, 1, 2, 3))
     assert any(features is not None for _, _, features in mixed["images"])
     assert all(features is None for _, _, features in plain["images"])
