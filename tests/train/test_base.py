@@ -55,14 +55,13 @@ def shards(tmp_path_factory):
 
 def run(work, shards, steps=SMALL.steps):
     work.mkdir(exist_ok=True)
-    each = BaseRun(0, SMALL, work, *shards)
-    each.resume()
+    each = BaseRun(SMALL, work, *shards)
     each.train(until=steps)
     return each
 
 
 def weights(work):
-    return load_file(work / "state.safetensors")
+    return load_file(work / "checkpoint-6" / "trained.safetensors")
 
 
 def test_a_shard_holds_what_the_scene_holds(shards):
@@ -142,7 +141,7 @@ def test_the_learning_rate_rises_and_falls_in_each_part(
     shards, tmp_path, patch_steps, restart, parts
 ):
     settings = BaseSettings(steps=1000, patch_steps=patch_steps, restart=restart, warmup_steps=50)
-    each = BaseRun(0, settings, tmp_path, *shards)
+    each = BaseRun(settings, tmp_path, *shards)
     rates = np.array([each.learning_rate(step) for step in range(1000)])
     for (start, name), end in zip(parts.items(), (*list(parts)[1:], 1000), strict=True):
         part, highest = rates[start:end], getattr(settings, name)
@@ -156,7 +155,7 @@ def test_the_learning_rate_rises_and_falls_in_each_part(
 
 def test_training_learns_and_validation_is_greedy_decoding(shards, tmp_path):
     settings = BaseSettings(**{**vars(SMALL), "steps": 40, "patch_steps": 10, "warmup_steps": 5})
-    each = BaseRun(0, settings, tmp_path, *shards)
+    each = BaseRun(settings, tmp_path, *shards)
     each.train()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
@@ -186,7 +185,7 @@ def test_training_learns_and_validation_is_greedy_decoding(shards, tmp_path):
 def test_the_look_loss_moves_attention_onto_the_box(shards, tmp_path):
     changes = {"steps": 40, "patch_steps": 0, "warmup_steps": 5, "aid_weight": 1.0}
     settings = BaseSettings(**{**vars(SMALL), **changes, "look_weight": 5.0})
-    BaseRun(0, settings, tmp_path, *shards).train()
+    BaseRun(settings, tmp_path, *shards).train()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     looks = [row["look_loss"] for row in rows]
     assert looks[-1] < 0.9 * looks[0]

@@ -128,7 +128,7 @@ def test_the_command_that_is_printed_gives_the_same_settings(data):
 def test_what_stands_in_the_way_is_said(base, tmp_path):
     plan = Plan(small(base, preset="tiny"), 1, progress=False)
     assert "note: " in plan.text() and "is 64 wide, preset tiny 160" in plan.text()
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match=r"none.config\.json: no such file"):
         Plan(small(tmp_path / "none"), 1, progress=False)
 
 

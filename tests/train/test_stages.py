@@ -170,7 +170,7 @@ def test_stage_1_starts_from_an_internvl_checkpoint(tmp_path):
 def test_starts_at_fault_are_refused(base, tmp_path):
     with pytest.raises(ValueError, match="model: name the folder"):
         load_start(small(base, model=None))
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(CheckpointError, match=r"none.config\.json: no such file"):
         load_start(small(tmp_path / "none"))
     with pytest.raises(ValueError, match="another num_mask_tokens"):
         load_start(small(base, 2, mask_tokens=4))

@@ -92,31 +92,19 @@ def check_data(
     """
     index.check_files()
     faults = pc.drop_null(index.table["fault"]).to_pylist()
-    if conversation is not None:
-        faults += _faults_of_texts(index, settings, conversation)
+    columns = ["image_id", "ids", "captions", "questions"]
+    for row in index.table.select(columns).to_pylist() if conversation else ():
+        for region, *texts in zip(row["ids"], row["captions"], row["questions"], strict=True):
+            try:
+                for caption in texts[0]:
+                    conversation.check_answer(caption)
+                for question in [*texts[1], settings.question]:
+                    conversation.prompt(question)
+            except ValueError as error:
+                faults.append(f"{row['image_id']}: region {region}: {error}")
     if faults:
-        more = len(faults) - FAULTS_SHOWN
-        rest = [f"and {more} more"] if more > 0 else []
-        raise ValueError("; ".join(faults[:FAULTS_SHOWN] + rest))
-
-
-def _faults_of_texts(
-    index: RegionIndex, settings: TrainSettings, conversation: Conversation
-) -> list[str]:
-    faults = []
-    for row in index.table.select(["image_id", "ids", "captions"]).to_pylist():
-        for region, texts in zip(row["ids"], row["captions"], strict=True):
-            for text in texts:
-                try:
-                    conversation.check_answer(text)
-                except ValueError as error:
-                    faults.append(f"{row['image_id']}: region {region}: {error}")
-    for question in [settings.question, *pc.unique(index.texts("questions")).to_pylist()]:
-        try:
-            conversation.prompt(question)
-        except ValueError as error:
-            faults.append(f"{settings.data}: question {question!r}: {error}")
-    return faults
+        more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+        raise ValueError("; ".join(faults[:FAULTS_SHOWN]) + more)
 
 
 class GroupOrder:

@@ -6,12 +6,11 @@ below, in the order in which it happens. `ureca_lib.train.run_folder` lists the 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,17 +28,17 @@ from transformers import get_scheduler
 
 from ureca_lib.conversation import IGNORED
 from ureca_lib.decoding import give_back_freed
-from ureca_lib.journal import write_json, write_text
+from ureca_lib.journal import write_json
 from ureca_lib.provenance import package_versions
 from ureca_lib.train.data import RegionCaptionDataset, RegionCollator, check_data, open_data
 from ureca_lib.train.export import merge_run
 from ureca_lib.train.features import GIB, FeatureCache
 from ureca_lib.train.held_out import evaluate
 from ureca_lib.train.run_folder import (
-    LOG,
     MODEL,
     RESULT,
     TRAINED,
+    Log,
     Position,
     check_claim,
     keep_best,
@@ -269,7 +268,7 @@ class Run:
         if accelerator.is_main_process:
             for path in self.folder.glob(".checkpoint-*"):  # interrupted by a kill
                 shutil.rmtree(path)
-        self._open_log(position.step)
+        self.log = Log(self.folder, position.step, accelerator.is_main_process)
         set_seed(s.seed)
         batches = self._batches(position.step)
         if last is not None:
@@ -289,7 +288,7 @@ class Run:
             if step % s.log_every == 0:
                 mean = accelerator.reduce(total, "mean").item() / count
                 row = {"loss": mean, "grad_norm": float(norm), "learning_rate": rates[step - 1]}
-                self._log(step, row)
+                self.log.add(step, epoch=self._epochs(step), **row)
                 total, count = torch.zeros_like(total), 0
             if self.held_out is not None and (ends or step % s.eval_every == 0):
                 self._evaluate(step)
@@ -301,23 +300,6 @@ class Run:
                 )
             if step % GIVE_BACK_EVERY == 0:
                 give_back_freed()
-
-    def _open_log(self, done: int) -> None:
-        """Drop lines of steps that will be repeated, and count the time of those before."""
-        rows = [row for row in read_log(self.folder) if row["step"] <= done]
-        if self.accelerator.is_main_process:
-            write_text(self.folder / LOG, "".join(json.dumps(row) + "\n" for row in rows))
-        self.earlier = rows[-1]["seconds"] if rows else 0.0
-        self.began = time.perf_counter() - self.earlier
-
-    def _log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a line to the log."""
-        if self.accelerator.is_main_process:
-            epoch = round(step * self.settings.batch_size / len(self.dataset.order), 4)
-            seconds = round(time.perf_counter() - self.began, 2)
-            row = {"step": step, "epoch": epoch, "seconds": seconds, **values}
-            with (self.folder / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
 
     def _batches(self, start: int) -> Iterator[dict[str, Any]]:
         """This process's batches from a step on: the order is a function of the step alone."""
@@ -359,6 +341,10 @@ class Run:
         self.optimizer.zero_grad()
         return total, norm
 
+    def _epochs(self, step: int) -> float:
+        """Passes over the data that are done after a step."""
+        return round(step * self.settings.batch_size / len(self.dataset.order), 4)
+
     def _evaluate(self, step: int) -> None:
         """Measure the held-out images, log it, and keep the weights if they are the best."""
         if self.accelerator.is_main_process:
@@ -366,7 +352,8 @@ class Run:
             data = self.held_out, self.dataset, self.collator
             values = evaluate(self.learner, *data, self.progress)
             timed = values | {"seconds": round(time.perf_counter() - started, 3)}
-            self._log(step, {f"eval_{name}": value for name, value in timed.items()})
+            row = {f"eval_{name}": value for name, value in timed.items()}
+            self.log.add(step, epoch=self._epochs(step), **row)
             keep_best(self.folder, self.settings.best_metric, step, values, self.learner.trained())
         self.accelerator.wait_for_everyone()
 
@@ -407,9 +394,9 @@ class Run:
             folder=str(folder),
             model=None if model is None else str(model),
             steps=steps,
-            epochs=round(groups / len(order), 4),
+            epochs=self._epochs(steps),
             samples=round(groups * int(order.counts.sum()) / len(order)),
-            seconds=round(time.perf_counter() - started + self.earlier, 2),
+            seconds=round(time.perf_counter() - started + self.log.earlier, 2),
             trained_parameters=self.trained_parameters,
             final=last_evaluation(folder),
             best=best,

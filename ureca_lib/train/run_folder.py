@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ureca_lib.journal import read_journal, write_json
+from ureca_lib.journal import read_journal, write_json, write_text
 from ureca_lib.provenance import model_record
 from ureca_lib.train.settings import TrainSettings
 
@@ -71,9 +72,8 @@ def check_claim(folder: Path, settings: TrainSettings) -> None:
         if any(not (file.name.startswith(".") or file.name == START) for file in folder.iterdir()):
             raise ValueError(f"{folder} holds something else: name another folder")
         return
-    default, asked = (json.loads(json.dumps(asdict(each))) for each in (TrainSettings(), settings))
     # a setting that an earlier version did not have was at its default
-    there = default | read_json(folder / SETTINGS)
+    there, asked = asdict(TrainSettings()) | read_json(folder / SETTINGS), asdict(settings)
     relevant = set(asked) - set(OF_THE_MACHINE)
     if differing := sorted(name for name in relevant if there[name] != asked[name]):
         names = ", ".join(differing)
@@ -236,6 +236,34 @@ def latest_checkpoint(folder: Path) -> tuple[Path | None, Position]:
         except (OSError, ValueError, SafetensorError):
             continue  # damaged after it was written: the one before it is used
     return None, Position()
+
+
+class Log:
+    """A run's log as JSON lines, with the time that its steps took.
+
+    Args:
+        folder: of the run.
+        step: of the checkpoint; lines of later steps, which will be repeated, are dropped.
+        write: false on all processes but the main one.
+
+    Attributes:
+        earlier: seconds of the steps of earlier processes.
+    """
+
+    def __init__(self, folder: Path, step: int, write: bool):
+        self.path, self.write = folder / LOG, write
+        rows = [row for row in read_log(folder) if row["step"] <= step]
+        if write:
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        self.earlier = rows[-1]["seconds"] if rows else 0.0
+        self._began = time.perf_counter() - self.earlier
+
+    def add(self, step: int, **values: float) -> None:
+        """Append a line."""
+        if self.write:
+            row = {"step": step, "seconds": round(time.perf_counter() - self._began, 2), **values}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:

@@ -62,8 +62,6 @@ def load_start(
     if settings.model is None:
         raise ValueError("settings: model: name the folder of the model to start from")
     folder = Path(settings.model).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(folder, "not a folder" if folder.exists() else "no such folder")
     raw = read_json(folder / "config.json")
     if (tokenizer := load_tokenizer(folder)) is None:
         raise CheckpointError(folder, "no tokenizer: copy the base's tokenizer files into it")

@@ -12,33 +12,40 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import shlex
 import shutil
-import time
+import socket
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import multiprocessing, nn
 from transformers import GotOcr2ImageProcessorPil
 
 from ureca_lib.checkpoints.loading import save_half
 from ureca_lib.configuration import MAX_TILES_TRAIN
-from ureca_lib.journal import check_same_run, replacing, write_json
+from ureca_lib.journal import check_same_run, write_json
 from ureca_lib.options import help_of
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
 from ureca_lib.scenes import SceneSpecification
 from ureca_lib.train.export import CARDS
 from ureca_lib.train.grouped import grouped_forward, run_images
 from ureca_lib.train.loop import computes_in_bf16
-from ureca_lib.train.run_folder import moments, set_moments
+from ureca_lib.train.run_folder import (
+    Log,
+    Position,
+    latest_checkpoint,
+    load_checkpoint,
+    read_log,
+    save_checkpoint,
+)
 from ureca_lib.train.settings import BaseSettings, option_words
 from ureca_lib.train.tiny_base.data import BaseBatch, BaseBatches, SceneShards, inside, make_shards
 from ureca_lib.train.tiny_base.losses import (
@@ -82,7 +89,9 @@ def train_base(
     first, second = spec.train_seeds[0], spec.validation_seeds[0]
     training = make_shards(range(first, first + settings.scenes), folder, jobs)
     held_out = make_shards(range(second, second + settings.validation_scenes), folder, jobs)
-    (work / "rendezvous").unlink(missing_ok=True)  # of processes that were killed
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
     args = (settings, out, work, training, held_out, device)
     if jobs == 1:
         _worker(0, *args)
@@ -100,41 +109,39 @@ def _worker(
     held_out: list[Path],
     device: str,
 ) -> None:
-    torch.set_num_threads(1)
     if settings.processes > 1:
-        store = dist.FileStore(str(work / "rendezvous"), settings.processes)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=settings.processes)
-    run = BaseRun(rank, settings, work, files, held_out, device)
-    run.resume()
+        # as a launcher of accelerate tells it
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        os.environ["WORLD_SIZE"] = str(settings.processes)
+    run = BaseRun(settings, work, files, held_out, device)
+    torch.set_num_threads(1)  # after accelerate, which shares the cores out
     run.train()
     if rank == 0:
         run.write(out)
-    if settings.processes > 1:
-        dist.destroy_process_group()
+    run.accelerator.end_training()
 
 
 class BaseRun:
     """One process's part of the training.
 
     Args:
-        rank: of the process.
         settings: see `BaseSettings`.
-        work: folder of the log and of the checkpoint.
+        work: folder of the log and of the checkpoint, from which a run that was killed resumes.
         files, held_out: shards to train and to validate on.
         device: where it computes.
     """
 
     def __init__(
         self,
-        rank: int,
         settings: BaseSettings,
         work: Path,
         files: list[Path],
         held_out: list[Path],
         device: str = "cpu",
     ):
-        self.rank, self.settings, self.device = rank, settings, device
-        self.log, self.state = work / "log.jsonl", work / "state.safetensors"
+        AcceleratorState._reset_state(reset_partial_state=True)
+        self.accelerator = Accelerator(cpu=torch.device(device).type == "cpu")
+        self.settings, self.work, self.device = settings, work, device
         self.model = new_base(settings.seed, settings.width, settings.depth).to(device)
         config = self.model.config
         self.heads = nn.Linear(config.vision_config.hidden_size, SEEN).to(device)
@@ -153,7 +160,10 @@ class BaseRun:
             for decayed in (True, False)
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
-        self.step, self.seconds = 0, 0.0
+        last, (self.step, *_) = latest_checkpoint(work)
+        if last is not None:
+            load_checkpoint(last, self.accelerator, self.named, self.optimizer)
+        self.log = Log(work, self.step, self.accelerator.is_main_process)
         kind, bf16 = torch.device(device).type, settings.bf16
         bf16 = computes_in_bf16("mixed", kind) if bf16 is None else bf16
         self.autocast = torch.autocast(kind, torch.bfloat16, enabled=bf16)
@@ -173,28 +183,26 @@ class BaseRun:
 
     def train(self, until: int | None = None) -> None:
         """Train to the last step, or to `until`, logging and saving on the way."""
-        s = self.settings
-        began = time.monotonic() - self.seconds
+        s, main = self.settings, self.accelerator.is_main_process
         while self.step < (s.steps if until is None else until):
             row = self._step()
-            self.seconds = time.monotonic() - began
             ends = self.step == s.steps
-            if self.rank == 0 and (self.step % 10 == 0 or ends):
-                row |= {"seconds": round(self.seconds, 1)}
-                if self.step % (2 * s.save_every) == 0 or ends:
-                    row["validation_exact"] = self.validate()
-                with self.log.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-            if self.rank == 0 and (self.step % s.save_every == 0 or ends):
-                self.save()
+            if main and (self.step % (2 * s.save_every) == 0 or ends):
+                row["validation_exact"] = self.validate()
+            if self.step % 10 == 0 or ends:
+                self.log.add(self.step, **row)
+            if self.step % s.save_every == 0 or ends:
+                state = self.named, self.optimizer, Position(self.step)
+                save_checkpoint(self.work, self.accelerator, *state, keep=1)
 
     def _step(self) -> dict[str, Any]:
         s, share = self.settings, self.settings.scenes_a_step // self.settings.processes
-        rng = np.random.default_rng((s.seed, self.step, self.rank))
+        rank = self.accelerator.process_index
+        rng = np.random.default_rng((s.seed, self.step, rank))
         rate = self.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        first = self.step * s.scenes_a_step + self.rank * share
+        first = self.step * s.scenes_a_step + rank * share
         chosen = [self._scene(place) for place in range(first, first + share)]
         batch = self.batches.batch(chosen, s.regions_a_scene, rng)
         with self.autocast:
@@ -206,7 +214,7 @@ class BaseRun:
         self.optimizer.zero_grad()
         self.step += 1
         values = {name: round(value.item(), 4) for name, value in parts.items()}
-        return {"step": self.step, "learning_rate": round(rate, 7)} | values
+        return {"learning_rate": round(rate, 7)} | values
 
     def _scene(self, place: int) -> Any:
         """The scene at a place of the run: shuffled anew each time that all were seen."""
@@ -246,8 +254,8 @@ class BaseRun:
             return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.named.values()]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        parts = (flat / self.settings.processes).split([g.numel() for g in gradients])
+        flat = self.accelerator.reduce(flat, "mean")
+        parts = flat.split([gradient.numel() for gradient in gradients])
         for parameter, part in zip(self.named.values(), parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
@@ -265,27 +273,6 @@ class BaseRun:
             found.append(correct)
         return round(torch.cat(found).float().mean().item(), 4)
 
-    def save(self) -> None:
-        """Write weights, the optimizer's moments and the step, replaced in one move."""
-        tensors = {name: value.detach() for name, value in self.named.items()}
-        tensors |= moments(self.optimizer, self.named)
-        position = {"step": str(self.step), "seconds": str(self.seconds)}
-        with replacing(self.state, "wb") as file:
-            save_file(tensors, file.name, metadata=position)
-
-    def resume(self) -> None:
-        """Return to the state that `save` wrote, if there is one."""
-        if not self.state.exists():
-            return
-        with safe_open(self.state, "pt") as opened:
-            position = opened.metadata()
-        tensors = load_file(self.state)
-        with torch.no_grad():
-            for name, value in self.named.items():
-                value.copy_(tensors.pop(name))
-        set_moments(self.optimizer, self.named, tensors)
-        self.step, self.seconds = int(position["step"]), float(position["seconds"])
-
     def write(self, out: Path) -> None:
         """Write the base: weights, tokenizer, image processor, settings, loss curve and card."""
         s, side = self.settings, self.model.config.tile_size
@@ -300,9 +287,9 @@ class BaseRun:
             image_mean=IMAGENET_MEAN,
             image_std=IMAGENET_STD,
         ).save_pretrained(out)
-        shutil.copyfile(self.log, out / "training_log.jsonl")
-        shutil.copyfile(self.log.with_name("settings.json"), out / "training_settings.json")
-        rows = [json.loads(line) for line in self.log.read_text().splitlines()]
+        shutil.copyfile(self.work / "log.jsonl", out / "training_log.jsonl")
+        shutil.copyfile(self.work / "settings.json", out / "training_settings.json")
+        rows = read_log(self.work)
         exact = [row["validation_exact"] for row in rows if "validation_exact" in row]
         card = (
             (CARDS / "base.md")
