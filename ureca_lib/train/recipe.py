@@ -22,7 +22,7 @@ from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_predictions
-from ureca_lib.evaluate.systems import UrecaSystem
+from ureca_lib.evaluate.systems import build_system
 from ureca_lib.journal import write_json
 from ureca_lib.provenance import model_record
 from ureca_lib.scenes import SceneSpecification
@@ -103,7 +103,8 @@ def measure_model(
         blind: show it no masks.
         progress: show a bar.
     """
-    system = UrecaSystem(model, question=QUESTION, max_new_tokens=LONGEST, blind=blind)
+    options = {"question": QUESTION, "max_new_tokens": LONGEST}
+    system = build_system("blind" if blind else "ureca", model, **options)
     predict(system, open_captioned(data), out, progress=progress)
     return measure_exact(read_predictions(out))
 
