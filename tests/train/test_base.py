@@ -25,9 +25,9 @@ from ureca_lib.train.tiny_base.data import (
     NOTHING,
     PATCH,
     BaseBatches,
-    SceneShards,
     as_pixel_values,
-    make_shards,
+    make_scenes,
+    read_scene,
     scene_arrays,
 )
 from ureca_lib.train.tiny_base.model import as_internvl, new_base, scene_tokenizer
@@ -48,14 +48,14 @@ SMALL = BaseSettings(
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    return make_shards(range(SMALL.scenes), folder), make_shards([1_000_000], folder)
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    return make_scenes(range(SMALL.scenes), folder), make_scenes([1_000_000], folder)
 
 
-def run(work, shards, steps=SMALL.steps):
+def run(work, files, steps=SMALL.steps):
     work.mkdir(exist_ok=True)
-    each = BaseRun(SMALL, work, *shards)
+    each = BaseRun(SMALL, work, *files)
     each.train(until=steps)
     return each
 
@@ -64,11 +64,10 @@ def weights(work):
     return load_file(work / "checkpoint-6" / "trained.safetensors")
 
 
-def test_a_shard_holds_what_the_scene_holds(shards):
-    scenes = SceneShards(shards[0])
-    assert len(scenes) == SMALL.scenes
+def test_a_file_holds_what_the_scene_holds(files):
+    assert len(files[0]) == SMALL.scenes
     for seed in (0, 5):
-        scene, arrays = generate_scene(seed), scenes[seed]
+        scene, arrays = generate_scene(seed), read_scene(files[0][seed])
         tiles = tile_image(scene.image, max_tiles=6, tile_size=112, thumbnail=True)
         assert np.array_equal(arrays.tiles, tiles)
         assert arrays.captions == [scene.captions[region.id] for region in scene.regions]
@@ -80,11 +79,11 @@ def test_a_shard_holds_what_the_scene_holds(shards):
         assert arrays.kinds == [facts.kind for facts in scene.description.children(None)]
 
 
-def test_shards_that_are_there_are_not_made_again(shards, tmp_path):
-    files = make_shards(range(3), tmp_path)
-    before = files[0].stat().st_mtime_ns
-    assert make_shards(range(3), tmp_path) == files
-    assert files[0].stat().st_mtime_ns == before
+def test_shards_that_are_there_are_not_made_again(files, tmp_path):
+    made = make_scenes(range(3), tmp_path)
+    before = made[0].stat().st_mtime_ns
+    assert make_scenes(range(3), tmp_path) == made
+    assert made[0].stat().st_mtime_ns == before
 
 
 def test_patch_labels_name_what_is_seen_there():
@@ -118,10 +117,10 @@ def test_pixels_are_normalized_as_the_processor_does_it():
     torch.testing.assert_close(as_pixel_values(tiles), expected, rtol=0, atol=1e-5)
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_weights(shards, tmp_path):
-    run(tmp_path / "whole", shards)
-    run(tmp_path / "parts", shards, steps=3)  # after the checkpoint of step 2
-    resumed = run(tmp_path / "parts", shards)
+def test_a_run_that_was_stopped_ends_with_the_same_weights(files, tmp_path):
+    run(tmp_path / "whole", files)
+    run(tmp_path / "parts", files, steps=3)  # after the checkpoint of step 2
+    resumed = run(tmp_path / "parts", files)
     assert resumed.step == SMALL.steps
     one, two = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert one.keys() == two.keys()
@@ -138,10 +137,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(shards, tmp_path):
     ],
 )
 def test_the_learning_rate_rises_and_falls_in_each_part(
-    shards, tmp_path, patch_steps, restart, parts
+    files, tmp_path, patch_steps, restart, parts
 ):
     settings = BaseSettings(steps=1000, patch_steps=patch_steps, restart=restart, warmup_steps=50)
-    each = BaseRun(settings, tmp_path, *shards)
+    each = BaseRun(settings, tmp_path, *files)
     rates = np.array([each.learning_rate(step) for step in range(1000)])
     for (start, name), end in zip(parts.items(), (*list(parts)[1:], 1000), strict=True):
         part, highest = rates[start:end], getattr(settings, name)
@@ -153,15 +152,15 @@ def test_the_learning_rate_rises_and_falls_in_each_part(
         assert floor * highest < part[-1] < (floor + 0.01) * highest
 
 
-def test_training_learns_and_validation_is_greedy_decoding(shards, tmp_path):
+def test_training_learns_and_validation_is_greedy_decoding(files, tmp_path):
     settings = BaseSettings(**{**vars(SMALL), "steps": 40, "patch_steps": 10, "warmup_steps": 5})
-    each = BaseRun(settings, tmp_path, *shards)
+    each = BaseRun(settings, tmp_path, *files)
     each.train()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < 0.8 * losses[0]
     each.model.eval()
-    scene = each.held_out[0]
+    scene = read_scene(each.held_out[0])
     whole = each.batches.batch([scene])
     batch, pixels = whole.grouped, whole.pixel_values
     features = each.model.get_image_features(pixels, return_dict=True).pooler_output
@@ -182,16 +181,16 @@ def test_training_learns_and_validation_is_greedy_decoding(shards, tmp_path):
         assert same == bool(correct[i])
 
 
-def test_the_look_loss_moves_attention_onto_the_box(shards, tmp_path):
+def test_the_look_loss_moves_attention_onto_the_box(files, tmp_path):
     changes = {"steps": 40, "patch_steps": 0, "warmup_steps": 5, "aid_weight": 1.0}
     settings = BaseSettings(**{**vars(SMALL), **changes, "look_weight": 5.0})
-    BaseRun(settings, tmp_path, *shards).train()
+    BaseRun(settings, tmp_path, *files).train()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     looks = [row["look_loss"] for row in rows]
     assert looks[-1] < 0.9 * looks[0]
 
 
-def test_the_base_that_is_written_is_an_internvl_without_masks(shards, tmp_path):
+def test_the_base_that_is_written_is_an_internvl_without_masks(files, tmp_path):
     work, out = tmp_path / "work", tmp_path / "base"
     train_base(SMALL, out, work)
     base = InternVLForConditionalGeneration.from_pretrained(out)
@@ -199,7 +198,7 @@ def test_the_base_that_is_written_is_an_internvl_without_masks(shards, tmp_path)
     assert not any("mask_encoder" in name for name in base.state_dict())
     model = from_internvl_hf(out, mask_position="after_image")
     assert model.config.max_tiles == model.config.max_tiles_train == MAX_TILES_TRAIN
-    batch = BaseBatches(scene_tokenizer(), 16).batch([SceneShards(shards[1])[0]])
+    batch = BaseBatches(scene_tokenizer(), 16).batch([read_scene(files[1][0])])
     ids = torch.cat([batch.grouped["image_ids"][0], batch.grouped["region_ids"][0]])[None]
     theirs = base(
         input_ids=ids,

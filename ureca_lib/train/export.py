@@ -119,24 +119,20 @@ def write_card(
         which: the run's weights that the folder holds, see `load_run`.
     """
     measured = ", ".join(f"{name} {value:.4g}" for name, value in final.items())
-    code = environment_record()
-    text = (
-        (CARDS / "model.md")
-        .read_text(encoding="utf-8")
-        .format(
-            base=display_path(settings["model"] or "unknown"),
-            preset=settings["preset"],
-            stage=settings["stage"],
-            data=display_path(settings["data"]),
-            weights=which,
-            measured=measured or "nothing was evaluated in training",
-            versions=", ".join(f"{name} {number}" for name, number in code["versions"].items()),
-            commit=code["commit"] or "unknown",
-            settings="\n".join(
-                f"| {name} | `{value}` |"
-                for name, value in settings.items()
-                if name not in ("model", "data", "masks", "eval_data", "cache")  # of the machine
-            ),
-        )
-    )
-    write_text(folder / "README.md", text)
+    code, table = environment_record(), []
+    for name, value in settings.items():
+        if name not in ("model", "data", "masks", "eval_data", "cache"):  # of the machine
+            table.append(f"| {name} | `{value}` |")
+    card = (CARDS / "model.md").read_text(encoding="utf-8")
+    values = {
+        "preset": settings["preset"],
+        "stage": settings["stage"],
+        "base": display_path(settings["model"]),
+        "data": display_path(settings["data"]),
+        "weights": which,
+        "measured": measured or "nothing was evaluated in training",
+        "commit": code["commit"] or "unknown",
+        "versions": ", ".join(f"{name} {number}" for name, number in code["versions"].items()),
+        "settings": "\n".join(table),
+    }
+    write_text(folder / "README.md", card.format(**values))

@@ -183,15 +183,11 @@ def computes_in_bf16(precision: str, device: str) -> bool:
 
 
 def learning_rates(settings: TrainSettings, steps: int) -> list[float]:
-    """The learning rate of each step: transformers' own schedule, stepped through."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings.learning_rate)
+    """The learning rate of each step: transformers' own schedule."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=settings.learning_rate)
     schedule = get_scheduler(settings.scheduler, optimizer, warmup_steps(settings, steps), steps)
-    rates = []
-    for _ in range(steps):
-        rates.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
-    return rates
+    factor = schedule.lr_lambdas[0]
+    return [settings.learning_rate * factor(step) for step in range(steps)]
 
 
 def warmup_steps(settings: TrainSettings, steps: int) -> int:

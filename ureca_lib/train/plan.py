@@ -31,7 +31,7 @@ from ureca_lib.presets import (
 )
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.train.data import GroupOrder, check_data, open_data, total_steps
-from ureca_lib.train.features import GIB
+from ureca_lib.train.export import CARDS
 from ureca_lib.train.index import RegionIndex
 from ureca_lib.train.loop import learning_rates, warmup_steps
 from ureca_lib.train.settings import TrainSettings, load_settings
@@ -42,6 +42,7 @@ UTILIZATION = 0.35  # share of the peak that such training reaches; assumed, not
 WORD_TOKENS = 1.35  # tokens per word if there is no tokenizer; assumed
 PROMPT_TOKENS = 24  # chat format and question if there is no tokenizer; assumed
 OVERHEAD = 2 * 2**30  # bytes that CUDA, NCCL and cuBLAS take; assumed
+TEMPLATE = CARDS / "plan.txt"
 CAPTIONS_READ = 2000  # captions that are tokenized, spread over the data
 
 
@@ -152,50 +153,31 @@ class Plan:
 
     def text(self, out: str | Path = "runs/NAME") -> str:
         """The whole plan for a terminal; estimates are marked."""
-        s, total, memory = self.settings, sum(self.trained.values()), sum(self.memory.values())
-        how = "text estimated from words" if self.processor is None else "counted by the tokenizer"
-        kept = "recomputed" if s.gradient_checkpointing else "all layers kept"
-        lines = [
-            f"stage {s.stage} of preset {s.preset}",
-            "",
-            f"data: {s.data}",
-            f"  {self.images:,} images, {self.samples:,} captioned regions: an epoch",
-            f"  in groups of up to {s.regions_per_image}: {self.groups:,} groups",
-            f"  {self.held_out:,} images held out, evaluated every {s.eval_every} steps",
-            f"steps: {self.steps:,}, of {s.batch_size} images each "
-            f"({self.steps * s.batch_size / self.groups:.2f} epochs)",
-            f"  at once x accumulated x GPUs: {self.micro} x {self.accumulated} x {self.processes}",
-            f"tokens per sample, mean: {self.image_tokens:.0f} image ({self.tiles:.1f} tiles) + "
-            f"{self.mask_tokens:.0f} mask + {self.text_tokens:.0f} text; longest "
-            f"{self.longest:,} ({how})",
-            f"learning rate: {s.scheduler}, {warmup_steps(s, self.steps):,} warm-up steps, peak "
-            f"{max(self.rates):.2e}",
-            "",
-            f"trainable: {total:,} parameters, {total / self.parameters:.2%} of "
-            f"{self.parameters:,}",
-            *(f"  {name:<26}{number:>13,}" for name, number in self.trained.items()),
-            "",
-            f"memory per GPU, estimated: {memory / GIB:.1f} GiB",
-            *(f"  {name:<36}{size / GIB:>8.2f}" for name, size in self.memory.items()),
-            f"  all weights on every GPU; {TRAINABLE} bytes per trainable parameter; "
-            f"activations {kept}",
-            "",
-            f"work: {self.step_flops:.3g} operations per step",
-            *(
-                f"  {self.processes} x {gpu}: {self.hours(gpu):.2f} h, if {UTILIZATION:.0%} of "
-                f"{peak / 1e12:.0f} TFLOP/s is reached (assumed)"
-                for gpu, peak in PEAKS.items()
-            ),
-            "  evaluations and reading of photos come on top; log.jsonl shows the real pace",
-            "",
-            "start it with",
-            f"  {launch_command(s, self.processes, out)}",
-            "give the same command again to resume a run that was interrupted",
-            "",
-            *(f"note: {note}" for note in self.notes),
-            "no problem was found",
-        ]
-        return "\n".join(lines)
+        s, gib = self.settings, 2**30
+        hours = (
+            f"  {self.processes} x {gpu}: {self.hours(gpu):.2f} h, if {UTILIZATION:.0%} of "
+            f"{peak / 1e12:.0f} TFLOP/s is reached (assumed)"
+            for gpu, peak in PEAKS.items()
+        )
+        total = sum(self.trained.values())
+        return TEMPLATE.read_text(encoding="utf-8").format(
+            s=s,
+            plan=self,
+            epochs=self.steps * s.batch_size / self.groups,
+            how="counted by the tokenizer" if self.processor else "text estimated from words",
+            warmup=warmup_steps(s, self.steps),
+            peak=max(self.rates),
+            total=total,
+            share=total / self.parameters,
+            trained="\n".join(f"  {name:<26}{n:>13,}" for name, n in self.trained.items()),
+            gib=sum(self.memory.values()) / gib,
+            memory="\n".join(f"  {name:<36}{n / gib:>8.2f}" for name, n in self.memory.items()),
+            trainable=TRAINABLE,
+            kept="recomputed" if s.gradient_checkpointing else "all layers kept",
+            hours="\n".join(hours),
+            command=launch_command(s, self.processes, out),
+            notes="\n".join(f"note: {note}" for note in self.notes),
+        )
 
 
 def _start(

@@ -24,7 +24,6 @@ from ureca_lib.tiling import best_grid, tile_image
 from ureca_lib.train.grouped import Row, group_rows
 
 TILE = 112  # side of a tile in pixels, as the tiny preset has it
-SHARD = 250  # scenes a file: what a killed run loses at most, twice
 PATCH = 14  # side of a vision patch in pixels
 KINDS_PER_PATCH = 3  # at most so many kinds of parts are told of a patch
 NOTHING = 255
@@ -34,7 +33,7 @@ _NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
 class SceneArrays(NamedTuple):
-    """One scene as its shard holds it.
+    """One scene as its file holds it.
 
     Attributes:
         tiles: (T, S, S, 3) uint8.
@@ -57,8 +56,8 @@ class SceneArrays(NamedTuple):
     parents: Sequence[int]
 
 
-def make_shards(seeds: Sequence[int], folder: str | Path, jobs: int = 1) -> list[Path]:
-    """Write scenes to files of `SHARD` scenes each, those that are not there yet.
+def make_scenes(seeds: Sequence[int], folder: str | Path, jobs: int = 1) -> list[Path]:
+    """Write scenes to files, those that are not there yet.
 
     Args:
         seeds: of the scenes, in the order that they are wanted.
@@ -68,27 +67,25 @@ def make_shards(seeds: Sequence[int], folder: str | Path, jobs: int = 1) -> list
     Returns:
         The files in order.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = [seeds[i : i + SHARD] for i in range(0, len(seeds), SHARD)]
-    files = [folder / f"{part[0]}_{part[-1]}.npz" for part in parts]
-    todo = [(part, file) for part, file in zip(parts, files, strict=True) if not file.exists()]
+    files = [Path(folder) / f"{seed}.npz" for seed in seeds]
+    todo = [file for file in files if not file.exists()]
     with get_context("spawn").Pool(jobs) as pool:
-        for _ in tqdm(pool.imap_unordered(_write_shard, todo), "shards", len(todo)):
+        for _ in tqdm(pool.imap_unordered(_write_scene, todo, 16), "scenes", len(todo)):
             pass
     return files
 
 
-def _write_shard(job: tuple[Sequence[int], Path]) -> None:
+def _write_scene(file: Path) -> None:
     torch.set_num_threads(1)
-    seeds, file = job
-    arrays = {
-        f"{i}.{name}": value
-        for i, seed in enumerate(seeds)
-        for name, value in scene_arrays(generate_scene(seed))._asdict().items()
-    }
     with replacing(file, "wb") as unfinished:
-        np.savez(unfinished, **arrays)
+        np.savez(unfinished, **scene_arrays(generate_scene(int(file.stem)))._asdict())
+
+
+def read_scene(file: Path) -> SceneArrays:
+    """A scene that `make_scenes` wrote."""
+    with np.load(file) as arrays:
+        tiles, patches, *others = (arrays[name] for name in SceneArrays._fields)
+    return SceneArrays(tiles, patches, *(array.tolist() for array in others))
 
 
 def scene_arrays(scene: Scene) -> SceneArrays:
@@ -147,26 +144,6 @@ def _patch_labels(scene: Scene, ids: np.ndarray) -> np.ndarray:
     kinds = np.where(there, table[order, 0], NOTHING)
     labels = np.concatenate([kinds, table[order[:, 0], 1:]], axis=1)
     return labels.astype(np.uint8).reshape(tiles, n * n, -1)
-
-
-class SceneShards(Sequence[SceneArrays]):
-    """Scenes of shards by number; read when asked for."""
-
-    def __init__(self, files: Sequence[Path]):
-        self._open = [np.load(file) for file in files]
-        self._where = [
-            (file, i)
-            for file in self._open
-            for i in range(len(file.files) // len(SceneArrays._fields))
-        ]
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-    def __getitem__(self, number: int) -> SceneArrays:
-        file, i = self._where[number]
-        tiles, patches, *others = (file[f"{i}.{name}"] for name in SceneArrays._fields)
-        return SceneArrays(tiles, patches, *(array.tolist() for array in others))
 
 
 class BaseBatch(NamedTuple):

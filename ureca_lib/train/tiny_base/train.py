@@ -47,7 +47,14 @@ from ureca_lib.train.run_folder import (
     save_checkpoint,
 )
 from ureca_lib.train.settings import BaseSettings, option_words
-from ureca_lib.train.tiny_base.data import BaseBatch, BaseBatches, SceneShards, inside, make_shards
+from ureca_lib.train.tiny_base.data import (
+    BaseBatch,
+    BaseBatches,
+    SceneArrays,
+    inside,
+    make_scenes,
+    read_scene,
+)
 from ureca_lib.train.tiny_base.losses import (
     SEEN,
     AttentionHook,
@@ -87,8 +94,8 @@ def train_base(
     write_json(file, stated)
     folder = work / f"scenes_{spec.version}"
     first, second = spec.train_seeds[0], spec.validation_seeds[0]
-    training = make_shards(range(first, first + settings.scenes), folder, jobs)
-    held_out = make_shards(range(second, second + settings.validation_scenes), folder, jobs)
+    training = make_scenes(range(first, first + settings.scenes), folder, jobs)
+    held_out = make_scenes(range(second, second + settings.validation_scenes), folder, jobs)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
@@ -127,7 +134,7 @@ class BaseRun:
     Args:
         settings: see `BaseSettings`.
         work: folder of the log and of the checkpoint, from which a run that was killed resumes.
-        files, held_out: shards to train and to validate on.
+        files, held_out: scenes to train and to validate on, see `make_scenes`.
         device: where it computes.
     """
 
@@ -147,7 +154,7 @@ class BaseRun:
         self.heads = nn.Linear(config.vision_config.hidden_size, SEEN).to(device)
         self.token_heads = TokenHeads(config.text_config.hidden_size).to(device)
         self.batches = BaseBatches(scene_tokenizer(), config.image_seq_length)
-        self.scenes, self.held_out = SceneShards(files), SceneShards(held_out)
+        self.scenes, self.held_out = files, held_out
         modules = nn.ModuleDict(
             {"model": self.model, "heads": self.heads, "token_heads": self.token_heads}
         )
@@ -216,11 +223,11 @@ class BaseRun:
         values = {name: round(value.item(), 4) for name, value in parts.items()}
         return {"learning_rate": round(rate, 7)} | values
 
-    def _scene(self, place: int) -> Any:
+    def _scene(self, place: int) -> SceneArrays:
         """The scene at a place of the run: shuffled anew each time that all were seen."""
         epoch, place = divmod(place, len(self.scenes))
         order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.scenes))
-        return self.scenes[order[place]]
+        return read_scene(self.scenes[order[place]])
 
     def _losses(self, batch: BaseBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The step's loss, and its parts."""
@@ -263,8 +270,8 @@ class BaseRun:
     def validate(self) -> float:
         """Share of held-out regions whose caption greedy decoding reproduces exactly."""
         found = []
-        for scene in self.held_out:
-            batch = send_to_device(self.batches.batch([scene]), self.device)
+        for file in self.held_out:
+            batch = send_to_device(self.batches.batch([read_scene(file)]), self.device)
             with self.autocast:
                 features = self.model.get_image_features(batch.pixel_values, return_dict=True)
                 _, correct = grouped_forward(
