@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -99,40 +98,35 @@ def export_model(
 
 
 def merge_run(run: str | Path, destination: str | Path, which: str = "kept") -> Path:
-    """`load_run`, then `export_model` and `write_card`: the same errors."""
+    """`load_run`, then `export_model`, and a model card: the same errors."""
     model, processor = load_run(run, which)
     with torch.no_grad():
         target = export_model(model, processor, destination)
-    write_card(target, read_json(Path(run) / SETTINGS), last_evaluation(Path(run)), which)
+    settings, final = read_json(Path(run) / SETTINGS), last_evaluation(Path(run))
+    measured = ", ".join(f"{name} {value:.4g}" for name, value in final.items())
+    code = environment_record()
+    of_the_machine = ("model", "data", "masks", "eval_data", "cache")
+    write_card(
+        target,
+        "model",
+        preset=settings["preset"],
+        stage=settings["stage"],
+        base=display_path(settings["model"]),
+        data=display_path(settings["data"]),
+        weights=which,
+        measured=measured or "nothing was evaluated in training",
+        commit=code["commit"] or "unknown",
+        versions=", ".join(f"{name} {number}" for name, number in code["versions"].items()),
+        settings="\n".join(
+            f"| {name} | `{value}` |"
+            for name, value in settings.items()
+            if name not in of_the_machine
+        ),
+    )
     return target
 
 
-def write_card(
-    folder: Path, settings: Mapping[str, Any], final: Mapping[str, float], which: str = "kept"
-) -> None:
-    """Write a model card, `README.md`: base, data, settings, code and last evaluation.
-
-    Args:
-        folder: of the model.
-        settings: of the run.
-        final: its last evaluation, by name; empty if there is none.
-        which: the run's weights that the folder holds, see `load_run`.
-    """
-    measured = ", ".join(f"{name} {value:.4g}" for name, value in final.items())
-    code, table = environment_record(), []
-    for name, value in settings.items():
-        if name not in ("model", "data", "masks", "eval_data", "cache"):  # of the machine
-            table.append(f"| {name} | `{value}` |")
-    card = (CARDS / "model.md").read_text(encoding="utf-8")
-    values = {
-        "preset": settings["preset"],
-        "stage": settings["stage"],
-        "base": display_path(settings["model"]),
-        "data": display_path(settings["data"]),
-        "weights": which,
-        "measured": measured or "nothing was evaluated in training",
-        "commit": code["commit"] or "unknown",
-        "versions": ", ".join(f"{name} {number}" for name, number in code["versions"].items()),
-        "settings": "\n".join(table),
-    }
-    write_text(folder / "README.md", card.format(**values))
+def write_card(folder: Path, kind: str, **values: Any) -> None:
+    """Write a model card, `README.md`, from the template `cards/KIND.md`."""
+    template = (CARDS / f"{kind}.md").read_text(encoding="utf-8")
+    write_text(folder / "README.md", template.format(**values))

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
@@ -26,7 +27,7 @@ from ureca_lib.evaluate.systems import build_system
 from ureca_lib.journal import write_json
 from ureca_lib.provenance import model_record
 from ureca_lib.scenes import SceneSpecification
-from ureca_lib.train.export import CARDS, export_model
+from ureca_lib.train.export import export_model, write_card
 from ureca_lib.train.loop import TrainingResult, train_stage
 from ureca_lib.train.settings import Recipe, option_words
 from ureca_lib.train.stages import load_start
@@ -35,7 +36,6 @@ LONGEST = 32  # tokens of a scene's caption at most
 MEASURED_ON = "scenes:test:500"
 # in the folder of a checkpoint that `publish` wrote
 RESULTS, LOG = "results.json", "training_log.jsonl"
-_Content = TypeVar("_Content")
 
 
 @dataclass(frozen=True)
@@ -166,21 +166,18 @@ def publish(trained: Trained, out: str | Path, data: str, work: str | Path) -> E
         for name, score in report.overall.items()
     )
     words = ["ureca", "train-recipe", "--out", str(out), *option_words(recipe)]
-    card = (
-        (CARDS / "recipe.md")
-        .read_text(encoding="utf-8")
-        .format(
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            version=SceneSpecification().version,
-            stages="\n".join(stage_rows),
-            measured="\n".join(measured),
-            data=data,
-            command=shlex.join(words + (["--evaluate", data] if data != MEASURED_ON else [])),
-            placed=", with a tile embedding" if recipe.tile_embedding else "",
-            recipe=recipe,
-        )
+    write_card(
+        out,
+        "recipe",
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        version=SceneSpecification().version,
+        stages="\n".join(stage_rows),
+        measured="\n".join(measured),
+        data=data,
+        command=shlex.join(words + (["--evaluate", data] if data != MEASURED_ON else [])),
+        placed=", with a tile embedding" if recipe.tile_embedding else "",
+        recipe=recipe,
     )
-    (out / "README.md").write_text(card, encoding="utf-8")
     return report
 
 
@@ -201,15 +198,12 @@ def compare_results(folders: Mapping[str, str | Path], measure: str = "unique") 
     rows, data = {}, None
     for label, folder in folders.items():
         path = Path(folder) / RESULTS
-
-        def read(text: str) -> tuple[str, dict[str, str]]:
-            results = json.loads(text)
+        with _reading(path, "the results of a recipe"):
+            results = json.loads(path.read_text(encoding="utf-8"))
             groups = {"all": results["report"]["overall"], **results["report"]["by_size"]}
             steps = " + ".join(str(stage["steps"]) for stage in results["stages"])
             shown = {size: _interval(group[measure]) for size, group in groups.items()}
-            return results["data"], {"steps": steps, **shown}
-
-        measured_on, rows[label] = _read(path, read, "the results of a recipe")
+            rows[label], measured_on = {"steps": steps, **shown}, results["data"]
         if data not in (None, measured_on):
             raise ValueError(f"{path}: measured on {measured_on}, the others on {data}")
         data = measured_on
@@ -229,14 +223,15 @@ def paired_differences(files: Mapping[str, str | Path], measure: str = "unique")
     Raises:
         FileNotFoundError: no such file. ValueError: naming the file, where it holds no comparison.
     """
-
-    def read(text: str) -> dict[str, str]:
-        compared = json.loads(text)["comparison"]
-        groups = {"all": compared["differences"], **compared["differences_by_size"]}
-        found = {size: group[measure] for size, group in groups.items()}
-        return {size: _interval(each, key="difference", sign="+") for size, each in found.items()}
-
-    rows = {label: _read(file, read, "a comparison of systems") for label, file in files.items()}
+    rows = {}
+    for label, file in files.items():
+        with _reading(file, "a comparison of systems"):
+            compared = json.loads(Path(file).read_text(encoding="utf-8"))["comparison"]
+            groups = {"all": compared["differences"], **compared["differences_by_size"]}
+            rows[label] = {
+                size: _interval(group[measure], key="difference", sign="+")
+                for size, group in groups.items()
+            }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -254,24 +249,22 @@ def stage_logs(folders: Mapping[str, str | Path], stage: int) -> dict[str, list[
         FileNotFoundError: no log there. ValueError: naming the file, where it is not such a log or
             has nothing of the stage.
     """
-
-    def read(text: str) -> list[dict[str, Any]]:
-        return [row for row in map(json.loads, text.splitlines()) if row["stage"] == stage]
-
     logs = {}
     for label, folder in folders.items():
         path = Path(folder) / LOG
-        logs[label] = _read(path, read, "the log of a recipe")
+        with _reading(path, "the log of a recipe"):
+            rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            logs[label] = [row for row in rows if row["stage"] == stage]
         if not logs[label]:
             raise ValueError(f"{path}: there is no stage {stage}")
     return logs
 
 
-def _read(path: str | Path, parse: Callable[[str], _Content], kind: str) -> _Content:
-    """The parsed content of a file; a fault becomes a ValueError that names the file."""
-    text = Path(path).read_text(encoding="utf-8")
+@contextmanager
+def _reading(path: str | Path, kind: str) -> Iterator[None]:
+    """Name the file whose content is at fault."""
     try:
-        return parse(text)
+        yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not {kind} ({error!r})") from None
 

@@ -35,7 +35,7 @@ from ureca_lib.journal import check_same_run, write_json
 from ureca_lib.options import help_of
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
 from ureca_lib.scenes import SceneSpecification
-from ureca_lib.train.export import CARDS
+from ureca_lib.train.export import write_card
 from ureca_lib.train.grouped import grouped_forward, run_images
 from ureca_lib.train.loop import computes_in_bf16
 from ureca_lib.train.run_folder import (
@@ -298,22 +298,18 @@ class BaseRun:
         shutil.copyfile(self.work / "settings.json", out / "training_settings.json")
         rows = read_log(self.work)
         exact = [row["validation_exact"] for row in rows if "validation_exact" in row]
-        card = (
-            (CARDS / "base.md")
-            .read_text(encoding="utf-8")
-            .format(
-                parameters=parameters,
-                scenes_version=SceneSpecification().version,
-                exact=exact[-1],
-                validation_scenes=s.validation_scenes,
-                minutes=rows[-1]["seconds"] / 60,
-                machine=f"{platform.machine()} {platform.system()}",
-                torch=torch.__version__,
-                settings="\n".join(
-                    f"| {text} | {getattr(s, name)} |"
-                    for name, text in help_of(BaseSettings).items()
-                ),
-                command=shlex.join(["ureca", "train-base", "--out", "FOLDER", *option_words(s)]),
-            )
+        write_card(
+            out,
+            "base",
+            parameters=parameters,
+            scenes_version=SceneSpecification().version,
+            exact=exact[-1],
+            validation_scenes=s.validation_scenes,
+            minutes=rows[-1]["seconds"] / 60,
+            machine=f"{platform.machine()} {platform.system()}",
+            torch=torch.__version__,
+            settings="\n".join(
+                f"| {text} | {getattr(s, name)} |" for name, text in help_of(BaseSettings).items()
+            ),
+            command=shlex.join(["ureca", "train-base", "--out", "FOLDER", *option_words(s)]),
         )
-        (out / "README.md").write_text(card, encoding="utf-8")
