@@ -284,13 +284,13 @@ def test_systems_are_made_by_name(internvl, tmp_path):
         assert len(system.describe(scene, scene.regions[:2])) == 2
     for name in ("oracle", "shuffled", "class-name", "attributes"):
         assert build_system(name).name == name
-    assert set(SYSTEMS) >= {"ureca", "blind", "vip-llava", "kosmos-2"}
+    assert set(SYSTEMS) >= {"ureca", "no_mask", "vip-llava", "kosmos-2"}
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"system": "magic"}, "a system is ureca, blind, none"),
+        ({"system": "magic"}, "a system is ureca, no_mask, none"),
         ({"system": "none"}, "the system none needs a --model"),
         ({"system": "oracle", "model": "m"}, "the system oracle takes no question, has no model"),
         ({"system": "ureca", "model": "m", "base_url": "u"}, "--base-url is for none, contour"),

@@ -76,7 +76,7 @@ def test_overrides_take_the_place_of_a_file_and_a_file_of_the_presets(tmp_path):
         ("steps=3", 3),
         ("steps=None", None),
         ("learning_rate=2e-3", 2e-3),
-        ("blind=true", True),
+        ("no_mask=true", True),
         ("question=x=y", "x=y"),
         ("data=scenes:train:3", "scenes:train:3"),
     ],
@@ -102,6 +102,10 @@ def test_values_from_a_command_line(text, value):
 def test_bad_settings_are_refused_by_name(values, message):
     with pytest.raises(ValueError, match=message):
         checked(values, "given")
+
+
+def test_a_setting_is_read_by_its_earlier_name():
+    assert checked({"blind": True}, "given").no_mask
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():

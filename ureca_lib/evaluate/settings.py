@@ -16,7 +16,7 @@ NEAR = 0.8  # share of words and pairs of words
 PROMPTED = ("none", "contour", "crop", "box")
 NATIVE = ("vip-llava", "kosmos-2")
 MODEL_FREE = ("attributes", "oracle", "shuffled", "class-name")
-SYSTEMS = ("ureca", "blind", *PROMPTED, *NATIVE, *MODEL_FREE)
+SYSTEMS = ("ureca", "no_mask", *PROMPTED, *NATIVE, *MODEL_FREE)
 _SERVED = PROMPTED[:3]  # systems that may ask a server
 
 
@@ -43,6 +43,8 @@ class SystemOptions:
     )
 
     def __post_init__(self) -> None:
+        if self.system == "blind":  # its name in earlier versions
+            object.__setattr__(self, "system", "no_mask")
         name, free = self.system, self.system in MODEL_FREE
         for_server = [*self.server, *(["--api-key-env"] if self.api_key_env else [])]
         at_least(self, max_new_tokens=1, batch_size=1)

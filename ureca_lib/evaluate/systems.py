@@ -3,7 +3,7 @@
 | `ureca predict --system` | captions | `--model` |
 |---|---|---|
 | `ureca` | of a checkpoint, for all regions of an image together | folder or hub id |
-| `blind` | the same with masks of zeros: for a model trained without masks | folder or hub id |
+| `no_mask` | the same with masks of zeros: for a model trained without masks | folder or hub id |
 | `none` | of any MLLM that sees the image alone: one caption for all regions (Sec. 5.1) | any |
 | `contour` | of an MLLM that sees the image with the region's contour (Sec. 5.1) | any |
 | `crop` | of an MLLM that sees a crop of the region (Sec. 5.1) | any |
@@ -119,9 +119,10 @@ def build_system(system: str, model: str | Path | None = None, **options: Any) -
         ImportError: a server without the extra "openai".
     """
     wanted = SystemOptions(system, None if model is None else str(model), **options)
+    system = wanted.system
     if system in MODEL_FREE:
         built: System = ModelFreeSystem(system, wanted.seed)
-    elif system in ("ureca", "blind"):
+    elif system in ("ureca", "no_mask"):
         built = UrecaSystem(wanted)
     elif system in NATIVE:
         from ureca_lib.evaluate.native_systems import Kosmos2System, VipLlavaSystem
@@ -160,7 +161,7 @@ def is_ours(model: str | Path) -> bool:
 
 
 class UrecaSystem:
-    """A checkpoint of this package: "ureca", or "blind", which sees masks of zeros only.
+    """A checkpoint of this package: "ureca", or "no_mask", which sees masks of zeros only.
 
     Args:
         options: without a `question`, the data set's question for a region's first reference is
@@ -176,8 +177,8 @@ class UrecaSystem:
         self.name, self._question = options.system, options.question
         device = chosen_device(options.device)
         self._captioner = RegionCaptioner.from_pretrained(options.model, device)
-        self.model, self._blind = model_record(str(options.model)), options.system == "blind"
-        if self._blind:
+        self.model, self._no_mask = model_record(str(options.model)), options.system == "no_mask"
+        if self._no_mask:
             self._captioner.processor = self._captioner.processor.without_masks()
         self.settings = {
             "question": options.question or QUESTION,
@@ -190,7 +191,7 @@ class UrecaSystem:
         default, own = self.settings["question"], {} if self._question else image.questions
         questions = [(own.get(region.id) or [default])[0] for region in regions]
         # without masks all regions are the same to the model, which then is asked once
-        same = self._blind and len(set(questions)) == 1
+        same = self._no_mask and len(set(questions)) == 1
         asked = regions[:1] if same else regions
         options = {**self.settings, "question": questions[: len(asked)]}
         with warnings.catch_warnings():
@@ -365,7 +366,7 @@ class OwnReader:
     name = "ureca-lib"
 
     def __init__(self, options: SystemOptions):
-        from ureca_lib.checkpoints import load_pair
+        from ureca_lib.checkpoints import load_model_and_processor
         from ureca_lib.checkpoints.internvl import internvl_reader
         from ureca_lib.checkpoints.tokenizer import load_tokenizer
         from ureca_lib.processor import UrecaProcessor
@@ -375,7 +376,7 @@ class OwnReader:
             self._network, tokenizer = load(folder, device=device), load_tokenizer(folder)
             self._processor = UrecaProcessor.from_config(self._network.config, tokenizer)
         else:
-            self._network, self._processor = load_pair(folder, device)
+            self._network, self._processor = load_model_and_processor(folder, device)
         tokenizer = self._processor.tokenizer
         stops = {tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id} - {None}
         self._network.generation_config.eos_token_id = sorted(stops)

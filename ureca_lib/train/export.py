@@ -28,7 +28,7 @@ from ureca_lib.train.run_folder import (
     read_best,
     read_json,
 )
-from ureca_lib.train.settings import TrainSettings, checked
+from ureca_lib.train.settings import TrainSettings, checked, renamed
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
 CARDS = Path(__file__).parent / "cards"
@@ -53,7 +53,7 @@ def load_run(
         raise ValueError(f"{folder}: no {SETTINGS}, so no training run")
     # an earlier version had other settings, which weights do not depend on
     known = {each.name for each in fields(TrainSettings)}
-    values = {name: value for name, value in stored.items() if name in known}
+    values = {name: value for name, value in renamed(stored).items() if name in known}
     settings = checked(values, str(folder / SETTINGS))
     best = read_best(folder) or {}
     if which == "best" and not best:

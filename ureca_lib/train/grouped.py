@@ -104,7 +104,7 @@ def grouped_forward(
     for layer in cache.layers:
         layer.keys = _given_to_regions(layer.keys, image_of)
         layer.values = _given_to_regions(layer.values, image_of)
-    masks = None if mask_values is None else inner.get_mask_features(mask_values, mask_places)
+    masks = None if mask_values is None else model.get_mask_features(mask_values, mask_places)
     embeds = inner.embed_inputs(region_ids, mask_features=masks)
     seen = torch.cat([image_attention[image_of], region_attention], dim=1)  # (R, P + L)
     places = positions(seen, embeds.shape[1])

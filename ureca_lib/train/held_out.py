@@ -50,7 +50,7 @@ def evaluate(
     )
     groups = RegionCaptionDataset(index, processor, plain, trained.cache)
     model.eval()
-    captioner = RegionCaptioner(model.base, processor.without_masks() if s.blind else processor)
+    captioner = RegionCaptioner(model.base, processor.without_masks() if s.no_mask else processor)
     sums: Counter[str] = Counter()
     numbers = np.flatnonzero(index.counts).tolist()
     for number in tqdm(numbers, desc="evaluating", leave=False, disable=not progress):

@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from ureca_lib.checkpoints import load_pair
-from ureca_lib.checkpoints.loading import save_half
+from ureca_lib.checkpoints import load_model_and_processor
+from ureca_lib.checkpoints.loading import save_float16
 from ureca_lib.conversation import QUESTION
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
@@ -92,7 +92,7 @@ def train_recipe(
 
 
 def measure_model(
-    model: str | Path, data: str, out: str | Path, blind: bool = False, progress: bool = True
+    model: str | Path, data: str, out: str | Path, no_mask: bool = False, progress: bool = True
 ) -> ExactReport:
     """Caption all regions of some data by a model of ours, and measure the captions.
 
@@ -100,11 +100,11 @@ def measure_model(
         model: its folder.
         data: such as "scenes:test:100"; see `open_captioned`.
         out: the predictions file; an earlier call that was stopped is resumed.
-        blind: show it no masks.
+        no_mask: show it no masks.
         progress: show a bar.
     """
     options = {"question": QUESTION, "max_new_tokens": LONGEST}
-    system = build_system("blind" if blind else "ureca", model, **options)
+    system = build_system("no_mask" if no_mask else "ureca", model, **options)
     predict(system, open_captioned(data), out, progress=progress)
     return measure_exact(read_predictions(out))
 
@@ -139,8 +139,8 @@ def publish(trained: Trained, out: str | Path, data: str, work: str | Path) -> E
         What was measured.
     """
     out, recipe = Path(out), trained.recipe
-    model, processor = load_pair(trained.model)
-    save_half(model, out)
+    model, processor = load_model_and_processor(trained.model)
+    save_float16(model, out)
     processor.save_pretrained(out)
     rows = [
         {"stage": number} | row for number, result in trained.numbered.items() for row in result.log

@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 
 from ureca_lib.journal import read_journal, write_json, write_text
 from ureca_lib.provenance import model_record
-from ureca_lib.train.settings import TrainSettings
+from ureca_lib.train.settings import TrainSettings, renamed
 
 SETTINGS, START, RESULT = "settings.json", "start.json", "result.json"
 LOG, BEST = "log.jsonl", "best.json"
@@ -73,7 +73,7 @@ def check_claim(folder: Path, settings: TrainSettings) -> None:
             raise ValueError(f"{folder} holds something else: name another folder")
         return
     # a setting that an earlier version did not have was at its default
-    there, asked = asdict(TrainSettings()) | read_json(folder / SETTINGS), asdict(settings)
+    there, asked = asdict(TrainSettings()) | renamed(read_json(folder / SETTINGS)), asdict(settings)
     relevant = set(asked) - set(OF_THE_MACHINE)
     if differing := sorted(name for name in relevant if there[name] != asked[name]):
         names = ", ".join(differing)

@@ -32,11 +32,12 @@ from ureca_lib.conversation import QUESTION
 FOLDER = Path(__file__).parent / "settings_files"
 
 # settings whose field of the model's configuration has another name
-RENAMED = {
+CONFIG_NAMES = {
     "mask_tokens": "num_mask_tokens",
     "max_tiles": "max_tiles_train",
     "inference_tiles": "max_tiles",
 }
+RENAMED = {"blind": "no_mask"}  # settings of earlier versions
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -65,7 +66,7 @@ class TrainSettings:
         inference_tiles: maximum tiles at inference; None is the model's
         attention: how attention is computed; eager learns faster on a CPU at tiny's size
         fresh_mask_encoder: stage 1 starts with random mask encoder weights
-        blind: all masks are zeros: the baseline without region input
+        no_mask: all masks are zeros: the baseline without region input
         learning_rate: peak learning rate (published: 2e-4, then 4e-5)
         epochs: passes over all regions (published: 2); unused if steps is set
         steps: optimizer steps, instead of epochs
@@ -123,7 +124,7 @@ class TrainSettings:
     inference_tiles: PositiveInt | None = None
     attention: Literal["sdpa", "eager"] = "sdpa"
     fresh_mask_encoder: bool = True
-    blind: bool = False
+    no_mask: bool = False
 
     learning_rate: PositiveFloat = 2e-4
     epochs: PositiveFloat = 2.0
@@ -169,8 +170,8 @@ class TrainSettings:
     def model_settings(self) -> dict[str, Any]:
         """Fields of `UrecaConfig` that these settings set."""
         given = {name: value for name, value in vars(self).items() if value is not None}
-        ours = [name for name in given if name.startswith("mask_") or name in RENAMED]
-        return {RENAMED.get(name, name): given[name] for name in ours}
+        ours = [name for name in given if name.startswith("mask_") or name in CONFIG_NAMES]
+        return {CONFIG_NAMES.get(name, name): given[name] for name in ours}
 
     def configure(self, config: UrecaConfig) -> UrecaConfig:
         """A model's configuration with what these settings set in it.
@@ -230,6 +231,11 @@ def load_settings(
     return settings
 
 
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their present names, from a file of this or an earlier version."""
+    return {RENAMED.get(name, name): value for name, value in values.items()}
+
+
 def checked(values: Mapping[str, Any], where: str) -> TrainSettings:
     """Settings from plain data.
 
@@ -237,7 +243,7 @@ def checked(values: Mapping[str, Any], where: str) -> TrainSettings:
         ValueError: unknown names, wrong types or ranges; names `where` and the settings.
     """
     try:
-        return TypeAdapter(TrainSettings).validate_python(dict(values))
+        return TypeAdapter(TrainSettings).validate_python(renamed(values))
     except ValidationError as error:
         faults = [": ".join([*map(str, each["loc"]), each["msg"]]) for each in error.errors()]
         raise ValueError(f"{where}: {'; '.join(faults)}") from None
@@ -317,7 +323,7 @@ class Recipe:
             "mask_thumbnail": self.thumbnail,
             "mask_tile_embedding": self.tile_embedding,
             "inference_tiles": self.max_tiles,
-            "blind": self.mask == "none",
+            "no_mask": self.mask == "none",
             "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
         }
         overrides = {name: value for name, value in given.items() if value is not None}

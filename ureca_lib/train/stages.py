@@ -26,7 +26,7 @@ from ureca_lib.checkpoints.internvl import (
     internvl_reader,
 )
 from ureca_lib.checkpoints.official import OfficialFiles
-from ureca_lib.checkpoints.tensors import load_whole, read_json
+from ureca_lib.checkpoints.tensors import load_strict, read_json
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.model import UrecaForConditionalGeneration
@@ -109,7 +109,7 @@ def _ours(
         raise ValueError(f"{folder}: its mask encoder has another {' and '.join(other)}")
     options = {"device_map": "meta"} if meta else {}
     drawn = MASK_ENCODER if fresh else ""
-    model = load_whole(
+    model = load_strict(
         UrecaForConditionalGeneration, folder, fresh=drawn, config=config, dtype=dtype, **options
     )
     if fresh and not meta:

@@ -29,7 +29,7 @@ from accelerate.utils import send_to_device
 from torch import multiprocessing, nn
 from transformers import GotOcr2ImageProcessorPil
 
-from ureca_lib.checkpoints.loading import save_half
+from ureca_lib.checkpoints.loading import save_float16
 from ureca_lib.configuration import MAX_TILES_TRAIN
 from ureca_lib.journal import check_same_run, write_json
 from ureca_lib.options import help_of
@@ -284,7 +284,7 @@ class BaseRun:
         """Write the base: weights, tokenizer, image processor, settings, loss curve and card."""
         s, side = self.settings, self.model.config.tile_size
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        save_half(as_internvl(self.model), out)
+        save_float16(as_internvl(self.model), out)
         scene_tokenizer().save_pretrained(out)
         # how InternVL checkpoints describe the tiling of images
         GotOcr2ImageProcessorPil(
