@@ -24,9 +24,9 @@ from ureca_lib.train.tiny_base.losses import (
     OWN,
     PARENT,
     WHOLE,
-    AttentionHook,
     attention_loss,
     seen_loss,
+    watching,
 )
 from ureca_lib.train.tiny_base.model import scene_tokenizer
 
@@ -159,11 +159,11 @@ def test_a_watch_sees_images_first_and_regions_look_back():
     model.set_attn_implementation("eager")
     language = model.model.language_model
     hidden = torch.randn(1, 6, 64)
-    with AttentionHook().on(language) as watch:
+    with watching(language) as (seen, attentions):
         first = language(inputs_embeds=hidden, use_cache=True)
         language(inputs_embeds=hidden[:, :2], past_key_values=first.past_key_values)
-    assert watch.tokens.shape == (1, 6, 64)
-    assert {w.shape for w in watch.attentions.values()} == {(1, 4, 2, 8)}
-    before = watch.attentions[1]
+    assert seen[0].shape == (1, 6, 64)
+    assert {weights.shape for weights in attentions.values()} == {(1, 4, 2, 8)}
+    before = attentions[1]
     language(inputs_embeds=hidden)  # unwatched
-    assert watch.attentions[1] is before
+    assert attentions[1] is before

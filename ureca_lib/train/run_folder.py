@@ -42,7 +42,6 @@ MODEL = "model"
 OF_THE_MACHINE = (
     "workers", "memory_gib", "keep_checkpoints", "log_every",
 )  # fmt: skip
-_LOWER_IS_BETTER = ("loss",)
 
 
 class Position(NamedTuple):
@@ -302,7 +301,7 @@ def keep_best(
     value, loss = values[metric], values["loss"]
     if not (math.isfinite(value) and math.isfinite(loss)):
         return
-    sign = -1 if metric in _LOWER_IS_BETTER else 1
+    sign = -1 if metric == "loss" else 1  # what is best
     best = read_best(folder)
     if best is not None and (sign * value, -loss) <= (sign * best["value"], -best["loss"]):
         return

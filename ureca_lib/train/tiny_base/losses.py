@@ -123,37 +123,31 @@ def attention_loss(
     return torch.stack(losses).mean() if losses else torch.zeros((), device=asking.device)
 
 
-class AttentionHook:
-    """Hidden states and attention weights of a grouped step.
+@contextmanager
+def watching(
+    language_model: nn.Module,
+) -> Iterator[tuple[list[torch.Tensor], dict[int, torch.Tensor]]]:
+    """Hidden states and attention weights of a grouped step, recorded while the context lasts.
 
-    Attributes:
-        tokens: (B, P, D), the images' part after `WATCHED_LAYER`.
-        attentions: by layer, (R, heads, L, P + L) of the regions' part; eager attention only.
+    Yields:
+        The hidden states after `WATCHED_LAYER`, of the images' part (B, P, D) first; and by layer
+        the attention (R, heads, L, P + L) of the regions' part. Eager attention only.
     """
+    layers, hidden, attentions = language_model.layers, [], {}
 
-    def __init__(self):
-        self.tokens: torch.Tensor | None = None
-        self.attentions: dict[int, torch.Tensor] = {}
+    def see_hidden(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+        hidden.append(output[0] if isinstance(output, tuple) else output)
 
-    @contextmanager
-    def on(self, language_model: nn.Module) -> Iterator[AttentionHook]:
-        """Record while the context lasts."""
-        layers = language_model.layers
-        hooks = [layers[WATCHED_LAYER].register_forward_hook(self._see_tokens)]
-        for number in {layer for layer, *_ in LOOKING if layer < len(layers)}:
-            see = partial(self._see_attention, number)
-            hooks.append(layers[number].self_attn.register_forward_hook(see))
-        try:
-            yield self
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def see_attention(layer: int, _module: nn.Module, _inputs: tuple, output: tuple) -> None:
+        if output[1].shape[2] != output[1].shape[3]:  # of regions, which attend to an earlier image
+            attentions[layer] = output[1]
 
-    def _see_tokens(self, _module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-        if self.tokens is None:  # the images come first
-            self.tokens = output[0] if isinstance(output, tuple) else output
-
-    def _see_attention(self, layer: int, _module: nn.Module, _inputs: tuple, output: tuple) -> None:
-        weights = output[1]
-        if weights.shape[2] != weights.shape[3]:  # of regions, which attend to an earlier image
-            self.attentions[layer] = weights
+    hooks = [layers[WATCHED_LAYER].register_forward_hook(see_hidden)]
+    for number in {layer for layer, *_ in LOOKING if layer < len(layers)}:
+        see = partial(see_attention, number)
+        hooks.append(layers[number].self_attn.register_forward_hook(see))
+    try:
+        yield hidden, attentions
+    finally:
+        for hook in hooks:
+            hook.remove()

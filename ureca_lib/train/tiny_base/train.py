@@ -57,10 +57,10 @@ from ureca_lib.train.tiny_base.data import (
 )
 from ureca_lib.train.tiny_base.losses import (
     SEEN,
-    AttentionHook,
     TokenHeads,
     attention_loss,
     seen_loss,
+    watching,
 )
 from ureca_lib.train.tiny_base.model import as_internvl, new_base, scene_tokenizer
 
@@ -238,20 +238,20 @@ class BaseRun:
         patches = seen_loss(seen, batch.patches.flatten(0, 1))
         image = grouped["image_ids"], grouped["image_attention"], vision.pooler_output
         first = int((image[0][0] == self.batches.image_token_id).int().argmax())
-        with AttentionHook().on(inner.language_model) as hook:
+        with watching(inner.language_model) as (hidden, attentions):
             if self.step < s.patch_steps:
                 run_images(self.model, *image)
             else:
                 loss, correct = grouped_forward(
                     self.model, **grouped, image_features=vision.pooler_output
                 )
-        tokens = hook.tokens[:, first : first + batch.extents.shape[1]]
+        tokens = hidden[0][:, first : first + batch.extents.shape[1]]
         aids = patches + self.token_heads(tokens, batch.patches, batch.extents)
         if self.step < s.patch_steps:
             return aids, {"patch_loss": patches, "aids": aids}
         extents = batch.extents[grouped["image_of"]]
         wanted = torch.stack([inside(extents, boxes) for boxes in batch.boxes])
-        look = attention_loss(hook.attentions, first, wanted, batch.asking)
+        look = attention_loss(attentions, first, wanted, batch.asking)
         parts = {"loss": loss, "aids": aids, "patch_loss": patches, "look_loss": look}
         whole = loss + s.aid_weight * aids + s.look_weight * look
         return whole, parts | {"exact": correct.float().mean()}
