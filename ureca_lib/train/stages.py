@@ -168,9 +168,7 @@ class StageModel(nn.Module):
     """
 
     def __init__(
-        self,
-        model: UrecaForConditionalGeneration | PeftModel,
-        cache: FeatureCache | None = None,
+        self, model: UrecaForConditionalGeneration | PeftModel, cache: FeatureCache | None = None
     ):
         super().__init__()
         self.model, self.cache = model, cache

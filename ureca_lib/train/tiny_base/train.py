@@ -55,13 +55,7 @@ from ureca_lib.train.tiny_base.data import (
     make_scenes,
     read_scene,
 )
-from ureca_lib.train.tiny_base.losses import (
-    SEEN,
-    TokenHeads,
-    attention_loss,
-    seen_loss,
-    watching,
-)
+from ureca_lib.train.tiny_base.losses import SEEN, TokenHeads, attention_loss, seen_loss, watching
 from ureca_lib.train.tiny_base.model import as_internvl, new_base, scene_tokenizer
 
 FLOOR = 0.01  # share of the peak learning rate that a cosine ends with
