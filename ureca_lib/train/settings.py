@@ -215,10 +215,8 @@ def load_settings(
     """
     usual = FOLDER / f"{preset}_stage{stage}.toml"
     if not usual.is_file():
-        known = ", ".join(
-            sorted(path.stem.replace("_stage", " ") for path in FOLDER.glob("*.toml"))
-        )
-        raise ValueError(f"no settings of preset {preset!r}, stage {stage}; there are {known}")
+        known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.toml")))
+        raise ValueError(f"no settings {usual.stem}: choose from {known}")
     values = _read(usual)
     for given in (_read(Path(file)) if file else {}, overrides or {}):
         if not str(given.get("data", "scenes:")).startswith("scenes:"):
