@@ -157,7 +157,7 @@ def open_index(
         progress: show a bar.
 
     Raises:
-        CaptionedError, FileNotFoundError, PublishedError, RegionError: the data cannot be read.
+        CaptionedError, FileNotFoundError, RegionError: the data cannot be read.
     """
     head, named, _ = data.partition(".jsonl@")
     place = Path(f"{head}.jsonl" if named else data)
