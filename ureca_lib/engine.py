@@ -7,6 +7,7 @@ even after SIGKILL, and the task stops too.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import os
@@ -22,16 +23,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import typer
+
 GRACE = 10.0  # seconds that a task has to stop
 _PAUSE = 0.1  # seconds between looks at the processes
-_START = "from ureca_lib.engine import work; work()"
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+_THREADS = [f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")]
+_THREADS += ["VECLIB_MAXIMUM_THREADS"]
 stopping = threading.Event()  # in a task's process: set as soon as the task shall stop
 
 
@@ -41,6 +38,43 @@ class Outcome(NamedTuple):
     item: Any
     value: Any  # of the function; None after an error
     error: str | None  # the exit status or signal, and the last line on standard error
+
+
+class Progress:
+    """Lines about tasks that begin and end, with the time left.
+
+    Args:
+        tasks: number of all.
+        shown: False prints nothing.
+    """
+
+    def __init__(self, tasks: int, shown: bool = True):
+        self._tasks, self._shown = tasks, shown
+        self._ended, self._start = 0, time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if self._shown:
+            # a notebook shows standard error as a red block
+            typer.echo(text, err=not hasattr(builtins, "__IPYTHON__"))
+
+    def begun(self, tasks: Iterable[tuple[str, Any]]) -> Iterator[Any]:
+        """Print the name of each task when it is taken.
+
+        Args:
+            tasks: each with its name.
+        """
+        for name, task in tasks:
+            self.say(f"begins: {name}")
+            yield task
+
+    def ended(self, text: str) -> None:
+        """Print a line about a task that ended, with the number of those that did."""
+        self._ended += 1
+        todo = self._tasks - self._ended
+        minutes = (time.monotonic() - self._start) / self._ended * todo / 60
+        left = f"; about {minutes:.0f} min left" if minutes >= 1 else ""
+        self.say(f"[{self._ended}/{self._tasks}] {text}{left}")
 
 
 def map_tasks(
@@ -95,13 +129,11 @@ def worker_environment(jobs: int, cores: int | None = None) -> dict[str, str]:
         The environment. The smallest number that any of the variables has already holds for all
         of them, because torch heeds MKL's as well as OpenMP's.
     """
-    environment = dict(os.environ)
-    given = [environment.get(name, "") for name in _THREADS]
+    given = [os.environ.get(name, "") for name in _THREADS]
     limits = [int(each) for each in given if each.isdigit() and int(each) > 0]
     cap = min([max(1, (cores or usable_cores()) // jobs), *limits])
-    environment |= dict.fromkeys(_THREADS, str(cap))
-    environment["TOKENIZERS_PARALLELISM"] = "false"
-    return environment
+    threads = dict.fromkeys(_THREADS, str(cap))
+    return {**os.environ, **threads, "TOKENIZERS_PARALLELISM": "false"}
 
 
 class _Task:
@@ -114,7 +146,7 @@ class _Task:
         self._messages = Path(self._folder.name) / "messages.txt"
         with self._messages.open("wb") as messages:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _START],
+                [sys.executable, "-c", "from ureca_lib.engine import work; work()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=messages,
@@ -122,7 +154,6 @@ class _Task:
                 start_new_session=True,  # Ctrl-C reaches the caller, which stops its tasks
             )
         task = {"function": function, "item": self.item, "result": str(self._result)}
-        assert self.process.stdin is not None
         # a process that died at once is seen by its exit status
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(task).encode() + b"\n")
@@ -130,11 +161,10 @@ class _Task:
 
     def outcome(self) -> Outcome:
         """Return the result of a process that has ended, and remove its files."""
-        value, error = None, None
-        if self._result.is_file():
+        value, error, status = None, None, self.process.returncode
+        if status == 0:
             value = json.loads(self._result.read_text(encoding="utf-8"))
         else:
-            status = self.process.returncode
             error = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
             lines = self._messages.read_text(encoding="utf-8", errors="replace").split("\n")
             if last := next((line.strip() for line in reversed(lines) if line.strip()), ""):
@@ -145,7 +175,7 @@ class _Task:
     def stop(self) -> None:
         """Ask the process to stop, and return at once."""
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()  # type: ignore[union-attr]
+            self.process.stdin.close()
 
     def wait(self) -> None:
         """Wait for the process to end, kill it if it does not, and remove its files."""
@@ -167,9 +197,7 @@ def work() -> None:
     module, _, name = task["function"].partition(":")
     try:
         value = json.dumps(getattr(import_module(module), name)(task["item"]))
-        result = Path(task["result"])
-        result.with_suffix(".new").write_text(value, encoding="utf-8")
-        result.with_suffix(".new").replace(result)
+        Path(task["result"]).write_text(value, encoding="utf-8")
         stopping.set()  # the task is over: the watch has nothing to interrupt
     except (Exception, KeyboardInterrupt):
         traceback.print_exc()
