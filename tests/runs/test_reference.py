@@ -14,7 +14,6 @@ from PIL import Image
 
 from ureca_lib.runs import RunRecord, load_sweep, summarize_sweep, write_summary
 from ureca_lib.runs.reference import (
-    LEVELS,
     compare_reference,
     load_reference,
     publish_runs,
@@ -136,14 +135,13 @@ def test_what_is_published_is_small_and_names_no_place_of_this_machine(project):
         executed(work, name)
     target = project / "reference"
     (target / "old").mkdir(parents=True)
-    megabytes, side = publish_runs(work, target, ["00_first", "01_second"], project, limit_mb=1)
+    megabytes = publish_runs(work, target, ["00_first", "01_second"], project)
     names = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
     kept = {"a figure.png", "run.json", "table.md"}
     runs = {
         f"{run}/{name}" for run in ("00_first", "01_second") for name in (*kept, f"{run}.ipynb")
     }
     assert names == runs | {"README.md"}
-    assert side == LEVELS[0][0]
     assert megabytes == pytest.approx(
         sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 1e6
     )
@@ -189,27 +187,16 @@ def test_the_page_has_a_line_for_each_run_of_a_sweep(project):
     assert page.count("a%20figure.png") == 1
 
 
-def test_figures_get_coarser_until_all_fits(project):
-    work, target = project / "work", project / "reference"
-    executed(work, "00_first", side=950)
-    megabytes, side = publish_runs(work, target, ["00_first"], project, limit_mb=0.8)
-    assert megabytes <= 0.8 and side in [side for side, _ in LEVELS[3:]]
-    assert size((target / "00_first" / "a figure.png").read_bytes())[0] == side
-    before = sorted(target.rglob("*"))
-    with pytest.raises(ValueError, match=r"more than 0\.01; largest: 00_first/"):
-        publish_runs(work, target, ["00_first"], project, limit_mb=0.01)
-    assert sorted(target.rglob("*")) == before
-    assert not list(project.glob(".reference*"))
-
-
-def test_a_png_is_reduced_to_its_bounds_and_never_grows():
-    small = shrink_png(picture(300), 100, 16)
-    image = Image.open(io.BytesIO(small))
-    assert image.size == (100, 100) and len(image.getcolors()) <= 16
-    clear = Image.open(io.BytesIO(shrink_png(picture(50, alpha=True), 100, 64)))
-    assert "A" in clear.convert("RGBA").getbands() and clear.info.get("transparency") is not None
+def test_figures_get_a_longest_side_and_never_grow(project):
+    executed(project / "work", "00_first", side=2500)
+    publish_runs(project / "work", project / "reference", ["00_first"], project)
+    figure = (project / "reference" / "00_first" / "a figure.png").read_bytes()
+    assert size(figure) == (2000, 2000)
+    assert size(shrink_png(figure, 100)) == (100, 100)
+    clear = shrink_png(picture(150, alpha=True), 100)
+    assert Image.open(io.BytesIO(clear)).mode == "RGBA"
     plain = picture(20)
-    assert len(shrink_png(plain, 100, None)) <= len(plain)
+    assert len(shrink_png(plain)) <= len(plain)
 
 
 def test_the_page_shows_records_figures_and_links(project):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -82,38 +82,22 @@ class Command(TyperCommand):
         return super().parse_args(ctx, joined + rest)
 
 
-class _Commands(Mapping[str, Any]):
-    """Commands by name; the module of a command is imported when the command is looked up."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_PLACES)
-
-    def __len__(self) -> int:
-        return len(_PLACES)
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._made:
-            module, _, function = _PLACES[name].partition(":")
-            # without rich's markup, for which scenes:train:2000 has a picture of a train
-            one = typer.Typer(add_completion=False, rich_markup_mode=None)
-            one.command(name, cls=Command)(getattr(import_module(f"ureca_lib.{module}"), function))
-            self._made[name] = typer.main.get_command(one)
-        return self._made[name]
-
-
 class Group(TyperGroup):
-    """The commands by group, with one exit for all errors."""
-
-    def __init__(self, **options: Any):
-        super().__init__(**options)
-        self.commands = _Commands()  # type: ignore[assignment]
+    """The commands by group, each imported when it is looked up, with one exit for all errors."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
         """Return the names without importing the commands."""
-        return list(self.commands)
+        return list(_PLACES)
+
+    def get_command(self, ctx: typer.Context, name: str) -> Any:
+        """Import a command; None if there is none of that name."""
+        if name not in _PLACES:
+            return None
+        module, _, function = _PLACES[name].partition(":")
+        # without rich's markup, for which scenes:train:2000 has a picture of a train
+        one = typer.Typer(add_completion=False, rich_markup_mode=None)
+        one.command(name, cls=Command)(getattr(import_module(f"ureca_lib.{module}"), function))
+        return typer.main.get_command(one)
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
         """Write the commands of each group with a line of help."""
@@ -170,38 +154,28 @@ def _begin(
         bool, typer.Option("--debug", envvar="URECA_DEBUG", help="Show the traceback of an error.")
     ] = False,
 ) -> None:
-    ctx.with_resource(_plain_warnings())
-    ctx.with_resource(_printable_echo())
+    ctx.with_resource(_printable())
 
 
 @contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Print our warnings without a source location."""
-    python = warnings.formatwarning
+def _printable() -> Iterator[None]:
+    """Replace control characters in all that commands echo, such as names from files or servers.
+
+    Warnings of ours are echoed too, without a source location.
+    """
+    python, echo = warnings.formatwarning, typer.echo
 
     def plain(message: str, category: type[Warning], filename: str, *more: Any) -> str:
         ours = category is UserWarning and Path(filename).is_relative_to(_PACKAGE)
         text = printable(f"ureca: {message}\n", keep="\n\t")
         return text if ours else python(message, category, filename, *more)
 
-    warnings.formatwarning = plain
-    try:
-        yield
-    finally:
-        warnings.formatwarning = python
-
-
-@contextmanager
-def _printable_echo() -> Iterator[None]:
-    """Replace control characters in all that commands echo, such as names from files or servers."""
-    echo = typer.echo
-
     def shown(message: Any = None, *others: Any, **options: Any) -> None:
         text = printable(message, keep="\n\t") if isinstance(message, str) else message
         echo(text, *others, **options)
 
-    typer.echo = shown
+    warnings.formatwarning, typer.echo = plain, shown
     try:
         yield
     finally:
-        typer.echo = echo
+        warnings.formatwarning, typer.echo = python, echo

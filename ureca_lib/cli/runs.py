@@ -98,15 +98,13 @@ def sweep(
     \b
     ureca sweep papermill_runs/mask_tiles.yaml --jobs 2
     """
-    from ureca_lib.runs.sweep import check_folders, finished, load_sweep
+    from ureca_lib.runs.sweep import finished, load_sweep
 
-    sweeps = [load_sweep(path) for path in files]
-    places = [(item, out or item.path.parent / "sweeps") for item in sweeps]
-    check_folders(places)
     left = 0
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for item, root in places:
+        for item in [load_sweep(path) for path in files]:  # all of them, before the first runs
+            root = out or item.path.parent / "sweeps"
             if not dry_run:
                 left += _execute(item, root, jobs, keep, summary_only)
                 continue
@@ -147,9 +145,6 @@ def reference(
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder that is committed.")] = Path(
         "papermill_runs/reference"
     ),
-    check: Annotated[
-        bool, typer.Option(help="Run nothing: compare the committed records with the notebooks.")
-    ] = False,
 ) -> None:
     """Run every notebook at the reference settings, and write the results that are committed.
 
@@ -157,29 +152,23 @@ def reference(
     papermill_runs/latest/reference; those that were finished there are kept.
     """
     from ureca_lib.runs import RunFailedError, run_notebook
-    from ureca_lib.runs.reference import compare_reference, load_reference, publish_runs
+    from ureca_lib.runs.reference import load_reference, publish_runs
 
     runs = load_reference("papermill_runs/reference.yaml", "notebooks")
     work, failed = Path("papermill_runs/latest/reference"), 0
-    if check:
-        differences = compare_reference(runs, out)
-        for line in differences:
-            typer.echo(line, err=True)
-        raise typer.Exit(1 if differences else 0)
     for notebook, parameters in runs.items():
         try:
             record = run_notebook(notebook, parameters, work / notebook.stem)
         except RunFailedError as error:
             typer.echo(str(error), err=True)
             failed += 1
-            continue
-        again = ", not run again" if record.repeated else ""
-        typer.echo(f"{notebook.stem}: {record.status} in {record.seconds:g} s{again}")
+        else:
+            again = ", not run again" if record.repeated else ""
+            typer.echo(f"{notebook.stem}: {record.status} in {record.seconds:g} s{again}")
     if failed:
         typer.echo(
             f"{failed} of {len(runs)} notebooks failed; nothing is written to {out}", err=True
         )
         raise typer.Exit(1)
-    size, side = publish_runs(work, out, [notebook.stem for notebook in runs], Path.cwd())
-    page = out / "README.md"
-    typer.echo(f"{out}: {size:.1f} MB, figures of at most {side} pixels; index page: {page}")
+    megabytes = publish_runs(work, out, [notebook.stem for notebook in runs], Path.cwd())
+    typer.echo(f"{out}: {megabytes:.1f} MB; index page: {out / 'README.md'}")

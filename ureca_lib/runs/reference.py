@@ -1,9 +1,8 @@
 """The reference run: every notebook at the settings of one file, published small enough to commit.
 
-Published are records, executed notebooks, figures, tables and an index page. Figures are made
-coarser step by step until everything fits. Vector copies of figures, stores, checkpoints and other
-large files stay behind, as do runs of settings that a sweep no longer has. Paths of this machine
-are shown from the project's folder.
+Published are records, executed notebooks, figures, tables and an index page. Vector copies of
+figures, stores, checkpoints and other large files stay behind, as do runs of settings that a sweep
+no longer has. Paths of this machine are shown from the project's folder.
 """
 
 from __future__ import annotations
@@ -28,9 +27,7 @@ from ureca_lib.runs.summary import SUMMARY_NAME, read_summaries
 from ureca_lib.runs.sweep import read_yaml
 
 NOTEBOOKS = "[0-9][0-9]_*.ipynb"
-LIMIT_MB = 12.0  # of 10^6 bytes
-# longest side of a figure in pixels, and colors of its palette; None keeps all colors
-LEVELS = ((2000, None), (1600, 256), (1200, 256), (900, 128), (700, 64))
+LONGEST_SIDE = 2000  # of a figure in pixels
 _LARGEST_TABLE = 200_000  # bytes of a text file that is kept
 _TABLES = (".csv", ".json", ".md", ".tex", ".txt")
 
@@ -101,12 +98,8 @@ def compare_reference(runs: Mapping[Path, Mapping[str, Any]], folder: str | Path
 
 
 def publish_runs(
-    work: str | Path,
-    target: str | Path,
-    names: Sequence[str],
-    project: str | Path,
-    limit_mb: float = LIMIT_MB,
-) -> tuple[float, int]:
+    work: str | Path, target: str | Path, names: Sequence[str], project: str | Path
+) -> float:
     """Copy runs to a folder that is committed; an older one there is replaced as a whole.
 
     Args:
@@ -114,15 +107,13 @@ def publish_runs(
         target: the committed folder.
         names: of the runs' folders, in the page's order.
         project: folder from which paths are shown.
-        limit_mb: most megabytes (10^6 bytes) of the whole.
 
     Returns:
-        Its size in megabytes, and the longest side of its figures in pixels.
+        Its size in megabytes (10^6 bytes).
 
     Raises:
         FileNotFoundError: a run that has no record.
-        ValueError: a sweep's summary that cannot be read; or it does not fit even with the
-            coarsest figures.
+        ValueError: a sweep's summary that cannot be read.
     """
     source, final = Path(work), Path(target)
     fresh = final.with_name(f".{final.name}.new")
@@ -130,23 +121,13 @@ def publish_runs(
     # how paths of this machine are shown; in a container a home may be /
     hidden = {f"{root}/": "", root: ".", str(Path.home()): "~"}
     hidden = {found: shown for found, shown in hidden.items() if found.strip("/")}
-    for side, colors in LEVELS:
-        shutil.rmtree(fresh, ignore_errors=True)
-        for name in names:
-            _copy_run(source / name, fresh / name, side, colors, hidden)
-        write_text(fresh / "README.md", reference_page(fresh, names))
-        sizes = {p.relative_to(fresh): p.stat().st_size for p in fresh.rglob("*") if p.is_file()}
-        size = sum(sizes.values()) / 1e6
-        if size <= limit_mb:
-            shutil.rmtree(final, ignore_errors=True)
-            fresh.replace(final)
-            return size, side
-    shutil.rmtree(fresh)
-    largest = sorted(sizes, key=lambda path: -sizes[path])[:5]
-    raise ValueError(
-        f"the runs take {size:.1f} MB, more than {limit_mb:g}; largest: "
-        + ", ".join(f"{path} {sizes[path] / 1e6:.1f}" for path in largest)
-    )
+    shutil.rmtree(fresh, ignore_errors=True)
+    for name in names:
+        _copy_run(source / name, fresh / name, hidden)
+    write_text(fresh / "README.md", reference_page(fresh, names))
+    shutil.rmtree(final, ignore_errors=True)
+    fresh.replace(final)
+    return sum(path.stat().st_size for path in final.rglob("*") if path.is_file()) / 1e6
 
 
 def reference_page(root: str | Path, names: Sequence[str]) -> str:
@@ -155,37 +136,30 @@ def reference_page(root: str | Path, names: Sequence[str]) -> str:
     return runs_page(root, names, "Reference run", about)
 
 
-def shrink_png(data: bytes, side: int, colors: int | None) -> bytes:
-    """Reduce a PNG to a level's bounds; return the given bytes if that is not smaller.
+def shrink_png(data: bytes, side: int = LONGEST_SIDE) -> bytes:
+    """Reduce a PNG to a longest side; return the given bytes if that is not smaller.
 
     Args:
         data: of a PNG.
-        side: longest side in pixels.
-        colors: of a palette; None keeps all.
+        side: in pixels.
     """
     with Image.open(io.BytesIO(data)) as opened:
         image = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    if colors:
-        # the only method of Pillow's that takes transparent pixels
-        method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
-        image = image.quantize(colors, method, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return min(data, buffer.getvalue(), key=len)
 
 
-def _copy_run(
-    source: Path, target: Path, side: int, colors: int | None, hidden: Mapping[str, str]
-) -> None:
+def _copy_run(source: Path, target: Path, hidden: Mapping[str, str]) -> None:
     record, dropped = load_record(source), _dropped_runs(source)
     for path in sorted(source.rglob("*")):
         if not path.is_file() or dropped & set(path.parents):
             continue
         if path == source / record.output:
-            content = _shrunk_notebook(path, side, colors)
+            content = _shrunk_notebook(path)
         elif path.suffix == ".png":
-            content = shrink_png(path.read_bytes(), side, colors)
+            content = shrink_png(path.read_bytes())
         elif path.name == RECORD_NAME or _is_table(path):
             content = path.read_bytes()
         else:
@@ -214,11 +188,11 @@ def _is_table(path: Path) -> bool:
     return small and path.name != METRICS_NAME and not any(path.parent.glob("*.safetensors"))
 
 
-def _shrunk_notebook(path: Path, side: int, colors: int | None) -> bytes:
+def _shrunk_notebook(path: Path) -> bytes:
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if picture := output.get("data", {}).get("image/png"):
-                small = shrink_png(base64.b64decode(picture), side, colors)
+                small = shrink_png(base64.b64decode(picture))
                 output["data"]["image/png"] = base64.b64encode(small).decode()
     return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()

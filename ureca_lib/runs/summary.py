@@ -280,7 +280,7 @@ def summary_markdown(summary: SweepSummary) -> str:
         f"Mean ± sample standard deviation (number of seeds) of `{summary.notebook}`, "
         f"{len(summary.done)} of {len(summary.runs)} runs done{fixed}.\n",
         table(["setting", *names], values, right=range(1, len(names) + 1)),
-        *(f"{note}\n" for note in _notes(summary)),
+        *_notes(summary),
         "## Runs\n",
         table(["setting", "seed", "state", "time", "folder", "error"], rows, right=(1, 3)),
     ]
@@ -305,26 +305,27 @@ def _missing(summary: SweepSummary) -> list[str]:
 
 
 def _notes(summary: SweepSummary) -> list[str]:
-    notes = []
-    if unknown := _missing(summary):
-        notes.append(f"Not recorded by any run: {escaped(', '.join(unknown))}.")
-    if len(summary.report) > _COLUMNS:
-        notes.append(f"{len(summary.report) - _COLUMNS} further values are in `summary.csv`.")
-    if odd := sorted({name for run in summary.runs for name in run.not_finite}):
-        notes.append(
-            f"Infinite or not a number in some run, and left out: {escaped(', '.join(odd))}."
-        )
-    if summary.machines:
-        where = "; ".join(map(machine_text, summary.machines))
-        notes.append(f"All runs one after another: {summary.seconds:.0f} s, on {escaped(where)}.")
-    if changed := sum((run.commit or "").endswith("+") for run in summary.done):
-        notes.append(
-            f"{changed} of {len(summary.done)} runs were made with uncommitted changes of the "
-            "code: their commits, which end with +, do not have it."
-        )
-    if summary.code > 1:
-        notes.append(f"The runs were made at {summary.code} different commits of the code.")
-    return notes
+    unknown, done = _missing(summary), summary.done
+    odd = sorted({name for run in summary.runs for name in run.not_finite})
+    changed = sum((run.commit or "").endswith("+") for run in done)
+    where = escaped("; ".join(map(machine_text, summary.machines)))
+    more = len(summary.report) - _COLUMNS
+    notes = [
+        (unknown, f"Not recorded by any run: {escaped(', '.join(unknown))}."),
+        (more > 0, f"{more} further values are in `summary.csv`."),
+        (odd, f"Infinite or not a number in some run, and left out: {escaped(', '.join(odd))}."),
+        (where, f"All runs one after another: {summary.seconds:.0f} s, on {where}."),
+        (
+            changed,
+            f"{changed} of {len(done)} runs were made with uncommitted changes of the code: their "
+            "commits, which end with +, do not have it.",
+        ),
+        (
+            summary.code > 1,
+            f"The runs were made at {summary.code} different commits of the code.",
+        ),
+    ]
+    return [f"{note}\n" for needed, note in notes if needed]
 
 
 def machine_text(machine: Mapping[str, Any]) -> str:

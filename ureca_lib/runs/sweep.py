@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from ureca_lib.runs.parameters import (
     json_value,
     notebook_parameters,
 )
-from ureca_lib.runs.record import RunRecord, path_in_project
+from ureca_lib.runs.record import RunRecord
 from ureca_lib.runs.runner import RunFailedError, finished_run, run_notebook
 
 _LONGEST = 64_000  # bytes of a file
@@ -262,12 +262,10 @@ def run_sweep(
         The runs by how they ended. After Ctrl-C `.stopped` is set, and no run is left running.
 
     Raises:
-        ValueError: fewer than one job, or a run's folder holds a run of another notebook with the
-            same file name.
+        ValueError: fewer than one job.
     """
     if jobs < 1:
         raise ValueError(f"a sweep takes at least one job, not {jobs}")
-    check_folders([(sweep, Path(root))])
     folder, result = Path(root).resolve(), SweepResult()
     runs = {run.name: run for run in sweep.runs}
     result.kept = [name for name, run in runs.items() if finished(sweep, run, folder, keep)]
@@ -328,7 +326,10 @@ def attempt_run(task: Mapping[str, Any]) -> str:
         return "elsewhere"
     record = RunRecord.load(folder)
     if record and not record.is_of(notebook):
-        raise ValueError(f"{folder} is for runs of {record.path or record.notebook}")
+        raise ValueError(
+            f"{folder} is for runs of {record.path or record.notebook}: give the sweep another "
+            "folder (--out), or the notebook another name"
+        )
     if record and _version(record) != task["before"] and not record.was_interrupted:
         if record.status == "done":
             return "kept"
@@ -369,31 +370,6 @@ def is_running(root: Path, name: str) -> bool:
 def finished(sweep: Sweep, run: PlannedRun, root: Path, keep: bool) -> bool:
     """Tell whether a run is done and need not be repeated; for `keep` see `run_sweep`."""
     return bool(finished_run(sweep.notebook, run.parameters, root / "runs" / run.name, keep))
-
-
-def check_folders(sweeps: Sequence[tuple[Sweep, Path]]) -> None:
-    """Check that no folder is for runs of two notebooks with the same file name.
-
-    Args:
-        sweeps: each with the folder of the sweeps that it is for.
-
-    Raises:
-        ValueError: naming the sweep, the folder and both notebooks.
-    """
-    notebooks: dict[Path, Path] = {}
-    for sweep, root in sweeps:
-        ours = path_in_project(sweep.notebook)
-        for run in sweep.runs:
-            folder = (root / "runs" / run.name).resolve()
-            other = path_in_project(notebooks.setdefault(folder, sweep.notebook))
-            record = RunRecord.load(folder)
-            if record and not record.is_of(sweep.notebook):
-                other = record.path or record.notebook
-            if other != ours:
-                raise ValueError(
-                    f"{sweep.path}: {folder} is for runs of {other}, and those of {ours} would go "
-                    "there too: give the sweep another folder (--out), or the notebook another name"
-                )
 
 
 def _version(record: RunRecord | None) -> list[str] | None:
