@@ -1,8 +1,12 @@
-"""Tasks on processes of this machine: started, watched, stopped; a task that dies fails alone.
+"""Tasks on processes of this machine, or on a Ray cluster; a task that dies fails alone.
 
-Each task has a Python process of its own. The first line of its standard input is the task as
-JSON. The pipe then stays open without data: its end means that the caller has stopped or is gone,
-even after SIGKILL, and the task stops too.
+Each task has a Python process of its own. On this machine, the first line of its standard input is
+the task as JSON. The pipe then stays open without data: its end means that the caller has stopped
+or is gone, even after SIGKILL, and the task stops too.
+
+Nothing else in this package knows that Ray exists. It starts a process per task as well, with the
+CPUs and the share of a GPU that the task asks for, and starts the task again where its process or
+its machine is lost. Tasks must therefore be such that a second start resumes what the first did.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +30,9 @@ from typing import Any, NamedTuple
 
 import typer
 
+ENGINES = ("processes", "ray")
 GRACE = 10.0  # seconds that a task has to stop
+RETRIES = 3  # of a task on Ray whose process was lost
 _PAUSE = 0.1  # seconds between looks at the processes
 _THREADS = [f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")]
 _THREADS += ["VECLIB_MAXIMUM_THREADS"]
@@ -38,6 +45,7 @@ class Outcome(NamedTuple):
     item: Any
     value: Any  # of the function; None after an error
     error: str | None  # the exit status or signal, and the last line on standard error
+    where: str  # the process, and on Ray its machine
 
 
 class Progress:
@@ -78,7 +86,13 @@ class Progress:
 
 
 def map_tasks(
-    function: Callable[[Any], Any], items: Iterable[Mapping[str, Any]], jobs: int = 1
+    function: Callable[[Any], Any],
+    items: Iterable[Mapping[str, Any]],
+    jobs: int = 1,
+    engine: str = "processes",
+    address: str | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
 ) -> Iterator[Outcome]:
     """Call a function on each item, each in a process of its own; results come as they end.
 
@@ -88,13 +102,30 @@ def map_tasks(
     Args:
         function: of a module's top level; its result must be JSON.
         items: each JSON; the next is taken when a process is free for it.
-        jobs: processes at a time; each gets its share of the cores as threads.
+        jobs: tasks at a time; on this machine each gets its share of the cores as threads.
+        engine: "processes" of this machine, or "ray".
+        address: of a Ray cluster. None is the one of the variable RAY_ADDRESS, or the one that
+            runs on this machine, or else a new one that ends with the tasks.
+        cpus, gpus: that Ray reserves for each task. 0.5 GPUs: two tasks share one.
+
+    Raises:
+        ValueError: an unknown engine.
+        ImportError: Ray is not installed.
+        ConnectionError: there is no Ray cluster at the address.
     """
-    name, environment = f"{function.__module__}:{function.__qualname__}", worker_environment(jobs)
-    waiting, running = iter(items), list[_Task]()
+    name = f"{function.__module__}:{function.__qualname__}"
+    if engine == "ray":
+        return _on_ray(name, iter(items), jobs, address, {"num_cpus": cpus, "num_gpus": gpus})
+    if engine == "processes":
+        return _on_processes(name, iter(items), jobs)
+    raise ValueError(f"engine {engine!r}: there are {' and '.join(ENGINES)}")
+
+
+def _on_processes(name: str, items: Iterator[Mapping[str, Any]], jobs: int) -> Iterator[Outcome]:
+    environment, running = worker_environment(jobs), list[_Task]()
     try:
         while True:
-            while len(running) < jobs and (item := next(waiting, None)) is not None:
+            while len(running) < jobs and (item := next(items, None)) is not None:
                 running.append(_Task(name, item, environment))
             if not running:
                 return
@@ -109,6 +140,61 @@ def map_tasks(
             task.stop()
         for task in running:
             task.wait()
+
+
+def _on_ray(
+    name: str,
+    items: Iterator[Mapping[str, Any]],
+    jobs: int,
+    address: str | None,
+    resources: Mapping[str, float],
+) -> Iterator[Outcome]:
+    try:
+        import ray
+    except ImportError:
+        raise ImportError("the engine ray needs Ray: pip install 'ureca-lib[ray]'") from None
+    starts = not ray.is_initialized()
+    if starts:
+        quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        ray.init(address, **quiet)
+    # one call per process: the memory of a model, also on a GPU, is free after each task
+    call = ray.remote(max_retries=RETRIES, max_calls=1, **resources)(_call)
+    running: dict[Any, Mapping[str, Any]] = {}
+    try:
+        while True:
+            while len(running) < jobs and (item := next(items, None)) is not None:
+                running[call.remote(name, item)] = item
+            if not running:
+                return
+            # the pause lets Ctrl-C through
+            for ended in ray.wait(list(running), timeout=1)[0]:
+                yield _outcome_of_ray(ray, running.pop(ended), ended)
+    finally:
+        for task in running:
+            ray.cancel(task)  # a KeyboardInterrupt
+        late = (
+            ray.wait(list(running), num_returns=len(running), timeout=GRACE)[1] if running else []
+        )
+        for task in late:
+            ray.cancel(task, force=True)
+        if starts:
+            ray.shutdown()
+
+
+def _outcome_of_ray(ray: Any, item: Mapping[str, Any], task: Any) -> Outcome:
+    try:
+        return Outcome(item, *ray.get(task))
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error  # of the function, or the process was lost
+        reason = " ".join(str(cause).split())
+        return Outcome(item, None, f"{type(cause).__name__}: {reason}", "")
+
+
+def _call(name: str, item: Mapping[str, Any]) -> tuple[Any, None, str]:
+    """Call the function of a task; Ray starts this in a process of its own."""
+    module, _, function = name.partition(":")
+    value = getattr(import_module(module), function)(item)
+    return json.loads(json.dumps(value)), None, f"process {os.getpid()} of {socket.gethostname()}"
 
 
 def usable_cores() -> int:
@@ -170,7 +256,7 @@ class _Task:
             if last := next((line.strip() for line in reversed(lines) if line.strip()), ""):
                 error = f"{error}: {last}"
         self.wait()
-        return Outcome(self.item, value, error)
+        return Outcome(self.item, value, error, f"process {self.process.pid}")
 
     def stop(self) -> None:
         """Ask the process to stop, and return at once."""
@@ -194,10 +280,9 @@ def work() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     task = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch, daemon=True).start()
-    module, _, name = task["function"].partition(":")
     try:
-        value = json.dumps(getattr(import_module(module), name)(task["item"]))
-        Path(task["result"]).write_text(value, encoding="utf-8")
+        value, *_ = _call(task["function"], task["item"])
+        Path(task["result"]).write_text(json.dumps(value), encoding="utf-8")
         stopping.set()  # the task is over: the watch has nothing to interrupt
     except (Exception, KeyboardInterrupt):
         traceback.print_exc()

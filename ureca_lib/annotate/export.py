@@ -40,6 +40,7 @@ from ureca_lib.annotate.card import (
 )
 from ureca_lib.annotate.protocol import STAGES
 from ureca_lib.annotate.records import STATES, ImageRow, State, masks_digest, region_key
+from ureca_lib.annotate.shards import Shards, open_store
 from ureca_lib.annotate.sources import names_files
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.captioned import INTERRUPTED, image_keys
@@ -103,7 +104,7 @@ class Exported(NamedTuple):
 
 
 def export_dataset(
-    store: Store | str | Path,
+    store: Store | Shards | str | Path,
     out_dir: str | Path,
     states: Sequence[State] = ("unique",),
     texts: CardTexts | None = None,
@@ -118,7 +119,7 @@ def export_dataset(
     files in the folder are left alone.
 
     Args:
-        store: the store, or its path.
+        store: the store or the shards, or the path of a store or of a folder of shards.
         out_dir: created if needed.
         states: of the captions that are in JSONL and COCO; with any but unique, each row of the
             JSONL has its state.
@@ -134,8 +135,8 @@ def export_dataset(
             were captioned, captions are of several settings and `mixed` is false, a split's name
             cannot be that of a file, or the folder has files but no data set.
     """
-    if not isinstance(store, Store):
-        with Store(store, create=False) as opened:
+    if isinstance(store, (str, Path)):
+        with open_store(store) as opened:
             return export_dataset(opened, out_dir, states, texts, images, progress, mixed)
     known = [state for state in STATES if state != "skipped"]
     if not states or set(states) - set(known):
@@ -238,7 +239,7 @@ def region_row_id(key: str, region_id: RegionId) -> str:
 
 
 def _region_rows(
-    store: Store, row: ImageRow, key: str, image: RegionImage
+    store: Store | Shards, row: ImageRow, key: str, image: RegionImage
 ) -> Iterator[tuple[Region, dict[str, Any]]]:
     """Regions of an image with their rows, with captions as people's reviews left them.
 
@@ -264,7 +265,7 @@ def _region_rows(
         yield region, row
 
 
-def _masks(store: Store, row: ImageRow) -> RegionImage:
+def _masks(store: Store | Shards, row: ImageRow) -> RegionImage:
     """Load the masks of an image: from their place beside the store, else from the old path."""
     if row.path is None:
         raise ValueError(
@@ -292,7 +293,7 @@ def _check_masks(row: ImageRow, image: RegionImage, captioned: list[RegionId]) -
 
 
 def _made_with(
-    store: Store, finished: Iterable[ImageRow], mixed: bool
+    store: Store | Shards, finished: Iterable[ImageRow], mixed: bool
 ) -> tuple[dict[str, str], list[tuple[str, int, str]]]:
     """The settings that images were captioned with.
 

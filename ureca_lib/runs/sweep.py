@@ -291,7 +291,7 @@ def run_sweep(
             named = ((str(runs[task["name"]]), task | {"wait": wait}) for task in tasks)
             tasks = []
             with closing(map_tasks(attempt_run, report.begun(named), jobs)) as outcomes:
-                for task, state, error in outcomes:
+                for task, state, error, _ in outcomes:
                     name = task["name"]
                     if state == "elsewhere":
                         tasks.append(task)
