@@ -157,9 +157,7 @@ def check_parameters(
         try:
             kept = json.loads(json.dumps(value))
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(
-                f"parameter {name}: {value!r} cannot be held by a record ({error})"
-            ) from None
+            kept = error
         if not same_value(value, kept):
             raise ValueError(
                 f"parameter {name}: {value!r} would be {kept!r} in the notebook and its record; "
@@ -183,8 +181,7 @@ def same_parameters(
     """
     before = {name: parameter.default for name, parameter in known.items()} | dict(then)
     names = (before.keys() | now.keys()) - {"output_dir"}
-    there = all(name in before and name in now for name in names)
-    return there and all(same_value(before[name], now[name]) for name in names)
+    return all(same_value(before.get(name, KeyError), now.get(name, KeyError)) for name in names)
 
 
 def same_value(one: Any, other: Any) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 import nbformat
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from ureca_lib.journal import write_text
 from ureca_lib.runs.index import load_record, runs_page
@@ -32,10 +32,8 @@ _LARGEST_TABLE = 200_000  # bytes of a text file that is kept
 _TABLES = (".csv", ".json", ".md", ".tex", ".txt")
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    notebooks: dict[str, dict[str, Any]] = Field(description="parameters by notebook, no suffix")
+class _File(BaseModel, extra="forbid"):
+    notebooks: dict[str, dict[str, Any]]  # parameters by notebook, without its suffix
 
 
 def load_reference(path: str | Path, notebooks: str | Path) -> dict[Path, dict[str, Any]]:

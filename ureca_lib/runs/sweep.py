@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ureca_lib.engine import Progress, map_tasks, stopping
 from ureca_lib.runs.parameters import (
@@ -35,40 +35,27 @@ _MOST_RUNS = 2_000  # of a sweep
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Setting(BaseModel):
+class Setting(BaseModel, extra="forbid"):
     """Entry of `list`: parameters that belong together, under a name."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    label: str = Field(min_length=1, description="name of the setting in the table and the plot")
-    parameters: dict[str, Any] = Field(default={}, description="values by name")
+    label: str = Field(min_length=1)  # name of the setting in the table and the plot
+    parameters: dict[str, Any] = {}  # values by name
 
 
-class SweepSettings(BaseModel):
+class SweepSettings(BaseModel, extra="forbid"):
     """Content of a sweep's YAML file. Values are texts, which the notebook's types decide about."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    notebook: str = Field(description="path of the notebook, relative to this file")
-    title: str = Field("", description="heading of the table; the file's name if empty")
-    parameters: dict[str, Any] = Field(
-        default={}, description="fixed parameters; the others keep their defaults"
-    )
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        default={}, description="values by parameter; every combination is run"
-    )
-    settings: list[Setting] = Field(
-        default=[], alias="list", description="settings, instead of a grid"
-    )
-    seeds: list[str] = Field(
-        default=["0"], min_length=1, description="each setting runs once per seed"
-    )
-    report: list[str] = Field(
-        default=[],
-        description="measured values in table and plot, such as 'size.small' for an entry of a "
-        "dictionary; all plain numbers if empty",
-    )
-    timeout: int | None = Field(None, description="most seconds per cell")
+    notebook: str  # path of the notebook, relative to this file
+    title: str = ""  # heading of the table; the file's name if empty
+    parameters: dict[str, Any] = {}  # fixed parameters; the others keep their defaults
+    # values by parameter; every combination is run
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    settings: list[Setting] = Field([], alias="list")  # instead of a grid
+    seeds: list[str] = Field(["0"], min_length=1)  # each setting runs once per seed
+    # measured values in table and plot, such as "size.small" for an entry of a dictionary; all
+    # plain numbers if empty
+    report: list[str] = []
+    timeout: int | None = None  # most seconds per cell
 
 
 @dataclass(frozen=True)
