@@ -12,6 +12,7 @@ import psutil
 import pytest
 from small_ray import small_ray
 
+from ureca_lib import engine
 from ureca_lib.engine import map_tasks
 
 TASKS = """import os, signal, sys, time, pathlib
@@ -115,7 +116,10 @@ def cluster(work):
         yield
 
 
-def test_ray_starts_a_lost_task_again_and_reports_one_that_fails(work, cluster, tmp_path):
+def test_ray_starts_a_lost_task_again_and_reports_one_that_fails(
+    work, cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(engine, "RETRIES", 1)
     ways = ["", "raise", "die once", "die"]
     items = [{"n": n, "way": way, "folder": str(tmp_path)} for n, way in enumerate(ways)]
     found = {outcome.item["n"]: outcome for outcome in map_tasks(work, items, 3, "ray")}

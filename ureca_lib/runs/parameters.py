@@ -7,10 +7,8 @@ stops the run before anything is executed.
 from __future__ import annotations
 
 import ast
-import io
 import json
 import os
-import tokenize
 import typing
 from collections.abc import Mapping
 from contextlib import suppress
@@ -111,7 +109,7 @@ def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
     except Exception as error:  # nbformat stumbles over a file of another kind in many ways
         raise ValueError(f"{path}: the file is not a notebook") from error
     try:
-        body, comments = ast.parse(source).body, _comments(source)
+        body, lines = ast.parse(source).body, source.splitlines()
     except Exception as error:  # not only SyntaxError: null bytes, lines nested too deeply
         line = (getattr(error, "text", None) or "").strip()
         raise ValueError(
@@ -121,9 +119,11 @@ def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
     found = {}
     for node in body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
-            line = source.splitlines()[node.lineno - 1]
+            line = lines[node.lineno - 1]
             raise ValueError(f"{path}: parameters are 'name: type = default', not {line!r}")
-        name, text = node.target.id, comments.get(node.end_lineno or 0, "")
+        # the help is what follows the value in its last line; columns are of UTF-8
+        rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+        name, text = node.target.id, rest.strip(" #")
         try:
             default = ast.literal_eval(node.value) if node.value is not None else None
             found[name] = Parameter(name, ast.unparse(node.annotation), default, text)
@@ -244,13 +244,3 @@ def _type_of(node: ast.expr) -> Any:
     raise TypeError(
         f"{ast.unparse(node)!r} is not a type for parameters; use {', '.join(_TYPES)} and Literal"
     )
-
-
-def _comments(source: str) -> dict[int, str]:
-    """Return the comment at the end of each line, by line number from 1."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokens
-        if token.type == tokenize.COMMENT
-    }
