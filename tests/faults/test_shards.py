@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.annotate.store import Store
 from ureca_lib.cli import app
 
-IMAGES, SHARDS, IN_FLIGHT, PATIENCE = 6, 3, 2, 300.0
+IMAGES, SHARDS, IN_FLIGHT, PATIENCE = 6, 3, 2, 120.0
 
 
 def ureca(*words: object):
@@ -123,7 +124,7 @@ def test_a_run_on_ray_equals_one_of_a_single_process(
     result = ureca(*command(photos, server, out, *on_ray(ray_address)))
     assert result.exit_code == 0, result.output
     assert f"{SHARDS} of {SHARDS} shards are complete" in result.stdout
-    assert result.stderr.count(": done (process ") == SHARDS
+    assert result.stderr.count(f" of {socket.gethostname()})") == SHARDS
     assert_whole(out, expected, server, kills=0)
     status = ureca("status", out).stdout
     assert f"calls     {expected[1]:,}, " in status and "waiting" not in status

@@ -51,45 +51,45 @@ def annotate_shards(options: Mapping[str, Any]) -> None:
     ) as outcomes:
         for task, ended, error, where in outcomes:
             name = Path(task["out"]).name
-            said, complete = (error, False) if error else ended
+            summary, said, complete = ("failed", error, False) if error else ended
             left += not complete
-            report.ended(f"{name}: {'done' if complete else 'not complete'} ({where or 'lost'})")
-            if options["progress"] or not complete:
-                typer.echo("\n".join(f"{name}: {line}" for line in said.splitlines()), err=True)
+            report.ended(f"{name}: {summary} ({where or 'lost'})")
+            for line in said.splitlines():  # warnings and failures
+                typer.echo(f"{name}: {line}", err=True)
     typer.echo(f"{len(tasks) - left} of {len(tasks)} shards are complete\nstores: {out}")
     if left:
         typer.echo(f"See `ureca status {out}`; rerun the command to resume.", err=True)
         raise typer.Exit(1)
 
 
-def annotate_shard(task: Mapping[str, Any]) -> tuple[str, bool]:
+def annotate_shard(task: Mapping[str, Any]) -> tuple[str, str, bool]:
     """Annotate one shard by `ureca annotate`; a process of the engine calls this.
 
     Args:
         task: options of the command.
 
     Returns:
-        What the command printed, and whether the shard is complete.
+        The command's summary, its messages, and whether the shard is complete.
 
     Raises:
         ValueError: another process, perhaps of another machine, is annotating the shard.
     """
     from ureca_lib.cli.annotate import annotate
 
-    said = io.StringIO()
+    summary, said, complete = io.StringIO(), io.StringIO(), True
     try:
         with (
             # the system frees the lock when this process ends, however it ends
             FileLock(f"{task['out']}.lock", timeout=0),
-            redirect_stdout(said),
+            redirect_stdout(summary),
             redirect_stderr(said),
         ):
-            annotate(**task)
+            annotate(ctx=None, **task)
     except Timeout:
         raise ValueError(f"{task['out']}: another process is annotating this shard") from None
     except typer.Exit:
-        return said.getvalue(), False
-    return said.getvalue(), True
+        complete = False
+    return summary.getvalue().partition("\n")[0], said.getvalue(), complete
 
 
 def _dealt(text: str, number: int) -> str:
