@@ -22,9 +22,8 @@ from faults.server import FaultyServer, say
 from small_ray import small_ray
 from typer.testing import CliRunner
 
-from ureca_lib.annotate.shards import Shards, deal_images
+from ureca_lib.annotate.shards import deal_images, open_store
 from ureca_lib.annotate.sources import SplitRule
-from ureca_lib.annotate.store import Store
 from ureca_lib.cli import app
 
 IMAGES, SHARDS, IN_FLIGHT, PATIENCE = 6, 3, 2, 120.0
@@ -62,10 +61,11 @@ def command(photos: Path, server: FaultyServer, out: Path, *more: object) -> lis
 
 def contents(path: Path) -> dict:
     """All captions, by image, and the split of each image."""
-    opened = Shards(path) if path.is_dir() else Store(path, create=False)
-    with opened:
-        return {row.image: (row.split, opened.reviewed_captions(row.image)) for row in
-                opened.images()}  # fmt: skip
+    with open_store(path) as opened:
+        return {
+            Path(row.image).name: (row.split, opened.reviewed_captions(row.image))
+            for row in opened.images()
+        }
 
 
 @pytest.fixture(scope="module")
@@ -224,9 +224,9 @@ def test_a_list_of_splits_holds_for_all_shards(photos, tmp_path):
     words = ["annotate", photos, "--out", out, "--shards", 2, "--jobs", 1, "--split", splits]
     result = ureca(*words, "--verify", "test")
     assert result.exit_code == 0 and "entries of the list" not in result.stderr, result.output
-    with Shards(out) as opened:
-        splits_of = {Path(row.image).stem: row.split for row in opened.images()}
-    assert [name for name, split in splits_of.items() if split == "test"] == ["image_0"]
+    assert [name for name, (split, _) in contents(out).items() if split == "test"] == [
+        "image_0.json"
+    ]
 
 
 def test_addresses_are_dealt_out_to_the_shards(photos, tmp_path):

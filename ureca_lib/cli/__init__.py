@@ -21,46 +21,43 @@ import ureca_lib
 from ureca_lib.markdown import printable
 
 _PACKAGE = Path(__file__).parents[1]
-# module and function of each command, and its line in `ureca --help`
+# the module of each command, whose function has the command's name, and its line in `ureca --help`
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Caption": {
-        "caption": ("cli.caption:caption", "Caption the regions of photos."),
-        "serve": ("cli.serve:serve", "Serve captions: OpenAI's protocol and a web page."),
-        "segment": ("cli.caption:segment", "Find nested masks in a photo; write SA-1B JSON."),
+        "caption": ("cli.caption", "Caption the regions of photos."),
+        "segment": ("cli.caption", "Find nested masks in a photo; write SA-1B JSON."),
+        "serve": ("cli.serve", "Serve captions: OpenAI's protocol and a web page."),
     },
     "Data set": {
-        "annotate": ("cli.annotate:annotate", "Caption every region of images uniquely."),
-        "status": ("cli.annotate:status", "Show counts, failures and time left of a store."),
-        "look-alikes": ("cli.annotate:look_alikes", "Choose the threshold of look-alikes."),
-        "export": ("cli.annotate:export", "Write a store's captions as a data set."),
-        "data": ("datasets.commands:data", "List data sets and their layouts; check a folder."),
+        "annotate": ("cli.annotate", "Caption every region of images uniquely."),
+        "status": ("cli.annotate", "Show counts, failures and time left of a store."),
+        "look-alikes": ("cli.annotate", "Choose the threshold of look-alikes."),
+        "export": ("cli.annotate", "Write a store's captions as a data set."),
+        "data": ("datasets.commands", "List data sets and their layouts; check a folder."),
     },
     "Train": {
-        "train": ("train.commands:train", "Train a stage, also on many GPUs."),
-        "merge": ("train.commands:merge", "Write a trained model without adapters."),
-        "train-base": ("train.commands:train_base", "Train the tiny base."),
-        "train-recipe": (
-            "train.commands:train_recipe",
-            "Train both stages from a base, and measure the model.",
-        ),
-        "presets": ("cli.models:presets", "Print each preset's parameters and memory."),
-        "convert": ("cli.models:convert", "Convert a published checkpoint."),
+        "train": ("train.commands", "Train a stage, also on many GPUs."),
+        "merge": ("train.commands", "Write a trained model without adapters."),
+        "train-base": ("train.commands", "Train the tiny base."),
+        "train-recipe": ("train.commands", "Train both stages from a base, and measure the model."),
+        "presets": ("cli.models", "Print each preset's parameters and memory."),
+        "convert": ("cli.models", "Convert a published checkpoint."),
     },
     "Evaluate": {
-        "predict": ("evaluate.commands:predict", "Caption every region of a data set."),
-        "evaluate": ("evaluate.commands:evaluate", "Score predictions of any system."),
-        "clair": ("evaluate.commands:clair", "Score predictions by a judge (CLAIR)."),
-        "uniqueness": ("evaluate.commands:uniqueness", "Measure self-retrieval and collisions."),
-        "table": ("evaluate.commands:table", "Print a table of the paper; reproduce Table 2."),
-        "agreement": ("evaluate.commands:agreement", "Compare reviewers with each other."),
+        "predict": ("evaluate.commands", "Caption every region of a data set."),
+        "evaluate": ("evaluate.commands", "Score predictions of any system."),
+        "clair": ("evaluate.commands", "Score predictions by a judge (CLAIR)."),
+        "uniqueness": ("evaluate.commands", "Measure self-retrieval and collisions."),
+        "table": ("evaluate.commands", "Print a table of the paper; reproduce Table 2."),
+        "agreement": ("evaluate.commands", "Compare reviewers with each other."),
     },
     "Notebooks": {
-        "run": ("cli.runs:run", "Run notebooks headless."),
-        "sweep": ("cli.runs:sweep", "Run a notebook at many settings and seeds."),
-        "reference": ("cli.runs:reference", "Run every notebook; write the committed results."),
+        "run": ("cli.runs", "Run notebooks headless."),
+        "sweep": ("cli.runs", "Run a notebook at many settings and seeds."),
+        "reference": ("cli.runs", "Run every notebook; write the committed results."),
     },
 }
-_PLACES = {name: place for group in GROUPS.values() for name, (place, _) in group.items()}
+_MODULES = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}
 
 
 class Command(TyperCommand):
@@ -88,16 +85,16 @@ class Group(TyperGroup):
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
         """Return the names without importing the commands."""
-        return list(_PLACES)
+        return list(_MODULES)
 
     def get_command(self, ctx: typer.Context, name: str) -> Any:
         """Import a command; None if there is none of that name."""
-        if name not in _PLACES:
+        if name not in _MODULES:
             return None
-        module, _, function = _PLACES[name].partition(":")
+        function = getattr(import_module(f"ureca_lib.{_MODULES[name]}"), name.replace("-", "_"))
         # without rich's markup, for which scenes:train:2000 has a picture of a train
         one = typer.Typer(add_completion=False, rich_markup_mode=None)
-        one.command(name, cls=Command)(getattr(import_module(f"ureca_lib.{module}"), function))
+        one.command(name, cls=Command)(function)
         return typer.main.get_command(one)
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:

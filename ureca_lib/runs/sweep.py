@@ -368,14 +368,16 @@ def _note_death(task: Mapping[str, Any], reason: str) -> str:
     """Write the reason to the record of a run whose process died; return the run's state."""
     root, notebook = Path(task["root"]), Path(task["notebook"])
     folder = root / "runs" / task["name"]
-    # the record may be of another process that has begun the run anew, or of another notebook
+    # another process may have begun the run anew, or the folder may be another notebook's
     with suppress(Timeout), run_lock(root, task["name"]).acquire(timeout=0):
         record = RunRecord.load(folder)
+        if record and not record.is_of(notebook):
+            return f"failed ({reason})"
         if record is None or _version(record) == task["before"]:  # it died before its first word
             record = RunRecord.begin(notebook, "", task["parameters"])
-        if record.is_of(notebook) and record.status == "done":  # it died after its last
+        if record.status == "done":  # it died after its last
             return "done"
-        if record.is_of(notebook) and record.status == "running":
+        if record.status == "running":
             record.status = "failed"
             record.error = {"cell": None, "source": "", "name": "WorkerDied", "message": reason}
             record.save(folder)
