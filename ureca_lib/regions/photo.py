@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ureca_lib.regions.errors import (
     FileMissingError,
@@ -97,13 +97,11 @@ def _opened(source: str | Path | Image.Image, what: str) -> Iterator[Image.Image
         raise error.located(path) from None
     except FileNotFoundError:
         raise FileMissingError(f"the {what} does not exist", path) from None
-    except UnidentifiedImageError:
-        reason = "the file is not an image"
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
+        reason = f"the {what} cannot be decoded ({error})"
         if path is not None and path.suffix.lower() in _HEIC and not _registered_heic():
             reason = 'HEIC photos are read by pillow-heif: pip install "ureca-lib[heic]"'
-        raise ImageUnreadableError(reason, path) from None
-    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
-        raise ImageUnreadableError(f"the {what} cannot be decoded ({error})", path) from error
+        raise ImageUnreadableError(reason, path) from error
 
 
 @cache
