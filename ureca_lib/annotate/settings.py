@@ -8,7 +8,7 @@ from typing import Any
 
 from ureca_lib.annotate import PAPER_DIFFERENCES
 from ureca_lib.annotate.look_alikes import LookAlikeSettings
-from ureca_lib.annotate.views import ViewSettings
+from ureca_lib.annotate.views import MIN_MARGIN, NUMBER_HEIGHT, ViewSettings
 from ureca_lib.mask_tree import (
     CONTAINMENT_THRESHOLD,
     PAPER_MAX_AREA,
@@ -159,6 +159,7 @@ class PipelineSettings:
             del known[name]
         if recipe > 1:
             return known
+        known["views"] |= {"min_margin": MIN_MARGIN, "number_height": NUMBER_HEIGHT}
         kept = {
             group: {name: known[group][name] for name in names}
             for group, names in _RECIPE_1.items()
