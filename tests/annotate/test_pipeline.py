@@ -736,7 +736,7 @@ def test_more_calls_in_flight_are_the_annotators_own_limit(folder, tmp_path, mon
     made = []
 
     def keep(images, store, annotator, *rest, verifier, in_flight, **options):
-        made.extend([annotator.get("train"), verifier])
+        made.extend([annotator["train"], verifier])
         return Summary()
 
     monkeypatch.setattr("ureca_lib.annotate.run.annotate_images", keep)

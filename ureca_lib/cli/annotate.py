@@ -275,7 +275,7 @@ class _OfSplits(dict):
         self._options, self._device, self._chat = options, device, chat
         self._in_flight, self._served = in_flight, served
 
-    def get(self, split: str, default: object = None) -> Annotator:
+    def __missing__(self, split: str) -> Annotator:
         """Return the split's annotator, or that of all splits; equal options share one."""
         from ureca_lib.annotate.annotators import make_annotator
 
