@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ureca_lib.checkpoints import CheckpointError
-from ureca_lib.checkpoints.tokenizer import added_tokens, load_tokenizer, read_piece_model
+from ureca_lib.checkpoints.tokenizer import added_tokens, internlm2_tokenizer, load_tokenizer
 
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 SPACE = "▁"
@@ -124,13 +124,13 @@ def test_saved_and_loaded_again(tokenizer, tmp_path):
     [
         (b"not a model", "not a sentencepiece model"),
         (b"", r"not a sentencepiece model \(no pieces\)"),
-        (b"\x0a\xff\xff\xff\x7f", "malformed"),
+        (b"\x0a\xff\xff\xff\x7f", "not a sentencepiece model"),
     ],
 )
 def test_a_file_that_is_no_model_is_an_error(tmp_path, content, message):
     (tmp_path / "tokenizer.model").write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as caught:
-        read_piece_model(tmp_path / "tokenizer.model")
+        internlm2_tokenizer(tmp_path, {})
     assert "tokenizer.model" in str(caught.value)
 
 

@@ -17,8 +17,7 @@ from transformers import (
     InternVLForConditionalGeneration,
 )
 
-from ureca_lib.model import UrecaConfig, UrecaForConditionalGeneration
-from ureca_lib.placeholders import repeat_tiles
+from ureca_lib.model import UrecaConfig, UrecaForConditionalGeneration, repeat_tiles
 from ureca_lib.train.stages import checkpoint_activations
 
 TILES = [1, 3, 2]

@@ -12,7 +12,6 @@ import asyncio
 import base64
 import io
 import json
-import math
 import os
 import random
 import re
@@ -21,7 +20,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -38,7 +37,6 @@ KEY_HELP = (
 )
 _MAX_BODY = 4 << 20  # bytes of a reply; a caption has some hundred
 _MAX_BACKOFF = 60.0  # seconds
-_MIN_GAP = 0.01  # seconds between two calls once a server has limited the rate
 _FIRST_RETRIES = 2  # while no connection was ever made: the address may be wrong
 _REFUSED_PHOTOS = 3  # number of photos whose refusals say that the server refuses everything
 _TOKEN_PIXELS = 28 * 28  # pixels per token of an image, as InternVL2.5 and Qwen2-VL count
@@ -46,7 +44,7 @@ _TOKEN_CHARACTERS = 4  # estimated characters per token
 _VIEW_GAP = 16  # pixels between two views in one picture
 _FATAL = {401: "{key} is not accepted", 402: "the account cannot pay"}
 _FATAL |= {403: "{key} may not use this model", 404: "no such model or address"}
-_BUSY = (0, 408, 409, 425)  # status codes that may pass; 0 is a lost or broken reply
+_BUSY = (0, 408, 409, 425, 429)  # status codes that may pass; 0 is a lost or broken reply
 _CUT = "was cut off before its end"
 _PROBLEMS = {"length": _CUT, "content_filter": "was filtered"}
 # beginnings of headers; OPENAI_ORG_ID and OPENAI_CUSTOM_HEADERS would add others. The last is a
@@ -152,11 +150,11 @@ class _Question:
     subject: Hashable
     form: _Form | None = None  # of the latest call
     parts: Sequence[dict[str, Any]] = ()  # the images in that form
-    sent_at: float = 0.0  # time of the latest call (monotonic)
     calls: int = 0
-    retries: int = 0
-    waited: float = 0.0  # seconds
-    limit: str = "the server limits the rate"  # the latest refusal for asking too fast
+    retries: int = 0  # after faults of the server
+    limited: int = 0  # refusals for asking too fast
+    pause: float = 0.0  # seconds before the next call
+    waited: float = 0.0  # seconds in all
 
     @property
     def tokens(self) -> int:
@@ -284,12 +282,8 @@ class OpenAIChat(ChatModel):
         self._slots = asyncio.Semaphore(self.max_in_flight)
         self._form = _Form()
         self._reached = False  # there was a connection once
-        # budget
-        self.calls = self.tokens = self._reserved = 0
-        self._settled = asyncio.Event()
-        # pace, after the server has limited the rate
-        self._queue = asyncio.Lock()
-        self._gap = self._open_at = self._slowed_at = 0.0
+        self.calls = self.tokens = 0
+        self._open_at = 0.0  # (monotonic) nobody asks earlier, once the server has limited the rate
 
     @property
     def answer_settings(self) -> dict[str, Any]:
@@ -299,10 +293,7 @@ class OpenAIChat(ChatModel):
 
     async def _reply(self, question: _Question) -> ChatReply:
         attempts = tenacity.AsyncRetrying(
-            retry=self._is_worth_a_retry,
-            wait=self._pause,
-            stop=self._is_enough,
-            reraise=True,
+            retry=self._may_be_repeated, wait=lambda _: question.pause, sleep=asyncio.sleep
         )
         async with self._slots:
             try:
@@ -315,76 +306,35 @@ class OpenAIChat(ChatModel):
         message = f"{self._address}: {last}"
         if not last.reached:
             raise AnnotatorUnavailableError(message)
-        refused = not last.may_pass and last.status != 429
-        self._count_lost(message, question.subject if refused else None)
+        self._count_lost(message, None if last.may_pass else question.subject)
         raise NoAnswerError(message, question.calls)
 
-    def _is_worth_a_retry(self, state: tenacity.RetryCallState) -> bool:
+    def _may_be_repeated(self, state: tenacity.RetryCallState) -> bool:
         """Whether another call may succeed: later, more slowly, or in another form."""
         question, error = state.args[0], state.outcome.exception()
-        if not isinstance(error, _CallError) or question.waited > self.max_wait:
+        question.pause, why = 0.0, None
+        if not isinstance(error, _CallError):
             return False
+        if not error.may_pass:
+            # another question may have changed the form since this one was sent
+            return question.form != self._form or self._adapt(str(error), question)
+        tries = question.limited if error.status == 429 else question.retries
+        backoff = min(_MAX_BACKOFF, self.backoff * 2.0 ** min(tries, 60))
+        question.pause = max(error.wait, backoff * random.uniform(0.5, 1.0))
+        question.waited += question.pause
+        if question.waited > self.max_wait:
+            why = f"another wait of {question.pause:.0f} s goes over max_wait, {self.max_wait:g} s"
         if error.status == 429:
-            question.limit = str(error)
-            self._slow_down(question.sent_at, error.wait)
-        if error.may_pass or error.status == 429:
-            return True
-        # another question may have changed the form since this one was sent
-        return question.form != self._form or self._adapt(str(error), question)
-
-    def _pause(self, state: tenacity.RetryCallState) -> float:
-        """Seconds before the next call; after a 429, `_turn` waits instead."""
-        question, error = state.args[0], state.outcome.exception()
-        if not error.may_pass:
-            return 0.0
-        backoff = min(_MAX_BACKOFF, self.backoff * 2.0 ** min(question.retries, 60))
-        return max(error.wait, backoff * random.uniform(0.5, 1.0))
-
-    def _is_enough(self, state: tenacity.RetryCallState) -> bool:
-        """Whether the question is given up; its error then says why."""
-        question, error = state.args[0], state.outcome.exception()
-        if not error.may_pass:
-            return False
-        most = self.max_retries if self._reached else min(_FIRST_RETRIES, self.max_retries)
-        why = self._too_long(question, state.upcoming_sleep)
-        if question.retries >= most:
-            why = f"given up after {question.retries} retries"
+            question.limited += 1
+            self._open_at = max(self._open_at, time.monotonic() + error.wait)
+        else:
+            most = self.max_retries if self._reached else min(_FIRST_RETRIES, self.max_retries)
+            if question.retries >= most:
+                why = f"given up after {question.retries} retries"
+            question.retries += 1
         if why:
             error.args = (f"{error}; {why}",)
-        question.retries += 1
-        question.waited += state.upcoming_sleep
-        return bool(why)
-
-    async def _turn(self, question: _Question) -> None:
-        """Wait until the server may be asked.
-
-        Questions pass one by one, with a gap after the server has limited the rate: if each waited
-        by itself, all would ask again at the same moment.
-        """
-        async with self._queue:
-            while (held := self._open_at - time.monotonic()) > 0:
-                if why := self._too_long(question, held):
-                    question.waited = math.inf
-                    raise _CallError(f"{question.limit}; {why}", 429)
-                question.waited += held
-                await asyncio.sleep(held)
-            question.sent_at = time.monotonic()
-            self._open_at = question.sent_at + self._gap
-
-    def _slow_down(self, sent_at: float, asked: float) -> None:
-        """Hold all questions for the seconds that the server asks, then ask with a larger gap."""
-        now = time.monotonic()
-        # a call made before the last slowdown says nothing about the present gap
-        if sent_at >= self._slowed_at:
-            self._gap = min(_MAX_BACKOFF, max(self.backoff, _MIN_GAP, 2 * self._gap))
-            self._slowed_at = now
-        self._open_at = max(self._open_at, now + max(asked, self._gap))
-
-    def _too_long(self, question: _Question, seconds: float) -> str | None:
-        """The reason against another wait, or None."""
-        if question.waited + seconds <= self.max_wait:
-            return None
-        return f"another wait of {seconds:.0f} s goes over max_wait, {self.max_wait:g} s"
+        return not why
 
     def _adapt(self, refusal: str, question: _Question) -> bool:
         """Change the form of requests if that is what a refusal asks for; remembered for all."""
@@ -411,18 +361,18 @@ class OpenAIChat(ChatModel):
             question.parts = await asyncio.to_thread(
                 message_content, question.images, self.image_format, question.form.side_by_side
             )
-        await self._turn(question)
-        reserved = question.tokens + self.max_reply_tokens
-        await self._reserve(reserved)
+        while (held := self._open_at - time.monotonic()) > 0:
+            await asyncio.sleep(held)
+        self._check_budget()
+        self.calls += 1
         question.calls += 1
-        used = 0
+        used, reserved = 0, question.tokens + self.max_reply_tokens
+        self.tokens += reserved  # while the call is in flight
         try:
             reply = parse_completion(await self._request(question))
             used = reply.prompt_tokens + reply.reply_tokens
             used = used or question.tokens + len(reply.text) // _TOKEN_CHARACTERS
             self._reached = True
-            # each reply shortens the gap, until there is none
-            self._gap *= 0.9 if self._gap > max(self.backoff, _MIN_GAP) / 2 else 0
             return replace(reply, text=self._hide(reply.text))
         except _CallError as error:
             self._reached |= error.reached
@@ -430,26 +380,16 @@ class OpenAIChat(ChatModel):
             used = question.tokens if error.reached and not error.status else 0
             raise
         finally:
-            self._reserved -= reserved
-            self.tokens += used
-            self._settled.set()
+            self.tokens += used - reserved
 
-    async def _reserve(self, tokens: int) -> None:
-        """Count a call and set its tokens aside; waits while calls in flight may return some."""
-        calls = math.inf if self.max_calls is None else self.max_calls
-        total = math.inf if self.max_tokens_total is None else self.max_tokens_total
-        while self._reserved and self.tokens + self._reserved + tokens > total:
-            self._settled.clear()
-            await self._settled.wait()
-        if self.calls >= calls:
-            raise BudgetSpentError(f"the budget of {calls} calls is spent")
-        if self.tokens + tokens > total:
-            raise BudgetSpentError(
-                f"{self.tokens} of the budget of {total} tokens are spent, and the next call may "
-                f"take {tokens}"
-            )
-        self.calls += 1
-        self._reserved += tokens
+    def _check_budget(self) -> None:
+        """Refuse a call beyond the budget; calls in flight hold the most that they can use."""
+        for spent, most, unit in (
+            (self.calls, self.max_calls, "calls"),
+            (self.tokens, self.max_tokens_total, "tokens"),
+        ):
+            if most is not None and spent >= most:
+                raise BudgetSpentError(f"{spent} of {most} {unit} of the budget are spent")
 
     async def _request(self, question: _Question) -> str:
         """Send a request; the body of the reply."""
@@ -658,18 +598,15 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float:
 
     A date is read against the server's own clock if it sends that; 0 if nothing is asked.
     """
-
-    def seconds(name: str) -> float | None:
-        try:
-            return parsedate_to_datetime(headers.get(name, "")).timestamp()
-        except (ValueError, OverflowError):
-            return None
-
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d*)?", value):
         return float(value)
-    until = seconds("retry-after")
-    return 0.0 if until is None else max(0.0, until - (seconds("date") or now or time.time()))
+    clock = headers.get("date") or formatdate(now or time.time())
+    try:
+        until, here = (parsedate_to_datetime(text).timestamp() for text in (value, clock))
+    except (ValueError, OverflowError):
+        return 0.0
+    return max(0.0, until - here)
 
 
 def message_content(

@@ -32,7 +32,7 @@ class UrecaConfig(InternVLConfig):
     Everything of transformers' `InternVLConfig` (`vision_config`, `text_config`, `image_token_id`,
     `downsample_ratio`, ...) and the fields below. `image_token_id` and `mask_token_id` may be
     `None` where a checkpoint came without its tokenizer: the first forward pass then finds them by
-    counting (see `ureca_lib.placeholders`).
+    counting (see `ureca_lib.model.find_token_id`).
 
     Fields:
         mask_token_id: id whose embeddings are replaced by mask tokens.

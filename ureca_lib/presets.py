@@ -8,9 +8,9 @@ meta device, so that the largest model takes no memory and no download; memory i
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from ureca_lib.tiling import best_grid
 LORA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 HALF = 2  # bytes of a bfloat16 number
-LEARNT = 4 + 4 + 8  # bytes of a learnt parameter: float32 copy, gradient, two moments of AdamW
+TRAINABLE = 4 + 4 + 8  # bytes of a trainable parameter: float32 copy, gradient, AdamW's moments
 LOGIT = 2 + 4 + 4  # bytes of a logit in training: bfloat16, float32, gradient
 TEXT_TOKENS = 64  # question and chat format
 NEW_TOKENS = 128  # a long caption
@@ -39,6 +39,7 @@ class Costs:
     projector: int
     mask_encoder: int
     language_model: int
+    parameters: int  # of these four; the adapters of stage 2 not counted
     stage_1: int
     stage_2: int
     tiles: int
@@ -48,16 +49,11 @@ class Costs:
     stage_1_bytes: int
     stage_2_bytes: int
 
-    @property
-    def parameters(self) -> int:
-        """All parameters, the adapters of stage 2 not counted."""
-        return self.vision_tower + self.projector + self.mask_encoder + self.language_model
-
 
 def model_costs(config: UrecaConfig, lora_rank: int, photo: tuple[int, int]) -> Costs:
     """Costs of a model on one photo and one region of it.
 
-    Memory, with P parameters of which p are learnt, L tokens, V words, D the hidden size:
+    Memory, with P parameters of which p are trained, L tokens, V words, D the hidden size:
 
     - to caption: 2 P + `sequence_bytes` (keys, values) + `activation_bytes` (one layer at work).
     - to train: 2 P + 16 p + L (2 D) for each layer's input, which gradient checkpointing keeps, +
@@ -75,21 +71,23 @@ def model_costs(config: UrecaConfig, lora_rank: int, photo: tuple[int, int]) -> 
         "projector": count(model.model.multi_modal_projector),
         "mask_encoder": count(model.model.mask_encoder),
     }
-    parts["language_model"] = count(model) - sum(parts.values())
-    learnt = {
+    total = count(model)
+    parts["language_model"] = total - sum(parts.values())
+    parts["parameters"] = total
+    trained = {
         "stage_1": parts["mask_encoder"],
         "stage_2": lora_parameters(model.model.language_model, lora_rank),
     }
     tokens = photo_tokens(config, photo)
     prompt = tokens["image_tokens"] + tokens["mask_tokens"] + TEXT_TOKENS
-    weights = HALF * sum(parts.values())
+    weights = HALF * total
     text = config.text_config
     cache = sequence_bytes(text, prompt + NEW_TOKENS, HALF)
     memory = {"inference_bytes": weights + cache + activation_bytes(text, prompt, HALF)}
-    for stage, number in learnt.items():
+    for stage, number in trained.items():
         sample = training_bytes(text, prompt + NEW_TOKENS)
-        memory[f"{stage}_bytes"] = weights + LEARNT * number + sample
-    return Costs(**parts, **learnt, **tokens, **memory)
+        memory[f"{stage}_bytes"] = weights + TRAINABLE * number + sample
+    return Costs(**parts, **trained, **tokens, **memory)
 
 
 def count(module: nn.Module) -> int:
@@ -134,14 +132,13 @@ SA1B_PHOTO = (2250, 1500)  # width and height of a typical SA-1B photo in pixels
 PATCH_SIZE = 14  # InternViT's, in pixels
 
 
-@dataclass(frozen=True)
-class Layers:
-    """The size of a transformer."""
+class Layers(NamedTuple):
+    """Size of a transformer: width, layers, attention heads, width of the feed-forward layers."""
 
-    hidden_size: int = field(metadata={"help": "width of its layers"})
-    num_hidden_layers: int = field(metadata={"help": "number of layers"})
-    num_attention_heads: int = field(metadata={"help": "attention heads a layer"})
-    intermediate_size: int = field(metadata={"help": "width of its feed-forward layers"})
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
 
 
 INTERNVIT_300M = Layers(1024, 24, 16, 4096)  # InternViT-300M-448px-V2_5
@@ -149,30 +146,36 @@ INTERNVIT_300M = Layers(1024, 24, 16, 4096)  # InternViT-300M-448px-V2_5
 
 @dataclass(frozen=True)
 class Preset:
-    """A URECA model's size, and how it is adapted."""
+    """Size of a URECA model, and how it is adapted.
 
-    name: str = field(metadata={"help": "what `--preset` takes"})
-    backbone: str = field(metadata={"help": "the checkpoint that training starts from"})
-    language: Layers = field(metadata={"help": "the language model"})
-    model_type: Literal["qwen2", "llama"] = field(metadata={"help": "its class in transformers"})
-    num_key_value_heads: int = field(metadata={"help": "its key and value heads"})
-    vocab_size: int = field(
-        metadata={"help": "its embeddings, with the three mask tokens behind the backbone's own"}
-    )
-    image_token_id: int = field(metadata={"help": "id of <IMG_CONTEXT>"})
-    lora_rank: int = field(metadata={"help": "rank of stage 2's adapters; alpha is twice the rank"})
-    vision: Layers = field(default=INTERNVIT_300M, metadata={"help": "the vision tower"})
-    tile_size: int = field(default=448, metadata={"help": "side of a tile in pixels"})
-    tie_word_embeddings: bool = field(
-        default=False, metadata={"help": "whether input and output embeddings are one"}
-    )
-    rms_norm_eps: float = field(
-        default=1e-6, metadata={"help": "epsilon of the language model's norms"}
-    )
-    rope_theta: float = field(default=1e6, metadata={"help": "base of its rotary positions"})
-    max_position_embeddings: int = field(
-        default=32768, metadata={"help": "longest input in tokens"}
-    )
+    Attributes:
+        name: as `--preset` takes it.
+        backbone: the checkpoint that training starts from.
+        language: the language model, with its class in transformers ("qwen2" or "llama"), its key
+            and value heads, the epsilon of its norms, the base of its rotary positions and its
+            longest input in tokens.
+        vocab_size: its embeddings, with the three mask tokens after the backbone's own.
+        image_token_id: id of <IMG_CONTEXT>.
+        lora_rank: rank of stage 2's adapters.
+        vision: the vision tower.
+        tile_size: side of a tile in pixels.
+        tie_word_embeddings: whether input and output embeddings are one.
+    """
+
+    name: str
+    backbone: str
+    language: Layers
+    model_type: Literal["qwen2", "llama"]
+    num_key_value_heads: int
+    vocab_size: int
+    image_token_id: int
+    lora_rank: int
+    vision: Layers = INTERNVIT_300M
+    tile_size: int = 448
+    tie_word_embeddings: bool = False
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1e6
+    max_position_embeddings: int = 32768
 
     @property
     def lora_alpha(self) -> int:
@@ -277,21 +280,12 @@ def preset_config(name: str, vocab_size: int | None = None, **settings: Any) -> 
     preset = get_preset(name)
     if unknown := sorted(set(settings) - set(UrecaConfig().to_dict())):
         raise TypeError(f"UrecaConfig has no field {', '.join(unknown)}")
-    vision = asdict(preset.vision) | {
-        "image_size": preset.tile_size,
-        "patch_size": PATCH_SIZE,
-        "attention_bias": True,
-    }
-    text = asdict(preset.language) | {
-        "model_type": preset.model_type,
-        "num_key_value_heads": preset.num_key_value_heads,
-        "vocab_size": vocab_size or preset.vocab_size,
-        "max_position_embeddings": preset.max_position_embeddings,
-        "rms_norm_eps": preset.rms_norm_eps,
-        "rope_theta": preset.rope_theta,
-    }
+    shared = ("model_type", "num_key_value_heads", "max_position_embeddings")
+    text = {name: getattr(preset, name) for name in (*shared, "rms_norm_eps", "rope_theta")}
+    text |= preset.language._asdict() | {"vocab_size": vocab_size or preset.vocab_size}
+    size = {"image_size": preset.tile_size, "patch_size": PATCH_SIZE, "attention_bias": True}
     own = {
-        "vision_config": vision,
+        "vision_config": preset.vision._asdict() | size,
         "text_config": text,
         "image_token_id": preset.image_token_id if vocab_size is None else vocab_size - 4,
         "mask_token_id": text["vocab_size"] - 3,
@@ -315,32 +309,14 @@ def describe_preset(name: str) -> Costs:
     return model_costs(config, preset.lora_rank, photo)
 
 
-def presets_table() -> list[dict[str, Any]]:
-    """A dictionary for each preset: its name, what it is, and the fields of `Costs`."""
-    return [
-        {
-            "preset": preset.name,
-            "backbone": preset.backbone,
-            "parameters": costs.parameters,
-            **asdict(costs),
-            "lora_rank": preset.lora_rank,
-        }
-        for preset in PRESETS.values()
-        for costs in (describe_preset(preset.name),)
-    ]
-
-
 def presets_text() -> str:
-    """The presets side by side, for a terminal; the formulas are in `ureca_lib.costs`."""
-    table = presets_table()
-    lines = [[title, *(shown(row[key]) for row in table)] for title, key, shown in _ROWS]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in lines
-    ]
-    backbones = [f"{row['preset']:>4}: {row['backbone']}" for row in table]
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:], "", *backbones, "", *_NOTES])
+    """The presets side by side with their costs, for a terminal."""
+    columns = [asdict(preset) | vars(describe_preset(preset.name)) for preset in PRESETS.values()]
+    lines = [("", [column["name"] for column in columns]), ("-" * 73, [])]
+    lines += [(title, [show(column[key]) for column in columns]) for title, key, show in _ROWS]
+    table = [f"{title:33}" + "".join(f"{cell:>8}" for cell in cells) for title, cells in lines]
+    backbones = [f"{preset.name:>4}: {preset.backbone}" for preset in PRESETS.values()]
+    return "\n".join([*table, "", *backbones, "", *_NOTES])
 
 
 def _count(number: int) -> str:
@@ -355,7 +331,6 @@ def _gib(number: int) -> str:
 
 
 _ROWS = (
-    ("", "preset", str),
     ("parameters", "parameters", _count),
     ("  vision tower", "vision_tower", _count),
     ("  projector", "projector", _count),
@@ -375,6 +350,6 @@ _ROWS = (
 _NOTES = (
     "A photo is 2250 x 1500 pixels, as SA-1B's are; for tiny, reduced with its tiles.",
     "Memory is an estimate, in bfloat16. To caption: weights, keys and values, working memory of",
-    "one region. To train: weights, 16 bytes a learnt parameter, and one sample with gradient",
+    "one region. To train: weights, 16 bytes per trainable parameter, and one sample with gradient",
     "checkpointing.",
 )

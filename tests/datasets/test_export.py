@@ -13,28 +13,21 @@ import pytest
 from fake_annotators import FakeAnnotator, distinct_reply, small_image, write_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyarrow.parquet import ParquetFile
+from pyarrow.parquet import ParquetFile, read_table
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
 from ureca_lib.annotate import export as exporting
 from ureca_lib.annotate.annotators import AttributeAnnotator
-from ureca_lib.annotate.export import (
-    QUESTION,
-    SCHEMA,
-    ExportError,
-    ExportSettings,
-    export_dataset,
-    read_parquet,
-)
+from ureca_lib.annotate.export import QUESTION, SCHEMA, export_dataset
 from ureca_lib.annotate.protocol import (
     STAGES,
     AnnotatorUnavailableError,
     BudgetSpentError,
     Reply,
 )
-from ureca_lib.annotate.records import STATES, FinalCaption, ImageRow
+from ureca_lib.annotate.records import Answer, FinalCaption, ImageRow, Step
 from ureca_lib.annotate.run import annotate_images
 from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
 from ureca_lib.annotate.sources import SplitRule
@@ -43,7 +36,7 @@ from ureca_lib.annotate.views import ViewSettings
 from ureca_lib.cli import app
 from ureca_lib.datasets import load_published, read_jsonl
 from ureca_lib.datasets.captioned import CaptionedError, open_captioned
-from ureca_lib.regions import load_coco, load_sa1b
+from ureca_lib.regions import Region, load_coco, load_sa1b
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -111,7 +104,8 @@ def test_every_region_is_in_the_jsonl_or_says_why_not(exported, pipeline_store):
     assert total == len(seen) and len(rows["test"]) > 20 and len(rows["train"]) > 20
     ids = [row["id"] for part in rows.values() for row in part]
     assert len(set(ids)) == len(ids)
-    assert exported.statistics.rows == {split: len(part) for split, part in rows.items()}
+    counts = exported.statistics.regions.groupby("split").exported.sum()
+    assert counts.to_dict() == {split: len(part) for split, part in rows.items()}
 
 
 def test_the_jsonl_is_read_with_the_masks_it_came_from(exported, pipeline_store):
@@ -160,25 +154,62 @@ def test_parquet_is_loaded_by_datasets_and_its_masks_decode(
     assert data["train"].column_names == SCHEMA.names
 
 
+def captions_in(rows) -> list[FinalCaption]:
+    """The final captions that rows of the Parquet hold."""
+    return [
+        FinalCaption(
+            *(json.loads(row["mask_id"]), row["caption"], row["state"], row["reason"]),
+            *(
+                row["stage"],
+                row["round"],
+                row["tree"]["parent"] and json.loads(row["tree"]["parent"]),
+            ),
+            *(row["tree"]["depth"], row["tree"]["height"]),
+            tuple(map(json.loads, row["look_alikes"])),
+        )
+        for row in rows
+    ]
+
+
+def answers_in(rows) -> list[Answer]:
+    """The answers of all stages that rows of the Parquet hold."""
+    return [
+        Answer(Step(answer.pop("stage"), answer.pop("round"), json.loads(row["mask_id"])), **answer)
+        for row in rows
+        for answer in row["answers"]
+    ]
+
+
+def parquet_rows(path) -> dict[str, list]:
+    """The rows of a Parquet file by image."""
+    rows = read_table(path).to_pylist()
+    keys = dict.fromkeys(row["image_key"] for row in rows)
+    return {key: [row for row in rows if row["image_key"] == key] for key in keys}
+
+
 def test_parquet_gives_back_all_that_the_store_knows(exported, pipeline_store):
     with Store(pipeline_store, create=False) as store:
-        rows = {Path(row.image).stem: row for row in store.images()}
+        images = {Path(row.image).stem: row for row in store.images()}
         found = {}
         for split in ("train", "test"):
-            for image in read_parquet(exported.folder / f"parquet/{split}.parquet"):
-                row = found[image.key] = rows[image.key]
-                assert (image.split, image.width, image.height) == (split, row.width, row.height)
-                assert [r.caption for r in image.regions] == store.captions(row.image)
-                answers = {a.step: a for r in image.regions for a in r.answers}
-                assert answers == store.answers(row.image)
-                order = [[STAGES.index(a.step.stage) for a in r.answers] for r in image.regions]
-                assert all(sorted(stages) == stages for stages in order)
+            for key, rows in parquet_rows(exported.folder / f"parquet/{split}.parquet").items():
+                row = found[key] = images[key]
+                assert captions_in(rows) == store.captions(row.image)
                 whole = load_sa1b(pipeline_store.parent / row.image)
-                assert [r.region for r in image.regions] == whole.regions
-                stages = {a.step.stage for r in image.regions for a in r.answers}
+                for one, region in zip(rows, whole.regions, strict=True):
+                    assert (one["split"], one["crowd"]) == (split, region.crowd)
+                    assert (one["width"], one["height"]) == (row.width, row.height)
+                    counts = one["segmentation"]["counts"].encode()
+                    same = Region(region.id, {**one["segmentation"], "counts": counts})
+                    assert (same.mask == region.mask).all()
+                    order = [STAGES.index(answer["stage"]) for answer in one["answers"]]
+                    assert sorted(order) == order
+                answers = answers_in(rows)
+                assert {a.step: a for a in answers} == store.answers(row.image)
+                stages = {answer.step.stage for answer in answers}
                 assert stages >= {"short", "long", "unique"}
                 assert ("verify" in stages) == (split == "test")
-    assert found == rows
+    assert found == images
 
 
 def test_coco_captions_are_what_the_metrics_read(exported, capsys):
@@ -244,8 +275,7 @@ def all_states(finals):
 def test_states_are_left_out_or_marked(tmp_path, write_store, finals, states):
     captions = all_states(finals)
     path = write_store(tmp_path, {"photos/a.json": captions})
-    settings = ExportSettings(states)
-    exported = export_dataset(path, tmp_path / "out", settings, progress=False)
+    exported = export_dataset(path, tmp_path / "out", states, progress=False)
     rows = list(read_jsonl(tmp_path / "out" / "train.jsonl"))
     kept = [c for c in captions if c.text and c.state in states]
     assert [row["mask_id"] for row in rows] == [c.region_id for c in kept]
@@ -255,8 +285,7 @@ def test_states_are_left_out_or_marked(tmp_path, write_store, finals, states):
     assert [row["mask_id"] for row in left] == [c.region_id for c in captions if c not in kept]
     coco = json.loads((tmp_path / "out/coco/captions_train.json").read_text())
     assert [image["id"] for image in coco["images"]] == [row["id"] for row in rows]
-    counts = exported.statistics.regions
-    assert {state: counts["train", state] for state in STATES} == {
+    assert exported.statistics.regions.state.value_counts().to_dict() == {
         "unique": 1,
         "unresolved": 2,
         "failed": 2,
@@ -266,9 +295,11 @@ def test_states_are_left_out_or_marked(tmp_path, write_store, finals, states):
 
 
 @pytest.mark.parametrize("states", [(), ("skipped",), ("unique", "good")])
-def test_states_that_cannot_be_exported_are_refused(states):
+def test_states_that_cannot_be_exported_are_refused(tmp_path, write_store, finals, states):
+    path = write_store(tmp_path, {"photos/a.json": finals()})
     with pytest.raises(ValueError, match="states are some of unique, unresolved, failed, dropped"):
-        ExportSettings(states)
+        export_dataset(path, tmp_path / "out", states, progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
@@ -286,12 +317,12 @@ def test_any_text_is_the_same_in_every_file(tmp_path_factory, write_store, texts
         for region_id, text in zip(ids, texts, strict=True)
     ]
     path = write_store(folder, {"photos/a.json": captions})
-    export_dataset(path, folder / "out", ExportSettings(("unresolved",)), progress=False)
+    export_dataset(path, folder / "out", ("unresolved",), progress=False)
     out = folder / "out"
     rows = list(read_jsonl(out / "train.jsonl"))
     assert [row["conversations"][1]["value"] for row in rows] == texts
-    (image,) = read_parquet(out / "parquet" / "train.parquet")
-    assert [(r.caption.text, r.caption.reason) for r in image.regions] == [
+    parquet = read_table(out / "parquet" / "train.parquet").to_pylist()
+    assert [(row["caption"], row["reason"]) for row in parquet] == [
         (text, reason) for text in texts
     ]
     for kind in ("captions", "instances"):
@@ -329,14 +360,14 @@ def test_a_photo_of_another_name_than_its_masks_is_found_again(tmp_path, write_s
 def test_images_in_memory_are_given(tmp_path):
     image = small_image(0)
     annotate_images(image, tmp_path / "s.db", AttributeAnnotator(), progress=False)
-    with pytest.raises(ExportError, match=r"s.db: image_0.png was annotated in memory"):
+    with pytest.raises(ValueError, match=r"s.db: image_0.png was annotated in memory"):
         export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
     images = {"image_0.png": image}
     export_dataset(tmp_path / "s.db", tmp_path / "out", images=images, progress=False)
-    (found,) = read_parquet(tmp_path / "out/parquet/train.parquet")
-    assert [record.region for record in found.regions] == image.regions
-    assert (found.file_name, found.key) == ("image_0.png", "image_0")
+    rows = read_table(tmp_path / "out/parquet/train.parquet").to_pylist()
+    assert [json.loads(row["mask_id"]) for row in rows] == [region.id for region in image]
+    assert {(row["image"], row["image_key"]) for row in rows} == {("image_0.png", "image_0")}
 
 
 @pytest.mark.parametrize("place", ["s.db", "photos/s.db"])
@@ -344,11 +375,11 @@ def test_images_in_memory_are_given_though_they_were_read_from_files(tmp_path, p
     (path,) = write_images(tmp_path / "photos", 1)
     image = load_sa1b(path)
     annotate_images(image, tmp_path / place, AttributeAnnotator(), progress=False)
-    with pytest.raises(ExportError, match=r"image_0.png was annotated in memory; give its masks"):
+    with pytest.raises(ValueError, match=r"image_0.png was annotated in memory; give its masks"):
         export_dataset(tmp_path / place, tmp_path / "out", progress=False)
     images = {"image_0.png": image}
     exported = export_dataset(tmp_path / place, tmp_path / "out", images=images, progress=False)
-    assert exported.statistics.rows["train"] > 0
+    assert exported.statistics.regions.exported.any()
 
 
 def test_store_and_images_can_be_moved_together(pipeline_store, exported, tmp_path):
@@ -369,9 +400,9 @@ def test_store_and_images_can_be_moved_together(pipeline_store, exported, tmp_pa
     [
         (lambda path: path.unlink(), "a.json: .*does not exist"),
         (lambda path: path.write_text("{"), "a.json: .*truncated"),
-        (lambda path: _drop(path, "six"), "a.json: region 'six' has a caption but no mask"),
-        (lambda path: _rename(path), "a.json: region 2 has a caption but no mask"),
-        (lambda path: _resize(path), "a.json: 50 x 48 pixels, but 48 x 48 when it was captioned"),
+        (lambda path: _drop(path, "six"), "a.json: region 'six': .*a caption without a mask"),
+        (lambda path: _rename(path), "a.json: region 2, 22: a mask without"),
+        (lambda path: _resize(path), "a.json: 50 x 48 pixels are not those"),
     ],
 )
 def test_masks_that_are_gone_or_changed_are_an_error_and_nothing_is_written(
@@ -381,8 +412,8 @@ def test_masks_that_are_gone_or_changed_are_an_error_and_nothing_is_written(
     out = export_dataset(path, tmp_path / "out", progress=False).folder
     before = contents(out)
     spoil(tmp_path / "photos" / "a.json")
-    with pytest.raises(ExportError, match=reason):
-        export_dataset(path, tmp_path / "out", ExportSettings(("dropped",)), progress=False)
+    with pytest.raises(ValueError, match=reason):
+        export_dataset(path, tmp_path / "out", ("dropped",), progress=False)
     assert contents(out) == before and not list(out.glob(".partial*"))
 
 
@@ -396,7 +427,7 @@ def test_masks_that_moved_under_their_ids_are_an_error(tmp_path):
     first, second = document["annotations"][:2]
     first["id"], second["id"] = second["id"], first["id"]
     path.write_text(json.dumps(document))
-    with pytest.raises(ExportError, match=r"image_0.json: its masks have changed since"):
+    with pytest.raises(ValueError, match=r"image_0.json: its masks have changed since"):
         export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False)
     with Store(tmp_path / "s.db") as store:
         (row,) = store.images()
@@ -425,7 +456,7 @@ def _resize(path):
 
 def test_a_mask_that_came_after_the_captions_is_an_error(tmp_path, write_store, finals):
     path = write_store(tmp_path, {"photos/a.json": finals()[:-1]})
-    with pytest.raises(ExportError, match="region '7' came after the captions"):
+    with pytest.raises(ValueError, match="region '7': a mask without a caption"):
         export_dataset(path, tmp_path / "out", progress=False)
 
 
@@ -437,14 +468,12 @@ def test_unfinished_images_are_counted_and_left_out(tmp_path, write_store, final
         store.finish(ImageRow("photos/bad.json", "train", "failed", "bad: no masks", *unknown))
     exported = export_dataset(path, tmp_path / "out", progress=False)
     assert exported.unfinished == 2
-    assert exported.statistics.images == {
-        ("train", "done"): 1,
-        ("train", "failed"): 1,
-        ("test", "waiting"): 1,
-    }
-    assert exported.statistics.failures == {("image", "bad: no masks"): 1}
+    counts = exported.statistics.images[["split", "status"]].value_counts().to_dict()
+    assert counts == {("train", "done"): 1, ("train", "failed"): 1, ("test", "waiting"): 1}
+    card = (tmp_path / "out/DATA_CARD.md").read_text(encoding="utf-8")
+    assert "| image | bad: no masks | 1 | photos/bad.json |" in card
     assert list(read_jsonl(tmp_path / "out/test.jsonl")) == []
-    assert list(read_parquet(tmp_path / "out/parquet/test.parquet")) == []
+    assert read_table(tmp_path / "out/parquet/test.parquet").num_rows == 0
     assert load_coco(tmp_path / "out/coco/instances_test.json") == []
 
 
@@ -468,7 +497,7 @@ def test_a_retry_that_stops_at_once_takes_nothing_out_of_the_data_set(tmp_path):
 def test_nothing_finished_is_an_error(tmp_path):
     with Store(tmp_path / "s.db") as store:
         store.register([("a.json", "train")])
-    with pytest.raises(ExportError, match=r"s.db: none of its 1 images is finished"):
+    with pytest.raises(ValueError, match=r"s.db: none of its 1 images is finished"):
         export_dataset(tmp_path / "s.db", tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
     with pytest.raises(StoreError, match=r"gone.db: there is no store"):
@@ -478,7 +507,7 @@ def test_nothing_finished_is_an_error(tmp_path):
 @pytest.mark.parametrize("split", ["../up", "a/b", "", ".hidden", "left_out", "a b", "x\n"])
 def test_a_split_that_cannot_name_files_is_refused(tmp_path, write_store, finals, split):
     path = write_store(tmp_path, {"photos/a.json": finals()}, split)
-    with pytest.raises(ExportError, match=f"the split {re.escape(repr(split))} cannot name files"):
+    with pytest.raises(ValueError, match=f"the split {re.escape(repr(split))} cannot name files"):
         export_dataset(path, tmp_path / "out", progress=False)
 
 
@@ -545,7 +574,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, write_store, finals, ma
     if manifest:
         (out / "manifest.json").write_text(manifest)
     before = contents(out)
-    with pytest.raises(ExportError, match=f"{re.escape(str(out))}: the folder is not empty"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(out))}: the folder is not empty"):
         export_dataset(path, out, progress=False)
     assert contents(out) == before
 
@@ -592,7 +621,7 @@ def test_captions_of_several_settings_go_together_only_where_that_is_allowed(tmp
     calls = 3 * len(small_image(0)) + 1
     stopped = annotated(photos, store, Stops(1.0, calls))
     assert stopped.stopped and stopped.done == 1
-    with pytest.raises(ExportError, match=r"s.db: 1 of 2 finished images .* other settings"):
+    with pytest.raises(ValueError, match=r"s.db: 1 of 2 finished images .* other settings"):
         export_dataset(store, out, progress=False)
     wrong = CliRunner().invoke(app, ["export", str(store), "-o", str(out)])
     assert wrong.exit_code == 2 and "--mixed" in wrong.output
@@ -614,7 +643,7 @@ def test_splits_annotated_apart_are_in_one_card_with_the_annotators_of_both(tmp_
     one = CheckSettings(rounds=1)
     rule = SplitRule.parse("test")
     annotated(paths[1], store, Stops(0.75), splits=rule, verify_splits=("test",), check=one)
-    with pytest.raises(ExportError, match="1 of 2 finished images"):
+    with pytest.raises(ValueError, match="1 of 2 finished images"):
         export_dataset(store, tmp_path / "out", progress=False)
 
 
@@ -627,7 +656,7 @@ def test_images_of_an_older_store_are_of_one_kind_until_a_run_knows_them(tmp_pat
         finish_again(opened, replace(row, made_with=None))
     card = card_of(store, out)
     annotated(paths[1], store)
-    with pytest.raises(ExportError, match="1 of 2 finished images"):
+    with pytest.raises(ValueError, match="1 of 2 finished images"):
         export_dataset(store, out, progress=False)
     assert "not known" in card_of(store, out, mixed=True)
     annotator = Stops(0.0)
@@ -671,27 +700,8 @@ def test_row_groups_do_not_matter_to_who_reads(tmp_path, write_store, finals, mo
     names = [f"photos/{letter}.json" for letter in "abc"]
     path = write_store(tmp_path, {name: finals() for name in names})
     out = export_dataset(path, tmp_path / "out", progress=False).folder / "parquet/train.parquet"
-    assert ParquetFile(out).num_row_groups == -(-21 // most)
-    images = list(read_parquet(out))
-    assert [image.key for image in images] == ["a", "b", "c"]
-    assert [[r.caption for r in image.regions] for image in images] == 3 * [finals()]
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"hello"])
-def test_a_file_that_is_no_parquet_is_named(tmp_path, content):
-    (tmp_path / "x.parquet").write_bytes(content)
-    with pytest.raises(ExportError, match=r"x.parquet: not a Parquet file"):
-        list(read_parquet(tmp_path / "x.parquet"))
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_a_damaged_parquet_is_named_or_read(exported, tmp_path, seed):
-    data = bytearray((exported.folder / "parquet/test.parquet").read_bytes())
-    rng = np.random.default_rng(seed)
-    for place in rng.integers(len(data), size=3):
-        data[place] = rng.integers(256)
-    (tmp_path / "x.parquet").write_bytes(data)
-    try:
-        list(read_parquet(tmp_path / "x.parquet"))
-    except ExportError as error:
-        assert str(error).startswith(f"{tmp_path / 'x.parquet'}: not a Parquet file")
+    # 7 regions an image; a group ends with an image
+    assert ParquetFile(out).num_row_groups == {3: 3, 7: 3, 14: 2, 100: 1}[most]
+    images = parquet_rows(out)
+    assert list(images) == ["a", "b", "c"]
+    assert [captions_in(rows) for rows in images.values()] == 3 * [finals()]

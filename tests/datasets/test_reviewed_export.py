@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from ureca_lib.annotate.card import DatasetStatistics
-from ureca_lib.annotate.export import export_dataset, read_parquet
+from ureca_lib.annotate.export import export_dataset
 from ureca_lib.annotate.reviews import Review
 from ureca_lib.annotate.store import Store
 
@@ -45,10 +44,6 @@ def test_the_card_counts_reviews_and_no_file_names_the_reviewer(reviewed_store, 
     assert "3 captions: 1 accepted, 1 rewritten, 1 rejected" in card
     for name in exported.files:
         assert b"Lovelace" not in (exported.folder / name).read_bytes()
-    read = DatasetStatistics()
-    for image in read_parquet(exported.folder / "parquet" / "train.parquet"):
-        read.add(image)
-    assert read.reviewed == exported.statistics.reviewed
 
 
 def test_without_reviews_the_card_does_not_speak_of_them(tmp_path, write_store, finals):

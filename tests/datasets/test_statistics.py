@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 
+import pyarrow as pa
 import pytest
 
 from ureca_lib.annotate.card import (
@@ -11,33 +12,51 @@ from ureca_lib.annotate.card import (
     CAPABILITIES,
     CardTexts,
     DatasetStatistics,
-    ImageRecord,
-    Listed,
-    RegionRecord,
     attribute_kinds,
+    capability_shares,
     data_card,
     table_one,
-    table_one_markdown,
 )
-from ureca_lib.annotate.export import export_dataset, read_parquet
-from ureca_lib.annotate.records import Answer, FinalCaption, ImageRow, Step
-from ureca_lib.regions import Region
+from ureca_lib.annotate.export import SCHEMA, export_dataset
+from ureca_lib.annotate.records import FinalCaption, ImageRow, region_key
 
 
-def record(region_id, text, state="unique", *, area=1, depth=1, alike=(), short="", long=None):
-    """A region of `area` pixels in an image of 1,000 x 1."""
-    rle = {"size": [1, 1000], "counts": [0, area, 1000 - area]}
-    final = FinalCaption(region_id, text, state, depth=depth, look_alikes=alike)
-    answers = [Answer(Step("short", 0, region_id), short, annotator="m", prompt_version="short/1")]
-    if long is not None:
-        answers.append(Answer(Step("long", 0, region_id), long, annotator="m", seconds=2.0))
-    return RegionRecord(f"i_{region_id}", Region(region_id, rle), final, tuple(answers))
+def record(
+    region_id, text, state="unique", *, area=1, depth=1, alike=(), short="", long=None, more=()
+):
+    """The row of a region of `area` pixels in an image of 1,000 x 1."""
+    answers = [answer("short", short)] + (
+        [] if long is None else [answer("long", long, seconds=2.0)]
+    )
+    return {
+        **{"id": f"i_{region_id}", "split": "train", "image_key": "i", "image": "i.png"},
+        **{"width": 1000, "height": 1, "area": area, "mask_id": region_key(region_id)},
+        **{"caption": text, "state": state, "tree": {"depth": depth, "height": 1}},
+        "look_alikes": [region_key(other) for other in alike],
+        "answers": [*answers, *more],
+    }
 
 
-def counted(*records, split="train"):
-    found = DatasetStatistics()
-    found.add(ImageRecord("i", "i.png", split, 1000, 1, records))
-    return found
+def answer(stage, text, status="done", annotator="m", **more):
+    prompt = "short/1" if stage == "short" else ""
+    counts = dict.fromkeys(("round", "prompt_tokens", "reply_tokens", "attempts"), 0)
+    made = {"annotator": annotator, "prompt_version": prompt, "seconds": 0.0}
+    return {"stage": stage, "text": text, "status": status, **counts, **made, **more}
+
+
+def counted(*records, images=()):
+    return DatasetStatistics(pa.Table.from_pylist(list(records), SCHEMA), images)
+
+
+def image_row(name="i.json", status="done", error=None):
+    return ImageRow(name, "train", status, error, None, None, None, None, (), None)
+
+
+def lines_of(card: str, heading: str) -> list[str]:
+    """The rows of the first table below a heading, without its head."""
+    lines = card.split(f"\n## {heading}\n")[1].split("\n\n")
+    table = next(part for part in lines if part.lstrip().startswith("|"))
+    return table.strip().splitlines()[2:]
 
 
 def test_regions_by_depth_area_and_uniqueness():
@@ -47,24 +66,26 @@ def test_regions_by_depth_area_and_uniqueness():
         record(3, "same", area=6, depth=2),
         record(4, "five words of a caption", "unresolved", area=700, depth=2),
         record(5, "", "skipped", area=699, depth=3),
+        images=[image_row()],
     )
-    depths = {
-        depth: (g.regions, g.captioned, g.unique, g.words) for depth, g in found.depths.items()
-    }
-    assert depths == {1: (1, 1, 1, 3), 2: (3, 3, 0, 8), 3: (1, 0, 0, 0)}
+    card = data_card(found, {}, ("unique",))
+    assert lines_of(card, "Granularity") == [
+        "| 1 | 1 | 1 | 1 | 100.0% | 3.0 |",
+        "| 2 | 3 | 3 | 0 | 0.0% | 2.7 |",
+        "| 3 | 1 | 0 | 0 | – | – |",
+        "| all | 5 | 4 | 1 | 25.0% | 2.8 |",
+    ]
     assert AREA_BOUNDS == (0.001, 0.007, 0.05, 0.2, 0.7)
-    assert {place: g.regions for place, g in found.areas.items()} == {1: 2, 2: 1, 5: 1, 4: 1}
-    assert (found.total.regions, found.total.captioned, found.total.unique) == (5, 4, 1)
-    assert found.words["final"] == {3: 1, 2: 1, 1: 1, 5: 1}
-    assert found.regions == {
-        ("train", "unique"): 3,
-        ("train", "unresolved"): 1,
-        ("train", "skipped"): 1,
+    areas = found.regions.area.value_counts().to_dict()
+    assert {name: count for name, count in areas.items() if count} == {
+        **{"0.1% to 0.7%": 2, "0.7% to 5%": 1, "from 70%": 1, "20% to 70%": 1}
     }
-    assert [(row.region, row.why) for row in found.not_unique] == [
-        ("2", "another region's caption reads the same"),
-        ("3", "another region's caption reads the same"),
-        ("4", ""),
+    assert lines_of(card, "Length")[-1] == "| final | 4 | 1 | 2.5 | 2.8 | 5 |"
+    assert "| train | 1 | 0 | 0 | 5 | 3 | 1 | 0 | 0 | 1 | 3 |" in card
+    assert lines_of(card, "Uniqueness") == [
+        "| i | 2 | unique | The same. | another region's caption reads the same |",
+        "| i | 3 | unique | same | another region's caption reads the same |",
+        "| i | 4 | unresolved | five words of a caption |  |",
     ]
 
 
@@ -77,40 +98,35 @@ def test_sets_of_look_alikes_are_linked_in_either_direction():
         record(5, "e", "unresolved"),
         record(6, "f"),
     )
-    assert found.look_alike_sets == {3: 1, 2: 1}
-    assert found.look_alike_sets_resolved == 1
+    sets = found.look_alike_sets.itertuples(index=False, name=None)
+    assert sorted(sets) == [(2, False), (3, True)]
 
 
 def test_work_and_failures_of_annotators():
-    failed = Answer(
-        Step("unique", 1, 1), "", "failed", "timed out", "n", "unique/1", "", 1.5, 10, 0, 3
-    )
-    blocked = Answer(Step("unique", 1, 1), "", "blocked", "short: no")
-    base = record(1, "a b", short="a", long="a b")
+    work = {"prompt_version": "unique/1", "seconds": 1.5, "prompt_tokens": 10, "attempts": 3}
+    failed = answer("unique", "", "failed", "n", error="timed out", **work)
+    blocked = answer("unique", "", "blocked", "", error="short: no")
     found = counted(
-        RegionRecord("i_1", base.region, base.caption, (*base.answers, failed, blocked))
+        record(1, "a b", short="a", long="a b", more=(failed, blocked)), images=[image_row()]
     )
-    counted_work = ("answers", "failed", "seconds", "prompt_tokens")
-    work = {key: tuple(w[name] for name in counted_work) for key, w in found.work.items()}
-    assert work == {
-        ("train", "short", "m", "short/1"): (1, 0, 0.0, 0),
-        ("train", "long", "m", ""): (1, 0, 2.0, 0),
-        ("train", "unique", "n", "unique/1"): (1, 1, 1.5, 10),
-    }
-    assert found.failures == {("unique", "timed out"): 1}
-    assert found.examples == {("unique", "timed out"): "i_1"}
-    assert found.words["short"] == {1: 1} and found.words["final"] == {2: 1}
+    card = data_card(found, {}, ("unique",))
+    assert lines_of(card, "How it was made") == [
+        "| train | short | m | short/1 | 1 | 0 | 0 | 0 | 0.0 |",
+        "| train | long | m |  | 1 | 0 | 0 | 0 | 2.0 |",
+        "| train | unique | n | unique/1 | 1 | 1 | 10 | 0 | 1.5 |",
+    ]
+    assert lines_of(card, "Failures") == ["| unique | timed out | 1 | i\\_1 |"]
+    lengths = lines_of(card, "Length")
+    assert lengths[0] == "| short | 1 | 1 | 1 | 1.0 | 1 |"
+    assert lengths[2] == "| unique | 0 | – | – | – | – |"
+    assert lengths[3] == "| final | 1 | 2 | 2 | 2.0 | 2 |"
 
 
-def test_very_many_reasons_do_not_fill_the_memory():
-    found = DatasetStatistics()
-    rows = (
-        ImageRow(f"{n}.json", "train", "failed", f"bad {n}", None, None, None, None, (), None)
-        for n in range(2000)
-    )
-    found.add_images(rows)
-    assert len(found.failures) == 501 and found.failures.total() == 2000
-    assert found.failures["image", "other reasons"] == 1500
+def test_the_most_frequent_failures_are_listed():
+    images = [image_row(f"{n}.json", "failed", f"bad {n}") for n in range(60)]
+    images += [image_row(f"{n}.png", "failed", "worse") for n in range(3)]
+    lines = lines_of(data_card(counted(record(1, "a"), images=images), {}, ("unique",)), "Failures")
+    assert len(lines) == 50 and lines[0] == "| image | worse | 3 | 0.png |"
 
 
 @pytest.mark.parametrize(
@@ -153,76 +169,62 @@ def captioned(count, unique, dense, short, nested):
 )
 def test_our_row_of_table_one_is_measured(unique, dense, short, nested, has):
     found = counted(*captioned(20, unique, dense, short, nested), record(99, "", "skipped"))
-    rows, shares = table_one(found)
-    assert list(rows)[-1] == "this data set" and rows["this data set"] == set(has)
+    shares = capability_shares(found)
     counts = dict(zip("SDRMU", (short, dense, 20, nested, unique), strict=True))
     assert shares == {name: count / 20 for name, count in counts.items()}
-    line = table_one_markdown(found).splitlines()[-1]
-    assert line.count("✓") == len(has) and f"{5 * unique:.1f}%" in line
+    line = table_one(found).splitlines()[-1]
+    ticks = dict(zip("SDRMU", line.split("|")[2:-1], strict=True))
+    assert {name for name, tick in ticks.items() if "✓" in tick} == set(has)
+    assert line.startswith("| this data set |") and f"{5 * unique:.1f}%" in ticks["U"]
 
 
 def test_an_empty_data_set_has_nothing():
-    rows, shares = table_one(DatasetStatistics())
-    assert rows["this data set"] == set() and set(shares.values()) == {0.0}
+    assert set(capability_shares(counted()).values()) == {0.0}
+    assert "✓" not in table_one(counted()).splitlines()[-1]
 
 
 def test_a_long_caption_counts_as_dense_where_the_final_one_is_short():
     found = counted(record(1, "dog", long="a red dog on the left"), record(2, "dog two"))
-    assert found.dense == 1
+    assert capability_shares(found)["D"] == 0.5
 
 
 def test_the_rows_of_the_paper():
-    rows, _ = table_one(DatasetStatistics())
-    del rows["this data set"]
+    text = table_one(counted())
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines()[2:-1]]
     assert len(rows) == 16
-    counts = Counter(capability for has in rows.values() for capability in has)
+    counts = {name: [row[n] for row in rows].count("✓") for n, name in enumerate(CAPABILITIES, 1)}
     # marks in the columns of Table 1
     assert counts == {"S": 16, "D": 12, "R": 13, "M": 5, "U": 1}
-    assert rows["URECA dataset (the paper's)"] == set(CAPABILITIES)
-    text = table_one_markdown(DatasetStatistics())
     assert "| RefCOCOg (Yu et al., 2016) | ✓ | ✗ | ✓ | ✗ | ✗ |" in text
     assert "| USE (Wang et al., 2024b) | ✓ | ✓ | ✗ | ✓ | ✗ |" in text
     assert text.splitlines()[-2] == "| URECA dataset (the paper's) | ✓ | ✓ | ✓ | ✓ | ✓ |"
 
 
-def test_a_parquet_file_is_counted_as_the_export_counted_it(exported):
-    paths = [exported.folder / f"parquet/{split}.parquet" for split in ("train", "test")]
-    images = [image for path in paths for image in read_parquet(path)]
-    found = DatasetStatistics()
-    for image in images:
-        found.add(image)
-    for name in ("regions", "depths", "heights", "areas", "words", "look_alike_sets"):
-        assert getattr(found, name) == getattr(exported.statistics, name), name
-    assert table_one(found) == table_one(exported.statistics)
-
-
 def test_the_card_says_the_numbers(exported):
     card = (exported.folder / "DATA_CARD.md").read_text(encoding="utf-8")
-    found = exported.statistics
+    regions = exported.statistics.regions
     for heading in (
         *("Granularity", "Length", "Uniqueness", "Failures", "How it was made"),
         *("Beside other data sets", "Limits", "Licenses"),
     ):
         assert f"\n## {heading}\n" in card
-    total = found.total
-    assert f"| all | {total.regions} | {total.captioned} | {total.unique} |" in card
-    tested = sum(count for (split, _), count in found.regions.items() if split == "test")
-    assert f"| test | 1 | 0 | 0 | {tested} |" in card
-    assert f"{sum(found.look_alike_sets.values())} sets of look-alikes" in card
+    captioned, unique = regions.captioned.sum(), regions.unique.sum()
+    assert f"| all | {len(regions)} | {captioned} | {unique} |" in card
+    assert f"| test | 1 | 0 | 0 | {(regions.split == 'test').sum()} |" in card
+    assert f"{len(exported.statistics.look_alike_sets)} sets of look-alikes" in card
     assert "| test | verify | attributes | verify/1 |" in card
     assert "Split test was verified by attributes." in card
     assert "Split train was not verified; its captions are as written" in card
     assert card.count("*to be filled in*") == 3
     assert "Bias of the teacher" in card and "A closed vocabulary" in card
-    for row in found.not_unique:
-        assert f"| {row.image} | {row.region} | {row.state} |" in card
-    assert table_one_markdown(found) == (exported.folder / "table_1.md").read_text()
-    assert table_one_markdown(found) in card
+    for row in regions[~regions.unique].itertuples():
+        assert f"| {row.image_key} | {json.loads(row.mask_id)} | {row.state} |" in card
+    table = table_one(exported.statistics)
+    assert table == (exported.folder / "table_1.md").read_text() and table in card
 
 
 def test_what_does_not_apply_is_not_said():
-    found = counted(record(1, "a b", short="a", long="a b"))
-    found.images["train", "done"] = 1
+    found = counted(record(1, "a b", short="a", long="a b"), images=[image_row()])
     card = data_card(found, {}, ("unique",))
     assert "closed vocabulary" not in card and "\n## Failures\n\nNone.\n" in card
     assert "1 of 1 captions (100.0%) are unique" in card
@@ -239,18 +241,15 @@ def test_the_card_of_a_models_captions_says_which_examples_in_the_prompts_are_ou
 
 def test_text_from_outside_cannot_change_the_card():
     evil = "x | <b>y</b>\n# z [a](http://b)"
-    bad = Answer(Step("long", 0, 1), "", "failed", evil, evil, evil)
-    base = record(1, evil, "unresolved")
-    found = counted(RegionRecord("i_1", base.region, base.caption, (bad,)), split="train")
-    found.images["train", "done"] = 1
-    card = data_card(found, {evil: {evil: [evil]}}, ("unique",), CardTexts(evil, evil, evil, evil))
+    bad = answer("long", "", "failed", evil, error=evil, prompt_version=evil)
+    found = counted(record(1, evil, "unresolved", more=[bad]), images=[image_row()])
+    card = data_card(found, {evil: evil}, ("unique",), CardTexts(evil, evil, evil, evil))
     assert evil not in card and "<b>" not in card and "\n# z" not in card
     assert card.count("x \\| \\<b\\>y\\</b\\> # z \\[a\\](http\\://b)") >= 9
 
 
 def test_ids_are_names_and_no_numbers():
-    found = DatasetStatistics()
-    found.not_unique.append(Listed("sa_1", "523353737", "failed", "", "no answer"))
+    found = counted(record(523353737, "", "failed"), images=[image_row()])
     assert "| 523353737 |" in data_card(found, {}, ("unique",), CardTexts("", "", "", ""))
 
 

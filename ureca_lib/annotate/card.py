@@ -1,37 +1,39 @@
 """Statistics of a data set, Table 1 of the paper, and the data card (`data_card.md`) from them.
 
-Limits in the card are the paper's: its Limitation (App. H), dataset curation (App. I), metrics
-(App. G) and ethics.
+Everything is counted from the rows of the data set's own Parquet files; see `export` for their
+columns. Limits in the card are the paper's: its Limitation (App. H), dataset curation (App. I),
+metrics (App. G) and ethics.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from importlib import resources
 from itertools import pairwise
-from statistics import median
-from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ureca_lib.annotate.look_alikes import groups, normalized
 from ureca_lib.annotate.protocol import STAGES
-from ureca_lib.annotate.records import STATES, Answer, FinalCaption, ImageRow
+from ureca_lib.annotate.records import STATES, ImageRow, State, region_of
 from ureca_lib.annotate.referring.colors import BASIC_COLORS
 from ureca_lib.annotate.reviews import REASONS
 from ureca_lib.markdown import escaped, percent, table
-from ureca_lib.regions import Region
 
 # shares of the image; 0.7% and 70% are the published bounds of main objects
 AREA_BOUNDS = (0.001, 0.007, 0.05, 0.2, 0.7)
 CAPABILITIES = ("S", "D", "R", "M", "U")  # the columns of Table 1
-MOST = 0.5  # share of the captions from which a data set has S or D
-UNIQUE_SHARE = 0.95  # from which it has U; the paper gives no number
+# share of the captions from which a data set has each; the paper gives no number for U
+_LEAST = {"S": 0.5, "D": 0.5, "R": 0.0, "M": 0.0, "U": 0.95}
 _LISTED = 50  # regions and failures that the card lists
-_REASONS = 500  # different reasons in memory; more are counted together
 _DENSE_KINDS = 2  # "multiple attributes" (Sec. 3, data statistics)
 _FILL_IN = "*to be filled in*"
+FINISHED = ("done", "partial")  # status of the images that are exported
 
 _ATTRIBUTES = {
     "color": f"{' '.join(BASIC_COLORS)} gray gold golden silver tan maroon cream turquoise teal "
@@ -47,26 +49,7 @@ _ATTRIBUTES = {
     "front behind beside above below under near between foreground background corner edge",
     "parts": "with has having featuring wearing holding",
 }
-_KINDS = {kind: frozenset(words.split()) for kind, words in _ATTRIBUTES.items()}
 
-_PAPER = {  # quoted from Table 1, the left half and then the right one
-    "RefCOCOg (Yu et al., 2016)": "S R",
-    "Visual Genome (Krishna et al., 2016)": "S R",
-    "PACO (Ramanathan et al., 2023)": "S R",
-    "PartImgNet (He et al., 2022)": "S R",
-    "PRIMA (Wahed et al., 2024)": "S D",
-    "LLaVA-115K (Liu et al., 2023)": "S D",
-    "Arcana (Sun et al., 2024)": "S D R",
-    "Osprey (Yuan et al., 2024)": "S D R",
-    "I Dream My Painting (Fanelli et al., 2024)": "S D R",
-    "GRIT (Wu et al., 2022)": "S D R",
-    "LiSA (Lai et al., 2024)": "S D R",
-    "USE (Wang et al., 2024b)": "S D M",
-    "SegCAP (Zhou et al., 2024)": "S D R M",
-    "Grand (Rasheed et al., 2024)": "S D R M",
-    "DAM (Lian et al., 2025)": "S D R M",
-    "URECA dataset (the paper's)": "S D R M U",
-}
 _OUR_EXAMPLES = (
     "The prompts follow Tables 7 to 9 of the paper. It does not print the eight in-context "
     "examples of Table 7, nor the prompts for regions under the root, for later rounds with the "
@@ -82,202 +65,94 @@ _CLOSED = (
 
 @dataclass(frozen=True)
 class CardTexts:
-    """Texts of a data card that cannot be computed."""
-
-    title: str = field(default="A URECA data set", metadata={"help": "heading of the card"})
-    image_license: str | None = field(
-        default=None, metadata={"help": "terms of the photos; SA-1B's are its research license"}
-    )
-    mask_license: str | None = field(default=None, metadata={"help": "terms of the masks"})
-    caption_license: str | None = field(
-        default=None,
-        metadata={"help": "terms of the captions; an annotator's terms may bind its captions"},
-    )
-
-
-@dataclass(frozen=True)
-class RegionRecord:
-    """A region, its final caption, and every answer that led to it.
+    """Texts of a data card that cannot be computed.
 
     Args:
-        id: unique in the data set.
-        region: its mask, box, area and name.
-        caption: text, state, place in the tree, look-alikes.
-        answers: of all stages, in the order of the stages and rounds.
+        title: heading of the card.
+        image_license: terms of the photos; SA-1B's are its research license.
+        mask_license: terms of the masks.
+        caption_license: terms of the captions; an annotator's terms may bind its captions.
     """
 
-    id: str
-    region: Region
-    caption: FinalCaption
-    answers: tuple[Answer, ...]
-
-    def answer(self, stage: str) -> Answer | None:
-        """Return the latest answer of a stage."""
-        return next((a for a in reversed(self.answers) if a.step.stage == stage), None)
+    title: str = "A URECA data set"
+    image_license: str | None = None
+    mask_license: str | None = None
+    caption_license: str | None = None
 
 
-@dataclass(frozen=True)
-class ImageRecord:
-    """A finished image.
-
-    Args:
-        key: unique in the data set; the stem of the image's files, with folders only if several
-            images have one stem.
-        file_name: of the photo, with the key's folders.
-        split: split of the image and so of all its regions.
-        width, height: in pixels.
-        regions: in file order, with and without a caption.
-        left_out: number of annotations that were left out as faulty.
-    """
-
-    key: str
-    file_name: str
-    split: str
-    width: int
-    height: int
-    regions: tuple[RegionRecord, ...]
-    left_out: int = 0
-
-
-@dataclass
-class Group:
-    """Counts of the regions of one granularity; `words` is the total of their captions."""
-
-    regions: int = 0
-    captioned: int = 0
-    unique: int = 0
-    words: int = 0
-
-
-class Listed(NamedTuple):
-    """A region without a unique caption, as the data card lists it."""
-
-    image: str
-    region: str
-    state: str
-    caption: str
-    why: str
-
-
-@dataclass
 class DatasetStatistics:
-    """Counts of a data set.
-
-    A caption is unique if its state is, and no other of its image reads the same.
+    """Tables that the numbers of the card are counted from.
 
     Args:
-        images: by split and status.
-        regions: by split and state.
-        rows: captions in the JSONL file of each split.
-        depths, heights: by level of the tree, from 1.
-        areas: by bin of `AREA_BOUNDS`.
-        words: for each stage, and "final", the number of captions by number of words.
-        look_alike_sets: by size: regions of an image that are linked by looking alike.
-        look_alike_sets_resolved: sets all of whose captions are unique.
-        work: by split, stage, annotator and prompt version: "answers", "failed", "prompt_tokens",
-            "reply_tokens", "seconds".
-        failures: by what failed ("image" or the stage) and why.
-        examples: of these, where it happened first.
-        not_unique: the first regions without a unique caption.
-        reviewed: by decision, captions that a person decided last.
-        short, dense: captioned regions with a short caption, and with several attributes.
-        left_out: faulty annotations that were left out.
+        rows: regions of finished images, in the columns of `export.SCHEMA`.
+        images: all images of the store.
+        states: of the regions whose captions are in the JSONL files.
+
+    Attributes:
+        images: one row per image: image, split, status, error.
+        regions: one row per region, with its `words`, its bin of `area`, and whether it is
+            `captioned`, `exported` to the JSONL, `unique` (its state is, and no other caption of
+            its image reads the same), has a `short` caption, and has a `dense` one: the final or
+            the long caption names several kinds of attribute.
+        answers: one row per answer of an annotator, with the `id` and the `split` of its region.
+        look_alike_sets: for each set of regions of an image that are linked by looking alike, its
+            size, and whether all of its captions are unique.
+        left_out: number of faulty annotations that were left out.
     """
 
-    images: Counter[tuple[str, str]] = field(default_factory=Counter)
-    regions: Counter[tuple[str, str]] = field(default_factory=Counter)
-    rows: Counter[str] = field(default_factory=Counter)
-    depths: dict[int, Group] = field(default_factory=lambda: defaultdict(Group))
-    heights: dict[int, Group] = field(default_factory=lambda: defaultdict(Group))
-    areas: dict[int, Group] = field(default_factory=lambda: defaultdict(Group))
-    words: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
-    look_alike_sets: Counter[int] = field(default_factory=Counter)
-    look_alike_sets_resolved: int = 0
-    work: dict[tuple[str, str, str, str], Counter[str]] = field(
-        default_factory=lambda: defaultdict(Counter)
-    )
-    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
-    examples: dict[tuple[str, str], str] = field(default_factory=dict)
-    not_unique: list[Listed] = field(default_factory=list)
-    reviewed: Counter[str] = field(default_factory=Counter)
-    short: int = 0
-    dense: int = 0
-    left_out: int = 0
+    def __init__(
+        self,
+        rows: pa.Table,
+        images: Iterable[ImageRow] = (),
+        states: Sequence[State] = ("unique",),
+    ):
+        images = list(images)
+        self.left_out = sum(len(image.left_out) for image in images if image.status in FINISHED)
+        self.images = pd.DataFrame(images, columns=[known.name for known in fields(ImageRow)])
+        rows = rows.combine_chunks()
+        regions = self.regions = rows.drop(["answers"]).flatten().to_pandas()
+        answers = pa.Table.from_struct_array(pc.list_flatten(rows["answers"])).to_pandas()
+        holders = pc.list_parent_indices(rows["answers"]).to_numpy()
+        answers[["id", "split"]] = regions[["id", "split"]].to_numpy()[holders]
+        answers["words"] = _words(answers.text)
+        answers["stage"] = pd.Categorical(answers.stage, STAGES)
+        self.answers = answers[answers.status.isin(["done", "failed"])]
+        regions["words"] = _words(regions.caption)
+        regions["captioned"] = regions.words > 0
+        regions["exported"] = regions.captioned & regions.state.isin(states)
+        shares = regions.area / (regions.width * regions.height)
+        bins = [-np.inf, *AREA_BOUNDS, np.inf]
+        regions["area"] = pd.cut(shares, bins, right=False, labels=area_names())
+        alike = regions.assign(text=regions.caption.map(normalized))
+        alike = alike.duplicated(["image_key", "text"], keep=False)
+        regions["unique"] = (regions.state == "unique") & ~alike
+        latest = answers.drop_duplicates(["id", "stage"], keep="last")
+        texts = {stage: latest[latest.stage == stage].set_index("id").text for stage in STAGES}
+        regions["short"] = regions.captioned & regions.id.map(texts["short"]).fillna("").ne("")
+        long = regions.id.map(texts["long"]).fillna("")
+        regions["dense"] = regions.captioned & (_is_dense(regions.caption) | _is_dense(long))
+        self.look_alike_sets = _look_alike_sets(regions)
 
-    @property
-    def total(self) -> Group:
-        """Counts of all regions."""
-        fields = ("regions", "captioned", "unique", "words")
-        return Group(*(sum(getattr(g, name) for g in self.depths.values()) for name in fields))
 
-    def add_images(self, rows: Iterable[ImageRow]) -> None:
-        """Count images, with the reasons of those that failed."""
-        for row in rows:
-            self.images[row.split, row.status] += 1
-            if row.status == "failed":
-                self._add_failure("image", row.error or "", row.image)
+def _words(texts: pd.Series) -> pd.Series:
+    return texts.map(lambda text: len(text.split())).astype(int)
 
-    def add(self, image: ImageRecord, rows: int = 0) -> None:
-        """Count a finished image; `rows` of its captions are in the JSONL file."""
-        self.rows[image.split] += rows
-        self.left_out += image.left_out
-        captions = [record.caption for record in image.regions]
-        texts = Counter(normalized(caption.text) for caption in captions if caption.text)
-        unique = {
-            caption.region_id
-            for caption in captions
-            if caption.state == "unique" and texts[normalized(caption.text)] == 1
-        }
-        for record in image.regions:
-            self._add_region(image, record, record.caption.region_id in unique)
-        pairs = [(one.region_id, other) for one in captions for other in one.look_alikes]
-        for group in groups(pairs, [caption.region_id for caption in captions]):
-            self.look_alike_sets[len(group)] += 1
-            self.look_alike_sets_resolved += unique.issuperset(group)
 
-    def _add_region(self, image: ImageRecord, record: RegionRecord, unique: bool) -> None:
-        caption = record.caption
-        self.regions[image.split, caption.state] += 1
-        self.reviewed.update(d for d, reason in REASONS.items() if caption.reason == reason)
-        words = len(caption.text.split())
-        share = record.region.area / (image.width * image.height)
-        area = sum(share >= bound for bound in AREA_BOUNDS)
-        bins = (self.depths[caption.depth], self.heights[caption.height], self.areas[area])
-        for group in bins:
-            group.regions += 1
-            group.captioned += bool(words)
-            group.unique += unique
-            group.words += words
-        for answer in record.answers:
-            self._add_answer(image.split, record.id, answer)
-        if words:
-            self.words["final"][words] += 1
-            short, long = record.answer("short"), record.answer("long")
-            self.short += short is not None and bool(short.text)
-            forms = (caption.text, long.text if long else "")
-            self.dense += any(len(attribute_kinds(text)) >= _DENSE_KINDS for text in forms)
-        if not unique and caption.state != "skipped" and len(self.not_unique) < _LISTED:
-            same = "" if caption.state != "unique" else "another region's caption reads the same"
-            named = (image.key, str(caption.region_id), caption.state, caption.text)
-            self.not_unique.append(Listed(*named, caption.reason or same))
+def _is_dense(texts: pd.Series) -> pd.Series:
+    return texts.map(lambda text: len(attribute_kinds(text)) >= _DENSE_KINDS).astype(bool)
 
-    def _add_answer(self, split: str, row_id: str, answer: Answer) -> None:
-        stage = answer.step.stage
-        if answer.status in ("done", "failed"):
-            work = self.work[split, stage, answer.annotator, answer.prompt_version]
-            work.update(answers=1, failed=answer.status == "failed", seconds=answer.seconds)
-            work.update(prompt_tokens=answer.prompt_tokens, reply_tokens=answer.reply_tokens)
-        if answer.status == "failed":
-            self._add_failure(stage, answer.error or "", row_id)
-        elif answer.status == "done" and stage != "verify":
-            self.words[stage][len(answer.text.split())] += 1
 
-    def _add_failure(self, what: str, reason: str, example: str) -> None:
-        key = (what, reason)
-        if key not in self.failures and len(self.failures) >= _REASONS:
-            key = (what, "other reasons")
-        self.failures[key] += 1
-        self.examples.setdefault(key, example)
+def _look_alike_sets(regions: pd.DataFrame) -> pd.DataFrame:
+    """Size of each set of look-alikes, and whether all of its captions are unique."""
+    named = list(zip(regions.image_key, regions.mask_id, strict=True))
+    pairs = [
+        ((key, mask_id), (key, other))
+        for (key, mask_id), others in zip(named, regions.look_alikes, strict=True)
+        for other in others
+    ]
+    unique = dict(zip(named, regions.unique, strict=True))
+    sets = [(len(found), all(unique[one] for one in found)) for found in groups(pairs, named)]
+    return pd.DataFrame(sets, columns=["regions", "resolved"])
 
 
 def attribute_kinds(caption: str) -> set[str]:
@@ -286,7 +161,7 @@ def attribute_kinds(caption: str) -> set[str]:
     By a closed list of English words, so that the count is a lower bound.
     """
     words = set(re.findall(r"[a-z]+", caption.casefold()))
-    return {kind for kind, known in _KINDS.items() if words & known}
+    return {kind for kind, known in _ATTRIBUTES.items() if words & set(known.split())}
 
 
 def area_names() -> list[str]:
@@ -296,11 +171,10 @@ def area_names() -> list[str]:
     return [f"below {texts[0]}", *between, f"from {texts[-1]}"]
 
 
-def table_one(statistics: DatasetStatistics) -> tuple[dict[str, set[str]], dict[str, float]]:
-    """Table 1 of the paper with a row for this data set.
+def capability_shares(statistics: DatasetStatistics) -> dict[str, float]:
+    """Shares of the captioned regions, 0 to 1, by which a data set has a capability of Table 1.
 
-    The paper ticks what a data set is made for. Ours, "this data set", is ticked by shares of its
-    captioned regions:
+    The paper ticks what a data set is made for. Ours is ticked by shares:
 
     - S, simple captions: at least half have a short caption of stage 2.
     - D, dense captions, "multiple attributes": the final or the long caption of at least half
@@ -308,193 +182,194 @@ def table_one(statistics: DatasetStatistics) -> tuple[dict[str, set[str]], dict[
     - R, region captions: there are captions. Each has its own mask, so the share is 1.
     - M, several granularities: some captioned region lies in another one; the share of those.
     - U, unique captions: at least 95% are unique (`DatasetStatistics`).
-
-    Returns:
-        Capabilities by data set, ours last; and our shares by capability, from 0 to 1.
     """
-    total = statistics.total
-    nested = sum(group.captioned for depth, group in statistics.depths.items() if depth > 1)
-    parts = (statistics.short, statistics.dense, total.captioned, nested, total.unique)
-    shares = {c: n / max(1, total.captioned) for c, n in zip(CAPABILITIES, parts, strict=True)}
-    least = dict(zip(CAPABILITIES, (MOST, MOST, 0.0, 0.0, UNIQUE_SHARE), strict=True))
-    ours = {name for name, share in shares.items() if share > 0 and share >= least[name]}
-    return {name: set(has.split()) for name, has in _PAPER.items()} | {
-        "this data set": ours
-    }, shares
+    captioned = statistics.regions[statistics.regions.captioned]
+    nested = captioned["tree.depth"] > 1
+    columns = (captioned.short, captioned.dense, captioned.captioned, nested, captioned.unique)
+    total = max(1, len(captioned))
+    return {
+        name: int(column.sum()) / total for name, column in zip(CAPABILITIES, columns, strict=True)
+    }
 
 
-def table_one_markdown(statistics: DatasetStatistics) -> str:
-    """Format `table_one` as Markdown; our row has its shares."""
-    rows, shares = table_one(statistics)
-    cells = [
-        [name, *("✓" if c in has else "✗" for c in CAPABILITIES)] for name, has in rows.items()
-    ]
-    ours = cells[-1]
-    for place, share in enumerate(shares.values(), 1):
-        ours[place] = f"{ours[place]} {percent(share, 1)}"
-    return table(["Dataset", *CAPABILITIES], cells)
+def table_one(statistics: DatasetStatistics) -> str:
+    """Table 1 of the paper as Markdown, and our row with `capability_shares`."""
+    shares = capability_shares(statistics)
+    ticks = {name: share > 0 and share >= _LEAST[name] for name, share in shares.items()}
+    cells = [f"{'✓' if ticks[name] else '✗'} {percent(shares[name], 1)}" for name in CAPABILITIES]
+    return f"{_resource('table_1.md')}| this data set | {' | '.join(cells)} |\n"
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def data_card(
     statistics: DatasetStatistics,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, str],
     states: Iterable[str],
     texts: CardTexts | None = None,
-    mixed: Sequence[tuple[str, int, Mapping[str, Any] | None]] = (),
+    mixed: Sequence[tuple[str, int, str]] = (),
 ) -> str:
     """Fill the template of the data card.
 
     Args:
         statistics: of the whole data set.
-        settings: of the pipeline, as the store has them.
+        settings: of the pipeline, by name.
         states: of the regions whose captions are in the JSONL and COCO files.
         texts: what cannot be computed.
         mixed: if the captions were made with several settings, split, number of images and
-            settings of each group; None for unknown settings.
+            differing settings of each group.
     """
-    texts, total = texts or CardTexts(), statistics.total
-    sets, annotators = statistics.look_alike_sets, {key[2] for key in statistics.work}
-    licenses = ("image_license", "mask_license", "caption_license")
-    filled = {name: getattr(texts, name) for name in licenses}
-    bins = area_names()
-    closed = [_CLOSED] if "attributes" in annotators else []
-    sizes = table(["regions of a set", "sets"], sorted(sets.items()), (0, 1)) if sets else ""
-    template = resources.files(__package__).joinpath("data_card.md").read_text(encoding="utf-8")
-    return template.format(
+    texts, regions = texts or CardTexts(), statistics.regions
+    annotators = set(statistics.answers.annotator)
+    sets, unique = statistics.look_alike_sets, int(regions.unique.sum())
+    captioned = int(regions.captioned.sum())
+    limits = [_CLOSED] if "attributes" in annotators else []
+    licenses = {
+        name: _FILL_IN if value is None else escaped(value)
+        for name, value in vars(texts).items()
+        if name != "title"
+    }
+    return _resource("data_card.md").format(
         title=escaped(texts.title),
         overview=_overview(statistics),
         states=", ".join(states),
         left_out=f"{statistics.left_out:,}",
-        depths=_groups("depth", [*sorted(statistics.depths.items()), ("all", total)]),
-        heights=_groups("height", sorted(statistics.heights.items())),
-        areas=_groups("area", [(bins[n], g) for n, g in sorted(statistics.areas.items())]),
+        depths=_granularity("depth", regions["tree.depth"], regions, total=True),
+        heights=_granularity("height", regions["tree.height"], regions),
+        areas=_granularity("area", regions.area, regions),
         lengths=_lengths(statistics),
-        unique=(
-            f"{total.unique:,} of {total.captioned:,} captions "
-            f"({percent(total.unique, total.captioned)}) are unique: not in doubt after the last "
-            "round, and read like no other caption of their photo."
-        ),
-        look_alikes=(
-            f"{sum(sets.values()):,} sets of look-alikes; in "
-            f"{statistics.look_alike_sets_resolved:,} each region has a unique caption.\n\n{sizes}"
-        ),
-        reviewed=_reviewed(statistics.reviewed),
-        not_unique=_not_unique(statistics),
+        unique=f"{unique:,} of {captioned:,} captions ({percent(unique, captioned)})",
+        look_alikes=f"{len(sets):,} sets of look-alikes; in {int(sets.resolved.sum()):,}",
+        sizes=_set_sizes(sets) if len(sets) else "",
+        reviewed=_reviewed(regions.reason),
+        not_unique=_not_unique(regions),
         failures=_failures(statistics),
-        work=_work(statistics),
+        work=_work(statistics.answers),
         prompts=_OUR_EXAMPLES if annotators - {"attributes"} else "",
         mixed=_mixed(mixed),
-        latest=", latest run" if mixed else "",
-        settings=table(["setting", "value"], _flat(settings)),
-        table_1=table_one_markdown(statistics),
-        limits="".join(f"{line}\n" for line in [*closed, *_verified(statistics)]),
-        **{name: _FILL_IN if text is None else escaped(text) for name, text in filled.items()},
+        settings=table(["setting", "value"], sorted(settings.items())),
+        table_1=table_one(statistics),
+        limits="".join(f"{line}\n" for line in [*limits, *_verified(statistics)]),
+        **licenses,
     )
 
 
 def _overview(statistics: DatasetStatistics) -> str:
+    images = pd.crosstab(statistics.images.split, statistics.images.status)
+    images = images.reindex(columns=[*FINISHED, "failed", "waiting"], fill_value=0)
+    regions = statistics.regions
+    states = pd.crosstab(regions.split, regions.state)
+    states = states.reindex(images.index, columns=STATES, fill_value=0)
+    exported = regions.groupby("split").exported.sum().reindex(images.index, fill_value=0)
     head = ["split", "images", "failed", "unfinished", "regions", *STATES, "captions in JSONL"]
-    rows = []
-    for split in sorted({split for split, _ in statistics.images}):
-        images = {status: statistics.images[split, status] for status in ("failed", "waiting")}
-        finished = statistics.images[split, "done"] + statistics.images[split, "partial"]
-        counts = [statistics.regions[split, state] for state in STATES]
-        named = [split, finished, *images.values(), sum(counts)]
-        rows.append([*named, *counts, statistics.rows[split]])
-    return table(head, rows, range(1, len(head)))
+    finished = images[list(FINISHED)].sum(axis=1)
+    counts = [finished, images.failed, images.waiting, states.sum(axis=1), states, exported]
+    return table(head, pd.concat(counts, axis=1).itertuples(name=None), range(1, len(head)))
 
 
-def _groups(name: str, bins: Iterable[tuple[Any, Group]]) -> str:
+def _granularity(name: str, levels: pd.Series, regions: pd.DataFrame, total: bool = False) -> str:
+    """Table of the regions by level of the tree or bin of area, `total`: with a last row of all."""
+    columns = ["regions", "captioned", "unique", "words"]
+    bins = regions.assign(regions=1).groupby(levels, observed=True)[columns].sum()
+    if total:
+        bins.loc["all"] = bins.sum()
+    rows = [
+        [str(level), count, captioned, unique, percent(unique, captioned), _mean(words, captioned)]
+        for level, count, captioned, unique, words in bins.itertuples(name=None)
+    ]
     head = [name, "regions", "captioned", "unique", "unique of captioned", "words, mean"]
-    rows = []
-    for label, group in bins:
-        words = f"{group.words / group.captioned:.1f}" if group.captioned else "–"
-        counts = (group.regions, group.captioned, group.unique)
-        rows.append([str(label), *counts, percent(group.unique, group.captioned), words])
     return table(head, rows, range(1, len(head)))
+
+
+def _mean(total: int, count: int) -> str:
+    return f"{total / count:.1f}" if count else "–"
 
 
 def _lengths(statistics: DatasetStatistics) -> str:
-    rows: list[list[Any]] = []
-    for stage in (*STAGES[:3], "final"):
-        counts = statistics.words[stage]
-        if not counts:
-            rows.append([stage, 0, *(4 * ["–"])])
-            continue
-        mean = sum(words * count for words, count in counts.items()) / counts.total()
-        middle = f"{median(counts.elements()):g}"
-        rows.append([stage, counts.total(), min(counts), middle, f"{mean:.1f}", max(counts)])
+    done = statistics.answers[statistics.answers.status == "done"]
+    lengths = {stage: done.words[done.stage == stage] for stage in STAGES[:3]}
+    lengths["final"] = statistics.regions.words[statistics.regions.captioned]
+    rows = []
+    for stage, words in lengths.items():
+        middle = (words.min(), f"{words.median():g}", _mean(words.sum(), len(words)), words.max())
+        shown = (int(value) if isinstance(value, np.integer) else value for value in middle)
+        rows.append([stage, len(words), *(shown if len(words) else 4 * "–")])
     head = ["caption", "captions", "shortest", "median", "mean", "longest"]
     return table(head, rows, range(1, len(head)))
 
 
-def _reviewed(counts: Counter[str]) -> str:
-    if not counts:
+def _set_sizes(sets: pd.DataFrame) -> str:
+    rows = sets.regions.value_counts().sort_index().items()
+    return table(["regions of a set", "sets"], rows, (0, 1))
+
+
+def _reviewed(reasons: pd.Series) -> str:
+    counts = {decision: int((reasons == reason).sum()) for decision, reason in REASONS.items()}
+    if not any(counts.values()):
         return ""
     return (
-        f"People reviewed {counts.total():,} captions: {counts['accept']:,} accepted, "
+        f"People reviewed {sum(counts.values()):,} captions: {counts['accept']:,} accepted, "
         f"{counts['edit']:,} rewritten, {counts['reject']:,} rejected; the others are as the "
         "pipeline left them.\n\n"
     )
 
 
-def _not_unique(statistics: DatasetStatistics) -> str:
-    listed, total = statistics.not_unique, statistics.total
-    if not listed:
+def _not_unique(regions: pd.DataFrame) -> str:
+    found = regions[~regions.unique & (regions.state != "skipped")].fillna({"reason": ""})
+    if found.empty:
         return ""
-    skipped = sum(n for (_, state), n in statistics.regions.items() if state == "skipped")
-    more = " The first of them:" if len(listed) < total.regions - skipped - total.unique else ""
-    return f"Regions without a unique caption.{more}\n\n{table(Listed._fields, listed)}"
+    same = {"unique": "another region's caption reads the same"}
+    rows = [
+        [row.image_key, str(region_of(row.mask_id)), row.state, row.caption, why]
+        for row in found.head(_LISTED).itertuples()
+        for why in [row.reason or same.get(row.state, "")]
+    ]
+    more = " The first of them:" if len(found) > _LISTED else ""
+    listed = table(["image", "region", "state", "caption", "why"], rows)
+    return f"Regions without a unique caption.{more}\n\n{listed}"
 
 
 def _failures(statistics: DatasetStatistics) -> str:
-    ranked = sorted(statistics.failures.items(), key=lambda item: (-item[1], item[0]))
-    rows = [[*key, count, statistics.examples[key]] for key, count in ranked[:_LISTED]]
-    return table(["what", "why", "how often", "such as"], rows, (2,)) if rows else "None.\n"
+    images = statistics.images.rename(columns={"image": "example"}).assign(what="image")
+    answers = statistics.answers.rename(columns={"id": "example", "stage": "what"})
+    both = pd.concat([images, answers])
+    failed = both[both.status == "failed"].fillna({"error": ""}).groupby(["what", "error"])
+    if not len(failed):
+        return "None.\n"
+    counts = failed.example.agg(["size", "first"]).reset_index()
+    rows = counts.sort_values("size", ascending=False, kind="stable").head(_LISTED)
+    return table(["what", "why", "how often", "such as"], rows.itertuples(index=False), (2,))
 
 
-def _work(statistics: DatasetStatistics) -> str:
-    rows = []
-    for (split, stage, *made), work in statistics.work.items():
-        counts = [work[name] for name in ("answers", "failed", "prompt_tokens", "reply_tokens")]
-        rows.append([split, stage, *made, *counts, f"{work['seconds']:,.1f}"])
-    rows.sort(key=lambda row: (row[0], STAGES.index(row[1]), row))
+def _work(answers: pd.DataFrame) -> str:
+    names = ["split", "stage", "annotator", "prompt_version"]
+    sums = answers.assign(answers=1, failed=answers.status == "failed")
+    counts = ["answers", "failed", "prompt_tokens", "reply_tokens", "seconds"]
+    sums = sums.groupby(names, observed=True, as_index=False)[counts].sum()
+    sums["seconds"] = sums.seconds.map("{:,.1f}".format)
     head = ["split", "stage", "annotator", "prompt", "answers", "failed", "prompt tokens"]
+    rows = sums.itertuples(index=False)
     return table([*head, "reply tokens", "seconds"], rows, range(4, 9))
 
 
-def _mixed(kinds: Sequence[tuple[str, int, Mapping[str, Any] | None]]) -> str:
+def _mixed(groups: Sequence[tuple[str, int, str]]) -> str:
     """Table of the settings that differ, and the number of images captioned with each."""
-    if not kinds:
+    if not groups:
         return ""
-    flat = [None if settings is None else dict(_flat(settings)) for _, _, settings in kinds]
-    known = [settings for settings in flat if settings is not None]
-    names = sorted({name for settings in known for name in settings})
-    differ = [name for name in names if len({settings.get(name) for settings in known}) > 1]
-    rows = []
-    for (split, images, _), found in zip(kinds, flat, strict=True):
-        made = "not known" if found is None else ", ".join(f"{n}: {found.get(n)}" for n in differ)
-        rows.append([split, images, made or "no setting that is stored"])
     return (
         "**The captions were not all made with the same settings or prompts.** The differences:"
-        f"\n\n{table(['split', 'images', 'made with'], rows, (1,))}\n"
+        f"\n\n{table(['split', 'images', 'made with'], groups, (1,))}\n"
     )
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in sorted(settings.items()):
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            listed = isinstance(value, (list, tuple))
-            yield f"{prefix}{name}", ", ".join(map(str, value)) if listed else str(value)
-
-
 def _verified(statistics: DatasetStatistics) -> Iterator[str]:
-    for split in sorted({split for split, _ in statistics.images}):
-        by = {key[2] for key in statistics.work if key[:2] == (split, "verify")}
-        names = ", ".join(escaped(name) for name in sorted(by))
+    answers = statistics.answers
+    verified = answers[answers.stage == "verify"].groupby("split").annotator.unique()
+    for split in sorted(set(statistics.images.split)):
+        names = ", ".join(escaped(name) for name in sorted(verified.get(split, ())))
         outcome = (
-            f"was verified by {names}" if by else "was not verified; its captions are as written"
+            f"was verified by {names}" if names else "was not verified; its captions are as written"
         )
         yield f"- Split {escaped(split)} {outcome}."

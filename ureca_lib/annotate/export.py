@@ -20,52 +20,38 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, TextIO
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, Protocol
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from ureca_lib.annotate.card import (
+    FINISHED,
     CardTexts,
     DatasetStatistics,
-    ImageRecord,
-    RegionRecord,
     data_card,
-    table_one_markdown,
+    table_one,
 )
 from ureca_lib.annotate.protocol import STAGES
-from ureca_lib.annotate.records import (
-    STATES,
-    Answer,
-    FinalCaption,
-    ImageRow,
-    State,
-    Step,
-    masks_digest,
-    region_key,
-    region_of,
-)
+from ureca_lib.annotate.records import STATES, ImageRow, State, masks_digest, region_key
 from ureca_lib.annotate.sources import names_files
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.captioned import INTERRUPTED, image_keys
-from ureca_lib.journal import json_line, replacing
+from ureca_lib.journal import json_line, replacing, write_json
 from ureca_lib.mask_tree import RegionId
-from ureca_lib.regions import Region, RegionError, RegionImage, load_sa1b
+from ureca_lib.regions import Region, RegionImage, load_sa1b
 from ureca_lib.regions.sa1b import annotation_from
 
 QUESTION = "<image>\nDescribe this region in the image."  # asked in each row of the JSONL
 MANIFEST = "manifest.json"
-FINISHED = ("done", "partial")  # status of the images that are exported
 _ROW_GROUP = 1024  # regions of a Parquet file that are in memory at a time
 _OURS = re.compile(r"(parquet/|coco/(captions|instances)_)?\w+(\.\w+)*\.(jsonl|parquet|json|md)")
-_CATEGORY = {"id": 1, "name": "region", "supercategory": "region"}
 
 _TEXT, _SMALL, _WHOLE, _REAL, _FLAG = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 _ANSWER = pa.struct(
@@ -100,39 +86,10 @@ SCHEMA = pa.schema(
 )
 
 
-class ExportError(ValueError):
-    """A store whose masks are gone or changed, or that cannot be exported as asked."""
+_COUNTED = [name for name in SCHEMA.names if name not in ("name", "segmentation", "bbox")]
 
 
-@dataclass(frozen=True)
-class ExportSettings:
-    """Contents of a data set.
-
-    Raises:
-        ValueError: an unknown state, or a state without captions.
-    """
-
-    states: tuple[State, ...] = field(
-        default=("unique",),
-        metadata={
-            "help": "states whose captions are in JSONL and COCO; with any but unique, each row "
-            "of the JSONL has its state"
-        },
-    )
-    question: str = field(default=QUESTION, metadata={"help": "question of each row of the JSONL"})
-    card: CardTexts = field(default_factory=CardTexts)
-
-    def __post_init__(self) -> None:
-        known = [state for state in STATES if state != "skipped"]
-        unknown = [state for state in self.states if state not in known]
-        if unknown or not self.states:
-            raise ValueError(
-                f"states are some of {', '.join(known)}, not {', '.join(unknown) or 'none'}"
-            )
-
-
-@dataclass(frozen=True)
-class Exported:
+class Exported(NamedTuple):
     """Result of an export: the data set's folder, paths of its files in it, and statistics."""
 
     folder: Path
@@ -142,14 +99,14 @@ class Exported:
     @property
     def unfinished(self) -> int:
         """Number of images that the pipeline has not finished, or could not read."""
-        counts = self.statistics.images.items()
-        return sum(count for (_, status), count in counts if status not in FINISHED)
+        return int((~self.statistics.images.status.isin(FINISHED)).sum())
 
 
 def export_dataset(
     store: Store | str | Path,
     out_dir: str | Path,
-    settings: ExportSettings | None = None,
+    states: Sequence[State] = ("unique",),
+    texts: CardTexts | None = None,
     images: Mapping[str, RegionImage] | None = None,
     progress: bool = True,
     mixed: bool = False,
@@ -163,47 +120,58 @@ def export_dataset(
     Args:
         store: the store, or its path.
         out_dir: created if needed.
-        settings: contents of the data set.
+        states: of the captions that are in JSONL and COCO; with any but unique, each row of the
+            JSONL has its state.
+        texts: of the data card.
         images: images that were annotated in memory, by their names in the store.
         progress: show a bar.
         mixed: allow captions of several settings together; the card counts them.
 
     Raises:
         StoreError: there is no store, or it cannot be read.
-        ExportError: no image is finished, masks are gone or changed since they were captioned,
-            captions are of several settings and `mixed` is false, a split's name cannot be that of
-            a file, or the folder has files but no data set.
+        RegionError: the masks of an image cannot be read.
+        ValueError: a state without captions, no image is finished, masks have changed since they
+            were captioned, captions are of several settings and `mixed` is false, a split's name
+            cannot be that of a file, or the folder has files but no data set.
     """
     if not isinstance(store, Store):
         with Store(store, create=False) as opened:
-            return export_dataset(opened, out_dir, settings, images, progress, mixed)
-    settings = settings or ExportSettings()
+            return export_dataset(opened, out_dir, states, texts, images, progress, mixed)
+    known = [state for state in STATES if state != "skipped"]
+    if not states or set(states) - set(known):
+        raise ValueError(f"states are some of {', '.join(known)}, not {states}")
+    texts, images, out = texts or CardTexts(), images or {}, Path(out_dir)
     rows = sorted(store.images(), key=lambda row: row.image)
-    for name in sorted({row.split for row in rows}):
-        if not names_files(name):
-            raise ExportError(f"{store.path}: the split {name!r} cannot name files; rename it")
+    splits = sorted({row.split for row in rows})
+    if wrong := [split for split in splits if not names_files(split)]:
+        raise ValueError(f"{store.path}: the split {wrong[0]!r} cannot name files; rename it")
     finished = [row for row in rows if row.status in FINISHED]
     if not finished:
-        raise ExportError(f"{store.path}: none of its {len(rows)} images is finished")
-    made_with, groups = settings_groups(store, finished, mixed)
-    statistics = DatasetStatistics()
-    statistics.add_images(rows)
+        raise ValueError(f"{store.path}: none of its {len(rows)} images is finished")
+    made_with, groups = _made_with(store, finished, mixed)
     keys = image_keys(row.image for row in rows)
-    with _Folder(Path(out_dir)) as folder:
-        with ExitStack() as stack:
-            left_out = stack.enter_context((folder.partial / "left_out.jsonl").open("wb"))
-            files = {row.split: _SplitFiles(folder.partial, row.split, settings) for row in rows}
-            for opened in files.values():
-                stack.callback(opened.close)
+    _check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        for stale in out.glob(".partial.*"):  # of exports that were killed
+            shutil.rmtree(stale)
+        with TemporaryDirectory(prefix=".partial.", dir=out) as name:
+            partial, left_out = Path(name), []
+            files = {split: _SplitFiles(partial, split, states) for split in splits}
             for row in tqdm(finished, unit="image", disable=not progress):
-                image = _read_image(store, row, keys[row.image], (images or {}).get(row.image))
-                count, others = files[image.split].write(image)
-                left_out.writelines(json_line(other).encode() for other in others)
-                statistics.add(image, count)
-        card = data_card(statistics, made_with, settings.states, settings.card, groups)
-        (folder.partial / "DATA_CARD.md").write_text(card, encoding="utf-8")
-        (folder.partial / "table_1.md").write_text(table_one_markdown(statistics), encoding="utf-8")
-        return Exported(folder.path, folder.publish(), statistics)
+                image = images.get(row.image) or _masks(store, row)
+                regions = _region_rows(store, row, keys[row.image], image)
+                left_out += files[row.split].add_image(regions)
+            tables = [files[split].close(texts.title) for split in splits]
+            statistics = DatasetStatistics(pa.concat_tables(tables), rows, states)
+            (partial / "left_out.jsonl").write_text("".join(left_out), encoding="utf-8")
+            card = data_card(statistics, made_with, states, texts, groups)
+            (partial / "DATA_CARD.md").write_text(card, encoding="utf-8")
+            (partial / "table_1.md").write_text(table_one(statistics), encoding="utf-8")
+            return Exported(out, _publish(partial, out), statistics)
+    finally:
+        if not any(out.iterdir()):
+            out.rmdir()
 
 
 # JSONL in the published layout
@@ -262,355 +230,246 @@ def region_row_id(key: str, region_id: RegionId) -> str:
     `sa_1_523353737`; text that could be mistaken for a number or for a part of the key is quoted:
     `sa_1_"a_2"`.
     """
-    plain = isinstance(region_id, int)
-    if not plain and region_id and not set(region_id) & set('_"\\'):
-        try:
-            int(region_id)
-        except ValueError:
-            plain = True
+    plain = isinstance(region_id, int) or re.fullmatch(r'(?!\s*[+-]?\d+\s*$)[^_"\\]+', region_id)
     return f"{key}_{region_id if plain else json.dumps(region_id, ensure_ascii=False)}"
 
 
 # a store's images and settings
 
 
-def _read_image(store: Store, row: ImageRow, key: str, image: RegionImage | None) -> ImageRecord:
-    """Read an image's masks, answers, and captions as people's reviews left them."""
-    image = _masks(store, row) if image is None else image
+def _region_rows(
+    store: Store, row: ImageRow, key: str, image: RegionImage
+) -> Iterator[tuple[Region, dict[str, Any]]]:
+    """Regions of an image with their rows, with captions as people's reviews left them.
+
+    The rows have the columns of `SCHEMA`, and other keys.
+    """
     captions = store.reviewed_captions(row.image)
     _check_masks(row, image, [caption.region_id for caption in captions])
-    answers: dict[RegionId, list[Answer]] = defaultdict(list)
+    answers: dict[RegionId, list[dict[str, Any]]] = defaultdict(list)
     saved = store.answers(row.image).values()
     for answer in sorted(saved, key=lambda a: (STAGES.index(a.step.stage), a.step.round)):
-        answers[answer.step.region_id].append(answer)
-    regions = (
-        RegionRecord(region_row_id(key, one.region_id), image[one.region_id], one, tuple(of_region))
-        for one in captions
-        for of_region in [answers[one.region_id]]
-    )
-    photo = Path(row.photo or row.image).name
-    file_name = (PurePosixPath(key).parent / photo).as_posix()
-    size = (image.width, image.height)
-    return ImageRecord(key, file_name, row.split, *size, tuple(regions), len(row.left_out))
+        answers[answer.step.region_id].append(answer.step._asdict() | vars(answer))
+    photo = PurePosixPath(key).with_name(Path(row.photo or row.image).name)
+    of_image = {"image_key": key, "image": str(photo), "split": row.split}
+    of_image |= {"width": image.width, "height": image.height}
+    for caption in captions:
+        region = image[caption.region_id]
+        parent = region_key(caption.parent)
+        row = annotation_from(region) | vars(caption) | of_image
+        row |= {"id": region_row_id(key, region.id), "mask_id": region_key(region.id)}
+        row |= {"caption": caption.text, "crowd": region.crowd, "answers": answers[region.id]}
+        row["tree"] = {"parent": parent, "depth": caption.depth, "height": caption.height}
+        row["look_alikes"] = [region_key(other) for other in caption.look_alikes]
+        yield region, row
 
 
 def _masks(store: Store, row: ImageRow) -> RegionImage:
     """Load the masks of an image: from their place beside the store, else from the old path."""
     if row.path is None:
-        raise ExportError(
+        raise ValueError(
             f"{store.path}: {row.image} was annotated in memory; give its masks as images"
         )
     beside = store.path.parent / row.image
-    try:
-        # the captions say which masks are needed, so that others may be faulty
-        return load_sa1b(beside if beside.is_file() else row.path, strict=False)
-    except RegionError as error:
-        raise ExportError(f"{store.path}: the masks of {row.image}: {error}") from error
+    # the captions say which masks are needed, so that others may be faulty
+    return load_sa1b(beside if beside.is_file() else row.path, strict=False)
 
 
 def _check_masks(row: ImageRow, image: RegionImage, captioned: list[RegionId]) -> None:
-    place, known = image.path or row.image, {region.id for region in image}
-    lost, fresh = set(captioned) - known, known - set(captioned)
+    """Raise ValueError unless the masks are those that were captioned."""
     reason = None
+    # a store of before digests has none
+    same = row.masks is None or row.masks == masks_digest(image)
     if (image.width, image.height) != (row.width, row.height):
-        reason = (
-            f"{image.width} x {image.height} pixels, but {row.width} x {row.height} when it was "
-            "captioned; annotate it again"
-        )
-    elif lost:
-        reason = f"region {min(lost, key=captioned.index)!r} has a caption but no mask"
-    elif fresh:
-        reason = f"region {min(fresh, key=str)!r} came after the captions; annotate it again"
-    elif row.masks not in (None, masks_digest(image)):  # None: a store of before digests
-        reason = "its masks have changed since they were captioned, under the same ids; "
-        reason += "annotate it again"
+        reason = f"{image.width} x {image.height} pixels are not those that were captioned"
+    elif different := {region.id for region in image}.symmetric_difference(captioned):
+        ids = ", ".join(sorted(map(repr, different)))
+        reason = f"region {ids}: a mask without a caption, or a caption without a mask"
+    elif not same:
+        reason = "its masks have changed since they were captioned"
     if reason:
-        raise ExportError(f"{place}: {reason}")
+        raise ValueError(f"{image.path or row.image}: {reason}; annotate it again")
 
 
-Group = tuple[str, int, Mapping[str, Any] | None]  # split, images, settings if they are known
-
-
-def settings_groups(
+def _made_with(
     store: Store, finished: Iterable[ImageRow], mixed: bool
-) -> tuple[dict[str, Any], list[Group]]:
-    """Group finished images by the settings that they were captioned with.
+) -> tuple[dict[str, str], list[tuple[str, int, str]]]:
+    """The settings that images were captioned with.
 
     Splits may have annotators of their own and be verified; all else must be the same everywhere.
     Images of older stores, which do not know their settings, count as one group.
 
     Returns:
-        Settings of all, or of the latest run if they are mixed or not known; and the groups if
-        they are mixed.
+        Settings by name, all values of a setting in one text; and if they are mixed, for each
+        group of images its split, their number and the values that differ.
 
     Raises:
-        ExportError: they differ, and `mixed` is false.
+        ValueError: they differ, and `mixed` is false.
     """
     counts = Counter((row.split, row.made_with) for row in finished)
-    groups: list[Group] = [
-        (split, count, None if digest is None else store.settings(digest))
-        for (split, digest), count in sorted(counts.items(), key=str)
-    ]
     shared = {digest and digest.partition("/")[0] for _, digest in counts}
-    if len(shared) > 1 or len({split for split, _ in counts}) < len(counts):
-        if not mixed:
-            others = counts.total() - max(counts.values())
-            raise ExportError(
-                f"{store.path}: {others} of {counts.total()} finished images were captioned with "
-                "other settings than the rest; annotate all with the same, or allow it with mixed "
-                "(--mixed)"
-            )
-        return store.settings(), groups
-    if any(settings is None for _, _, settings in groups):
-        return store.settings(), []
-    found: dict[str, Any] = {"annotators": {}, "verify_splits": []}
-    for split, _, settings in groups:
-        annotators = found["annotators"] | {split: settings["annotators"]}
-        verified = sorted({*found["verify_splits"], *settings["verify_splits"]})
-        found |= settings | {"annotators": annotators, "verify_splits": verified}
-    return found, []
+    several = len(shared) > 1 or len({split for split, _ in counts}) < len(counts)
+    if several and not mixed:
+        others = counts.total() - max(counts.values())
+        raise ValueError(
+            f"{store.path}: {others} of {counts.total()} finished images were captioned with "
+            "other settings than the rest; annotate all with the same, or allow it with mixed "
+            "(--mixed)"
+        )
+    found = []
+    for split, digest in (order := sorted(counts, key=str)):
+        settings = store.settings(digest)  # of an older store: the latest run's, by split
+        if digest is not None:
+            settings["annotators"] = {split: settings["annotators"]}
+        found.append(dict(_flat(settings)))
+    values = pd.DataFrame(found)
+    differ = values.loc[:, values.nunique() > 1]
+    groups = [
+        (split, counts[split, digest], _named(own) if digest else "not known")
+        for (split, digest), (_, own) in zip(order, differ.iterrows(), strict=True)
+    ]
+    made_with = {name: " or ".join(values[name].dropna().unique()) for name in values}
+    return made_with, groups if several else []
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            listed = isinstance(value, (list, tuple))
+            yield f"{prefix}{name}", ", ".join(map(str, value)) if listed else str(value)
+
+
+def _named(settings: pd.Series) -> str:
+    known = [f"{name}: {value}" for name, value in settings.dropna().items()]
+    return ", ".join(known) or "no setting that is stored"
 
 
 # files
 
 
 class _SplitFiles:
-    """Open files of one split."""
+    """Files of one split: Parquet is written as it comes, the texts of the others at the end."""
 
-    def __init__(self, folder: Path, split: str, settings: ExportSettings):
-        head = {"info": {"description": f"{settings.card.title}, {split}"}, "licenses": []}
+    def __init__(self, folder: Path, split: str, states: Sequence[State]):
         for name in ("parquet", "coco"):
             (folder / name).mkdir(exist_ok=True)
-        self._settings = settings
-        self._jsonl = (folder / f"{split}.jsonl").open("w", encoding="utf-8")
-        self._captions = _CocoFile(folder / f"coco/captions_{split}.json", **head, type="captions")
-        categories = {"categories": [_CATEGORY]}
-        self._instances = _CocoFile(folder / f"coco/instances_{split}.json", **head, **categories)
-        self._parquet = ParquetWriter(folder / f"parquet/{split}.parquet")
-
-    def write(self, image: ImageRecord) -> tuple[int, list[dict[str, Any]]]:
-        """Write an image; return the number of captions in the JSONL, and rows of the others."""
-        kept, left_out = [], []
-        for record in image.regions:
-            wanted = record.caption.text and record.caption.state in self._settings.states
-            (kept if wanted else left_out).append(record)
-        self._parquet.write(image)
-        number, size = self._instances.images + 1, {"width": image.width, "height": image.height}
-        self._instances.image({"id": number, "file_name": image.file_name, **size})
-        for record in kept:
-            caption = {"caption": record.caption.text}
-            self._jsonl.write(json_line(self._row(image, record)))
-            self._captions.image({"id": record.id, "file_name": image.file_name, **size})
-            self._captions.annotation({"image_id": record.id, **caption})
-            annotation = {"iscrowd": 0} | annotation_from(record.region)
-            place = {"image_id": number, "category_id": 1, "mask_id": record.region.id}
-            box = {"bbox": list(record.region.pixel_box)}  # COCO's; SA-1B's is a pixel less
-            more = {"region_id": record.id, **caption}
-            self._instances.annotation(annotation | place | box | more)
-        return len(kept), [_left_out_row(image, record) for record in left_out]
-
-    def _row(self, image: ImageRecord, record: RegionRecord) -> dict[str, Any]:
-        caption = record.caption
-        row = {"id": record.id, "image": image.file_name, "mask_id": caption.region_id}
-        row["conversations"] = conversation(caption.text, self._settings.question)
-        if Path(image.file_name).with_suffix("") != Path(image.key):
-            row["masks"] = f"{image.key}.json"  # if the photo's name does not give it
-        marked = self._settings.states != ("unique",)
-        return row | {"state": caption.state} if marked else row
-
-    def close(self) -> None:
-        for file in (self._jsonl, self._captions, self._instances, self._parquet):
-            file.close()
-
-
-def _left_out_row(image: ImageRecord, record: RegionRecord) -> dict[str, Any]:
-    caption = record.caption
-    place = {"id": record.id, "split": image.split, "image": image.file_name}
-    outcome = {"state": caption.state, "reason": caption.reason, "caption": caption.text}
-    return place | {"mask_id": caption.region_id} | outcome
-
-
-class _CocoFile:
-    """A COCO file that is written as it comes; annotations wait in a temporary file."""
-
-    def __init__(self, path: Path, **head: Any):
-        self._file = path.open("w", encoding="utf-8")
-        self._aside = tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent)  # noqa: SIM115
-        self.images = self.annotations = 0
-        self._file.write(f'{json.dumps(head, ensure_ascii=False)[:-1]}, "images": [')
-
-    def image(self, entry: dict[str, Any]) -> None:
-        self.images += 1
-        _write_item(self._file, entry, self.images)
-
-    def annotation(self, entry: dict[str, Any]) -> None:
-        self.annotations += 1
-        _write_item(self._aside, entry | {"id": self.annotations}, self.annotations)
-
-    def close(self) -> None:
-        self._file.write('\n], "annotations": [')
-        self._aside.seek(0)
-        shutil.copyfileobj(self._aside, self._file)
-        self._file.write("\n]}\n")
-        self._aside.close()
-        self._file.close()
-
-
-def _write_item(file: TextIO, entry: dict[str, Any], number: int) -> None:
-    file.write(",\n" if number > 1 else "\n")
-    file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False))
-
-
-class ParquetWriter:
-    """Write images to a new Parquet file, one row per region, a row group at a time."""
-
-    def __init__(self, path: Path):
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self._folder, self._split, self._states = folder, split, states
+        self._path = folder / f"parquet/{split}.parquet"
+        self._parquet = pq.ParquetWriter(self._path, SCHEMA, compression="zstd")
         self._rows: list[dict[str, Any]] = []
+        # lines of the JSONL, and of the lists of both COCO files
+        self._jsonl: list[str] = []
+        self._captions: dict[str, list[str]] = {"images": [], "annotations": []}
+        self._instances: dict[str, list[str]] = {"images": [], "annotations": []}
 
-    def write(self, image: ImageRecord) -> None:
-        """Add all regions of an image."""
-        for record in image.regions:
-            self._rows.append(_parquet_row(image, record))
-            if len(self._rows) == _ROW_GROUP:
-                self._flush()
+    def add_image(self, regions: Iterable[tuple[Region, dict[str, Any]]]) -> list[str]:
+        """Add an image; returns the lines of the regions that are left out of the JSONL."""
+        left_out = []
+        for region, row in regions:
+            self._rows.append(row)
+            if row["caption"] and row["state"] in self._states:
+                self._add_caption(region, row)
+            else:
+                names = ("id", "split", "image", "mask_id", "state", "reason", "caption")
+                left_out.append(json_line({n: row[n] for n in names} | {"mask_id": region.id}))
+        self._instances["images"].append(_coco_image(len(self._instances["images"]) + 1, row))
+        if len(self._rows) >= _ROW_GROUP:
+            self._write_rows()
+        return left_out
 
-    def close(self) -> None:
-        """Write the remaining rows and the file's end."""
-        self._flush()
-        self._writer.close()
+    def _add_caption(self, region: Region, row: dict[str, Any]) -> None:
+        published = {"id": row["id"], "image": row["image"], "mask_id": region.id}
+        published["conversations"] = conversation(row["caption"])
+        if Path(row["image"]).with_suffix("") != Path(row["image_key"]):
+            published["masks"] = f"{row['image_key']}.json"  # if the photo's name does not give it
+        if tuple(self._states) != ("unique",):
+            published["state"] = row["state"]
+        self._jsonl.append(json_line(published))
+        number, image = len(self._jsonl), len(self._instances["images"]) + 1
+        caption = {"caption": row["caption"]}
+        self._captions["images"].append(_coco_image(row["id"], row))
+        self._captions["annotations"].append(
+            _json({"image_id": row["id"], **caption, "id": number})
+        )
+        annotation = {"iscrowd": 0} | annotation_from(region) | {"id": number}
+        place = {"image_id": image, "category_id": 1, "mask_id": region.id}
+        box = {"bbox": list(region.pixel_box)}  # COCO's; SA-1B's is a pixel less
+        more = {"region_id": row["id"], "caption": row["caption"]}
+        self._instances["annotations"].append(_json(annotation | place | box | more))
 
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+    def _write_rows(self) -> None:
+        self._parquet.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
         self._rows = []
 
+    def close(self, title: str) -> pa.Table:
+        """Write what is in memory; returns the columns that the statistics count.
 
-def _parquet_row(image: ImageRecord, record: RegionRecord) -> dict[str, Any]:
-    region, caption = record.region, record.caption
-    counts = region.rle["counts"].decode("ascii")
-    parent = region_key(caption.parent)
-    return {
-        "id": record.id,
-        "split": image.split,
-        "image_key": image.key,
-        "image": image.file_name,
-        "width": image.width,
-        "height": image.height,
-        "mask_id": region_key(region.id),
-        "name": region.name,
-        "segmentation": {"size": list(region.size), "counts": counts},
-        "bbox": list(region.bbox),
-        "area": region.area,
-        "crowd": region.crowd,
-        "tree": {"parent": parent, "depth": caption.depth, "height": caption.height},
-        "caption": caption.text,
-        "state": caption.state,
-        "reason": caption.reason,
-        "stage": caption.stage,
-        "round": caption.round,
-        "look_alikes": [region_key(other) for other in caption.look_alikes],
-        "answers": [a.step._asdict() | vars(a) for a in record.answers],
-    }
-
-
-def read_parquet(path: str | Path) -> Iterator[ImageRecord]:
-    """Read the images of a Parquet file of an export, one at a time.
-
-    Raises:
-        ExportError: naming a file that is damaged, or not of an export.
-    """
-    try:
-        file, rows = pq.ParquetFile(path), []
-        missing = set(SCHEMA.names) - set(file.schema_arrow.names)
-        if missing:
-            raise ValueError(f"there is no column {', '.join(sorted(missing))}")
-        for batch in file.iter_batches(_ROW_GROUP):
-            for row in batch.to_pylist():
-                if rows and row["image_key"] != rows[0]["image_key"]:
-                    yield _image_record(rows)
-                    rows = []
-                rows.append(row)
-        if rows:
-            yield _image_record(rows)
-    except Exception as error:  # a damaged file raises a dozen kinds of Arrow's errors
-        raise ExportError(f"{path}: not a Parquet file of an export ({error})") from error
-
-
-def _image_record(rows: list[dict[str, Any]]) -> ImageRecord:
-    row = rows[0]
-    size = (row["width"], row["height"])
-    regions = tuple(_region_record(row) for row in rows)
-    return ImageRecord(row["image_key"], row["image"], row["split"], *size, regions)
-
-
-def _region_record(row: dict[str, Any]) -> RegionRecord:
-    mask_id, tree = region_of(row["mask_id"]), row["tree"]
-    region = Region(
-        mask_id, row["segmentation"], row["bbox"], row["area"], row["name"], row["crowd"]
-    )
-    outcome = (row["state"], row["reason"], row["stage"], row["round"])
-    place = (region_of(tree["parent"]), tree["depth"], tree["height"])
-    alike = tuple(region_of(other) for other in row["look_alikes"])
-    caption = FinalCaption(mask_id, row["caption"], *outcome, *place, alike)
-    answers = tuple(
-        Answer(Step(answer.pop("stage"), answer.pop("round"), mask_id), **answer)
-        for answer in row["answers"]
-    )
-    return RegionRecord(row["id"], region, caption, answers)
-
-
-class _Folder:
-    """A data set's folder, whose files are written aside and then take their places."""
-
-    def __init__(self, path: Path):
-        self.path, self._made = path, not path.exists()
-        # hidden files do not count: the system's, and those that a killed export left
-        others = path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir())
-        if others and not _listed(path / MANIFEST) and not _listed(path / INTERRUPTED):
-            raise ExportError(
-                f"{path}: the folder is not empty and holds no data set (no {MANIFEST} of an "
-                "export); name a new or an empty folder"
-            )
-
-    def __enter__(self) -> _Folder:
-        self.path.mkdir(parents=True, exist_ok=True)
-        for stale in self.path.glob(".partial.*"):  # of exports that were killed
-            shutil.rmtree(stale)
-        self.partial = Path(tempfile.mkdtemp(prefix=".partial.", dir=self.path))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        shutil.rmtree(self.partial)
-        if self._made and not any(self.path.iterdir()):
-            self.path.rmdir()
-
-    def publish(self) -> tuple[str, ...]:
-        """Move all files to their places; return their paths.
-
-        Until the manifest is there, readers refuse the folder, which may hold files of two exports.
+        Args:
+            title: of the data set.
         """
-        found = (path for path in self.partial.rglob("*") if path.is_file())
-        names = sorted(path.relative_to(self.partial).as_posix() for path in found)
-        entries = {name: _entry(self.partial / name) for name in names}
-        text = json.dumps({"files": entries}, indent=1) + "\n"
-        (self.partial / MANIFEST).write_text(text, encoding="utf-8")
-        old = {
-            name
-            for manifest in (MANIFEST, INTERRUPTED)
-            for name in _listed(self.path / manifest) or ()
-        }
-        with replacing(self.path / INTERRUPTED) as file:
-            json.dump({"files": sorted(old | set(names))}, file)
-        (self.path / MANIFEST).unlink(missing_ok=True)
-        for name in names:
-            (self.path / name).parent.mkdir(exist_ok=True)
-            (self.partial / name).replace(self.path / name)
-        for name in old - set(names):
-            (self.path / name).unlink(missing_ok=True)
-        (self.partial / MANIFEST).replace(self.path / MANIFEST)
-        (self.path / INTERRUPTED).unlink()
-        return (*names, MANIFEST)
+        if self._rows:
+            self._write_rows()
+        self._parquet.close()
+        folder, split = self._folder, self._split
+        (folder / f"{split}.jsonl").write_text("".join(self._jsonl), encoding="utf-8")
+        head = {"info": {"description": f"{title}, {split}"}, "licenses": []}
+        captions = folder / f"coco/captions_{split}.json"
+        _write_coco(captions, head | {"type": "captions"}, self._captions)
+        categories = {"categories": [{"id": 1, "name": "region", "supercategory": "region"}]}
+        _write_coco(folder / f"coco/instances_{split}.json", head | categories, self._instances)
+        return pq.read_table(self._path, columns=_COUNTED)
+
+
+def _coco_image(image_id: int | str, row: Mapping[str, Any]) -> str:
+    size = {"width": row["width"], "height": row["height"]}
+    return _json({"id": image_id, "file_name": row["image"], **size})
+
+
+def _json(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False, allow_nan=False)
+
+
+def _write_coco(path: Path, head: Mapping[str, Any], lists: Mapping[str, list[str]]) -> None:
+    """Write a COCO file with one line per image and annotation."""
+    texts = [_json(head)[:-1]]
+    for name, lines in lists.items():
+        texts.append(f', "{name}": [\n' + ",\n".join(lines) + "\n]")
+    path.write_text("".join(texts) + "}\n", encoding="utf-8")
+
+
+def _check_folder(path: Path) -> None:
+    """Raise ValueError if a folder has files but is no data set."""
+    # hidden files do not count: the system's, and those that a killed export left
+    others = path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir())
+    if others and not _listed(path):
+        raise ValueError(
+            f"{path}: the folder is not empty and holds no data set (no {MANIFEST} of an "
+            "export); name a new or an empty folder"
+        )
+
+
+def _publish(partial: Path, folder: Path) -> tuple[str, ...]:
+    """Move all files to their places; return their paths.
+
+    Until the manifest is there, readers refuse the folder, which may hold files of two exports.
+    """
+    found = (path for path in partial.rglob("*") if path.is_file())
+    names = sorted(path.relative_to(partial).as_posix() for path in found)
+    write_json(partial / MANIFEST, {"files": {name: _entry(partial / name) for name in names}})
+    old = _listed(folder)
+    with replacing(folder / INTERRUPTED) as file:
+        json.dump({"files": sorted(old | set(names))}, file)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (partial / name).replace(folder / name)
+    for name in old - set(names):
+        (folder / name).unlink(missing_ok=True)
+    (partial / MANIFEST).replace(folder / MANIFEST)
+    (folder / INTERRUPTED).unlink()
+    return (*names, MANIFEST)
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -619,10 +478,12 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
-def _listed(manifest: Path) -> set[str] | None:
-    """Return the files of an earlier export, or None if this is no manifest of one."""
-    try:
-        names = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        return {name for name in names if _OURS.fullmatch(name)} or None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _listed(folder: Path) -> set[str]:
+    """Files of earlier exports in a folder; none if it has no manifest of one."""
+    names: set[str] = set()
+    for manifest in (MANIFEST, INTERRUPTED):
+        try:
+            names.update(json.loads((folder / manifest).read_text(encoding="utf-8"))["files"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {name for name in names if _OURS.fullmatch(name)}

@@ -25,7 +25,7 @@ from ureca_lib.checkpoints.tensors import (
     StoredTensor,
     check_counts,
     read_json,
-    read_tensors,
+    read_tensor,
     reading,
     tensor_index,
 )
@@ -213,27 +213,20 @@ def _fill(
     device: torch.device,
     progress: bool,
 ) -> None:
-    by_raw = {raw: name for name, raw in names.plain.items()}
-    wanted = {raw: stored[raw] for raw in sorted(by_raw, key=lambda r: (stored[r].file, r))}
-    bar = tqdm(read_tensors(wanted), total=len(wanted), desc="tensors", disable=not progress)
-    for raw, tensor in bar:
-        name = by_raw[raw]
+    for name, raw in tqdm(names.plain.items(), desc="tensors", disable=not progress):
+        tensor = read_tensor(raw, stored[raw])
         if pair := names.adapters.get(name):
-            tensor = _merged(tensor, {which: stored[key] for which, key in pair.items()}, pair)
+            factors = {which: read_tensor(key, stored[key]) for which, key in pair.items()}
+            tensor = _merged(tensor, factors["A"], factors["B"])
         for target, pick in layout[name]:
             value = pick(tensor).to(device=device, dtype=dtype, copy=True)
             _assign(model, target, value.contiguous())
 
 
-def _merged(
-    weight: torch.Tensor, factors: dict[str, StoredTensor], keys: dict[str, str]
-) -> torch.Tensor:
+def _merged(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """W + scale * B A, at least in float32."""
-    read = {}
-    for which, stored in factors.items():
-        for _, tensor in read_tensors({keys[which]: stored}):
-            read[which] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-    return weight.to(read["A"].dtype) + LORA_SCALE * (read["B"] @ read["A"])
+    wide = torch.promote_types(a.dtype, torch.float32)
+    return weight.to(wide) + LORA_SCALE * (b.to(wide) @ a.to(wide))
 
 
 def _assign(model: nn.Module, name: str, value: torch.Tensor) -> None:

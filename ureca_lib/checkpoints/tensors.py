@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -79,9 +79,6 @@ def _listing(what: str, keys: list[str]) -> str:
 SINGLE, INDEX, SHARDS = "model.safetensors", "model.safetensors.index.json", "model-*.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
-# a mapped file's pages count as ours until it is closed
-_BYTES_A_MAPPING = 32 * 2**20
-
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -90,7 +87,6 @@ class StoredTensor:
     file: Path
     shape: tuple[int, ...]
     dtype: str
-    bytes: int
 
 
 def read_json(path: Path) -> dict:
@@ -154,45 +150,21 @@ def tensor_files(folder: Path) -> list[Path]:
     raise CheckpointError(folder, f"no {SINGLE} and no {INDEX}")
 
 
-def read_tensors(tensors: dict[str, StoredTensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Read tensors in the given order; each is valid until the next is requested.
+def read_tensor(key: str, stored: StoredTensor) -> torch.Tensor:
+    """Read one tensor.
 
-    Consecutive tensors of one file share a mapping, which is closed now and then so that pages that
-    have been read do not stay in memory.
+    Its file is opened for it alone: the pages of a mapped file count as this process's memory
+    until the file is closed, and a shard has gigabytes.
     """
-    for file, keys in _runs(tensors):
-        with _open(file) as handle:
-            for key in keys:
-                with reading(file):
-                    tensor = handle.get_tensor(key)
-                yield key, tensor
+    with _open(stored.file) as handle, reading(stored.file):
+        return handle.get_tensor(key)
 
 
-def _runs(tensors: dict[str, StoredTensor]) -> Iterator[tuple[Path, list[str]]]:
-    run: list[str] = []
-    size, file = 0, None
-    for key, stored in tensors.items():
-        if run and (stored.file != file or size + stored.bytes > _BYTES_A_MAPPING):
-            yield file, run
-            run, size = [], 0
-        run.append(key)
-        size, file = size + stored.bytes, stored.file
-    if run:
-        yield file, run
-
-
-def _header(file: Path) -> Iterable[tuple[str, StoredTensor]]:
+def _header(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     with _open(file) as handle, reading(file):
         for key in handle.keys():  # noqa: SIM118, a file handle and no dict
             part = handle.get_slice(key)
-            shape, dtype = tuple(part.get_shape()), part.get_dtype()
-            count = torch.Size(shape).numel()
-            yield key, StoredTensor(file, shape, dtype, count * _item_bytes(dtype))
-
-
-def _item_bytes(dtype: str) -> int:
-    digits = "".join(char for char in dtype.split("_")[0] if char.isdigit())
-    return max(1, int(digits or 8) // 8)
+            yield key, StoredTensor(file, tuple(part.get_shape()), part.get_dtype())
 
 
 def _open(file: Path) -> safe_open:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import transformers
 from tokenizers import (
     AddedToken,
     Regex,
@@ -71,28 +69,18 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
                 settings.get("model_max_length"),
             )
             return add_visual_tokens(tokenizer)
-    name, alone = settings.get("tokenizer_class", "unknown"), ""
-    if "tokenizer.model" in files and "tokenizer.json" not in files:
-        alone = " (of a tokenizer.model alone only InternLM2's is read)"
-    fault = f"its tokenizer, {name}, cannot be built without running its code{alone}"
+    name = str(settings.get("tokenizer_class", "unknown"))
+    fault = f"its tokenizer, {name}, cannot be built without running its code"
+    # transformers would make some other tokenizer of the pieces, and captions of its wrong words
+    alone = not {"tokenizer.json", "vocab.json"} & set(files)
+    if alone and not hasattr(transformers, name):
+        reason = "of a tokenizer.model alone only InternLM2's is read"
+        raise CheckpointError(folder, f"{fault}: {reason}")
     with reading(folder, f"{fault}; read from {', '.join(files)}"):
         return add_visual_tokens(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
 
 SPACE = "▁"  # how sentencepiece writes a space
-_NORMAL, _UNKNOWN = 1, 2  # SentencePiece.Type
-_PAIRS = 2  # TrainerSpec.ModelType: byte-pair encoding
-
-
-@dataclass(frozen=True)
-class PieceModel:
-    """Content of a tokenizer.model."""
-
-    pieces: list[tuple[str, float, int]]  # text, score, kind; their order gives the ids
-    kind: int  # of the model: 2 is byte-pair encoding
-    dummy_prefix: bool  # a space is put before each text
-    squeeze: bool  # runs of spaces become one, those at the ends none
-    charsmap: bytes  # compiled replacements, empty for none
 
 
 def internlm2_tokenizer(
@@ -108,21 +96,20 @@ def internlm2_tokenizer(
 
     Raises:
         CheckpointError: not a sentencepiece model of byte pairs, or added ids leave a gap.
+        ImportError: the `sentencepiece` package is missing.
     """
-    path = folder / "tokenizer.model"
-    model = read_piece_model(path)
-    if model.kind != _PAIRS:
-        raise CheckpointError(path, "not a byte-pair model, as InternLM2's is")
+    model = _piece_model(folder / "tokenizer.model")
     names = {number: text for text, number in added.items()}
-    pieces = [(names.get(i, p), score, kind) for i, (p, score, kind) in enumerate(model.pieces)]
-    vocab = {piece: i for i, (piece, _, _) in enumerate(pieces)}
-    unknown = next(piece for piece, _, kind in pieces if kind == _UNKNOWN)
+    texts = [names.get(i, piece.piece) for i, piece in enumerate(model.pieces)]
+    vocab = {text: i for i, text in enumerate(texts)}
+    scores = {t: p.score for t, p in zip(texts, model.pieces, strict=True) if p.type == p.NORMAL}
+    unknown = next(t for t, p in zip(texts, model.pieces, strict=True) if p.type == p.UNKNOWN)
     encoding = models.BPE(
-        vocab, _merges(pieces, vocab), unk_token=unknown, fuse_unk=True, byte_fallback=True
+        vocab, _merges(scores, vocab), unk_token=unknown, fuse_unk=True, byte_fallback=True
     )
-    tokenizer = Tokenizer(encoding)
-    tokenizer.normalizer = _normalizer(model)
-    strip = [decoders.Strip(" ", 1, 0)] if model.dummy_prefix else []
+    tokenizer, rules = Tokenizer(encoding), model.normalizer_spec
+    tokenizer.normalizer = _normalizer(rules)
+    strip = [decoders.Strip(" ", 1, 0)] if rules.add_dummy_prefix else []
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
@@ -136,7 +123,6 @@ def internlm2_tokenizer(
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A", special_tokens=[("<s>", vocab["<s>"])]
         )
-    limit = {} if max_length is None else {"model_max_length": max_length}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
@@ -145,91 +131,48 @@ def internlm2_tokenizer(
         pad_token="</s>",
         padding_side="left",
         clean_up_tokenization_spaces=False,
-        **limit,
+        **({} if max_length is None else {"model_max_length": max_length}),
     )
 
 
-def _merges(pieces: list[tuple[str, float, int]], vocab: dict[str, int]) -> list[tuple[str, str]]:
+def _piece_model(path: Path) -> Any:
+    """The message of a tokenizer.model, a byte-pair model of sentencepiece."""
+    try:
+        from sentencepiece import sentencepiece_model_pb2 as messages
+    except ImportError:
+        raise ImportError(
+            f"{path} is read by the sentencepiece package: pip install 'ureca-lib[convert]'"
+        ) from None
+    model = messages.ModelProto()
+    with reading(path, "not a sentencepiece model"):
+        model.ParseFromString(path.read_bytes())
+    if not model.pieces:
+        raise CheckpointError(path, "not a sentencepiece model (no pieces)")
+    if model.trainer_spec.model_type != model.trainer_spec.BPE:
+        raise CheckpointError(path, "not a byte-pair model, as InternLM2's is")
+    return model
+
+
+def _merges(scores: dict[str, float], vocab: dict[str, int]) -> list[tuple[str, str]]:
     """Pairs in the order in which sentencepiece joins them: by the score of the result."""
-    ranked = []
-    for piece, score, kind in pieces:
-        if kind != _NORMAL:
-            continue
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
-            if left in vocab and right in vocab:
-                ranked.append((-score, vocab[left], vocab[right], left, right))
-    ranked.sort()
-    return [(left, right) for *_, left, right in ranked]
+    pairs = [
+        (-score, vocab[piece[:cut]], vocab[piece[cut:]], piece[:cut], piece[cut:])
+        for piece, score in scores.items()
+        for cut in range(1, len(piece))
+        if piece[:cut] in vocab and piece[cut:] in vocab
+    ]
+    return [(left, right) for *_, left, right in sorted(pairs)]
 
 
-def _normalizer(model: PieceModel) -> normalizers.Normalizer:
-    steps = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
-    if model.squeeze:
+def _normalizer(rules: Any) -> normalizers.Normalizer:
+    """The normalizer of a sentencepiece model's `NormalizerSpec`."""
+    charsmap = rules.precompiled_charsmap
+    steps = [normalizers.Precompiled(charsmap)] if charsmap else []
+    if rules.remove_extra_whitespaces:
         steps += [
             normalizers.Replace(Regex(r"\A +| +\z"), ""),
             normalizers.Replace(Regex(" +"), " "),
         ]
-    if model.dummy_prefix:
+    if rules.add_dummy_prefix:
         steps.append(normalizers.Prepend(SPACE))
     return normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
-
-
-def read_piece_model(path: Path) -> PieceModel:
-    """Read a tokenizer.model.
-
-    Raises:
-        CheckpointError: no such file, or no sentencepiece model.
-    """
-    try:
-        fields = list(_fields(path.read_bytes()))
-        pieces = [_piece(value) for number, value in fields if number == 1]
-        trainer = dict(_fields(next((v for n, v in fields if n == 2), b"")))
-        rules = dict(_fields(next((v for n, v in fields if n == 3), b"")))
-    except FileNotFoundError:
-        raise CheckpointError(path, "no such file") from None
-    except (ValueError, IndexError, TypeError, struct.error) as error:
-        raise CheckpointError(path, f"not a sentencepiece model ({error})") from error
-    if not pieces:
-        raise CheckpointError(path, "not a sentencepiece model (no pieces)")
-    return PieceModel(
-        pieces=pieces,
-        kind=trainer.get(3, 1),
-        dummy_prefix=bool(rules.get(3, True)),
-        squeeze=bool(rules.get(4, True)),
-        charsmap=rules.get(2, b""),
-    )
-
-
-def _piece(message: bytes) -> tuple[str, float, int]:
-    parts = dict(_fields(message))
-    score = struct.unpack("<f", parts[2])[0] if 2 in parts else 0.0
-    return parts[1].decode("utf-8"), score, parts.get(3, _NORMAL)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Read numbers and values of a protocol buffer's fields: varints as int, all else as bytes."""
-    place = 0
-    while place < len(message):
-        tag, place = _varint(message, place)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, place = _varint(message, place)
-        else:
-            length = {1: 8, 5: 4}.get(wire)
-            if wire == 2:
-                length, place = _varint(message, place)
-            if length is None or place + length > len(message):
-                raise ValueError(f"field {number} at byte {place} is malformed")
-            value, place = message[place : place + length], place + length
-        yield number, value
-
-
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[place]
-        value |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 0x80:
-            return value, place

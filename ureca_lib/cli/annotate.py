@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -225,24 +224,21 @@ def export(
 ) -> None:
     """Write a store's captions as a data set: JSONL, Parquet, COCO and a data card."""
     from ureca_lib.annotate.card import CardTexts
-    from ureca_lib.annotate.export import ExportSettings, export_dataset
+    from ureca_lib.annotate.export import export_dataset
 
     texts = CardTexts(title, image_license, mask_license, caption_license)
     states = tuple(dict.fromkeys(("unique", *(include or ()))))
-    settings = ExportSettings(states, card=texts)
-    exported = export_dataset(store, out, settings, progress=progress, mixed=mixed)
-    statistics = exported.statistics
-    for split, count in sorted(statistics.rows.items()):
-        typer.echo(f"{split}: {count:,} captions")
-    counts = Counter[str]()
-    for (_, state), count in statistics.regions.items():
-        counts[state] += 0 if state in states else count
-    if left_out := ", ".join(f"{count:,} {state}" for state, count in counts.items() if count):
+    exported = export_dataset(store, out, states, texts, progress=progress, mixed=mixed)
+    regions = exported.statistics.regions
+    for split, of_split in regions.groupby("split"):
+        typer.echo(f"{split}: {of_split.exported.sum():,} captions")
+    counts = regions.state[~regions.state.isin(states)].value_counts()
+    if left_out := ", ".join(f"{count:,} {state}" for state, count in counts.items()):
         typer.echo(f"left out: {left_out} regions; left_out.jsonl has the reasons", err=True)
     typer.echo(f"data set: {out}")
     if exported.unfinished:
         typer.echo(f"{exported.unfinished:,} images of the store are not in it", err=True)
-    if not statistics.rows.total():
+    if not regions.exported.any():
         typer.echo(f"ureca: no caption is {' or '.join(states)}; see --include", err=True)
         raise typer.Exit(1)
 

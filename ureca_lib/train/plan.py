@@ -30,9 +30,9 @@ from ureca_lib.conversation import add_visual_tokens
 from ureca_lib.decoding import activation_bytes
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.presets import (
-    LEARNT,
     LOGIT,
     LORA_LAYERS,
+    TRAINABLE,
     count,
     get_preset,
     preset_config,
@@ -248,7 +248,7 @@ def _check_files(
     if folder is None or not (folder / "config.json").is_file():
         return
     stored = tensor_index(folder)
-    size = sum(tensor.bytes for tensor in stored.values())
+    size = sum(file.stat().st_size for file in {tensor.file for tensor in stored.values()})
     read = f"{folder}: {len(stored)} tensors, {size / GIB:.2f} GiB, headers only"
     notes.append(f"{read}; names and shapes compared")
     if internvl_reader(folder) is not None:
@@ -376,7 +376,7 @@ def _memory(
     patches = (config.tile_size // config.vision_config.patch_size[0]) ** 2 + 1
     return {
         "weights": item * count(model),
-        "trainable: copies, gradients, AdamW": LEARNT * sum(trained.values()),
+        "trainable: copies, gradients, AdamW": TRAINABLE * sum(trained.values()),
         "samples at once": round(sample * rows),
         "vision tower, one image": activation_bytes(
             config.vision_config, round(tokens.tiles * patches), item
@@ -430,7 +430,7 @@ def plan_text(plan: Plan, out: str | Path = "runs/NAME") -> str:
         "",
         f"memory per GPU, estimated: {memory / GIB:.1f} GiB",
         *(f"  {name:<36}{size / GIB:>8.2f}" for name, size in plan.memory.items()),
-        f"  all weights on every GPU; {LEARNT} bytes per trainable parameter; activations {kept}",
+        f"  weights on every GPU; {TRAINABLE} bytes per trainable parameter; activations {kept}",
         "",
         f"work: {plan.step_flops:.3g} operations per step",
         *(
