@@ -711,7 +711,6 @@ def test_the_commands(folder, tmp_path, monkeypatch):
         (["--rounds", "0"], "rounds"),
         (["--split", "test=2"], "shares"),
         (["--in-flight", "0"], "in_flight"),
-        (["--in-flight", "64"], "at most 2 calls at a time"),
         (["--paper", "--rounds", "3"], "--rounds"),
         (["--split", "test", "--verifier-model", "x", "--verifier-url", "http://h/v1"], "--verify"),
         (["--verifier-url", "http://h/v1", "--verify", "train"], "--verifier-model"),

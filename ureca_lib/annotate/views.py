@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from ureca_lib.annotate.protocol import Context, Stage
 from ureca_lib.annotate.referring.attributes import cropped_mask
-from ureca_lib.chat import setting
+from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import Region, RegionImage
 
@@ -99,10 +99,7 @@ class ViewSettings:
     )
 
     def __post_init__(self) -> None:
-        least = {"blur_sigma": 0.1, "contour_width": 1, "margin": 0, "min_side": 0, "max_side": 0}
-        for name, lowest in least.items():
-            if not getattr(self, name) >= lowest:  # also refuses NaN
-                raise ValueError(f"{name} is at least {lowest:g}, not {getattr(self, name)!r}")
+        at_least(self, blur_sigma=0.1, contour_width=1, margin=0, min_side=0, max_side=0)
         if self.max_side and self.min_side > self.max_side:
             raise ValueError(f"min_side {self.min_side} is above max_side {self.max_side}")
         kinds = {"context_blur": ContextBlur, "look_alike_frame": LookAlikeFrame}
