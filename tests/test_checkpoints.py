@@ -26,8 +26,8 @@ from ureca_lib.checkpoints import (
     CheckpointKeysError,
     convert,
     from_internvl_hf,
+    load_model_and_processor,
     load_official,
-    load_pair,
 )
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import MAX_TILES
@@ -407,7 +407,7 @@ def test_a_head_is_tied_where_the_file_has_none_whatever_config_json_leaves_out(
         head = tensors["language_model.model.embed_tokens.weight"]
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     convert(folder, tmp_path / "ours")
-    for model in (from_internvl_hf(folder), load_pair(tmp_path / "ours")[0]):
+    for model in (from_internvl_hf(folder), load_model_and_processor(tmp_path / "ours")[0]):
         assert torch.equal(model.lm_head.weight[: len(head)], head)
         assert (model.lm_head.weight is model.get_input_embeddings().weight) is tied
         assert model.config.tie_word_embeddings is tied

@@ -19,7 +19,12 @@ from tiny_models import VISUAL_TOKENS, tiny_config, tiny_model, tiny_tokenizer
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 from transformers.utils import logging
 
-from ureca_lib.checkpoints import CheckpointError, from_internvl_hf, load_official, load_pair
+from ureca_lib.checkpoints import (
+    CheckpointError,
+    from_internvl_hf,
+    load_model_and_processor,
+    load_official,
+)
 from ureca_lib.checkpoints.tensors import INDEX, tensor_index
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.processor import UrecaProcessor
@@ -54,8 +59,8 @@ def write_internvl(folder: Path) -> None:
 
 
 KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
-    "ours": (write_ours, load_pair),
-    "published": (write_published, load_pair),
+    "ours": (write_ours, load_model_and_processor),
+    "published": (write_published, load_model_and_processor),
     "internvl": (write_internvl, from_internvl_hf),
     "internlm2": (write_model, load_tokenizer),
 }
@@ -151,9 +156,9 @@ def test_an_index_that_names_files_outside_its_folder_is_refused_unread(
     index["weight_map"]["x"] = name
     (folder / INDEX).write_text(json.dumps(index))
     monkeypatch.setattr("ureca_lib.checkpoints.tensors.safe_open", None)
-    for read in (tensor_index, load_official, load_pair):
+    for read in (tensor_index, load_official, load_model_and_processor):
         with pytest.raises(CheckpointError, match="outside its folder"):
-            if read is load_pair:
+            if read is load_model_and_processor:
                 tiny_tokenizer().save_pretrained(folder)
             read(folder)
 
@@ -192,4 +197,4 @@ def test_an_adapter_beside_the_weights_is_not_applied_in_silence(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     torch.save({}, tmp_path / "adapter_model.bin")
     with pytest.raises(CheckpointError, match=r"adapter_config\.json: an adapter beside a model"):
-        load_pair(tmp_path)
+        load_model_and_processor(tmp_path)

@@ -18,7 +18,7 @@ from ureca_lib.checkpoints import (
     CheckpointKeysError,
     convert,
     from_internvl_chat,
-    load_pair,
+    load_model_and_processor,
 )
 from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT
 from ureca_lib.train.plan import make_plan
@@ -81,7 +81,7 @@ def test_a_system_message_of_null_is_the_templates(chat, tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"system_message": None}))
     said = from_internvl_chat(folder).config.system_message
     assert said == from_internvl_chat(chat[0]).config.system_message and "InternVL" in said
-    _, processor = load_pair(convert(folder, tmp_path / "ours"))
+    _, processor = load_model_and_processor(convert(folder, tmp_path / "ours"))
     for message in (None, ""):
         processor.system_message = message
         assert processor.conversation.prompt().startswith("<|im_start|>user")
@@ -89,7 +89,7 @@ def test_a_system_message_of_null_is_the_templates(chat, tmp_path):
 
 def test_it_is_converted_with_its_tokenizer_and_then_loads(chat, tmp_path):
     written = convert(chat[0], tmp_path / "ours")
-    model, processor = load_pair(written)
+    model, processor = load_model_and_processor(written)
     vocabulary = processor.tokenizer.get_vocab()
     assert model.config.image_token_id == vocabulary[IMAGE_CONTEXT]
     assert model.config.mask_token_id == vocabulary[MASK_CONTEXT]
@@ -121,7 +121,7 @@ def test_the_dry_run_knows_it(chat, tmp_path):
 
 def test_captions_are_not_made_by_weights_that_were_never_trained(chat):
     with pytest.raises(CheckpointError, match="without a mask encoder: stage 1 of training"):
-        load_pair(chat[0])
+        load_model_and_processor(chat[0])
 
 
 def test_what_it_cannot_start_from_says_why(chat, tmp_path):

@@ -17,7 +17,7 @@ from transformers import (
     InternVLForConditionalGeneration,
 )
 
-from ureca_lib.model import UrecaConfig, UrecaForConditionalGeneration, repeat_tiles
+from ureca_lib.model import UrecaConfig, UrecaForConditionalGeneration
 from ureca_lib.train.stages import checkpoint_activations
 
 TILES = [1, 3, 2]
@@ -55,7 +55,7 @@ def samples(batch: dict, tiles: list[int]) -> list[dict]:
 def test_features_stand_where_placeholders_stood_and_nothing_else_changes(model, batch):
     inner, ids = model.model, batch["input_ids"]
     image = inner.get_image_features(batch["pixel_values"]).pooler_output
-    masks = inner.get_mask_features(batch["mask_values"])
+    masks = model.get_mask_features(batch["mask_values"])
     embeds = inner.embed_inputs(ids, image_features=image, mask_features=masks)
     plain = inner.get_input_embeddings()(ids)
     at_image, at_mask = ids == model.config.image_token_id, ids == model.config.mask_token_id
@@ -129,18 +129,6 @@ def test_beams_find_placeholders_whose_ids_nobody_said(model, batch):
         config.image_token_id, config.mask_token_id = known
 
 
-def test_beams_find_placeholders_by_their_embeddings(model, batch):
-    expected = model.generate(**batch, **BEAMS)[:, batch["input_ids"].shape[1] :]
-    given = dict(batch)
-    given["inputs_embeds"] = model.get_input_embeddings()(given.pop("input_ids"))
-    assert torch.equal(model.generate(**given, **BEAMS), expected)
-
-
-def test_tiles_of_a_sample_are_repeated_as_a_block():
-    where = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
-    assert repeat_tiles(torch.tensor([5, 6, 7]), where, 2).tolist() == [5, 5, 6, 7, 6, 7]
-
-
 @torch.no_grad()
 def test_the_cache_gives_the_logits_of_the_whole_sequence(model, batch):
     whole = model(**batch, use_cache=False).logits
@@ -172,11 +160,11 @@ def test_features_computed_before_are_as_good_as_pixels(model, batch):
 
 @torch.no_grad()
 def test_embeddings_are_as_good_as_ids(model, batch):
-    embeds = model.get_input_embeddings()(batch["input_ids"])
-    inputs = {k: v for k, v in batch.items() if k != "input_ids"}
-    assert torch.allclose(
-        model(**inputs, inputs_embeds=embeds).logits, model(**batch).logits, atol=2e-5
-    )
+    embeds = model.model.embed_inputs(**{k: v for k, v in batch.items() if k != "attention_mask"})
+    inputs = {"inputs_embeds": embeds, "attention_mask": batch["attention_mask"]}
+    assert torch.allclose(model(**inputs).logits, model(**batch).logits, atol=2e-5)
+    with pytest.raises(ValueError, match="take input_ids"):
+        model(**inputs, mask_values=batch["mask_values"])
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_masks_drawn_on_the_stored_pixels_of_a_rotated_photo_fit(processor, tmp_
 
 
 def test_a_mask_of_another_size_than_its_image_is_an_error(processor, image, mask):
-    with pytest.raises(SizeMismatchError, match=r"region 7.*100 x 100, its image 180 x 120"):
+    with pytest.raises(SizeMismatchError, match=r"region 7.*100 x 100 but the image is 180 x 120"):
         processor(image, Region.from_mask(7, np.ones((100, 100))))
 
 
@@ -334,7 +334,7 @@ def test_a_tokenizer_without_the_tokens_is_an_error_and_can_get_them():
 
 def test_a_tokenizer_that_numbers_otherwise_is_an_error(model):
     config = tiny_config(mask_token_id=3)
-    with pytest.raises(ValueError, match=r"mask placeholder has id 264, the model's is 3"):
+    with pytest.raises(ValueError, match=r"mask_token_id is 264, the model's is 3"):
         UrecaProcessor.from_config(config, tiny_tokenizer())
 
 

@@ -310,7 +310,6 @@ def test_distinct_tiles_are_those_of_the_masks_and_no_others(seed, height, width
     dense = tile_masks(masks, 12, size, thumbnail)
     assert tiles.distinct.dtype == torch.uint8
     assert torch.equal(tiles.distinct[tiles.index].float() / 255, dense)
-    assert torch.equal(tiles.dense(), dense)
     assert torch.equal(tiles.values()[tiles.index], dense)
     assert not tiles.distinct[0].any()
     # blank and full tiles are shared, all others are stored once
@@ -328,15 +327,14 @@ def test_distinct_tiles_of_many_small_masks_take_a_fraction_of_the_memory():
     assert tiles.distinct.nbytes < dense.nbytes / 10
 
 
-def test_clipped_thumbnails_keep_their_fractions_as_floats_and_round_as_bytes():
+def test_clipped_thumbnails_keep_their_fractions():
     mask = random_mask(4, 60, 90)[None]
     options = {"thumbnail": True, "overshoot": "clip"}
-    fine = distinct_mask_tiles(mask, 6, 28, dtype=torch.float32, **options).dense()
-    coarse = distinct_mask_tiles(mask, 6, 28, **options).dense()
-    assert torch.equal(fine, tile_masks(mask, 6, 28, **options))
-    assert 0 < (fine - coarse).abs().max() <= 0.5 / 255 + 1e-6
-    scaled = distinct_mask_tiles(mask, 6, 28, dtype=torch.float32, **options)
-    assert torch.equal(scaled.values(255), scaled.values() * 255)
+    tiles = distinct_mask_tiles(mask, 6, 28, **options)
+    assert tiles.distinct.dtype == torch.float32
+    assert (tiles.distinct % 1 != 0).any()
+    assert torch.equal(tiles.values()[tiles.index], tile_masks(mask, 6, 28, **options))
+    assert torch.equal(tiles.values(255), tiles.values() * 255)
 
 
 @pytest.mark.gpu
@@ -347,19 +345,6 @@ def test_masks_on_a_gpu_stay_there():
     there = tile_masks(masks.cuda(), 6, 28, thumbnail=True)
     assert there.is_cuda
     assert level_distance(there.cpu(), (here * 255).round().numpy()) <= 1
-    assert tile_masks([encode(masks[0].numpy())], 6, 28, device="cuda").is_cuda
-
-
-def test_the_result_has_the_type_and_device_asked_for():
-    mask = random_mask(5, 60, 90)
-    for dtype in (torch.float64, torch.bfloat16, torch.float16):
-        tiles = tile_masks(mask[None], 6, 28, thumbnail=True, dtype=dtype)
-        expected = tile_masks(mask[None], 6, 28, thumbnail=True).to(dtype)
-        assert tiles.dtype == dtype
-        assert (tiles - expected).abs().max() <= torch.finfo(dtype).eps
-    tiles = tile_masks(mask[None], 6, 28, dtype=torch.bool)
-    assert torch.equal(tiles, tile_masks(mask[None], 6, 28) == 1)
-    assert tile_masks(mask[None], 6, 28, device="meta").is_meta
 
 
 @pytest.mark.parametrize(
@@ -369,8 +354,8 @@ def test_the_result_has_the_type_and_device_asked_for():
         (np.zeros((0, 4, 4)), ValueError, "no masks"),
         (np.ones((4, 4)), AnnotationFormatError, r"\(R, H, W\), not \(4, 4\)"),
         (np.ones((1, 1, 4, 4)), AnnotationFormatError, r"not \(1, 1, 4, 4\)"),
-        (np.ones((2, 0, 4)), SizeMismatchError, "no pixels"),
-        ([np.ones((4, 0))], SizeMismatchError, "mask 0: .*no pixels"),
+        (np.ones((2, 0, 4)), ValueError, "no pixels"),
+        ([np.ones((4, 0))], ValueError, "no pixels"),
         ([np.ones((4, 5)), np.ones((5, 4))], SizeMismatchError, "mask 1: .*4 x 5.*5 x 4"),
         ([np.ones((4, 5)), np.ones(4)], AnnotationFormatError, "mask 1: .*1-dimensional"),
         ([np.full((2, 2), np.nan)], AnnotationFormatError, "mask 0: .*NaN"),
@@ -401,8 +386,6 @@ def test_a_region_of_another_size_is_named():
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"overshoot": "reflect"}, "overshoot"),
-        ({"thumbnail": True, "dtype": torch.uint8}, "thumbnail"),
         ({"max_tiles": 0}, "max_tiles"),
         ({"tile_size": 0}, "tile_size"),
     ],

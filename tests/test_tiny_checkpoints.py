@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from ureca_lib.captioner import RegionCaptioner
-from ureca_lib.checkpoints import load_pair
+from ureca_lib.checkpoints import load_model_and_processor
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.presets import describe_preset
 from ureca_lib.scenes import SceneSpecification, generate_scene, resolve
@@ -48,7 +48,7 @@ def test_their_tokenizer_is_the_one_that_is_made(samples, tiny):
 
 
 def test_the_model_is_the_preset_and_the_recipe_is_the_default(tiny):
-    model, _ = load_pair(tiny)
+    model, _ = load_model_and_processor(tiny)
     assert model.dtype == torch.float32
     assert sum(p.numel() for p in model.parameters()) == describe_preset("tiny").parameters
     told = json.loads((tiny / "results.json").read_text())["recipe"]

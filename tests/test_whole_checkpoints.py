@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_runs import small, write_base
 
-from ureca_lib.checkpoints import CheckpointError, CheckpointKeysError, load_pair
+from ureca_lib.checkpoints import CheckpointError, CheckpointKeysError, load_model_and_processor
 from ureca_lib.train.plan import make_plan
 from ureca_lib.train.stages import load_start
 
@@ -34,7 +34,7 @@ def spoil(folder: Path, name: str, value: torch.Tensor | None) -> None:
 
 def readers(folder: Path):
     return [
-        lambda: load_pair(folder),
+        lambda: load_model_and_processor(folder),
         lambda: load_start(small(folder)),
         lambda: load_start(small(folder, stage=2)),
     ]
@@ -71,13 +71,13 @@ def test_a_file_cut_off_is_named(folder):
 
 def test_a_base_without_a_mask_encoder_does_not_caption():
     with pytest.raises(CheckpointError, match="model type 'internvl', without a mask encoder"):
-        load_pair(TINY_BASE)
+        load_model_and_processor(TINY_BASE)
 
 
 def test_a_head_that_is_stored_as_the_embedding_is_not_missing(tmp_path):
     folder = write_base(tmp_path / "tied", tie_word_embeddings=True)
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
-    model, _ = load_pair(folder)
+    model, _ = load_model_and_processor(folder)
     assert model.lm_head.weight is model.get_input_embeddings().weight
     for read in readers(folder):
         read()

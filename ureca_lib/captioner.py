@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ureca_lib.checkpoints import load_pair
+from ureca_lib.checkpoints import load_model_and_processor
 from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.decoding import (
     ROOT,
-    TOKENS_A_PASS,
     BatchRows,
     Decoded,
     TokenTree,
@@ -26,16 +29,16 @@ from ureca_lib.decoding import (
     sequence_bytes,
 )
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.processor import MaskLike, Photo, UrecaProcessor, as_region, check_size, load_photo
+from ureca_lib.processor import Photo, UrecaProcessor, load_photo
 from ureca_lib.regions import Region
+from ureca_lib.tiling import MaskLike, as_region
 
 MAX_NEW_TOKENS = 256
-REGIONS_A_GROUP = 32  # in a tree each looks past the others' tokens, which costs more and more
-TOKENS_A_TREE = 1024  # of prompts in a group, or as many as the image has, if those are more
-MASKS_A_GROUP = 8
-TILES_A_GROUP = 16
+REGIONS_PER_GROUP = 32  # in a tree each looks past the others' tokens, which costs more and more
+TOKENS_PER_TREE = 1024  # of prompts in a group, or as many as the image has, if those are more
+MASKS_PER_PASS = 8
 MASKED_ATTENTION = ("sdpa", "eager")  # take a mask of any form, as a tree of tokens needs
-TOKENS_A_GROUP = 4096  # new tokens of a tree that are run together when captions are scored
+TOKENS_PER_PASS = 4096  # new tokens of a tree that are run together when captions are scored
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,14 @@ class Caption:
     log_likelihood: float
 
 
-@dataclass(frozen=True)
-class _Encoded:
+class _Encoded(NamedTuple):
     """An image as the language model sees it, and the prompt about one of its regions."""
 
     size: tuple[int, int]  # (H, W)
+    max_tiles: int | None
     features: torch.Tensor  # (T, tokens, D)
     prompt: torch.Tensor  # (L,) ids
-    shared: int  # leading ids that hold the image and that no mask changes; 0 if there are none
-    stem: TokenTree | None  # those ids, run once
+    stem: TokenTree  # the leading ids that hold the image and that no mask changes; may be none
 
 
 class RegionCaptioner:
@@ -76,52 +78,38 @@ class RegionCaptioner:
     Args:
         model, processor: that belong together. The language model is set to "sdpa" attention where
             it has a kind that takes causal masks only.
-        memory_budget: bytes that captioning may take; by default a share of what is free.
-        group_size: regions that are run together at most.
+        photos: number of photos whose features are kept for the next call, as a server needs it.
+
+    Raises:
+        ValueError: they do not belong together.
     """
 
     def __init__(
-        self,
-        model: UrecaForConditionalGeneration,
-        processor: UrecaProcessor,
-        memory_budget: int | None = None,
-        group_size: int = REGIONS_A_GROUP,
+        self, model: UrecaForConditionalGeneration, processor: UrecaProcessor, photos: int = 0
     ):
-        self.model, self.processor = model.eval(), processor
-        for kind in ("image", "mask"):
-            name = f"{kind}_token_id"
-            if getattr(model.config, name) is None:
-                setattr(model.config, name, getattr(processor, name))
-            elif getattr(model.config, name) != getattr(processor, name):
-                raise ValueError(
-                    f"model and processor differ in {name}: they do not belong together"
-                )
-        self.memory_budget, self.group_size = memory_budget, group_size
+        self.model, self.processor, self._photos = model.eval(), processor, photos
+        self._kept: OrderedDict[tuple[bytes, int | None], torch.Tensor] = OrderedDict()
+        processor.match(model.config)
         language = model.model.language_model
         if language.config._attn_implementation not in MASKED_ATTENTION:
             language.set_attn_implementation("sdpa")
 
     @classmethod
     def from_pretrained(
-        cls,
-        path: str | Path,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
-        **options,
-    ) -> RegionCaptioner:
+        cls, path: str | Path, device: str | torch.device = "cpu", photos: int = 0
+    ) -> Self:
         """Load a checkpoint folder of ours, or one in the published layout with its tokenizer.
 
         Args:
             path: the folder, or for ours a hub id "org/name".
             device: where the model runs.
-            dtype: of the parameters; by default as stored.
-            options: of the constructor.
+            photos: see the constructor.
 
         Raises:
             CheckpointError: no such folder, one without a tokenizer, or a published checkpoint
                 that cannot be read.
         """
-        return cls(*load_pair(path, device, dtype), **options)
+        return cls(*load_model_and_processor(path, device), photos)
 
     @property
     def device(self) -> torch.device:
@@ -164,7 +152,7 @@ class RegionCaptioner:
         if not regions:
             return []
         size, features = self._features(image, regions, max_tiles)
-        stops, found = self._stops(), dict[int, Decoded]()
+        found: dict[int, Decoded] = {}
         # regions with the same question are captioned together
         for asked in dict.fromkeys(questions):
             places = [place for place, each in enumerate(questions) if each == asked]
@@ -172,7 +160,7 @@ class RegionCaptioner:
             decoded = self._grouped(
                 [regions[place] for place in places],
                 self._fitting(encoded, max_new_tokens),
-                lambda group: self._decode(encoded, group, max_tiles, stops, max_new_tokens),  # noqa: B023
+                lambda group: self._decode(encoded, group, max_new_tokens),  # noqa: B023
                 progress,
             )
             found.update(zip(places, decoded, strict=True))
@@ -210,8 +198,8 @@ class RegionCaptioner:
         rows = self._grouped(
             regions,
             # without a stem, each region's prompt is the stem of its own captions
-            self._fitting(encoded, max(map(len, answers))) if encoded.shared else 1,
-            lambda group: self._score(encoded, group, max_tiles, answers),
+            self._fitting(encoded, max(map(len, answers))) if len(encoded.stem) else 1,
+            lambda group: self._score(encoded, group, answers),
             progress,
         )
         return torch.stack(rows)
@@ -228,17 +216,18 @@ class RegionCaptioner:
         photo = load_photo(image, regions[0].size)
         size = photo.shape[:2]
         for region in regions:
-            check_size(region, size)
-        pixels = self.processor.image_tiles(photo, max_tiles)
-        features = torch.stack(
-            in_groups(
-                list(pixels),
-                TILES_A_GROUP,
-                lambda tiles: list(
-                    self.model.get_image_features(torch.stack(tiles).to(self.device)).pooler_output
-                ),
-            )
+            region.check_size(*size)
+        key = (
+            (hashlib.sha256(np.ascontiguousarray(photo)).digest(), max_tiles)
+            if self._photos
+            else None
         )
+        if (features := self._kept.pop(key, None)) is None:
+            pixels = self.processor.image_tiles(photo, max_tiles).to(self.device)
+            features = self.model.get_image_features(pixels).pooler_output
+        self._kept[key] = features  # the latest at the end
+        while len(self._kept) > self._photos:
+            self._kept.popitem(last=False)
         return size, features
 
     def _encode(
@@ -248,85 +237,60 @@ class RegionCaptioner:
         ids, _ = self.processor.token_ids(question, None, len(features), mask_tiles)
         first_mask = ids.index(self.processor.mask_token_id)
         prompt = torch.tensor(ids, device=self.device)
-        language = self.model.model.language_model
-        if self.processor.image_token_id in ids[first_mask:]:
-            return _Encoded(size, features, prompt, 0, None)
-        stem = TokenTree(language)
-        embeds = self.model.model.embed_inputs(prompt[None, :first_mask], image_features=features)
-        stem.grow([ROOT], [embeds[0]])
-        return _Encoded(size, features, prompt, first_mask, stem)
+        stem = TokenTree(self.model.model.language_model)
+        if self.processor.image_token_id not in ids[first_mask:]:
+            shared = prompt[None, :first_mask]
+            stem.grow([ROOT], [self.model.model.embed_inputs(shared, image_features=features)[0]])
+        return _Encoded(size, max_tiles, features, prompt, stem)
 
-    def _prompts(
-        self, encoded: _Encoded, group: Sequence[Region], max_tiles: int | None
-    ) -> torch.Tensor:
+    def _prompts(self, encoded: _Encoded, group: Sequence[Region]) -> torch.Tensor:
         """(R, L, D) embeddings of what follows the shared ids, each region with its own mask."""
-        masks = in_groups(
-            group,
-            MASKS_A_GROUP,
-            lambda part: list(self._mask_features(part, encoded.size, max_tiles)),
-        )
-        ids = encoded.prompt[encoded.shared :].expand(len(group), -1)
-        image = None if encoded.shared else encoded.features.repeat(len(group), 1, 1)
+        masks, image = [], (encoded.size, encoded.max_tiles)
+        for start in range(0, len(group), MASKS_PER_PASS):
+            part = group[start : start + MASKS_PER_PASS]
+            tiles = self.processor.distinct_mask_tiles(part, *image).to(self.device)
+            places = self.processor.mask_places(*image)
+            if places is not None:
+                places = places.repeat(len(part), 1).to(self.device)  # (T, 2) -> (R * T, 2)
+            values = tiles.values(self.processor.mask_scale)[:, None]  # (K, S, S) -> (K, 1, S, S)
+            # (R * T, N, D)
+            masks.append(self.model.get_mask_features(values, places, tiles.index.flatten()))
+        shared = len(encoded.stem)
         return self.model.model.embed_inputs(
-            ids, image_features=image, mask_features=torch.cat(masks)
+            encoded.prompt[shared:].expand(len(group), -1),
+            image_features=None if shared else encoded.features.repeat(len(group), 1, 1),
+            mask_features=torch.cat(masks),
         )
-
-    def _mask_features(
-        self, regions: Sequence[Region], size: tuple[int, int], max_tiles: int | None
-    ) -> torch.Tensor:
-        """(R, T, N, D)."""
-        tiles = self.processor.distinct_mask_tiles(regions, size, max_tiles).to(self.device)
-        places = self.processor.mask_places(size, max_tiles)
-        if places is not None:
-            places = places.repeat(len(tiles.index), 1).to(self.device)  # (T, 2) -> (R * T, 2)
-        values = tiles.values(self.processor.mask_scale)[:, None]  # (K, S, S) -> (K, 1, S, S)
-        tokens = self.model.get_mask_features(values, places, tiles.index.flatten())
-        return tokens.unflatten(0, tiles.index.shape)  # (R * T, N, D) -> (R, T, N, D)
 
     def _decode(
-        self,
-        encoded: _Encoded,
-        group: Sequence[Region],
-        max_tiles: int | None,
-        stops: set[int],
-        max_new_tokens: int,
+        self, encoded: _Encoded, group: Sequence[Region], max_new_tokens: int
     ) -> list[Decoded]:
-        prompts = self._prompts(encoded, group, max_tiles)
+        prompts, stem = self._prompts(encoded, group), encoded.stem
         head, embedding = self.model.lm_head, self.model.get_input_embeddings()
-        if encoded.stem is None:
-            rows = BatchRows(self.model.model.language_model, prompts)
-            return greedy(rows, head, embedding, stops, max_new_tokens)
-        mark = encoded.stem.mark()
-        try:
-            rows = TreeRows(encoded.stem, ROOT, list(prompts))
-            return greedy(rows, head, embedding, stops, max_new_tokens)
-        finally:
-            encoded.stem.cut(mark)
+        with stem.restored():
+            if len(stem):
+                rows = TreeRows(stem, prompts)
+            else:
+                rows = BatchRows(self.model.model.language_model, prompts)
+            return greedy(rows, head, embedding, self._stops(), max_new_tokens)
 
     def _score(
-        self,
-        encoded: _Encoded,
-        group: Sequence[Region],
-        max_tiles: int | None,
-        answers: list[list[int]],
+        self, encoded: _Encoded, group: Sequence[Region], answers: list[list[int]]
     ) -> list[torch.Tensor]:
-        prompts = self._prompts(encoded, group, max_tiles)
-        stem = encoded.stem
-        tree = TokenTree(self.model.model.language_model) if stem is None else stem
-        mark = tree.mark()
-        try:
+        prompts, tree = self._prompts(encoded, group), encoded.stem
+        head, embedding = self.model.lm_head, self.model.get_input_embeddings()
+        longest = max(map(len, answers))
+        size = max(1, TOKENS_PER_PASS // (len(group) * longest))  # captions that are run together
+        with tree.restored():
             # without a stem the group is one region, whose whole prompt is its captions' stem
-            branches = [ROOT] if stem is None else tree.sprout(ROOT, len(group))
+            branches = tree.sprout(ROOT, len(group)) if len(tree) else [ROOT]
             ends = [hidden[-1] for hidden in tree.grow(branches, list(prompts))]
             starts = dict(zip(branches, ends, strict=True))
-            head, embedding = self.model.lm_head, self.model.get_input_embeddings()
             parts = [
-                log_likelihoods(tree, starts, part, head, embedding)
-                for part in _chunks(answers, TOKENS_A_GROUP // len(group))
+                log_likelihoods(tree, starts, answers[first : first + size], head, embedding)
+                for first in range(0, len(answers), size)
             ]
-            return list(torch.cat(parts, dim=1))
-        finally:
-            tree.cut(mark)
+        return list(torch.cat(parts, dim=1))
 
     def _caption(self, region_id: int | str, decoded: Decoded) -> Caption:
         text = self.processor.tokenizer.decode(decoded.ids, skip_special_tokens=True).strip()
@@ -343,24 +307,13 @@ class RegionCaptioner:
 
     def _fitting(self, encoded: _Encoded, new_tokens: int) -> int:
         """How many regions to run together."""
-        budget = self.memory_budget or free_bytes(self.device)
         text, item = self.model.config.text_config, self.model.lm_head.weight.element_size()
-        length = len(encoded.prompt) - encoded.shared
-        each, most = sequence_bytes(text, length + new_tokens, item), self.group_size
-        if encoded.shared:  # run in one pass, under an attention mask as wide as the tree
-            each += activation_bytes(text, length, item) + length * len(encoded.prompt) * item
-            most = min(most, max(TOKENS_A_TREE, encoded.shared) // length)
-        else:
-            budget -= activation_bytes(text, max(length, TOKENS_A_PASS), item)
-        return max(1, min(most, budget // each))
-
-
-def _chunks(answers: list[list[int]], tokens: int) -> Iterator[list[list[int]]]:
-    """Consecutive answers of at most `tokens` tokens together, or one that is longer."""
-    chunk: list[list[int]] = []
-    for answer in answers:
-        if chunk and sum(map(len, chunk)) + len(answer) > tokens:
-            yield chunk
-            chunk = []
-        chunk.append(answer)
-    yield chunk
+        shared, most = len(encoded.stem), REGIONS_PER_GROUP
+        length = len(encoded.prompt) - shared
+        each = sequence_bytes(text, length + new_tokens, item) + activation_bytes(
+            text, length, item
+        )
+        if shared:  # run in one pass, under an attention mask as wide as the tree
+            each += length * len(encoded.prompt) * item
+            most = min(most, max(TOKENS_PER_TREE, shared) // length)
+        return max(1, min(most, free_bytes(self.device) // each))

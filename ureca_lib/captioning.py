@@ -23,6 +23,7 @@ from ureca_lib.annotate.annotators import AttributeAnnotator, make_annotator
 from ureca_lib.annotate.export import caption_rows
 from ureca_lib.annotate.look_alikes import ColorTextureFeatures, LookAlikeSettings, find_look_alikes
 from ureca_lib.devices import chosen_device
+from ureca_lib.markdown import printable
 from ureca_lib.mask_tree import RegionId, build_mask_tree
 from ureca_lib.regions import Region, RegionImage, load_regions
 from ureca_lib.regions.photo import Photo
@@ -85,7 +86,6 @@ class PhotoCaptions(Sequence[CaptionRow]):
         regions: the photo and all its regions, captioned or not.
         items: the captions.
         image: the photo's file name.
-        made_by: model or annotator, and where it ran.
         from_file: whether the masks are those of a file; else the rows hold them.
         left_out: reasons why regions have no caption.
     """
@@ -93,7 +93,6 @@ class PhotoCaptions(Sequence[CaptionRow]):
     regions: RegionImage
     items: tuple[CaptionRow, ...]
     image: str
-    made_by: str
     from_file: bool
     left_out: tuple[str, ...] = ()
 
@@ -113,23 +112,22 @@ class PhotoCaptions(Sequence[CaptionRow]):
         numbers = {row.region_id: str(row.number) for row in self.items}
         for row in self.items:
             others = [numbers.get(i, f"region {i}") for i in row.confused_with]
-            note = f"  [also fits {', '.join(others)}]" if others else ""
-            if row.unique is False and not others:
-                note = "  [not unique]"
-            yield f"{row.number:>3}  {_printable(row.text)}{note}"
+            note = f"also fits {', '.join(others)}" if others else "not unique"
+            known = f"  [{note}]" if others or row.unique is False else ""
+            yield f"{row.number:>3}  {printable(row.text)}{known}"
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the published JSONL layout, with what is known besides."""
         for row, plain in zip(self.items, caption_rows(self.image, self.items), strict=True):
             annotation = annotation_from(row.region)
             plain["bbox"] = annotation["bbox"]
-            if not self.from_file:
-                plain["segmentation"] = annotation["segmentation"]
-            if row.confused_with:
-                plain["confused_with"] = list(row.confused_with)
-            if row.look_alikes:
-                plain["look_alikes"] = list(row.look_alikes)
-            yield plain if row.score is None else plain | {"score": round(row.score, 4)}
+            extra = {
+                "segmentation": None if self.from_file else annotation["segmentation"],
+                "confused_with": list(row.confused_with) or None,
+                "look_alikes": list(row.look_alikes) or None,
+                "score": None if row.score is None else round(row.score, 4),
+            }
+            yield plain | {name: value for name, value in extra.items() if value is not None}
 
     def figure(self, most: int = 24) -> Figure:
         """Draw the largest regions with their captions, numbered as in the list.
@@ -139,7 +137,7 @@ class PhotoCaptions(Sequence[CaptionRow]):
         """
         from ureca_lib.figures import caption_figure
 
-        texts = {row.region_id: f"{row.number}. {_printable(row.text)}" for row in self.items}
+        texts = {row.region_id: f"{row.number}. {printable(row.text)}" for row in self.items}
         largest = sorted(self.items, key=lambda row: -row.region.area)[:most]
         shown = [row.region_id for row in sorted(largest, key=lambda row: row.number)]
         return caption_figure(self.regions, texts, ids=shown)
@@ -159,6 +157,7 @@ class PhotoCaptioner:
         check: look for look-alikes, and test whether each caption fits its region only. A URECA
             model judges its own captions.
         progress: show a bar for each photo's regions.
+        photos: number of photos whose features a URECA model keeps for the next call.
 
     Raises:
         ValueError: options that do not go together, or a checkpoint that cannot be loaded
@@ -177,11 +176,11 @@ class PhotoCaptioner:
         device: str | None = None,
         check: bool = False,
         progress: bool = False,
+        photos: int = 0,
     ):
-        self.check, self.progress, self.note = check, progress, ""
+        self.check, self.progress, self.note, self._photos = check, progress, "", photos
         if annotator is None and (base_url or api_key_env):
             raise ValueError("--base-url and --api-key-env go with --annotator openai")
-        self._annotator = self._network = None
         runs_here = sam is not None or (model is not None and annotator != "openai")
         place = chosen_device(device) if runs_here else "cpu"  # imports torch, which takes seconds
         self._sam = None if sam is None else Sam(sam, place)
@@ -192,29 +191,31 @@ class PhotoCaptioner:
             host = urlsplit(base_url or "").netloc.rpartition("@")[2] or "OpenAI"
             where = f"at {host}" if annotator == "openai" else f"on {place}"
             self.made_by = f"the four stages with {named or annotator} {where}"
+            self._write = self._by_stages
         elif model is not None:
             self._network = self._load(model, place)
             self.made_by = f"URECA {model} on {place}"
+            self._write = self._by_model
         else:
             self.made_by = "the embedded annotator (no model) on cpu"
+            self._write = self._by_attributes
 
     def _load(self, model: str | Path, device: str) -> RegionCaptioner:
         from ureca_lib.captioner import RegionCaptioner  # transformers takes seconds to import
 
-        if str(model) != TINY:
-            return RegionCaptioner.from_pretrained(model, device)
-        if not TINY_FOLDER.is_dir():
-            raise ValueError(
-                f"{TINY_FOLDER}: the tiny model is not there. It comes with a clone of the "
-                "repository, not with the package alone; name a checkpoint's folder instead"
-            )
-        self.note = TINY_NOTE
-        return RegionCaptioner.from_pretrained(TINY_FOLDER, device)
+        if str(model) == TINY:
+            self.note, model = TINY_NOTE, TINY_FOLDER
+            if not TINY_FOLDER.is_dir():
+                raise ValueError(
+                    f"{TINY_FOLDER}: the tiny model is not there. It comes with a clone of the "
+                    "repository, not with the package alone; name a checkpoint's folder instead"
+                )
+        return RegionCaptioner.from_pretrained(model, device, self._photos)
 
     def caption(
         self,
         photo: Photo,
-        masks: str | Path | None = None,
+        masks: str | Path | RegionImage | None = None,
         points: Sequence[tuple[float, float]] = (),
         boxes: Sequence[Box] = (),
         strict: bool = True,
@@ -224,8 +225,8 @@ class PhotoCaptioner:
 
         Args:
             photo: a path, a PIL image, or an array.
-            masks: any file that `load_regions` reads; None takes the JSON beside the photo, else
-                segments it.
+            masks: any file that `load_regions` reads, or its regions; None takes the JSON beside
+                the photo, else segments it.
             points: (x, y) pixels. With SAM, the region that it sees there; else the smallest
                 region that holds the point.
             boxes: (x, y, width, height) pixels. With SAM, the region that it sees there; else the
@@ -239,15 +240,21 @@ class PhotoCaptioner:
                 message has the reason.
             SegmentationUnavailable: SAM sees nothing there.
         """
-        regions, chosen, from_file = self._regions(photo, masks, points, boxes, strict)
-        if self._network is not None:
-            rows, left_out = self._by_model(regions, chosen), []
-        elif self._annotator is not None:
-            rows, left_out = self._by_stages(regions)
+        if masks is None and isinstance(photo, str | Path):
+            beside = Path(photo).with_suffix(".json")
+            masks = beside if beside.is_file() else None
+        if isinstance(masks, RegionImage):
+            regions = masks
+        elif masks is not None:
+            regions = load_regions(masks, photo, strict)
+        elif points or boxes:  # SAM is asked for these alone
+            regions = superpixel_regions(photo, levels=FEW_PIECES)
         else:
-            rows, left_out = self._by_attributes(regions), []
+            regions = self.segment(photo)
+        regions, chosen = self._chosen(regions, points, boxes)
+        rows, left_out = self._write(regions, chosen)
         by_id = {row.region_id: row for row in rows}
-        rows = [by_id[region_id] for region_id in dict.fromkeys(chosen) if region_id in by_id]
+        rows = [by_id[region.id] for region in chosen if region.id in by_id]
         if len(regions) < 2:  # nothing was compared, so nothing is known
             rows = [replace(row, unique=None) for row in rows]
         elif self.check:
@@ -255,90 +262,80 @@ class PhotoCaptioner:
         rows = [replace(row, number=number) for number, row in enumerate(rows, start=1)]
         left_out += [f"left out: {item}" for item in regions.left_out]
         name = name or regions.file_name or "photo"
-        return PhotoCaptions(regions, tuple(rows), name, self.made_by, from_file, tuple(left_out))
+        from_file = masks is not None and (self._sam is None or not (points or boxes))
+        return PhotoCaptions(regions, tuple(rows), name, from_file, tuple(left_out))
 
-    def _regions(
-        self,
-        photo: Photo,
-        masks: str | Path | None,
-        points: Sequence[tuple[float, float]],
-        boxes: Sequence[Box],
-        strict: bool,
-    ) -> tuple[RegionImage, list[RegionId], bool]:
-        """A photo's regions, the ids of those to caption, and whether their masks have a file."""
-        beside = Path(photo).with_suffix(".json") if isinstance(photo, (str, Path)) else None
-        if masks is None and beside is not None and beside.is_file():
-            masks = beside
-        asked = bool(points or boxes)
-        if masks is not None:
-            regions = load_regions(masks, photo, strict)
-        elif self._sam is not None and not asked:
-            regions = sam_regions(photo, self._sam)
-        else:
-            regions = superpixel_regions(photo, levels=FEW_PIECES)
-        if not asked:
-            return regions, [region.id for region in regions], masks is not None
+    def segment(self, photo: Photo) -> RegionImage:
+        """Find the regions of a photo: SAM's, or superpixels."""
+        if self._sam is not None:
+            return sam_regions(photo, self._sam)
+        return superpixel_regions(photo, levels=FEW_PIECES)
+
+    def _chosen(
+        self, regions: RegionImage, points: Sequence[tuple[float, float]], boxes: Sequence[Box]
+    ) -> tuple[RegionImage, list[Region]]:
+        """The regions of a photo, with those that SAM adds, and those to caption."""
+        if not (points or boxes):
+            return regions, regions.regions
         check_prompts(regions.width, regions.height, points, boxes)
         if self._sam is None:
             chosen = [*regions_at(regions, points), *regions_in(regions, boxes)]
-            return regions, [region.id for region in chosen], masks is not None
-        pixels = regions.pixels
-        prompted = self._sam.at_points(pixels, points) if points else []
-        prompted += self._sam.in_boxes(pixels, boxes) if boxes else []
-        return _joined(regions, prompted), [region.id for region in prompted], False
+        else:
+            chosen = self._sam.at_points(regions.pixels, points) if points else []
+            chosen += self._sam.in_boxes(regions.pixels, boxes) if boxes else []
+            regions = _joined(regions, chosen)
+        return regions, list({region.id: region for region in chosen}.values())
 
-    def _by_attributes(self, regions: RegionImage) -> list[CaptionRow]:
-        captions = AttributeAnnotator().caption(regions, build_mask_tree(regions))
-        return [
-            CaptionRow(
-                0, regions[row.region_id], row.text, row.unique, row.same_as + row.confused_with
-            )
-            for row in captions
-        ]
+    def _by_attributes(
+        self, regions: RegionImage, chosen: list[Region]
+    ) -> tuple[list[CaptionRow], list[str]]:
+        rows = []
+        for row in AttributeAnnotator().caption(regions, build_mask_tree(regions)):
+            others = row.same_as + row.confused_with
+            rows.append(CaptionRow(0, regions[row.region_id], row.text, row.unique, others))
+        return rows, []
 
-    def _by_model(self, regions: RegionImage, chosen: list[RegionId]) -> list[CaptionRow]:
-        listed = [regions[region_id] for region_id in dict.fromkeys(chosen)]
-        captions = self._network.caption(regions.pixels, listed, progress=self.progress)
+    def _by_model(
+        self, regions: RegionImage, chosen: list[Region]
+    ) -> tuple[list[CaptionRow], list[str]]:
+        pixels, progress = regions.pixels, self.progress
+        captions = self._network.caption(pixels, chosen, progress=progress)
         rows = [
             CaptionRow(0, region, caption.text, score=caption.score)
-            for region, caption in zip(listed, captions, strict=True)
+            for region, caption in zip(chosen, captions, strict=True)
         ]
-        if not self.check or len(regions) < 2:
-            return rows
-        texts = [row.text for row in rows]
-        scores = self._network.score(regions.pixels, regions.regions, texts, progress=self.progress)
-        place = {region.id: index for index, region in enumerate(regions)}
-        return [
-            _heard(row, column, place[row.region_id], regions)
-            for row, column in zip(rows, scores.T.numpy(), strict=True)  # (R, C) -> R per caption
-        ]
+        if self.check and len(regions) > 1:
+            texts = [row.text for row in rows]
+            scores = self._network.score(pixels, regions.regions, texts, progress=progress)
+            rows = [
+                _compared(row, dict(zip(regions, column, strict=True)))
+                for row, column in zip(rows, scores.T.tolist(), strict=True)  # (R, C) -> (C, R)
+            ]
+        return rows, []
 
-    def _by_stages(self, regions: RegionImage) -> tuple[list[CaptionRow], list[str]]:
+    def _by_stages(
+        self, regions: RegionImage, chosen: list[Region]
+    ) -> tuple[list[CaptionRow], list[str]]:
         from ureca_lib.annotate.run import annotate_images
         from ureca_lib.annotate.store import Store
 
-        photo = regions.photo if regions.photo is not None else regions.pixels
         name = regions.file_name or "photo"
-        named = RegionImage(regions.regions, regions.width, regions.height, photo, file_name=name)
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "store.sqlite") as store:
+            named = _copied(regions, regions.regions, name)
             summary = annotate_images(named, store, self._annotator, progress=False)
             captions = store.captions(name)
         reasons = [summary.stopped] if summary.stopped else [why for _, why in summary.failures]
         if not captions:
             raise ValueError(f"{name}: no captions: {'; '.join(reasons) or 'none was made'}")
-        rows = [
-            CaptionRow(
-                0,
-                regions[final.region_id],
-                final.text,
-                final.state == "unique",
-                look_alikes=final.look_alikes if self.check else (),
-            )
-            for final in captions
-            if final.text
-        ]
-        silent = [final for final in captions if not final.text]
-        return rows, [f"region {final.region_id}: {final.reason}" for final in silent]
+        rows, silent = [], []
+        for final in captions:
+            region, alike = regions[final.region_id], final.look_alikes if self.check else ()
+            if final.text:
+                unique = final.state == "unique"
+                rows.append(CaptionRow(0, region, final.text, unique, look_alikes=alike))
+            else:
+                silent.append(f"region {final.region_id}: {final.reason}")
+        return rows, silent
 
 
 def caption(
@@ -391,14 +388,19 @@ def _joined(regions: RegionImage, prompted: Sequence[Region]) -> RegionImage:
     from pycocotools import mask as coco_mask
 
     others = list(regions)
-    rles = [[region.rle for region in part] for part in (others, prompted)]
-    iou = coco_mask.iou(*rles, [0] * len(prompted)) if others else np.zeros((0, len(prompted)))
-    different = [r for r, row in zip(others, np.asarray(iou), strict=True) if row.max() < _SAME]
-    distinct = {region.id: region for region in [*different, *prompted]}
-    photo = regions.photo if regions.photo is not None else regions.pixels
-    size = (regions.width, regions.height)
-    fields = (photo, regions.image_id, regions.file_name, regions.path, regions.left_out)
-    return RegionImage(list(distinct.values()), *size, *fields)
+    if others:
+        rles = [[region.rle for region in part] for part in (others, prompted)]
+        iou = np.asarray(coco_mask.iou(*rles, [0] * len(prompted)))
+        others = [r for r, row in zip(others, iou, strict=True) if row.max() < _SAME]
+    distinct = {region.id: region for region in [*others, *prompted]}
+    return _copied(regions, list(distinct.values()), regions.file_name)
+
+
+def _copied(image: RegionImage, regions: list[Region], file_name: str | None) -> RegionImage:
+    """The same photo with other regions and another file name."""
+    photo = image.photo if image.photo is not None else image.pixels
+    size = (image.width, image.height)
+    return RegionImage(regions, *size, photo, image.image_id, file_name, image.path, image.left_out)
 
 
 def _with_look_alikes(rows: list[CaptionRow], regions: RegionImage) -> list[CaptionRow]:
@@ -413,20 +415,14 @@ def _with_look_alikes(rows: list[CaptionRow], regions: RegionImage) -> list[Capt
     ]
 
 
-def _heard(row: CaptionRow, scores: np.ndarray, own: int, regions: RegionImage) -> CaptionRow:
+def _compared(row: CaptionRow, scores: dict[Region, float]) -> CaptionRow:
     """A row with the regions for which the model finds its caption at least as likely.
 
     Args:
-        row: of the region.
-        scores: (R,) log-likelihood of its caption for each region.
-        own: the region's place among them.
-        regions: all regions.
+        row: of a region.
+        scores: log-likelihood of its caption for each region.
     """
-    others = [i for i in np.argsort(-scores) if i != own and scores[i] >= scores[own]]
-    confused = tuple(regions.regions[i].id for i in others)
+    best = sorted(scores, key=scores.__getitem__, reverse=True)
+    own = scores[row.region]
+    confused = tuple(r.id for r in best if r.id != row.region_id and scores[r] >= own)
     return replace(row, unique=not confused, confused_with=confused)
-
-
-def _printable(text: str) -> str:
-    """Text for a terminal or a figure: a model's control characters could change what is shown."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

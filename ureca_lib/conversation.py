@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 IMAGE_START, IMAGE_END, IMAGE_CONTEXT = "<img>", "</img>", "<IMG_CONTEXT>"
@@ -81,17 +82,14 @@ class Conversation:
             ValueError: a mark stands twice, or where it has no place, or the question holds a
                 special token.
         """
-        order = MARKS if self.mask_position == "after_image" else MARKS[::-1]
-        if not self.with_mask:
-            order = ("<image>",)
-        placed = [mark for mark in order if mark in question]
-        lead = "".join(f"{mark}\n" for mark in order if mark not in placed)
+        marks = MARKS if self.with_mask else MARKS[:1]
+        order = marks if self.mask_position == "after_image" else marks[::-1]
+        lead = "".join(f"{mark}\n" for mark in order if mark not in question)
         pieces = re.split("(<image>|<mask>)", lead + question)
         for mark in MARKS:
-            if pieces.count(mark) > 1:
-                raise ValueError(f"a question has one {mark}, got {pieces.count(mark)}")
-        if not self.with_mask and "<mask>" in pieces:
-            raise ValueError("this conversation has no mask, its question has <mask>")
+            if (count := pieces.count(mark)) > marks.count(mark):
+                many = "one" if mark in marks else "no"
+                raise ValueError(f"a question has {many} {mark}, got {count}")
         self._check_plain("question", "".join(p for p in pieces if p not in MARKS))
         body = "".join(_VISUALS.get(piece, piece) for piece in pieces)
         system = self._turn("system", self.system_message) if self.system_message else ""
@@ -110,7 +108,8 @@ class Conversation:
         if answer is None:
             return TokenizedTurn(start, [IGNORED] * len(start))
         self.check_answer(answer)
-        ids = [*self._ids(f"{prompt}{answer.strip()}"), self._turn_end_id]
+        end = self.tokenizer.convert_tokens_to_ids(TURN_END)
+        ids = [*self._ids(f"{prompt}{answer.strip()}"), end]
         pairs = zip(start, ids, strict=False)
         shared = next((i for i, (one, two) in enumerate(pairs) if one != two), len(start))
         return TokenizedTurn(ids, [IGNORED] * shared + ids[shared:])
@@ -123,10 +122,6 @@ class Conversation:
         ids = self.tokenizer(text).input_ids
         # some tokenizers end every text
         return ids[:-1] if ids[-1] == self.tokenizer.eos_token_id else ids
-
-    @property
-    def _turn_end_id(self) -> int:
-        return self.tokenizer.convert_tokens_to_ids(TURN_END)
 
     @staticmethod
     def _turn(role: str, text: str) -> str:
@@ -155,10 +150,5 @@ def expand(
     ids: list[int], labels: list[int], repeats: dict[int, int]
 ) -> tuple[list[int], list[int]]:
     """Repeat placeholders: `repeats` says how often each id stands; other ids stand once."""
-    out_ids: list[int] = []
-    out_labels: list[int] = []
-    for token, label in zip(ids, labels, strict=True):
-        times = repeats.get(token, 1)
-        out_ids += [token] * times
-        out_labels += [label] * times
-    return out_ids, out_labels
+    times = [repeats.get(token, 1) for token in ids]
+    return np.repeat(ids, times).tolist(), np.repeat(labels, times).tolist()

@@ -9,10 +9,12 @@ each sequence alone would give, up to the order in which sums are rounded.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+import numpy as np
 import psutil
 import torch
 from torch import nn
@@ -67,13 +69,10 @@ class TokenTree:
         lengths = [len(part) for part in embeds]
         if not any(lengths):
             return embeds
-        own = torch.tensor(branches, device=self.device)
-        own = own.repeat_interleave(torch.tensor(lengths, device=self.device))
-        places = [
-            torch.arange(self.depths[branch], self.depths[branch] + length, device=self.device)
-            for branch, length in zip(branches, lengths, strict=True)
-        ]
-        positions = torch.cat(places)
+        depths = [self.depths[branch] for branch in branches]
+        own = torch.tensor(np.repeat(branches, lengths), device=self.device)
+        places = [torch.arange(d, d + n) for d, n in zip(depths, lengths, strict=True)]
+        positions = torch.cat(places).to(self.device)
         self._branches = torch.cat([self._branches, own])
         self._positions = torch.cat([self._positions, positions])
         joined = torch.cat(embeds).unsqueeze(0)  # (L, D) each -> (1, all, D)
@@ -103,90 +102,68 @@ class TokenTree:
         mask = torch.zeros(seen.shape, dtype=dtype, device=self.device)
         return mask.masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
 
-    def mark(self) -> tuple[int, int]:
-        """Where the tree stands; `cut` takes it back there."""
-        return len(self), len(self.depths)
-
-    def cut(self, mark: tuple[int, int]) -> None:
-        """Take off every token and branch since `mark`, which must have left old branches alone."""
-        length, branches = mark
-        for layer in self.cache.layers:
-            # layer by layer: a run that failed half-way has reached some of them only
-            if (extra := layer.get_seq_length() - length) > 0:
-                layer.crop(-extra)
-        self._branches, self._positions = self._branches[:length], self._positions[:length]
-        del self.depths[branches:], self._above[branches:]
-
-
-TOKENS_A_PASS = 8192  # of prompts that share nothing
-_POSITIONS_A_HEAD = 256  # positions whose logits exist at one time; a vocabulary is large
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Take off every token and branch that is added within; old branches must not grow."""
+        length, branches = len(self), len(self.depths)
+        try:
+            yield
+        finally:
+            for layer in self.cache.layers:
+                # layer by layer: a run that failed half-way has reached some of them only
+                if (extra := layer.get_seq_length() - length) > 0:
+                    layer.crop(-extra)
+            self._branches, self._positions = self._branches[:length], self._positions[:length]
+            del self.depths[branches:], self._above[branches:]
 
 
-@dataclass(frozen=True)
+_POSITIONS_PER_HEAD = 256  # positions whose logits exist at one time; a vocabulary is large
+
+
+@dataclass
 class Decoded:
     """Generated ids, the one that ended them left out, and the log-probability of them all."""
 
     ids: list[int]
-    log_likelihood: float
-    tokens: int  # with the one that ended them
-
-
-class Rows(Protocol):
-    """Sequences that wait for their next token."""
-
-    def first(self) -> torch.Tensor:
-        """(R, D) hidden states that predict each sequence's first new token."""
-
-    def step(self, embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        """Append one token to each of `rows`: (A, D) embeddings -> (A, D) hidden states."""
+    log_likelihood: float = 0.0
+    tokens: int = 0  # with the one that ended them
 
 
 class TreeRows:
     """Sequences that share a long beginning: branches of a tree (see `TokenTree`)."""
 
-    def __init__(self, tree: TokenTree, parent: int, prompts: list[torch.Tensor]):
-        """`prompts`: for each of R sequences, (L, D), what follows the shared beginning."""
-        self.tree, self.prompts = tree, prompts
-        self.branches = tree.sprout(parent, len(prompts))
+    def __init__(self, tree: TokenTree, prompts: Sequence[torch.Tensor]):
+        """`prompts`: for each of R sequences, (L, D), what follows the tree's root."""
+        self.tree, self.prompts = tree, list(prompts)
+        self.branches = tree.sprout(ROOT, len(prompts))
 
     def first(self) -> torch.Tensor:
+        """(R, D) hidden states that predict each sequence's first new token."""
         hidden = self.tree.grow(self.branches, self.prompts)
         return torch.stack([part[-1] for part in hidden])
 
     def step(self, embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        """Append one token to each of `rows`: (A, D) embeddings -> (A, D) hidden states."""
         branches = [self.branches[row] for row in rows]
         return torch.cat(self.tree.grow(branches, list(embeds.unsqueeze(1))))
 
 
 class BatchRows:
-    """Sequences of one length that share nothing: an ordinary batch."""
+    """Sequences of one length that share nothing: an ordinary batch. Same methods as `TreeRows`."""
 
     def __init__(self, language_model: nn.Module, prompts: torch.Tensor):
         """`prompts`: (R, L, D)."""
         self.language_model, self.prompts = language_model, prompts
-        self.cache = DynamicCache()
-        self.rows = list(range(len(prompts)))
+        self.cache, self.rows = DynamicCache(), list(range(len(prompts)))
 
     def first(self) -> torch.Tensor:
-        # a few sequences at a time: more would not be faster, and take memory
-        hidden, caches = [], []
-        for part in self.prompts.split(max(1, TOKENS_A_PASS // self.prompts.shape[1])):
-            self.cache = DynamicCache()
-            hidden.append(self._run(part))
-            caches.append(self.cache)
-        self.cache = _joined(caches)
-        return torch.cat(hidden)
+        """See `TreeRows.first`."""
+        return self._run(self.prompts)
 
     def step(self, embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        """See `TreeRows.step`."""
         if rows != self.rows:
-            # rows that have ended are carried along until they are half: dropping them copies
-            if 2 * len(rows) > len(self.rows):
-                padded = embeds.new_zeros(len(self.rows), embeds.shape[1])
-                places = [self.rows.index(row) for row in rows]
-                padded[places] = embeds
-                return self._run(padded.unsqueeze(1))[places]
-            kept = torch.tensor([self.rows.index(row) for row in rows])  # layers may lie apart
-            self.cache.batch_select_indices(kept)
+            self.cache.batch_select_indices(torch.tensor([self.rows.index(row) for row in rows]))
             self.rows = rows
         return self._run(embeds.unsqueeze(1))
 
@@ -196,22 +173,8 @@ class BatchRows:
         return out.last_hidden_state[:, -1]
 
 
-def _joined(caches: list[DynamicCache]) -> DynamicCache:
-    """The caches of parts of a batch as that of the whole."""
-    if len(caches) == 1:
-        return caches[0]
-    whole = DynamicCache()
-    for number in range(len(caches[0].layers)):
-        layers = [cache.layers[number] for cache in caches]
-        keys, values = (torch.cat([getattr(la, n) for la in layers]) for n in ("keys", "values"))
-        for layer in layers:
-            layer.keys = layer.values = None  # freed layer by layer, or they would be held twice
-        whole.update(keys, values, number)
-    return whole
-
-
 def greedy(
-    rows: Rows,
+    rows: TreeRows | BatchRows,
     head: nn.Module,
     embedding: nn.Module,
     stops: set[int],
@@ -227,25 +190,25 @@ def greedy(
         max_new_tokens: at most so many, the one that ends the sequence included.
     """
     hidden = rows.first()
+    decoded = [Decoded([]) for _ in hidden]
     active = list(range(len(hidden)))
-    ids: list[list[int]] = [[] for _ in active]
-    totals, counts = [0.0] * len(active), [0] * len(active)
     for step in range(max_new_tokens):
         logits = head(hidden).float()
         best = logits.argmax(dim=-1)
         gains = torch.log_softmax(logits, dim=-1).gather(1, best[:, None])[:, 0].tolist()
-        chosen, going = best.tolist(), []
-        for place, (row, token, gain) in enumerate(zip(active, chosen, gains, strict=True)):
-            totals[row] += gain
-            counts[row] += 1
+        going = []
+        for place, (token, gain) in enumerate(zip(best.tolist(), gains, strict=True)):
+            row = decoded[active[place]]
+            row.log_likelihood += gain
+            row.tokens += 1
             if token not in stops:
-                ids[row].append(token)
+                row.ids.append(token)
                 going.append(place)
         if not going or step + 1 == max_new_tokens:
             break
         active = [active[place] for place in going]
         hidden = rows.step(embedding(best[going]), active)
-    return [Decoded(*parts) for parts in zip(ids, totals, counts, strict=True)]
+    return decoded
 
 
 def log_likelihoods(
@@ -267,11 +230,11 @@ def log_likelihoods(
     Returns:
         (R, C) float32, on the CPU.
     """
-    mark, targets = tree.mark(), [torch.tensor(ids, device=tree.device) for ids in captions]
+    targets = [torch.tensor(ids, device=tree.device) for ids in captions]
     pairs = [(branch, target) for branch in starts for target in targets]
-    leaves = [tree.sprout(branch)[0] for branch, _ in pairs]
-    grown = tree.grow(leaves, [embedding(target[:-1]) for _, target in pairs])
-    tree.cut(mark)
+    with tree.restored():
+        leaves = [tree.sprout(branch)[0] for branch, _ in pairs]
+        grown = tree.grow(leaves, [embedding(target[:-1]) for _, target in pairs])
     # what predicts a caption's first token is the branch's last state
     states = [torch.cat([starts[b][None], own]) for (b, _), own in zip(pairs, grown, strict=True)]
     gains = _log_probabilities(torch.cat(states), torch.cat([t for _, t in pairs]), head)
@@ -283,7 +246,7 @@ def _log_probabilities(
     hidden: torch.Tensor, targets: torch.Tensor, head: nn.Module
 ) -> torch.Tensor:
     """(L, D) hidden states and the (L,) ids that follow them -> (L,) log-probabilities."""
-    parts = zip(hidden.split(_POSITIONS_A_HEAD), targets.split(_POSITIONS_A_HEAD), strict=True)
+    parts = zip(hidden.split(_POSITIONS_PER_HEAD), targets.split(_POSITIONS_PER_HEAD), strict=True)
     found = []
     for states, ids in parts:
         logits = head(states).float()  # where the head lies, which may be elsewhere
@@ -346,8 +309,10 @@ def in_groups(
         group = items[len(results) : len(results) + size]
         try:
             results += run(group)
-        except (RuntimeError, MemoryError) as error:
-            if len(group) == 1 or not is_out_of_memory(error):
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            # the CPU allocator has no error type of its own
+            if len(group) == 1 or not (known or "can't allocate memory" in str(error)):
                 raise
             size = len(group) // 2
         else:
@@ -368,11 +333,3 @@ def give_back_freed() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is one of running out of memory, on an accelerator or on the CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # the CPU allocator has no error type of its own
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -21,8 +21,8 @@ from ureca_lib.captioner import RegionCaptioner
 from ureca_lib.configuration import MaskPosition, UrecaConfig
 from ureca_lib.conversation import IGNORED, QUESTION
 from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.processor import MaskLike, Photo, UrecaProcessor, as_region, load_photo
-from ureca_lib.tiling import best_grid
+from ureca_lib.processor import Photo, UrecaProcessor, load_photo
+from ureca_lib.tiling import MaskLike, as_region, best_grid
 
 Kind = Literal["text", "mask", "image"]
 

@@ -19,18 +19,19 @@ a region is ruled out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 from tqdm.auto import tqdm
 
 from ureca_lib.annotate.look_alikes import (
     ColorTextureFeatures,
     LookAlikeSettings,
-    RegionFeatures,
     find_look_alikes,
     normalized,
 )
@@ -157,31 +158,22 @@ def listener_name(spec: str) -> str:
     return f"{folder.resolve().name}-{model_record(folder)['weights']}"
 
 
-def look_alikes(
-    image: CaptionedImage,
-    features: RegionFeatures | None = None,
-    settings: LookAlikeSettings | None = None,
-) -> dict[RegionId, list[RegionId]]:
-    """Look-alikes of each region: in a scene by name, else as stage 4 finds them.
-
-    Args:
-        image: a scene, or a photo with regions.
-        features: of the regions of a photo; None is `ColorTextureFeatures`, which needs no model.
-        settings: of stage 4; None is the default.
+def look_alikes(image: CaptionedImage) -> dict[RegionId, list[RegionId]]:
+    """Look-alikes of each region: in a scene by name, else as stage 4 finds them without a model.
 
     Raises:
         RegionError: the photo is needed and cannot be read.
     """
-    if image.scene is not None:
-        same: dict[str | None, list[RegionId]] = {}
-        for region in image.regions:
-            same.setdefault(region.name, []).append(region.id)
-        same.pop(None, None)
-        return {r.id: [o for o in same.get(r.name, ()) if o != r.id] for r in image.regions}
-    features, settings = features or ColorTextureFeatures(), settings or LookAlikeSettings()
-    threshold = features.threshold if settings.threshold is None else settings.threshold
-    found = features(image.image, [region.id for region in image.regions])
-    return find_look_alikes(found, image.tree, settings, threshold)
+    ids, settings = [region.id for region in image.regions], LookAlikeSettings()
+    if image.scene is None:
+        features = ColorTextureFeatures()
+        found = features(image.image, ids)
+        return find_look_alikes(found, image.tree, settings, features.threshold)
+    names = {region.id: region.name for region in image.regions}
+    return {
+        one: [o for o in ids if o != one and name is not None and names[o] == name]
+        for one, name in names.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -201,7 +193,7 @@ class ScoredRegion:
     look_alikes: tuple[RegionId, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
 class ListenerScores:
     """Scores of an image with R regions and C distinct captions.
 
@@ -216,7 +208,7 @@ class ListenerScores:
         unscorable: by index, why the listener refused a caption; such a caption fits no region.
 
     Raises:
-        ValueError: parts that do not belong together.
+        ValueError: a part of another type.
     """
 
     image_id: str
@@ -229,22 +221,6 @@ class ListenerScores:
     scores: np.ndarray
     unscorable: dict[int, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        shape = len(self.regions), len(self.captions)
-        if check_scores(self.scores).shape != shape:
-            raise ValueError(f"scores are of shape {self.scores.shape}, not {shape}")
-        ids = {region.id for region in self.regions}
-        if len(ids) != len(self.regions):
-            raise ValueError("two regions have one id")
-        for region in self.regions:
-            if unknown := set(region.look_alikes) - ids:
-                raise ValueError(f"region {region.id} has look-alikes that are not there {unknown}")
-        for region_id, index in self.caption_index.items():
-            if region_id not in ids:
-                raise ValueError(f"a caption is of region {region_id!r}, which is not there")
-            if not 0 <= index < len(self.captions):
-                raise ValueError(f"region {region_id!r} has caption {index}, which is not there")
-
     @property
     def texts(self) -> dict[RegionId, str]:
         """Captions by region id."""
@@ -252,12 +228,9 @@ class ListenerScores:
 
     def row(self) -> dict[str, Any]:
         """The scores as JSON can hold them."""
+        row = {name: getattr(self, name) for name in ("image_id", "listener", "system", "size")}
         rounded = np.round(self.scores, DECIMALS).tolist()
-        return {
-            "image_id": self.image_id,
-            "listener": self.listener,
-            "system": self.system,
-            "size": self.size,
+        return row | {
             "regions": [asdict(region) for region in self.regions],
             "captions": self.captions,
             "said": list(self.caption_index.items()),
@@ -270,38 +243,22 @@ class ListenerScores:
         """Read scores from JSON.
 
         Raises:
-            ValueError: a part that is missing or of another type.
+            ValueError: a part that is missing, of another type, or about nothing.
         """
         try:
-            regions = tuple(
-                ScoredRegion(r["id"], int(r["area"]), r["level"], tuple(r["look_alikes"]))
-                for r in row["regions"]
-            )
-            captions = tuple(row["captions"])
-            scores = np.array(row["scores"], np.float64).reshape(len(regions), len(captions))
-            scores[np.isnan(scores)] = -np.inf  # null is read as NaN
-            height, width = row["size"]
-            names = row["image_id"], row["listener"], row["system"]
-            index, unscorable = dict(row["said"]), dict(row["unscorable"])
-            return cls(*names, (height, width), regions, captions, index, scores, unscorable)
-        except KeyError as error:
-            raise ValueError(f"{error} is missing") from None
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"a part is of another type ({error})") from None
-
-
-def check_scores(scores: np.ndarray, place: str = "scores") -> np.ndarray:
-    """(R, C) float64 log-likelihoods; -inf means that the region is ruled out.
-
-    Raises:
-        ValueError: another shape, NaN or +inf.
-    """
-    array = np.asarray(scores, np.float64)
-    if array.ndim != 2:
-        raise ValueError(f"{place} are (regions, captions), not of shape {array.shape}")
-    if np.isnan(array).any() or np.isposinf(array).any():
-        raise ValueError(f"{place} hold NaN or +inf; a log-likelihood is a number or -inf")
-    return array
+            scores = np.array(row["scores"], np.float64)  # null is read as NaN
+            scores = scores.reshape(len(row["regions"]), len(row["captions"]))
+            index, unscorable = dict(row.pop("said")), dict(row.pop("unscorable"))
+            row |= {"scores": np.where(np.isnan(scores), -np.inf, scores)}
+            found = cls(**row, caption_index=index, unscorable=unscorable)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not scores of a listener ({error!r})") from None
+        ids = {region.id for region in found.regions}
+        named = {*index, *(other for region in found.regions for other in region.look_alikes)}
+        known = named <= ids and {*index.values()} <= {*range(len(found.captions))}
+        if not known or len(ids) != len(found.regions):
+            raise ValueError("a region is there twice, or a region or caption is not there")
+        return found
 
 
 def score_image(
@@ -326,30 +283,25 @@ def score_image(
     Raises:
         ValueError: a caption of a region that the image lacks, or scores of another shape.
     """
-    ids = {region.id for region in image.regions}
-    if unknown := [region_id for region_id in captions if region_id not in ids]:
-        raise ValueError(f"{image.image_id} has no region {unknown[0]!r}")
+    ids = [region.id for region in image.regions]
     texts = tuple(dict.fromkeys(captions.values()))
     reasons = {i: listener.refusal(text) for i, text in enumerate(texts) if normalized(text)}
     asked = [index for index, reason in reasons.items() if reason is None]
     scores = np.full((len(ids), len(texts)), -np.inf)
     if asked:
-        given = listener.score(image, [texts[index] for index in asked])
-        columns = check_scores(given, f"{image.image_id}: scores")
-        if columns.shape != (len(ids), len(asked)):
-            needed = len(ids), len(asked)
-            raise ValueError(f"{listener.name} gave scores of shape {columns.shape}, not {needed}")
+        columns = listener.score(image, [texts[index] for index in asked])
+        if np.isnan(columns).any() or np.isposinf(columns).any():
+            raise ValueError(f"{image.image_id}: scores of {listener.name} hold NaN or +inf")
         scores[:, asked] = columns  # (R, asked) -> columns of (R, C)
     alike, levels = look_alikes(image) if alike is None else alike, image.levels
-    regions = tuple(
-        ScoredRegion(r.id, r.area, levels[r.id], tuple(alike.get(r.id, ()))) for r in image.regions
-    )
     return ListenerScores(
         image.image_id,
         listener.name,
         system,
         image.size,
-        regions,
+        tuple(
+            ScoredRegion(r.id, r.area, levels[r.id], (*alike.get(r.id, ()),)) for r in image.regions
+        ),
         texts,
         {region_id: texts.index(text) for region_id, text in captions.items()},
         scores,
@@ -389,28 +341,21 @@ def score_images(
     """
     with Journal(path, unique(ListenerScores.from_row, "image_id")) as journal:
         done = {scores.image_id: scores for scores in journal.rows}
-        for scores in done.values():
+        for scores in journal.rows:
             _check_same(journal.path, scores, captions, listener_name)
         left = [image_id for image_id in captions if image_id not in done]
         if left:
-            images, scorer = _opened(data(), left), listener()
-            counts = {"total": len(captions), "initial": len(done), "unit": "image"}
-            for image in tqdm(images, disable=not progress, **counts):
-                own = _own(image, captions[image.image_id])
-                scores = done[image.image_id] = score_image(image, own, scorer, system)
+            images, scorer = data(), listener()
+            places = {image_id: place for place, image_id in enumerate(images.ids)}
+            if missing := [image_id for image_id in left if image_id not in places]:
+                count = f"{len(missing)} of the images with captions"
+                raise ValueError(f"{images.name} lacks {count}: {', '.join(missing[:_SHOWN])}")
+            for image_id in tqdm(left, "images", disable=not progress):
+                image = images[places[image_id]]
+                own = _own(image, captions[image_id])
+                scores = done[image_id] = score_image(image, own, scorer, system)
                 journal.append(scores.row())
     return [done[image_id] for image_id in captions]
-
-
-def _opened(images: CaptionedImages, ids: Sequence[str]) -> Iterator[CaptionedImage]:
-    """Images by id, read one at a time; all ids are checked first."""
-    places = {image_id: place for place, image_id in enumerate(images.ids)}
-    if missing := [image_id for image_id in ids if image_id not in places]:
-        named = ", ".join(missing[:_SHOWN])
-        raise ValueError(
-            f"{images.name} does not have {len(missing)} of the images with captions: {named}"
-        )
-    return (images[places[image_id]] for image_id in ids)
 
 
 def _own(image: CaptionedImage, captions: Mapping[str, str]) -> dict[RegionId, str]:
@@ -426,13 +371,13 @@ def _own(image: CaptionedImage, captions: Mapping[str, str]) -> dict[RegionId, s
 
 
 def _check_same(path: Path, scores: ListenerScores, captions: Captions, listener_name: str) -> None:
-    given = captions.get(scores.image_id, {})
+    """Raise JournalError for scores of another listener or of other captions."""
+    given = dict(captions.get(scores.image_id, {}))
     # regions without a prediction were scored with an empty caption
     texts = {str(i): text for i, text in scores.texts.items() if text or str(i) in given}
     if scores.listener != listener_name:
         reason = f"was scored by {scores.listener}, not {listener_name}"
-    elif texts != dict(given):
+        raise JournalError(path, f"{scores.image_id} {reason}; name another file")
+    if texts != given:
         reason = "has other captions than the predictions"
-    else:
-        return
-    raise JournalError(path, f"{scores.image_id} {reason}; name another file")
+        raise JournalError(path, f"{scores.image_id} {reason}; name another file")

@@ -26,13 +26,11 @@ class MaskEncoder(nn.Module):
         hidden_size: D, the language model's hidden size.
         mask_size: S, side of a mask tile in pixels.
         projector: "mlp" (paper) or "linear" (released weights).
-        share_blank_tiles: encode the tiles that are zero everywhere (most tiles of a small region)
-            once. Outputs and gradients are the same up to rounding.
         tile_embedding: ours, not the paper's: add a trainable embedding of a tile's row and column
             to its tokens. It starts at zero, so that an untrained encoder is the paper's.
 
     Raises:
-        ValueError: a size below 1, or a projector that does not exist.
+        ValueError: a projector that does not exist.
     """
 
     def __init__(
@@ -41,23 +39,16 @@ class MaskEncoder(nn.Module):
         hidden_size: int = 4096,
         mask_size: int = MASK_SIZE,
         projector: str = "mlp",
-        share_blank_tiles: bool = True,
         tile_embedding: bool = False,
     ):
         super().__init__()
-        if min(num_tokens, hidden_size, mask_size) < 1:
-            raise ValueError(
-                f"num_tokens, hidden_size and mask_size must be at least 1, got {num_tokens}, "
-                f"{hidden_size} and {mask_size}"
-            )
         if projector not in PROJECTORS:
             raise ValueError(f"projector must be one of {', '.join(PROJECTORS)}, got {projector!r}")
         self.num_tokens, self.hidden_size, self.mask_size = num_tokens, hidden_size, mask_size
-        self.share_blank_tiles = share_blank_tiles
         halve = {"kernel_size": 3, "stride": 2, "padding": 1}
         self.conv1 = nn.Conv2d(1, num_tokens, **halve)
         self.conv2 = nn.Conv2d(num_tokens, num_tokens, **halve)
-        features = self.map_size**2
+        features = (-(-mask_size // 4)) ** 2  # each convolution halves the side, rounding up
         if projector == "linear":
             self.projector = nn.Linear(features, hidden_size)
         else:
@@ -68,18 +59,20 @@ class MaskEncoder(nn.Module):
         self.columns = _place_embedding(hidden_size) if tile_embedding else None
         self.reset_parameters()
 
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        for layer in self.modules():
+            init_layer(layer)
+
     def encode(self, tiles: torch.Tensor) -> torch.Tensor:
         """Algorithm 1 on every tile: (M, 1, S, S) -> (M, N, D)."""
         tiles = tiles.to(self.conv1.weight.dtype)
         parts = [tiles]
         if tiles.device.type == "cpu" and not torch.compiler.is_compiling():
             parts = tiles.split(max(1, CPU_PIXELS // self.mask_size**2))
-        maps = []
-        for part in parts:
-            x = functional.relu(self.conv1(part))  # (M, 1, S, S) -> (M, N, S/2, S/2)
-            maps.append(functional.relu(self.conv2(x)))  # -> (M, N, S/4, S/4)
-        x = torch.cat(maps).flatten(2)  # -> (M, N, S/4 * S/4)
-        return self.projector(x)  # -> (M, N, D)
+        # (M, 1, S, S) -> (M, N, S/2, S/2) -> (M, N, S/4, S/4)
+        maps = [functional.relu(self.conv2(functional.relu(self.conv1(part)))) for part in parts]
+        return self.projector(torch.cat(maps).flatten(2))  # -> (M, N, S/4 * S/4) -> (M, N, D)
 
     def forward(
         self,
@@ -88,6 +81,9 @@ class MaskEncoder(nn.Module):
         index: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Encode mask tiles (Eq. 1).
+
+        Blank tiles, most tiles of a small region, are encoded once: outputs and gradients are the
+        same up to rounding.
 
         Args:
             tiles: (M, 1, S, S), any real dtype; the values are used as they are. With `index`,
@@ -107,7 +103,9 @@ class MaskEncoder(nn.Module):
                 f"mask tiles must be (M, 1, {self.mask_size}, {self.mask_size}), got "
                 f"{tuple(tiles.shape)}"
             )
-        if index is None and self._can_share(tiles):
+        # a compiled model has fixed shapes, and tiles that share a code would share its gradient
+        alone = torch.compiler.is_compiling() or tiles.is_meta or tiles.requires_grad
+        if index is None and not alone:
             kept, index = distinct_tiles(tiles)
             tiles = tiles[kept]
         tokens = self.encode(tiles)
@@ -123,25 +121,14 @@ class MaskEncoder(nn.Module):
         place = self.rows(places[:, 0]) + self.columns(places[:, 1])  # (M, 2) -> (M, D)
         return tokens + place[:, None].to(tokens.dtype)
 
-    @property
-    def map_size(self) -> int:
-        """Side of the last feature map: each convolution halves, rounding up."""
-        return -(-self.mask_size // 4)
 
-    def reset_parameters(self) -> None:
-        """Xavier normal for every convolution and linear layer (App. A.1); all else is zero."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.xavier_normal_(module.weight)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Embedding):
-                nn.init.zeros_(module.weight)
-
-    def _can_share(self, tiles: torch.Tensor) -> bool:
-        if not self.share_blank_tiles or len(tiles) < 2 or torch.compiler.is_compiling():
-            return False
-        # tiles that share a code would also share its gradient
-        return not (tiles.is_meta or (tiles.requires_grad and torch.is_grad_enabled()))
+def init_layer(layer: nn.Module) -> None:
+    """Draw a layer's weights: Xavier normal (App. A.1); biases and embeddings are zero."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.xavier_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.Embedding):
+        nn.init.zeros_(layer.weight)
 
 
 def _place_embedding(hidden_size: int) -> nn.Embedding:

@@ -7,8 +7,6 @@ image features take the place of the image placeholders.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import nn
 from transformers import (
@@ -18,7 +16,6 @@ from transformers import (
     InternVLForConditionalGeneration,
     InternVLModel,
     InternVLPreTrainedModel,
-    initialization,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.internvl.modeling_internvl import InternVLVisionRMSNorm
@@ -26,18 +23,12 @@ from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from ureca_lib.configuration import CACHE, UrecaConfig
-from ureca_lib.mask_encoder import MaskEncoder
+from ureca_lib.mask_encoder import MaskEncoder, init_layer
 
 __all__ = ["UrecaConfig", "UrecaForConditionalGeneration", "UrecaModel"]
 
-_KINDS: dict[str, Literal["image", "mask"]] = {
-    "pixel_values": "image",
-    "image_features": "image",
-    "mask_values": "mask",
-    "mask_features": "mask",
-    "mask_places": "mask",
-}
-_FIRST_STEP_ONLY = tuple(_KINDS)
+# what `embed_inputs` puts in place of placeholders: inputs of a prompt, not of the tokens after it
+_VISUAL = ("pixel_values", "mask_values", "image_features", "mask_features", "mask_places")
 
 
 class UrecaModel(InternVLModel):
@@ -66,13 +57,8 @@ class UrecaModel(InternVLModel):
         super()._init_weights(module)
         encoder = getattr(self, "mask_encoder", None)
         # layer by layer: transformers passes over modules that own no parameter themselves
-        if not encoder or module not in encoder.modules():
-            return
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            initialization.xavier_normal_(module.weight)  # App. A.1
-            initialization.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            initialization.zeros_(module.weight)
+        if encoder and module in encoder.modules():
+            init_layer(module)
 
     def pixel_shuffle(self, vision_features: torch.Tensor, scale_factor: float = 0.5):
         """InternVL's pixel shuffle: (T, H, W, C) -> (T, H * s, W * s, C / s^2), s the factor."""
@@ -81,108 +67,114 @@ class UrecaModel(InternVLModel):
             features = features.transpose(1, 2).contiguous()
         return features
 
-    def get_mask_features(
-        self,
-        mask_values: torch.Tensor,
-        mask_places: torch.Tensor | None = None,
-        mask_index: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Mask tiles to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D).
-
-        `mask_places`, (M, 2), is for a model with `mask_tile_embedding`; `mask_index`, (M,), for
-        distinct tiles; see `MaskEncoder.forward`.
-        """
-        return self.mask_encoder(mask_values, mask_places, mask_index)
-
     def embed_inputs(
         self,
-        input_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        mask_values: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         mask_features: torch.Tensor | None = None,
+        mask_places: torch.Tensor | None = None,
         check: bool = True,
     ) -> torch.Tensor:
         """Token embeddings with features in place of placeholders, (B, L, D).
 
         Args:
-            input_ids: (B, L); one of `input_ids` and `inputs_embeds`.
-            inputs_embeds: (B, L, D).
-            image_features: (T, tokens, D), the batch's image tiles in order.
-            mask_features: (M, N, D), the batch's mask tiles in order.
+            input_ids: (B, L).
+            pixel_values, mask_values, mask_places: see `UrecaForConditionalGeneration.forward`.
+            image_features: (T, tokens, D) instead of `pixel_values`.
+            mask_features: (M, N, D) instead of `mask_values`.
             check: false lets placeholders stand without features, as when decoding from a cache.
 
         Raises:
-            ValueError: neither or both inputs, or the numbers of features and placeholders differ.
+            ValueError: the numbers of features and placeholders differ; the message has both.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        embedding = self.get_input_embeddings()
-        source = embedding(input_ids) if inputs_embeds is None else inputs_embeds
-        embeds = source
+        if pixel_values is not None:
+            image_features = self.get_image_features(pixel_values, return_dict=True).pooler_output
+        if mask_values is not None:
+            mask_features = self.mask_encoder(mask_values, mask_places)
+        embeds = self.get_input_embeddings()(input_ids)
         for kind, features in (("image", image_features), ("mask", mask_features)):
-            if features is None and (not check or input_ids is None):
-                continue
-            token_id = self._token_id(kind, input_ids, features)
-            where = placeholder_mask(token_id, input_ids, source, embedding)
             if features is None:
-                features = embeds.new_empty(0, embeds.shape[-1])
-            embeds = scatter_features(embeds, where, features, kind)
+                if not check:
+                    continue
+                features = embeds.new_empty(0, 0, embeds.shape[-1])
+            where = input_ids == self._token_id(kind, input_ids, features)
+            found, given = where.sum(), features.shape[:2].numel()
+            torch_compilable_check(
+                found == given,
+                lambda: f"{given} {kind} features for {int(found)} {kind} placeholder tokens",  # noqa: B023
+            )
+            features = features.to(embeds.device, embeds.dtype)
+            embeds = embeds.masked_scatter(where.unsqueeze(-1).to(embeds.device), features)
         return embeds
 
-    def _token_id(
-        self, kind: str, input_ids: torch.Tensor | None, features: torch.Tensor | None
-    ) -> int | None:
-        """The placeholder's id as the config has it now; counted out where the config has none."""
-        token_id = getattr(self.config, f"{kind}_token_id")
-        if token_id is None and features is not None and input_ids is not None:
-            known = (self.config.image_token_id, self.config.mask_token_id)
-            taken = {i for i in known if i is not None}
-            # images are looked for first; which stands first is what mask_position says
-            first = self.config.mask_position == "after_image"
-            token_id = find_token_id(input_ids, features, taken, kind, first)
-            setattr(self.config, f"{kind}_token_id", token_id)
+    def _token_id(self, kind: str, input_ids: torch.Tensor, features: torch.Tensor) -> int:
+        """The placeholder's id as the config has it now; inferred where the config has none.
+
+        A checkpoint may come without its tokenizer, so that nothing states the ids. A placeholder
+        stands once for each of the (tiles, tokens, D) features, in at most one run per tile.
+
+        Returns:
+            The id, or -1, which no token has, where there are no features either.
+
+        Raises:
+            ValueError: no id, or more than one, fits.
+        """
+        config = self.config
+        known = getattr(config, f"{kind}_token_id")
+        if known is not None or not len(features):
+            return -1 if known is None else known
+        tiles, tokens = features.shape[:2]
+        ids, counts = input_ids.unique(return_counts=True)
+        taken = (config.image_token_id, config.mask_token_id)
+        fitting: dict[int, int] = {}  # id: its first place
+        for token in ids[counts == tiles * tokens].tolist():
+            where = (input_ids == token).int()
+            runs = (nn.functional.pad(where, (1, 0)).diff(dim=1) == 1).sum()
+            if token not in taken and runs <= tiles:
+                fitting[token] = int(where.flatten().argmax())
+        both = len(fitting) == 2 and taken == (None, None)
+        if len(fitting) != 1 and not both:
+            raise ValueError(
+                f"config.{kind}_token_id is not set, and {len(fitting)} token ids occur "
+                f"{tiles * tokens} times, once for each {kind} feature, so it cannot be inferred: "
+                f"set config.{kind}_token_id"
+            )
+        # image and mask may have as many tokens: then the one that stands first is told by
+        # `mask_position`; the image's is inferred before the mask's
+        first = config.mask_position == "after_image"
+        token_id = (min if first else max)(fitting, key=fitting.__getitem__)
+        setattr(config, f"{kind}_token_id", token_id)
         return token_id
 
-    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        mask_values: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
-        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        image_features: torch.Tensor | None = None,
-        mask_features: torch.Tensor | None = None,
-        mask_places: torch.Tensor | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
         """See `UrecaForConditionalGeneration.forward`; returns hidden states instead of logits."""
-        if pixel_values is not None:
-            image_features = self.get_image_features(pixel_values, return_dict=True).pooler_output
-        if mask_values is not None:
-            mask_features = self.get_mask_features(mask_values, mask_places)
-        cache = past_key_values if cache is None else cache
-        cached = 0 if cache is None else cache.get_seq_length()
-        embeds = self.embed_inputs(
-            input_ids, inputs_embeds, image_features, mask_features, check=cached == 0
-        )
+        cache = kwargs.pop("cache", past_key_values)
+        visual = {name: kwargs.pop(name, None) for name in _VISUAL}
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            cached = 0 if cache is None else cache.get_seq_length()
+            inputs_embeds = self.embed_inputs(input_ids, **visual, check=cached == 0)
+        elif any(value is not None for value in visual.values()):
+            raise ValueError("pixels, masks and their features take input_ids, not inputs_embeds")
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-            position_ids = positions(attention_mask, embeds.shape[1])
-        outputs = self.language_model(
+            position_ids = positions(attention_mask, inputs_embeds.shape[1])
+        return self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            inputs_embeds=embeds,
+            inputs_embeds=inputs_embeds,
             **{CACHE: cache},
             **kwargs,
-        )
-        return BaseModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            **{CACHE: getattr(outputs, CACHE)},
         )
 
 
@@ -206,8 +198,12 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
         mask_places: torch.Tensor | None = None,
         mask_index: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """See `UrecaModel.get_mask_features`."""
-        return self.model.get_mask_features(mask_values, mask_places, mask_index)
+        """Mask tiles to mask tokens (Eq. 1): (M, 1, S, S) -> (M, N, D).
+
+        `mask_places`, (M, 2), is for a model with `mask_tile_embedding`; `mask_index`, (M,), for
+        distinct tiles; see `MaskEncoder.forward`.
+        """
+        return self.model.mask_encoder(mask_values, mask_places, mask_index)
 
     @can_return_tuple
     def forward(
@@ -216,14 +212,8 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         mask_values: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
-        cache: Cache | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        image_features: torch.Tensor | None = None,
-        mask_features: torch.Tensor | None = None,
         mask_places: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
@@ -236,17 +226,15 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
             pixel_values: (T, 3, S, S), the image tiles of the whole batch in order.
             mask_values: (M, 1, S, S), the mask tiles of the whole batch in order, used as given:
                 the processor has applied `config.mask_scale`.
-            labels: (B, L), -100 where there is nothing to learn.
-            position_ids: (B, L); by default counted from `attention_mask`.
-            past_key_values: keys and values of earlier tokens; pixels and masks belong to the
-                first step only.
-            cache: the same, as transformers names it since 5.24.
-            inputs_embeds: (B, L, D) instead of `input_ids`.
-            image_features: (T, tokens, D) instead of `pixel_values`.
-            mask_features: (M, N, D) instead of `mask_values`.
             mask_places: (M, 2), row and column of each mask tile, for a model with
                 `mask_tile_embedding`; the processor of such a model gives them.
+            labels: (B, L), -100 where there is nothing to learn.
             logits_to_keep: how many last positions, or which, get logits; 0 is all.
+            kwargs: `image_features` (T, tokens, D) and `mask_features` (M, N, D) instead of
+                `pixel_values` and `mask_values`; `inputs_embeds` (B, L, D) instead of all of these;
+                `position_ids` (B, L), by default counted from `attention_mask`; and
+                `past_key_values`, or `cache` as transformers names it since 5.24: keys and values
+                of earlier tokens, after which there are no more pixels and masks.
 
         Raises:
             ValueError: the numbers of features and placeholders differ; the message has both.
@@ -256,12 +244,6 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             mask_values=mask_values,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            cache=cache,
-            inputs_embeds=inputs_embeds,
-            image_features=image_features,
-            mask_features=mask_features,
             mask_places=mask_places,
             return_dict=True,
             **kwargs,
@@ -293,155 +275,30 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in _FIRST_STEP_ONLY:
+            for name in _VISUAL:
                 inputs.pop(name, None)
+        elif not is_first_iteration and inputs_embeds is not None:
+            # without a cache the whole sequence runs again
+            new = self.get_input_embeddings()(input_ids[:, inputs_embeds.shape[1] :])
+            inputs |= {"input_ids": None, "inputs_embeds": torch.cat([inputs_embeds, new], dim=1)}
         return inputs
 
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, input_ids: torch.LongTensor | None = None, **kwargs
     ) -> tuple[torch.LongTensor, dict]:
-        """Repeat each sample for beams; its tiles stay together (a tile is not a sample)."""
-        features = {name: kwargs.pop(name) for name in _FIRST_STEP_ONLY if name in kwargs}
-        if expand_size > 1:
-            for kind in ("image", "mask"):
-                named = {name for name in features if _KINDS[name] == kind}
-                given = {name: features[name] for name in named if features[name] is not None}
-                if given:
-                    tiles = len(next(iter(given.values())))
-                    embeds = kwargs.get("inputs_embeds")
-                    where = self._placeholders(kind, tiles, input_ids, embeds)
-                    for name, value in given.items():
-                        features[name] = repeat_tiles(value, where, expand_size)
-        input_ids, kwargs = super()._expand_inputs_for_generation(
+        """Repeat each sample for beams, with its features in place: a tile is not a sample."""
+        if expand_size > 1 and kwargs.get("inputs_embeds") is None:
+            visual = {name: kwargs.pop(name, None) for name in _VISUAL}
+            kwargs["inputs_embeds"] = self.model.embed_inputs(input_ids, **visual)
+        return super()._expand_inputs_for_generation(
             expand_size=expand_size, input_ids=input_ids, **kwargs
         )
-        return input_ids, kwargs | features
-
-    def _placeholders(
-        self,
-        kind: Literal["image", "mask"],
-        tiles: int,
-        input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """(B, L) bool, where the features of a prompt will stand that no pass has seen yet."""
-        config = self.config
-        tokens = config.image_seq_length if kind == "image" else config.num_mask_tokens
-        if inputs_embeds is not None:  # transformers adds ids without length
-            token_id, embedding = getattr(config, f"{kind}_token_id"), self.get_input_embeddings()
-            return placeholder_mask(token_id, None, inputs_embeds, embedding)
-        features = torch.empty(tiles, tokens, 0)
-        return input_ids == self.model._token_id(kind, input_ids, features)
 
 
 def positions(attention_mask: torch.Tensor, length: int) -> torch.Tensor:
     """Positions of the last `length` tokens, padding not counted: (B, L_all) -> (B, length)."""
     counted = attention_mask.long().cumsum(dim=-1) - 1
     return counted.clamp_(min=0)[:, -length:]
-
-
-def find_token_id(
-    input_ids: torch.Tensor, features: torch.Tensor, taken: set[int], kind: str, first: bool
-) -> int:
-    """The id that stands once for each feature, in runs of whole tiles.
-
-    For a checkpoint that came without its tokenizer, so that nobody says which ids are the
-    placeholders.
-
-    Args:
-        input_ids: (B, L) token ids.
-        features: (tiles, tokens, D), those that wait for a place.
-        taken: ids that are known to be something else.
-        kind: "image" or "mask", for the message.
-        first: of two such ids, as images and masks with as many tokens give, the earlier one.
-
-    Raises:
-        ValueError: no id, or more than one, fits.
-    """
-    tiles, tokens = features.shape[:2]
-    ids, counts = input_ids.unique(return_counts=True)
-    often = [i for i in ids[counts == tiles * tokens].tolist() if i not in taken]
-    found = [i for i in often if _in_whole_runs(input_ids == i, tokens)]
-    if len(found) == 2 and not taken:
-        found.sort(key=lambda i: (input_ids == i).flatten().nonzero()[0].item(), reverse=not first)
-        found = found[:1]
-    if len(found) != 1:
-        raise ValueError(
-            f"config.{kind}_token_id is not set, and {len(found)} token ids occur "
-            f"{tiles * tokens} times, once for each {kind} feature, so it cannot be inferred: "
-            f"set config.{kind}_token_id"
-        )
-    return found[0]
-
-
-def _in_whole_runs(where: torch.Tensor, tokens: int) -> bool:
-    """Whether every unbroken run of true in (B, L) is a multiple of `tokens` long."""
-    edges = torch.nn.functional.pad(where.int(), (1, 1)).diff(dim=1)  # (B, L) -> (B, L + 1)
-    starts, ends = (edges == 1).nonzero()[:, 1], (edges == -1).nonzero()[:, 1]
-    return bool(((ends - starts) % tokens == 0).all())
-
-
-def placeholder_mask(
-    token_id: int | None,
-    input_ids: torch.Tensor | None,
-    inputs_embeds: torch.Tensor,
-    embedding: nn.Module,
-) -> torch.Tensor:
-    """(B, L) bool, true where the placeholder stands.
-
-    Without `input_ids` a placeholder is recognised by its embedding, as transformers does.
-    """
-    if token_id is None:
-        return torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
-    if input_ids is not None:
-        return (input_ids == token_id).to(inputs_embeds.device)
-    token = torch.full((1,), token_id, dtype=torch.long, device=inputs_embeds.device)
-    return (inputs_embeds == embedding(token)).all(dim=-1)
-
-
-def scatter_features(
-    inputs_embeds: torch.Tensor, where: torch.Tensor, features: torch.Tensor, kind: str
-) -> torch.Tensor:
-    """Put features in place of placeholders, in order.
-
-    Args:
-        inputs_embeds: (B, L, D).
-        where: (B, L) bool, true at placeholders.
-        features: (tiles, tokens, D) or (tokens, D).
-        kind: "image" or "mask", for the message.
-
-    Returns:
-        (B, L, D), a new tensor.
-
-    Raises:
-        ValueError: as many features as placeholders are needed; says how many of each there are.
-    """
-    features = features.reshape(-1, features.shape[-1])  # (tiles, tokens, D) -> (features, D)
-    found, given = where.sum(), features.shape[0]
-    torch_compilable_check(
-        found == given,
-        lambda: f"{given} {kind} features for {int(found)} {kind} placeholder tokens",
-    )
-    features = features.to(inputs_embeds.device, inputs_embeds.dtype)
-    return inputs_embeds.masked_scatter(where.unsqueeze(-1), features)
-
-
-def repeat_tiles(tiles: torch.Tensor, where: torch.Tensor, times: int) -> torch.Tensor:
-    """Repeat each sample's tiles as a block, as the samples themselves are repeated.
-
-    Args:
-        tiles: (T, ...), the batch's tiles or their features in order.
-        where: (B, L) bool, true at placeholders; a sample's share of them is its share of tiles.
-        times: copies of each sample.
-
-    Returns:
-        (T * times, ...).
-    """
-    placeholders = where.sum(dim=1)
-    per_tile = int(placeholders.sum()) // max(1, len(tiles))
-    counts = (placeholders // max(1, per_tile)).tolist()
-    blocks = torch.split(tiles, counts)
-    return torch.cat([block for block in blocks for _ in range(times)])
 
 
 AutoModel.register(UrecaConfig, UrecaModel)

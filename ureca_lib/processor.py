@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +26,20 @@ from ureca_lib.conversation import (
 )
 from ureca_lib.mask_encoder import MAX_PLACES
 from ureca_lib.regions import Region, SizeMismatchError, load_image
-from ureca_lib.tiling import MaskTiles, best_grid, distinct_mask_tiles, tile_image, tile_places
+from ureca_lib.tiling import (
+    MaskLike,
+    MaskTiles,
+    as_region,
+    best_grid,
+    distinct_mask_tiles,
+    tile_image,
+    tile_places,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Photo = str | Path | Image.Image | np.ndarray
-MaskLike = Region | Mapping[str, Any] | np.ndarray
-
-# fields of UrecaConfig that a processor needs
-_SETTINGS = (
-    "tile_size",
-    "mask_size",
-    "image_seq_length",
-    "num_mask_tokens",
-    "mask_position",
-    "mask_scale",
-    "mask_dynamic",
-    "mask_thumbnail",
-    "mask_overshoot",
-    "mask_tile_embedding",
-    "min_tiles",
-    "max_tiles",
-    "max_tiles_train",
-    "use_thumbnail",
-    "system_message",
-)
 
 
 class UrecaProcessor(ProcessorMixin):
@@ -107,14 +95,25 @@ class UrecaProcessor(ProcessorMixin):
         Raises:
             ValueError: the tokenizer lacks a special token, or numbers a placeholder otherwise.
         """
-        processor = cls(tokenizer, **{name: getattr(config, name) for name in _SETTINGS})
-        for kind, ours in (("image", processor.image_token_id), ("mask", processor.mask_token_id)):
-            theirs = getattr(config, f"{kind}_token_id")
-            if theirs is not None and theirs != ours:
-                raise ValueError(
-                    f"the tokenizer's {kind} placeholder has id {ours}, the model's is {theirs}"
-                )
+        names = set(inspect.signature(cls).parameters) - {"tokenizer", "chat_template"}
+        processor = cls(tokenizer, **{name: getattr(config, name) for name in names})
+        processor.match(config)
         return processor
+
+    def match(self, config: UrecaConfig) -> None:
+        """Tell a model's configuration which ids the placeholders have, if it has none.
+
+        Raises:
+            ValueError: it has others.
+        """
+        for name in ("image_token_id", "mask_token_id"):
+            ours, theirs = getattr(self, name), getattr(config, name)
+            if theirs not in (None, ours):
+                raise ValueError(
+                    f"the tokenizer's {name} is {ours}, the model's is {theirs}: model and "
+                    "tokenizer do not belong together"
+                )
+            setattr(config, name, ours)
 
     @property
     def image_token_id(self) -> int:
@@ -159,21 +158,21 @@ class UrecaProcessor(ProcessorMixin):
                 image.
             ValueError: no masks, numbers that do not fit, a special token in a question or answer.
         """
-        masks = [masks] if isinstance(masks, Region | Mapping) or _is_array(masks, 2) else masks
-        count = len(masks)
+        one = isinstance(masks, Region | Mapping) or getattr(masks, "ndim", None) == 2
+        regions = [as_region(mask, i) for i, mask in enumerate([masks] if one else masks)]
+        count = len(regions)
         if count == 0:
             raise ValueError("no masks: one sample is made of each")
         most = max_tiles or (self.max_tiles_train if train else self.max_tiles)
-        regions = [as_region(mask, i) for i, mask in enumerate(masks)]
         questions = _as_many(question, count, "questions")
         answers = _as_many(answer, count, "answers")
-        if isinstance(image, Photo):
-            photos = [load_photo(image, regions[0].size)] * count
-            tiles = [self.image_tiles(photos[0], most)] * count
-        else:
-            pairs = zip(_as_many(image, count, "images"), regions, strict=True)
-            photos = [load_photo(photo, region.size) for photo, region in pairs]
-            tiles = [self.image_tiles(photo, most) for photo in photos]
+        shared = isinstance(image, Photo)
+        images = [image] if shared else _as_many(image, count, "images")
+        pairs = zip(images, regions, strict=not shared)
+        photos = [load_photo(photo, region.size) for photo, region in pairs]
+        tiles = [self.image_tiles(photo, most) for photo in photos]
+        if shared:
+            photos, tiles = photos * count, tiles * count
         mask_tiles = [
             self.mask_tiles([region], photo.shape[:2], most)[0]
             for region, photo in zip(regions, photos, strict=True)
@@ -209,10 +208,9 @@ class UrecaProcessor(ProcessorMixin):
         self, regions: Sequence[Region], size: tuple[int, int], max_tiles: int | None = None
     ) -> torch.Tensor:
         """(R, T, 1, S, S) float32, values 0 to `mask_scale`; see `distinct_mask_tiles`."""
-        tiles = self.distinct_mask_tiles(regions, size, max_tiles).dense()
-        # blank tiles are zeros in memory that was never touched; scaling by 1 would touch it
-        scaled = tiles if self.mask_scale == 1 else tiles.mul_(self.mask_scale)
-        return scaled.unsqueeze(2)  # (R, T, S, S) -> (R, T, 1, S, S)
+        tiles = self.distinct_mask_tiles(regions, size, max_tiles)
+        values = tiles.values(self.mask_scale)[tiles.index]
+        return values.unsqueeze(2)  # (R, T, S, S) -> (R, T, 1, S, S)
 
     def distinct_mask_tiles(
         self, regions: Sequence[Region], size: tuple[int, int], max_tiles: int | None = None
@@ -228,7 +226,7 @@ class UrecaProcessor(ProcessorMixin):
             SizeMismatchError: a region of another size than the image.
         """
         for region in regions:
-            check_size(region, size)
+            region.check_size(*size)
         most = (max_tiles or self.max_tiles) if self.mask_dynamic else 1
         tiles = distinct_mask_tiles(
             regions,
@@ -236,12 +234,10 @@ class UrecaProcessor(ProcessorMixin):
             min_tiles=min(self.min_tiles, most),
             tile_size=self.mask_size,
             thumbnail=self.mask_thumbnail and self.mask_dynamic,
-            # a byte holds every level but those of a clipped thumbnail
-            dtype=torch.float32 if self.mask_overshoot == "clip" else torch.uint8,
             overshoot=self.mask_overshoot,
         )
         if self._no_masks:
-            return replace(tiles, index=torch.zeros_like(tiles.index))
+            return tiles._replace(index=torch.zeros_like(tiles.index))
         for region, seen in zip(regions, tiles.index.any(1).tolist(), strict=True):
             if not seen:
                 warnings.warn(
@@ -259,8 +255,7 @@ class UrecaProcessor(ProcessorMixin):
 
     def count_mask_tiles(self, size: tuple[int, int], max_tiles: int | None = None) -> int:
         """T, the mask tiles of an image of `size` (H, W); see `mask_tiles`."""
-        columns, rows = self._mask_grid(size, max_tiles)
-        return columns * rows + (self.mask_thumbnail and columns * rows > 1)
+        return len(tile_places(self._mask_grid(size, max_tiles), self.mask_thumbnail))
 
     def mask_places(
         self, size: tuple[int, int], max_tiles: int | None = None
@@ -326,37 +321,6 @@ def load_photo(photo: Photo, size: tuple[int, int]) -> np.ndarray:
         return load_image(photo, expected=size)
     except SizeMismatchError:
         return load_image(photo)  # the mask's own check will name the region
-
-
-def check_size(region: Region, size: tuple[int, int]) -> None:
-    """Check that a region has its image's size (H, W).
-
-    Raises:
-        SizeMismatchError: with the region's id.
-    """
-    if region.size != tuple(size):
-        raise SizeMismatchError(
-            f"the mask is {region.size[1]} x {region.size[0]}, its image {size[1]} x {size[0]} "
-            "(width x height)",
-            region_id=region.id,
-        )
-
-
-def as_region(mask: MaskLike, number: int) -> Region:
-    """A `Region` from anything that stands for a mask; `number` is the id of one without.
-
-    Raises:
-        RegionError: an empty mask, or one that cannot be read; names the id.
-    """
-    if isinstance(mask, Region):
-        return mask
-    if isinstance(mask, Mapping):
-        return Region(number, mask)
-    return Region.from_mask(number, mask)
-
-
-def _is_array(value: Any, dimensions: int) -> bool:
-    return getattr(value, "ndim", None) == dimensions
 
 
 def _as_many(value: Any, count: int, what: str) -> list:

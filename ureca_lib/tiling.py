@@ -9,17 +9,14 @@ The thumbnail of a mask is bicubic all the same. The published code resizes a fl
 the fraction and wraps such values around: -5 becomes 251, 260 becomes 4. The released weights have
 learned from thumbnails like that, so it is the default (`overshoot="wrap"`).
 
-All mask tiles are computed from the runs of a mask, column by column as COCO encodes them. No mask
-is decoded at full resolution: only the box that a mask touches is resized and written, so the time
-goes with the size of a region and not with the size of its photo, and a tile that no mask touches
-takes no memory.
+Only the box that a mask touches is decoded, resized and written, so the time depends on the size of
+a region and not on the size of its photo, and a tile that no mask touches takes no memory.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -36,14 +33,13 @@ from ureca_lib.regions import (
     SizeMismatchError,
     load_image,
 )
-from ureca_lib.regions.rle import check_size, run_lengths
+from ureca_lib.regions.rle import run_lengths
 
 TILE_SIZE = 448  # App. A: input size of the mask encoder, and of InternVL's vision tower
 MAX_TILES = 12  # the published setting at inference; 6 in training
-BLANK, FULL = 0, 1  # the first two distinct tiles of `MaskTiles`
+FULL = 1  # the second of the distinct tiles of `MaskTiles`; the first is blank
 WEIGHT_STEPS = 2.0**50  # bicubic weights are multiples of 1 / WEIGHT_STEPS: float64 sums are exact
-BAND = 32  # rows of a thumbnail that are computed at a time: what they read fits the cache
-LARGE_PAGES = 0.25  # share of an array to be written from which large memory pages pay
+BAND = 32  # pixels of a thumbnail that are computed at a time: weights outside a band are zero
 
 MaskLike = Region | Mapping[str, Any] | np.ndarray | torch.Tensor
 Overshoot = Literal["wrap", "clip"]
@@ -144,53 +140,27 @@ def tile_image(
     return torch.tensor(tiles)
 
 
-@dataclass(frozen=True)
-class MaskTiles:
+class MaskTiles(NamedTuple):
     """Tiles of R masks, each distinct tile once.
 
     Fields:
-        distinct: (K, S, S) uint8 levels 0..255, or float32 values 0..1. The first tile is blank
-            and stands for everything that no mask touches; the second is full.
+        distinct: (K, S, S) uint8 levels 0..255, or float32 levels where a thumbnail is clipped.
+            The first tile is blank and stands for everything that no mask touches; the second is
+            full.
         index: (R, T) int64 into `distinct`: tiles row by row from the top left, thumbnail last.
-        spans: K boxes (top, bottom, left, right) outside of which a tile is zero.
     """
 
     distinct: torch.Tensor
     index: torch.Tensor
-    spans: tuple[tuple[int, int, int, int], ...]
 
     def to(self, device: torch.device | str) -> MaskTiles:
         """The same tiles on another device."""
-        moved = self.distinct.to(device), self.index.to(device)
-        return replace(self, distinct=moved[0], index=moved[1])
+        return MaskTiles(self.distinct.to(device), self.index.to(device))
 
     def values(self, scale: float = 1) -> torch.Tensor:
         """(K, S, S) float32, the distinct tiles with values 0..`scale`."""
-        bytes_ = self.distinct.dtype == torch.uint8
-        values = self.distinct.float() / 255 if bytes_ else self.distinct
+        values = self.distinct.float() / 255
         return values if scale == 1 else values * scale
-
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """(R, T, S, S) with values 0..1; on a CPU blank parts are never written."""
-        if self.distinct.device.type != "cpu":
-            return self.values().to(dtype)[self.index]
-        side = self.distinct.shape[-1]
-        areas = np.array(
-            [(bottom - top) * (right - left) for top, bottom, left, right in self.spans]
-        )
-        share = areas[self.index.numpy()].mean() / side**2
-        tiles = _untouched_zeros((*self.index.shape, side, side), dtype, share)
-        flat, index = tiles.flatten(0, 1), self.index.flatten()
-        for place in index.nonzero().flatten().tolist():
-            number = int(index[place])
-            top, bottom, left, right = self.spans[number]
-            source = self.distinct[number, top:bottom, left:right]
-            target = flat[place, top:bottom, left:right]
-            if source.dtype == torch.uint8 and dtype == torch.float32:
-                target.copy_(source).div_(255)  # without a copy in between
-            else:
-                target.copy_(source / 255 if source.dtype == torch.uint8 else source)
-        return tiles
 
 
 def distinct_mask_tiles(
@@ -199,7 +169,6 @@ def distinct_mask_tiles(
     tile_size: int = TILE_SIZE,
     thumbnail: bool = False,
     min_tiles: int = 1,
-    dtype: torch.dtype = torch.uint8,
     overshoot: Overshoot = "wrap",
 ) -> MaskTiles:
     """Cut masks into tiles on the grid of their image, and keep each distinct tile once.
@@ -212,49 +181,26 @@ def distinct_mask_tiles(
         max_tiles, min_tiles: bounds of the number of tiles; 1 resizes each mask to one tile.
         tile_size: S, side of a tile in pixels.
         thumbnail: add the whole mask, resized to one tile, where there is more than one tile.
-        dtype: of the distinct tiles: uint8, which rounds the levels of a "clip" thumbnail, or
-            float32.
         overshoot: "wrap" (published) or "clip" for a thumbnail whose levels stay within 0..255.
 
     Raises:
         ValueError: no masks, or settings out of range; RegionError: a mask of another size than
             the first, not two-dimensional, of no size or malformed, with its place or id.
     """
-    if overshoot not in ("wrap", "clip"):
-        raise ValueError(f"overshoot must be 'wrap' or 'clip', got {overshoot!r}")
-    runs, (height, width) = _checked_runs(masks)
-    columns, rows = best_grid(width, height, max_tiles, min_tiles, tile_size)
-    thumbnail = thumbnail and columns * rows > 1
-    index = np.zeros((len(runs), columns * rows + thumbnail), np.int64)
-    boxes = sum(np.ptp(r.column) * np.ptp([r.top, r.bottom]) for r in runs if len(r.column))
-    share = boxes / (len(runs) * width * height)
-    # room for every tile; pages of it that are never written cost nothing
-    tiles = _untouched_zeros((index.size + 2, tile_size, tile_size), dtype, share).numpy()
-    inside = np.uint8(255 if dtype == torch.uint8 else 1)
-    spans = [(0, 0, 0, 0), (0, tile_size, 0, tile_size)]
-    across = _nearest_counts(width, columns * tile_size)
-    down = _nearest_counts(height, rows * tile_size)
-    for mask, places in zip(runs, index, strict=True):
-        if len(mask.column) == 0:
-            continue
-        block, top, left = _nearest_block(mask, across, down)
-        pieces = list(_cut(block * inside, top, left, columns, tile_size))
-        if thumbnail:
-            tables = _bicubic_table(width, tile_size), _bicubic_table(height, tile_size)
-            levels, top, left = _bicubic_block(mask, *tables)
-            pieces.append((-1, top, left, _thumbnail_values(levels, dtype, overshoot)))
-        for place, top, left, part in pieces:
-            if part.size == tile_size**2 and (part == inside).all():
-                places[place] = FULL
-            elif part.any():
-                places[place] = len(spans)
-                bottom, right = top + part.shape[1], left + part.shape[0]
-                tiles[len(spans), top:bottom, left:right] = part.T
-                spans.append((top, bottom, left, right))
-    if (index == FULL).any():
-        tiles[FULL] = inside
-    distinct = torch.from_numpy(tiles[: len(spans)])
-    return MaskTiles(distinct, torch.from_numpy(index), tuple(spans))
+    shape, pieces = _pieces(masks, max_tiles, tile_size, thumbnail, min_tiles, overshoot)
+    index, parts = np.zeros(shape, np.int64), []
+    for number, place, top, left, part in pieces:
+        if part.size == tile_size**2 and (part == 255).all():
+            index[number, place] = FULL
+        elif part.any():
+            index[number, place] = len(parts) + FULL + 1
+            parts.append((top, left, part))
+    dtype = np.result_type(np.uint8, *(part.dtype for _, _, part in parts))
+    distinct = np.zeros((len(parts) + FULL + 1, tile_size, tile_size), dtype)
+    distinct[FULL] = 255
+    for tile, (top, left, part) in zip(distinct[FULL + 1 :], parts, strict=True):
+        tile[top : top + part.shape[1], left : left + part.shape[0]] = part.T
+    return MaskTiles(torch.from_numpy(distinct), torch.from_numpy(index))
 
 
 def tile_masks(
@@ -263,8 +209,6 @@ def tile_masks(
     tile_size: int = TILE_SIZE,
     thumbnail: bool = False,
     min_tiles: int = 1,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
     overshoot: Overshoot = "wrap",
 ) -> torch.Tensor:
     """Cut masks into tiles, on the grid of their image (dynamic mask modeling, Sec. 4.2, Eq. 2).
@@ -274,26 +218,25 @@ def tile_masks(
 
     Args:
         masks, max_tiles, min_tiles, tile_size, thumbnail: see `distinct_mask_tiles`.
-        device: of the result; by default the tensor's own, else the CPU.
-        dtype: of the result; a floating one where there is a thumbnail.
         overshoot: "wrap" (published) or "clip" for a thumbnail whose levels stay within 0..1.
 
     Returns:
-        (R, T, S, S) with values 0..1: tiles row by row from the top left, the thumbnail last.
+        (R, T, S, S) float32 with values 0..1: tiles row by row from the top left, the thumbnail
+        last; on the device of a tensor of masks.
 
     Raises:
         ValueError, RegionError: see `distinct_mask_tiles`.
     """
-    if thumbnail and not dtype.is_floating_point:
-        raise ValueError(f"a thumbnail has values between 0 and 1, which {dtype} cannot hold")
-    if device is None:
-        device = masks.device if isinstance(masks, torch.Tensor) else "cpu"
-    # bytes hold everything but the levels of a clipped thumbnail
-    fine = torch.float32 if thumbnail and overshoot == "clip" else torch.uint8
-    tiles = distinct_mask_tiles(masks, max_tiles, tile_size, thumbnail, min_tiles, fine, overshoot)
-    if torch.device(device).type == "cpu":
-        return tiles.dense(dtype)
-    return tiles.to(device).dense(dtype)
+    shape, pieces = _pieces(masks, max_tiles, tile_size, thumbnail, min_tiles, overshoot)
+    # Zeros in memory that the system hands out page by page, as it is written to. `np.zeros` asks
+    # for pages of 2 MB, of which most masks touch a few rows each.
+    memory = mmap.mmap(-1, 4 * np.prod(shape) * tile_size**2, access=mmap.ACCESS_COPY)
+    tiles = np.frombuffer(memory, np.float32).reshape(*shape, tile_size, tile_size)
+    for number, place, top, left, part in pieces:
+        target = tiles[number, place, top : top + part.shape[1], left : left + part.shape[0]]
+        np.divide(part.T, np.float32(255), out=target)
+    device = masks.device if isinstance(masks, torch.Tensor) else "cpu"
+    return torch.from_numpy(tiles).to(device)
 
 
 def masks_from_tiles(
@@ -327,66 +270,106 @@ def masks_from_tiles(
     return canvas.index_select(1, down).index_select(2, across) != 0
 
 
-class _Runs(NamedTuple):
-    """A mask as (N,) int64 arrays: rows [top, bottom) of a column are inside; columns ascend."""
-
-    column: np.ndarray
-    top: np.ndarray
-    bottom: np.ndarray
-
-
-def _checked_runs(
+def _pieces(
     masks: MaskLike | Iterable[MaskLike],
-) -> tuple[list[_Runs], tuple[int, int]]:
-    """The runs of R masks in any form, and their size (H, W). Raises as `tile_masks` does."""
+    max_tiles: int,
+    tile_size: int,
+    thumbnail: bool,
+    min_tiles: int,
+    overshoot: Overshoot,
+) -> tuple[tuple[int, int], Iterator[tuple[int, int, int, int, np.ndarray]]]:
+    """(R, T), and the parts of tiles that masks touch; raises as `distinct_mask_tiles` does.
+
+    A part comes with the numbers of its mask and of its tile, and its first row and column within
+    the tile; it is a (columns, rows) array of levels 0..255.
+    """
+    regions, (height, width) = _checked(masks)
+    columns, rows = best_grid(width, height, max_tiles, min_tiles, tile_size)
+    thumbnail = thumbnail and columns * rows > 1
+    across = nearest_pixels(width, columns * tile_size)
+    down = nearest_pixels(height, rows * tile_size)
+
+    def pieces() -> Iterator[tuple[int, int, int, int, np.ndarray]]:
+        for number, region in enumerate(regions):
+            if region is None:
+                continue
+            box = _box(region)
+            for place, *piece in _cut(_nearest(box, across, down), columns, tile_size):
+                yield number, place, *piece
+            if thumbnail:
+                top, left, levels = _bicubic(box, (height, width), tile_size)
+                if overshoot == "wrap":
+                    levels = levels.astype(np.int16).astype(np.uint8)  # a C cast to a byte
+                yield number, columns * rows, top, left, levels.clip(0, 255)
+
+    return (len(regions), columns * rows + thumbnail), pieces()
+
+
+def as_region(mask: MaskLike, number: int) -> Region:
+    """A `Region` from anything that stands for a mask; `number` is the id of one without.
+
+    Raises:
+        RegionError: an empty mask, or one that cannot be read; names the id.
+    """
+    if isinstance(mask, Region):
+        return mask
+    if isinstance(mask, Mapping):
+        return Region(number, mask)
+    if isinstance(mask, torch.Tensor):
+        # numpy has no bfloat16
+        mask = (mask.float() if mask.is_floating_point() else mask).detach().cpu().numpy()
+    return Region.from_mask(number, mask)
+
+
+# First row and first column of a part of an image, and its pixels, (columns, rows)
+_Box = tuple[int, int, np.ndarray]
+
+
+def _checked(
+    masks: MaskLike | Iterable[MaskLike],
+) -> tuple[list[Region | None], tuple[int, int]]:
+    """R masks in any form as regions, None for an empty mask, and their size (H, W)."""
     if isinstance(masks, Region | Mapping):
         raise AnnotationFormatError("tiling takes a list of masks: put a single mask into a list")
     if isinstance(masks, np.ndarray | torch.Tensor) and masks.ndim != 3:
         raise AnnotationFormatError(f"masks are (R, H, W), not {tuple(masks.shape)}")
-    all_runs, size = [], None
+    regions: list[Region | None] = []
+    size = None
     for place, mask in enumerate(masks):
         try:
-            runs, own = _column_runs(mask)
-            if own != (size := size or own):
-                raise SizeMismatchError(
-                    f"this mask is {own[1]} x {own[0]} but the first is {size[1]} x {size[0]} "
-                    "(width x height)"
-                )
-            all_runs.append(runs)
+            regions.append(as_region(mask, 0))
+            own = regions[-1].size
+        except EmptyMaskError:
+            regions.append(None)
+            own = tuple(map(int, mask["size"] if isinstance(mask, Mapping) else mask.shape))
         except RegionError as error:
             region_id = getattr(mask, "id", error.region_id)
             raise type(error)(f"mask {place}: {error.reason}", None, region_id) from None
+        if own != (size := size or own):
+            raise SizeMismatchError(
+                f"mask {place}: this mask is {own[1]} x {own[0]} but the first is "
+                f"{size[1]} x {size[0]} (width x height)",
+                region_id=getattr(mask, "id", None),
+            )
     if size is None:
         raise ValueError("no masks: tiling needs at least one")
-    return all_runs, size
+    return regions, size
 
 
-def _column_runs(mask: MaskLike) -> tuple[_Runs, tuple[int, int]]:
-    """The runs of one mask and its size (H, W). Raises RegionError."""
-    if isinstance(mask, torch.Tensor):
-        # numpy has no bfloat16
-        mask = (mask.float() if mask.is_floating_point() else mask).detach().cpu().numpy()
-    try:
-        if isinstance(mask, Mapping):
-            mask = Region(0, mask)
-        elif not isinstance(mask, Region):
-            if np.ndim(mask) == 2:
-                check_size(*np.shape(mask))
-            mask = Region.from_mask(0, mask)
-    except EmptyMaskError:
-        height, width = mask["size"] if isinstance(mask, Mapping) else mask.shape
-        return _Runs(*np.zeros((3, 0), np.int64)), (int(height), int(width))
-    height, width = mask.size
+def _box(mask: Region) -> _Box:
+    """The box that a mask touches, with levels 0 and 255."""
+    height = mask.size[0]
     flips = np.cumsum(run_lengths(mask.rle["counts"]))
     flips = flips[: len(flips) // 2 * 2]  # begin, end, begin, end, ... in column-major order
-    if (flips[::2] // height != (flips[1::2] - 1) // height).any():
-        # a run that crosses into the next column ends and begins where the columns meet
-        meet = np.arange(height, height * width, height)
-        crossed = np.searchsorted(flips, meet) & np.searchsorted(flips, meet, side="right") & 1
-        flips = np.sort(np.concatenate([flips, np.repeat(meet[crossed == 1], 2)]))
-    begins, ends = flips.reshape(-1, 2).T
-    column = begins // height
-    return _Runs(column, begins - column * height, ends - column * height), (height, width)
+    column, row = np.divmod(flips.reshape(-1, 2) - [0, 1], height)  # first and last pixels of runs
+    left, right = column[0, 0], column[-1, 1] + 1
+    top, bottom = row[:, 0].min(), row[:, 1].max() + 1
+    if (column[:, 0] != column[:, 1]).any():
+        top, bottom = 0, height  # a run crosses from the last row into the first
+    flips = (column - left) * (bottom - top) + row - top + [0, 1]
+    lengths = np.diff(flips.ravel(), prepend=0, append=(right - left) * (bottom - top))
+    levels = np.repeat((np.arange(len(lengths)) % 2 * 255).astype(np.uint8), lengths)
+    return int(top), int(left), levels.reshape(right - left, -1)
 
 
 @lru_cache(maxsize=64)
@@ -399,49 +382,25 @@ def nearest_pixels(length: int, size: int) -> np.ndarray:
     return np.cumsum(steps).astype(np.int64)
 
 
-@lru_cache(maxsize=64)
-def _nearest_counts(length: int, size: int) -> np.ndarray:
-    """(length + 1,) int64: how many pixels of the resized line come from before each pixel."""
-    return np.searchsorted(nearest_pixels(length, size), np.arange(length + 1))
-
-
-def _nearest_block(
-    runs: _Runs, across: np.ndarray, down: np.ndarray
-) -> tuple[np.ndarray, int, int]:
+def _nearest(box: _Box, across: np.ndarray, down: np.ndarray) -> _Box:
     """The box of a nearest-neighbor resize that a mask touches.
 
     Args:
-        runs: the mask, not empty. across, down: `_nearest_counts` of width and height.
-
-    Returns:
-        (columns, rows) uint8, 0 or 1, and the first row and column of the box.
+        box: of the mask. across, down: `nearest_pixels` of width and height.
     """
-    start = runs.column[0]
-    repeats = np.diff(across[start : runs.column[-1] + 2])  # how often each column is sampled
-    line = np.cumsum(repeats > 0) - 1  # the line of the block that a sampled column becomes
-    column = runs.column - start
-    seen = repeats[column] > 0
-    tops, bottoms = down[runs.top[seen]], down[runs.bottom[seen]]
-    if len(tops) == 0 or (first := tops.min()) == (last := bottoms.max()):
-        return np.zeros((0, 0), np.uint8), 0, 0  # between the samples
-    rows = last - first
-    begins = line[column[seen]] * rows - first
-    flips = np.stack([begins + tops, begins + bottoms], axis=1).ravel()
-    lengths = np.diff(flips, prepend=0, append=(line[-1] + 1) * rows)
-    block = np.repeat((np.arange(len(lengths)) & 1).astype(np.uint8), lengths).reshape(-1, rows)
-    if repeats.max() > 1:
-        block = np.repeat(block, repeats[repeats > 0], axis=0)
-    return block, int(first), int(across[start])
+    top, left, inside = box
+    first, last = np.searchsorted(across, [left, left + inside.shape[0]])
+    start, stop = np.searchsorted(down, [top, top + inside.shape[1]])
+    resized = inside[across[first:last] - left][:, down[start:stop] - top]
+    return int(start), int(first), resized
 
 
-def _cut(
-    block: np.ndarray, top: int, left: int, columns: int, side: int
-) -> Iterator[tuple[int, int, int, np.ndarray]]:
-    """Cut a (columns, rows) block at the borders of the tiles of a grid with `columns` columns.
+def _cut(box: _Box, columns: int, side: int) -> Iterator[tuple[int, int, int, np.ndarray]]:
+    """Cut a box at the borders of the tiles of a grid with `columns` columns.
 
-    Yields the place of a tile in the grid, the first row and column of the part within the tile,
-    and the part.
+    Yields the place of a tile in the grid, and the part of the box within the tile.
     """
+    top, left, block = box
     for column in range(left // side, -(-(left + block.shape[0]) // side)):
         x = max(column * side - left, 0)
         for row in range(top // side, -(-(top + block.shape[1]) // side)):
@@ -450,98 +409,64 @@ def _cut(
             yield row * columns + column, top + y - row * side, left + x - column * side, part
 
 
-class _BicubicTable(NamedTuple):
-    """Pillow's bicubic weights from `length` to `size` pixels."""
-
-    starts: np.ndarray  # (size,), the pixels [start, end) that an output pixel sees
-    ends: np.ndarray
-    first: np.ndarray  # (length,), the output pixels [first, stop) that see a pixel
-    stop: np.ndarray
-    matrix: np.ndarray  # (length, size) float64; the weights of an output pixel add up to 1
-    near: np.ndarray  # (length, J), the weights of a pixel in the output pixels from `first` on
-
-
 @lru_cache(maxsize=8)
-def _bicubic_table(length: int, size: int) -> _BicubicTable:
-    """The weights of Pillow's Resample.c (`precompute_coeffs`), with a = -0.5."""
+def _bicubic_weights(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pillow's bicubic weights from `length` to `size` pixels (`precompute_coeffs`, a = -0.5).
+
+    Returns:
+        (size,) and (size,), the pixels [start, end) that an output pixel sees, and (length, size)
+        float64, the weights; those of an output pixel add up to 1.
+    """
     scale = length / size
     stretch = max(scale, 1.0)
     centers = (np.arange(size) + 0.5) * scale
     starts = np.maximum((centers - 2.0 * stretch + 0.5).astype(np.int64), 0)
     ends = np.minimum((centers + 2.0 * stretch + 0.5).astype(np.int64), length)
-    pixels = starts[:, None] + np.arange((ends - starts).max())  # (size, taps)
-    inside = pixels < ends[:, None]
-    x = np.abs((pixels - centers[:, None] + 0.5) / stretch)
+    pixels = np.arange(length)[:, None]
+    x = np.abs((pixels - centers + 0.5) / stretch)  # (length, size)
     far = np.where(x < 2.0, (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5, 0.0)
-    weights = np.where(x < 1.0, (1.5 * x - 2.5) * x * x + 1.0, far) * inside
-    weights /= weights.sum(axis=1, keepdims=True)
-    sums = np.rint(np.cumsum(weights, axis=1) * WEIGHT_STEPS) / WEIGHT_STEPS
-    weights = np.diff(sums, axis=1, prepend=0)
-    matrix = np.zeros((length, size))
-    matrix[pixels[inside], inside.nonzero()[0]] = weights[inside]
-    first = np.searchsorted(ends, np.arange(length), side="right")
-    stop = np.searchsorted(starts, np.arange(length), side="right")
-    seen = first[:, None] + np.arange((stop - first).max())  # (length, J)
-    near = np.take_along_axis(matrix, np.minimum(seen, size - 1), 1) * (seen < stop[:, None])
-    return _BicubicTable(starts, ends, first, stop, matrix, near)
+    weights = np.where(x < 1.0, (1.5 * x - 2.5) * x * x + 1.0, far)
+    weights *= (pixels >= starts) & (pixels < ends)
+    sums = np.cumsum(weights / weights.sum(axis=0), axis=0)
+    return starts, ends, np.diff(np.rint(sums * WEIGHT_STEPS) / WEIGHT_STEPS, axis=0, prepend=0)
 
 
-def _bicubic_block(
-    runs: _Runs, across: _BicubicTable, down: _BicubicTable
-) -> tuple[np.ndarray, int, int]:
+def _bicubic(box: _Box, image: tuple[int, int], size: int) -> _Box:
     """The box of Pillow's bicubic resize of a mask of 0 and 255 that the mask touches.
 
     Args:
-        runs: the mask, not empty. across, down: tables of width and height.
+        box: of the mask.
+        image: (H, W) of the mask.
+        size: side of the result in pixels.
 
     Returns:
-        (columns, rows) float32 levels, which may lie outside 0..255, and the first row and column
-        of the box.
+        The box; its float32 levels may lie outside 0..255.
     """
-    left, right = across.first[runs.column[0]], across.stop[runs.column[-1]]
-    top, bottom = runs.top.min(), runs.bottom.max()
-    first, stop = down.first[top], down.stop[bottom - 1]
-    # First pass, across: an output pixel gains a column's weight at the row where a run begins and
-    # loses it at the row where the run ends. The sums down the rows are exact (WEIGHT_STEPS), so
-    # nothing is left below the last run.
-    stride, taps = bottom - top + 1, across.near.shape[1]
-    cells = ((across.first[runs.column] - left) * stride - top)[:, None] + np.arange(taps) * stride
-    cells = np.stack([cells + runs.top[:, None], cells + runs.bottom[:, None]])  # (2, N, J)
-    weights = across.near[runs.column] * np.array([[[1]], [[-1]]])
-    plane = np.bincount(cells.ravel(), weights.ravel(), (right - left + taps) * stride)
-    plane = plane.reshape(-1, stride)[: right - left]
-    np.cumsum(plane, axis=1, out=plane)
-    plane *= 255
-    plane[:] = plane.astype(np.float32)  # Pillow rounds to float32 between its passes
-    levels = np.empty((right - left, stop - first), np.float32)
-    for begin in range(first, stop, BAND):  # second pass, down
-        end = min(begin + BAND, stop)
-        low, high = max(down.starts[begin], top), min(down.ends[end - 1], bottom)
-        part = plane[:, low - top : high - top] @ down.matrix[low:high, begin:end]
-        levels[:, begin - first : end - first] = part
-    return levels, int(first), int(left)
+    top, left, inside = box
+    # Pillow resizes across, rounds to float32, and resizes down
+    first, across = _resize_lines(inside.T, left, image[1], size)  # (rows, columns)
+    start, down = _resize_lines(across.T, top, image[0], size)  # (columns, rows)
+    return start, first, down
 
 
-def _thumbnail_values(levels: np.ndarray, dtype: torch.dtype, overshoot: Overshoot) -> np.ndarray:
-    """Levels of a bicubic resize as a tile of `dtype` holds them: 0..255 or 0..1."""
-    if overshoot == "wrap":
-        levels = levels.astype(np.int16).astype(np.uint8)  # a C cast to an unsigned byte
-    elif dtype == torch.uint8:
-        levels = np.rint(levels)
-    return levels.clip(0, 255) / (1 if dtype == torch.uint8 else np.float32(255))
+def _resize_lines(lines: np.ndarray, begin: int, length: int, size: int) -> tuple[int, np.ndarray]:
+    """Resize the pixels [begin, begin + P) of lines that are zero elsewhere.
 
+    Args:
+        lines: (N, P).
+        begin: place of the first pixel.
+        length, size: of a line before and after.
 
-def _untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype, share: float) -> torch.Tensor:
-    """Zeros in memory that the system hands out page by page, as it is written to.
-
-    `torch.zeros` writes every page. Small pages are best where little is written; large pages,
-    which numpy asks for, where the `share` to be written is large.
+    Returns:
+        The place of the first pixel that may be other than zero, and (N, Q) float32, all of them.
     """
-    count = int(np.prod(shape)) * dtype.itemsize
-    if share > LARGE_PAGES or not hasattr(mmap, "MADV_NOHUGEPAGE"):
-        raw = np.zeros(count, np.uint8)
-    else:
-        memory = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-        raw = np.frombuffer(memory, np.uint8)
-    return torch.from_numpy(raw).view(dtype).view(shape)
+    starts, ends, weights = _bicubic_weights(length, size)
+    end = begin + lines.shape[1]
+    first, last = np.searchsorted(ends, begin, "right"), np.searchsorted(starts, end)
+    resized = np.empty((len(lines), last - first), np.float32)
+    for band in range(first, last, BAND):
+        stop = min(band + BAND, last)
+        low, high = max(starts[band], begin), min(ends[stop - 1], end)
+        part = np.ascontiguousarray(lines[:, low - begin : high - begin], np.float64)
+        resized[:, band - first : stop - first] = part @ weights[low:high, band:stop]
+    return int(first), resized

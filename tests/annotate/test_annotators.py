@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.referring.predicates import ImageAttributes
 from ureca_lib.mask_tree import MaskTree, build_mask_tree
-from ureca_lib.regions import FileMissingError, RegionImage, load_sa1b
+from ureca_lib.regions import FileMissingError, Region, RegionImage, load_sa1b
 
 PHOTOS = Path(__file__).resolve().parents[2] / "data_samples" / "photos"
 SIZE = (120, 160)
 
 
-def texts(image: RegionImage, **settings) -> dict:
-    captions = AttributeAnnotator(**settings).caption(image)
+def texts(image: RegionImage) -> dict:
+    captions = AttributeAnnotator().caption(image)
     assert [caption.region_id for caption in captions] == [region.id for region in image]
     return {caption.region_id: caption.text for caption in captions}
 
@@ -205,9 +205,12 @@ def test_a_region_of_which_nothing_is_known_says_so_and_is_not_called_unique():
     image = image_of([rectangle(SIZE, 5, 5, 20)], colors=[RED])
     (caption,) = AttributeAnnotator().caption(image)
     assert (caption.text, caption.unique) == ("the red region", False)  # nothing to compare
-    (caption,) = AttributeAnnotator(preference=("whole", "position")).caption(image)
+    mixed = np.zeros((*SIZE, 3), np.uint8)  # no color is said of a region of many
+    mixed[..., 0], mixed[..., 2] = np.indices(SIZE) % 2 * 255
+    (caption,) = AttributeAnnotator().caption(RegionImage(image.regions, *SIZE[::-1], mixed))
     assert caption.text == "the region at the top left" and not caption.unique
-    (caption,) = AttributeAnnotator(preference=("whole",)).caption(image_of([np.ones(SIZE, bool)]))
+    whole = [Region.from_mask(1, np.ones(SIZE, bool))]
+    (caption,) = AttributeAnnotator().caption(RegionImage(whole, *SIZE[::-1], mixed))
     assert caption.text == "an unnamed region" and not caption.unique
 
 
@@ -225,20 +228,10 @@ def test_a_grey_photo_gives_no_hue():
     assert texts(levels) == {1: "the black box", 2: "the white box"}
 
 
-def test_without_color_no_photo_is_needed():
+def test_a_missing_photo_is_an_error():
     image = image_of([rectangle(SIZE, 10, 10, 30), rectangle(SIZE, 80, 10, 30)], ["box", "box"])
-    bare = RegionImage(image.regions, image.width, image.height)
     with pytest.raises(FileMissingError):
-        AttributeAnnotator().caption(bare)
-    found = texts(bare, preference=("whole", "shape", "position"))
-    assert found == {1: "the left box", 2: "the right box"}
-
-
-def test_parts_can_tell_regions_apart():
-    masks = [rectangle(SIZE, 10, 10, 30), rectangle(SIZE, 80, 10, 30), rectangle(SIZE, 85, 15, 8)]
-    image = image_of(masks, ["coin", "coin", "eagle"])
-    found = texts(image, preference=("with", "position"))
-    assert found == {1: "the left coin", 2: "the coin with an eagle", 3: "the eagle"}
+        AttributeAnnotator().caption(RegionImage(image.regions, image.width, image.height))
 
 
 def test_many_unnamed_regions_all_get_their_own_caption():
@@ -257,19 +250,6 @@ def test_deep_nesting_stays_short():
     assert all(caption.unique for caption in captions)
     assert len({caption.text for caption in captions}) == 90
     assert max(len(caption.text.split()) for caption in captions) < 25
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"preference": ("smell",)},
-        {"preference": ("color", "color")},
-        {"max_words": 2},
-    ],
-)
-def test_settings_that_mean_nothing_are_errors(settings):
-    with pytest.raises(ValueError, match=r"smell|twice|max_words"):
-        AttributeAnnotator(**settings)
 
 
 def test_a_tree_of_another_image_is_an_error():

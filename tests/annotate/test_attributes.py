@@ -9,27 +9,31 @@ from hypothesis import given, settings
 
 from ureca_lib.annotate.referring.attributes import (
     cropped_mask,
-    different_ancestors,
     mask_keys,
     measure_outline,
-    measure_regions,
     region_noun,
 )
+from ureca_lib.annotate.referring.predicates import ImageAttributes
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import FileMissingError, Region, RegionImage
 
 SIZE = (60, 80)
 
 
-def measured(image: RegionImage, color: bool = True):
-    return measure_regions(image, build_mask_tree(image.regions), color)
+def scene_of(image: RegionImage) -> ImageAttributes:
+    return ImageAttributes(image, build_mask_tree(image.regions))
+
+
+def measured(image: RegionImage):
+    scene = scene_of(image)
+    return dict(zip(scene.ids, scene.regions, strict=True))
 
 
 @settings(max_examples=30, deadline=None)
 @given(images())
 def test_figures_are_those_of_the_decoded_masks(image):
     for region in image:
-        found = measured(image, color=False)[region.id]
+        found = measured(image)[region.id]
         ys, xs = np.nonzero(region.mask)
         assert found.area == len(ys)
         assert found.center == pytest.approx((xs.mean(), ys.mean()))
@@ -48,12 +52,7 @@ def test_regions_with_the_same_mask_measure_the_same(image):
             same = bool((one.mask == other.mask).all())
             assert (keys[one.id] == keys[other.id]) == same
             if same:
-                first, second = found[one.id], found[other.id]
-                assert (first.center, first.box, first.color) == (
-                    second.center,
-                    second.box,
-                    second.color,
-                )
+                assert found[one.id] == found[other.id]
 
 
 def test_equal_masks_have_one_key_however_they_are_encoded():
@@ -67,13 +66,10 @@ def test_equal_masks_have_one_key_however_they_are_encoded():
 def test_a_region_that_equals_its_parent_is_no_part_of_it():
     mask = rectangle(SIZE, 5, 5, 20)
     image = image_of([mask, mask, rectangle(SIZE, 8, 8, 4)])
-    tree = build_mask_tree(image.regions)
-    above = different_ancestors(tree, mask_keys(image))
-    assert above[1] == above[2] == []
-    assert set(above[3]) == {1, 2}
-    assert [found.noun for found in measured(image).values()] == [
-        *("main region", "main region", "part")
-    ]
+    scene = scene_of(image)
+    assert scene.ancestors[0] == scene.ancestors[1] == []
+    assert set(scene.ancestors[2]) == {0, 1}
+    assert scene.nouns == ["main region", "main region", "part"]
 
 
 @pytest.mark.parametrize(
@@ -109,31 +105,30 @@ def test_a_crowd_is_several_things():
 @pytest.mark.parametrize("name", [None, "", "   ", "12", "mask_007", "Region", "part", "---"])
 def test_what_has_no_name_is_a_region_or_a_part(name):
     assert region_noun(name) == region_noun(name, crowd=True) == ""
-    flat = measured(image_of([rectangle(SIZE, 5, 5, 20)], [name]))
-    assert flat[1].noun == "region"
-    nested = measured(image_of([rectangle(SIZE, 5, 5, 20), rectangle(SIZE, 8, 8, 4)], [name] * 2))
-    assert [found.noun for found in nested.values()] == ["main region", "part"]
+    assert scene_of(image_of([rectangle(SIZE, 5, 5, 20)], [name])).nouns == ["region"]
+    nested = image_of([rectangle(SIZE, 5, 5, 20), rectangle(SIZE, 8, 8, 4)], [name] * 2)
+    assert scene_of(nested).nouns == ["main region", "part"]
 
 
 def test_the_color_of_a_whole_is_without_its_parts():
     whole, part = rectangle(SIZE, 10, 10, 40), rectangle(SIZE, 12, 12, 30)
     found = measured(image_of([whole, part], colors=[RED, BLUE]))
-    assert found[1].color.said[0] == "red"
-    assert "blue" not in found[1].color.fits
-    assert found[2].color.said[0] == "blue"
+    assert found[1].said["color"][0] == "red"
+    assert "blue" not in found[1].fits
+    assert found[2].said["color"][0] == "blue"
 
 
 def test_a_group_that_its_members_cover_has_their_color():
     left, right = rectangle(SIZE, 5, 5, 20), rectangle(SIZE, 40, 5, 20)
     found = measured(image_of([left | right, left, right], colors=[GREEN, RED, RED]))
-    assert found[1].color.said[0] == "red"
+    assert found[1].said["color"][0] == "red"
 
 
 def test_colors_of_large_regions_are_those_of_their_pixels():
     size = (900, 1200)
     mask = ellipse(size, 600, 450, 590, 440)
     found = measured(image_of([mask], colors=[BLUE]))
-    assert found[1].color.said[0] == "blue"
+    assert found[1].said["color"][0] == "blue"
 
 
 SHAPES = {
@@ -150,30 +145,30 @@ SHAPES = {
 @pytest.mark.parametrize("word", SHAPES)
 def test_a_clear_shape_is_said(word):
     found = measured(image_of([SHAPES[word]]))[1]
-    assert word in found.shapes
-    assert set(found.shapes) <= found.shape_fits
+    assert word in found.said["shape"]
+    assert set(found.said["shape"]) <= found.fits
 
 
 def test_shapes_that_are_far_apart_rule_each_other_out():
-    fits = {word: measured(image_of([mask]))[1].shape_fits for word, mask in SHAPES.items()}
+    fits = {word: measured(image_of([mask]))[1].fits for word, mask in SHAPES.items()}
     assert "tall" not in fits["wide"] and "wide" not in fits["tall"]
     assert "square" not in fits["long"] and "ring-shaped" not in fits["round"]
     assert "round" not in fits["tall"] and "long" not in fits["square"]
     # a square with a little less height still is one
     nearly = measured(image_of([rectangle(SIZE, 10, 10, 30, 25)]))[1]
-    assert "square" in nearly.shape_fits and "square" not in nearly.shapes
+    assert "square" in nearly.fits and "square" not in nearly.said["shape"]
 
 
 def test_a_table_around_a_cup_is_not_said_to_be_ring_shaped():
     table = rectangle(SIZE, 5, 5, 50, 45) & ~ellipse(SIZE, 30, 28, 16, 16)
     found = measured(image_of([table]))[1]
-    assert "ring-shaped" not in found.shapes and "ring-shaped" in found.shape_fits
+    assert "ring-shaped" not in found.said["shape"] and "ring-shaped" in found.fits
 
 
 def test_a_tiny_region_has_no_shape_and_every_shape_fits():
     found = measured(image_of([rectangle(SIZE, 10, 10, 1)]))[1]
-    assert found.shapes == ()
-    assert set(SHAPES) <= found.shape_fits
+    assert found.said["shape"] == ()
+    assert set(SHAPES) <= found.fits
 
 
 def test_outlines_do_not_depend_on_scale():
@@ -189,10 +184,9 @@ def test_a_photo_that_is_needed_and_missing_is_an_error():
     image = RegionImage([Region.from_mask(1, rectangle(SIZE, 1, 1))], SIZE[1], SIZE[0])
     with pytest.raises(FileMissingError):
         measured(image)
-    assert measured(image, color=False)[1].color.said == ()
 
 
 def test_a_tree_of_other_regions_is_an_error():
     image = image_of([rectangle(SIZE, 1, 1), rectangle(SIZE, 30, 1)])
     with pytest.raises(ValueError, match="not of the same regions: 2"):
-        measure_regions(image, build_mask_tree(image.regions[:1]))
+        ImageAttributes(image, build_mask_tree(image.regions[:1]))

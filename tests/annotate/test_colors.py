@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ureca_lib.annotate.referring.colors import color_bins, color_name, region_color
+from ureca_lib.annotate.referring.colors import color_bins, region_color
 
 SWATCHES = {
     "black": [(0, 0, 0), (20, 20, 25), (35, 30, 30)],
@@ -33,8 +33,10 @@ def colors_of(pixels: np.ndarray):
 
 @pytest.mark.parametrize(("name", "rgb"), [(n, c) for n, many in SWATCHES.items() for c in many])
 def test_known_swatches_have_the_name_a_person_gives_them(name, rgb):
-    assert color_name(rgb) == name
-    assert name in colors_of(flat(rgb)).fits
+    found = colors_of(flat(rgb))
+    assert name in found.fits
+    # white things in the shade are grey, but only the tone is said
+    assert name in found.said or (name == "grey" and "light grey" in found.said)
 
 
 @pytest.mark.parametrize(("name", "many"), SWATCHES.items())

@@ -3,7 +3,9 @@
     python tests/benchmarks/gpu.py --out gpu.json            # on a machine with a card
     python tests/benchmarks/gpu.py --record gpu.json         # its table, into RESULTS.md
 
-Four parts, at most eight minutes together on one modern card. Each measurement is written into the
+Without that file the table says of every part that it was not measured.
+
+Five parts, at most eight minutes together on one modern card. Each measurement is written into the
 JSON file at once, so that a run that is cut short still counts; a part that fails says why and the
 others go on. Weights are random and are drawn on the device, at the full shapes of the presets.
 
@@ -16,6 +18,7 @@ decode: captions of 1, 8, 32 and 128 regions of one image together, against one 
 tiles: the masks of an image to mask tokens, from distinct tiles as bytes, against copy bandwidth.
 train: a step of stage 1 and of stage 2 at 1b, the regions of an image grouped, against one sequence
     per region.
+compiled: captioning and the mask encoder with torch.compile, against the same without it.
 waits: the share of a captioning run in which the GPU has nothing to do.
 
 The decode roofline: a step must read the language model's weights and the keys and values of all
@@ -307,6 +310,42 @@ def train(results: Results, device: torch.device, preset: str, small: bool) -> N
         del model, optimizer, parameters, captioner
 
 
+def compiled(results: Results, device: torch.device, preset: str, small: bool) -> None:
+    """Seconds of captioning and of encoding masks with and without `torch.compile`."""
+    captioner = captioner_of(preset, device, small)
+    model, processor = captioner.model, captioner.processor
+    count, tokens = (2, 3) if small else (32, NEW_TOKENS)
+    image, regions = scene(count, small)
+    cut = processor.distinct_mask_tiles(regions, image.shape[:2]).to(device)
+    values = cut.values(processor.mask_scale)[:, None]
+
+    def caption() -> None:
+        captioner.caption(image, regions, max_new_tokens=tokens, progress=False)
+
+    @torch.inference_mode()
+    def encode() -> None:
+        model.get_mask_features(values, None, cut.index.flatten())
+
+    calls = {"captions": caption, "mask encoder": encode}
+    plain = {what: seconds(call, device) for what, call in calls.items()}
+    # the tree of tokens grows at every step: a compiled step must take any length
+    options = {"dynamic": True, "backend": "eager" if small else "inductor"}
+    language, encoder = model.model.language_model, model.model.mask_encoder
+    language.forward = torch.compile(language.forward, **options)
+    encoder.encode = torch.compile(encoder.encode, **options)
+    for what, call in calls.items():
+        before, after = plain[what], seconds(call, device)
+        results.add(
+            "compiled",
+            preset=preset,
+            what=what,
+            regions=count,
+            seconds=before,
+            compiled_seconds=after,
+            times_faster=before / after,
+        )
+
+
 def waits(results: Results, device: torch.device, preset: str, small: bool) -> None:
     """The share of a captioning run in which no kernel runs on the GPU."""
     from torch.profiler import ProfilerActivity, profile
@@ -329,14 +368,20 @@ def waits(results: Results, device: torch.device, preset: str, small: bool) -> N
     results.add("waits", preset=preset, regions=32, seconds=whole, waiting=1 - busy / whole)
 
 
-PARTS = {"decode": decode, "tiles": tiles, "train": train, "waits": waits}
+PARTS = {
+    "decode": decode,
+    "tiles": tiles,
+    "train": train,
+    "compiled": compiled,
+    "waits": waits,
+}
 
 
 def table(content: dict[str, Any]) -> str:
-    """The measurements as Markdown."""
+    """The measurements as Markdown; what was not measured is named."""
     machine, rows = content["machine"], content["rows"]
     lines = [
-        f"{machine['card'] or 'CPU'}, driver {machine['driver']}, torch {machine['torch']}, "
+        f"{machine['card'] or 'No card'}, driver {machine['driver']}, torch {machine['torch']}, "
         f"transformers {machine['transformers']}, commit {(machine['commit'] or 'unknown')[:8]}"
     ]
     for part in ("bandwidth", *PARTS):
@@ -372,7 +417,9 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.record:
         from benchmarks.record import record
 
-        content = json.loads(chosen.record.read_text())
+        content = {"machine": environment(torch.device("cpu")), "rows": []}
+        if chosen.record.is_file():
+            content = json.loads(chosen.record.read_text())
         record("GPU", table(content), "python tests/benchmarks/gpu.py --out gpu.json")
         return 0
     device, presets = torch.device(chosen.device), chosen.presets.split(",")

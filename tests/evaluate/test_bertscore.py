@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from ureca_lib.evaluate import bertscore as module
-from ureca_lib.evaluate.bertscore import BertModelError, bertscore, load_encoder
+from ureca_lib.evaluate.bertscore import bertscore, load_encoder
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "cup", "dog", "mug", "the"]
 PAIRS = [
@@ -83,11 +83,10 @@ def test_an_identical_caption_scores_one_and_an_empty_one_nothing(folder):
     assert measured.label == f"BERTScore ({folder.name})" and measured.settings["layers"] == 2
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_it_is_the_papers_definition(folder, layers):
+def test_it_is_the_papers_definition(folder):
     pairs = [("a red cup dog", ["the mug red"]), ("dog the", ["a a cup"])]
-    (measured,) = bertscore(pairs, load_encoder(str(folder), layers), progress=False)
-    expected = [by_definition(folder, caption, texts[0], layers) for caption, texts in pairs]
+    (measured,) = bertscore(pairs, load_encoder(str(folder)), progress=False)
+    expected = [by_definition(folder, caption, texts[0], 2) for caption, texts in pairs]
     assert measured.captions == pytest.approx(expected, abs=1e-5)
 
 
@@ -137,10 +136,8 @@ def test_roberta_sees_a_blank_first_and_its_places_are_counted_after_the_padding
     assert np.isfinite(measured.captions).all()
 
 
-def test_what_cannot_be_used_is_named(folder, tmp_path):
-    with pytest.raises(BertModelError, match="has 2 layers, not 3"):
-        load_encoder(str(folder), 3)
-    with pytest.raises(BertModelError, match="cannot be loaded"):
+def test_what_cannot_be_used_is_named(tmp_path):
+    with pytest.raises(OSError, match="cannot be loaded"):
         load_encoder(str(tmp_path))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -11,12 +9,12 @@ from ureca_lib.evaluate.ngrams import bleu
 from ureca_lib.evaluate.scores import (
     BootstrapSettings,
     Score,
+    Tally,
     compare_scores,
-    grouped,
     intervals,
     mean_tally,
     measured,
-    resampled_sums,
+    resampled,
     with_intervals,
 )
 
@@ -26,21 +24,22 @@ SETTINGS = BootstrapSettings(samples=400, seed=3)
 def score_of(values, groups, label: str = "accuracy") -> Score:
     images = dict(enumerate(np.asarray(groups).tolist()))
     score = measured("accuracy", label, np.asarray(values), "test", "1")
-    return replace(score, **grouped(list(images), images))
+    return with_intervals([score], list(images), images, SETTINGS)["accuracy"]
 
 
 def test_sums_are_those_of_the_images_drawn():
     rows = np.array([[1.0, 10], [2, 20], [4, 40], [8, 80]])
     groups = np.array([0, 0, 1, 2])
-    sums = resampled_sums(rows, groups, BootstrapSettings(samples=300))
-    assert sums.shape == (300, 2)
+    tallies = [Tally(rows, lambda sums, column=column: sums[..., column]) for column in (0, 1)]
+    ones, tens = resampled(tallies, groups, BootstrapSettings(samples=300))
+    assert ones.shape == tens.shape == (300,)
     # three images are drawn, of sums 3, 4 and 8: captions of an image come together
     possible = {a + b + c for a in (3, 4, 8) for b in (3, 4, 8) for c in (3, 4, 8)}
-    assert set(sums[:, 0]) <= possible and len(set(sums[:, 0])) == len(possible)
-    assert np.array_equal(sums[:, 1], 10 * sums[:, 0])
-    assert np.array_equal(sums, resampled_sums(rows, groups, BootstrapSettings(samples=300)))
-    other = resampled_sums(rows, groups, BootstrapSettings(samples=300, seed=1))
-    assert not np.array_equal(sums, other)
+    assert set(ones) <= possible and len(set(ones)) == len(possible)
+    assert np.array_equal(tens, 10 * ones)
+    assert np.array_equal(ones, resampled(tallies, groups, BootstrapSettings(samples=300))[0])
+    other, _ = resampled(tallies, groups, BootstrapSettings(samples=300, seed=1))
+    assert not np.array_equal(ones, other)
 
 
 def test_an_interval_is_as_wide_as_theory_has_it():
@@ -73,8 +72,8 @@ def test_a_corpus_metric_is_finished_after_the_sum():
 
 def test_a_single_image_or_no_samples_give_no_interval():
     tally = mean_tally([1.0, 0.0])
-    assert intervals([tally], np.zeros(2, int), SETTINGS) == [None]
-    assert intervals([tally], np.arange(2), BootstrapSettings(samples=0)) == [None]
+    assert intervals([tally], np.zeros(2, int), SETTINGS) == [(None, None)]
+    assert intervals([tally], np.arange(2), BootstrapSettings(samples=0)) == [(None, None)]
 
 
 def test_metrics_of_the_same_captions_share_the_draws():
@@ -95,8 +94,7 @@ def test_a_comparison_is_paired():
     # the systems vary much more than their difference
     assert (found.low, found.high) == pytest.approx((0.1, 0.1))
     assert found.apart and found.p_value < 0.01
-    ends = with_intervals({"accuracy": first}, SETTINGS)["accuracy"]
-    assert ends.high - ends.low > 0.3
+    assert first.high - first.low > 0.3
 
 
 def test_equal_systems_do_not_differ_and_swapping_turns_the_sign():
@@ -134,12 +132,15 @@ def test_what_cannot_be_compared_is_refused():
 
 
 def test_groups_are_numbered_and_a_missing_one_is_named():
-    found = grouped(["x", "y", "z"], {"x": "b", "y": "a", "z": "b"})
-    assert found["groups"].tolist() == [0, 1, 0] and found["units"] == 2
-    assert found["unit"] == "image" and found["ids"] == ("x", "y", "z")
-    assert grouped(["x", "y"])["units"] == 2 and grouped(["x"])["unit"] == "caption"
-    with pytest.raises(ValueError, match="1 ids, such as 'y'"):
-        grouped(["x", "y"], {"x": 1})
+    score = measured("accuracy", "accuracy", np.ones(3), "test", "1")
+    ids, images = ["x", "y", "z"], {"x": "b", "y": "a", "z": "b"}
+    found = with_intervals([score], ids, images, SETTINGS)["accuracy"]
+    assert found.groups.tolist() == [0, 1, 0] and found.units == 2
+    assert found.unit == "image" and found.ids == ("x", "y", "z")
+    alone = with_intervals([score], ids, None, SETTINGS)["accuracy"]
+    assert alone.units == 3 and alone.unit == "caption"
+    with pytest.raises(ValueError, match="2 ids, such as 'y'"):
+        with_intervals([score], ids, {"x": 1}, SETTINGS)
 
 
 @pytest.mark.parametrize("wrong", [{"samples": -1}, {"confidence": 0.0}, {"confidence": 95.0}])

@@ -126,7 +126,7 @@ def test_listener_scores_are_resumed(tmp_path):
 def test_a_judge_log_is_resumed(tmp_path):
     path = tmp_path / "clair.jsonl"
     path.write_text(JUDGED + '{"judge": "scripted:1", "sett')
-    with Journal(path, Judged.from_row) as log:
+    with Journal(path, lambda row: Judged(**row)) as log:
         assert [entry.score for entry in log.rows] == [80.0, None]
         assert log.rows[0].reply == '{"score": 80}' and log.rows[1].error == "lost"
         added = Judged("scripted:1", {"temperature": 0.0}, "another", "50", score=50.0)

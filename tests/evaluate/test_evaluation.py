@@ -12,17 +12,11 @@ from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.datasets.references import read_references
 from ureca_lib.evaluate.evaluation import (
     compare,
-    compare_sizes,
-    comparison_record,
-    comparison_text,
     evaluate,
-    evaluate_all,
-    evaluation_text,
-    with_references,
     write_scores,
 )
 from ureca_lib.evaluate.metrics import MetricSettings, score_captions
-from ureca_lib.evaluate.predictions import meta_path, read_predictions
+from ureca_lib.evaluate.predictions import meta_path
 from ureca_lib.evaluate.scores import BootstrapSettings
 
 QUICK = MetricSettings(bootstrap=BootstrapSettings(samples=30), progress=False)
@@ -96,13 +90,14 @@ def test_bad_references_are_named(tmp_path, name, text, reason):
 
 def test_missing_and_surplus_ids_are_counted_and_shown(tmp_path):
     path = predictions(tmp_path / "p.jsonl", {"a/1": "the red cat", "z/9": "what", "b/1": ""})
-    rows, coverage = with_references(read_predictions(path), REFS)
-    assert (coverage.scored, coverage.missing, coverage.surplus) == (2, ("a/2",), ("z/9",))
-    assert coverage.to_dict()["first_missing"] == ["a/2"]
-    first, second = coverage.messages()
+    found = evaluate(path, REFS, (), QUICK)
+    assert (found.missing, found.surplus) == (["a/2"], ["z/9"])
+    coverage = found.to_dict()["coverage"]
+    assert coverage["scored"] == 2 and coverage["first_missing"] == ["a/2"]
+    first, second = found.messages()
     assert first.startswith("1 references have no prediction") and first.endswith(": a/2")
     assert second.startswith("1 predictions have no reference") and second.endswith(": z/9")
-    assert {row.id: row.caption for row in rows}["a/2"] == ""
+    assert {row.id: row.caption for row in found.rows}["a/2"] == ""
     with pytest.raises(ValueError, match="there are no references"):
         read_references(write_images(tmp_path / "bare", 1)[0].with_suffix(".png"))
 
@@ -125,7 +120,7 @@ def test_metrics_are_those_of_score_captions_grouped_by_image(tmp_path):
         k: s.as_record() for k, s in expected.items()
     }
     assert found.system == "mine" and found.metrics["cider"].units == 2
-    text = evaluation_text(found)
+    text = str(found)
     assert "mine: 3 captions" in text and str(expected["rouge_l"]) in text
 
 
@@ -146,33 +141,18 @@ def test_two_files_are_compared_on_what_both_have(tmp_path):
     good = predictions(tmp_path / "good.jsonl", dict.fromkeys(keys, "a cat"))
     half = {key: "a cat" if n % 2 else "dog" for n, key in enumerate(reversed(keys[2:]))}
     bad = predictions(tmp_path / "bad.jsonl", half | {"extra/1": "x"})
-    one, other, found = compare(good, bad, refs, ("rouge_l",), QUICK)
-    assert len(one.rows) == len(other.rows) == 10
+    first = evaluate(good, refs, ("rouge_l",), QUICK)
+    compared = compare(first, bad, refs, ("rouge_l",), QUICK)
+    found = compared.differences
+    assert len(first.rows) == 12 and len(compared.second.rows) == 10
     assert found["exact_match"].difference == pytest.approx(0.5) and found["exact_match"].apart
     assert found["rouge_l"].first == pytest.approx(1.0)
-    record = comparison_record(other, found)
-    assert json.loads(json.dumps(record))["differences"]["rouge_l"]["apart"] is True
-    assert "exact match: +50.00" in comparison_text(found)
-    assert "on the 10 captions that both have" in comparison_text(found, None, len(other.rows))
-    same = compare(good, good, refs, ("rouge_l",), QUICK)[2]
+    record = json.loads(json.dumps(compared.to_dict()))
+    assert record["differences"]["rouge_l"]["apart"] is True and record["captions"] == 10
+    assert "exact match: +50.00" in str(compared)
+    assert "on the 10 captions that both have" in str(compared)
+    same = compare(first, good, refs, ("rouge_l",), QUICK).differences
     assert same["rouge_l"].difference == 0 and not same["rouge_l"].apart
-
-
-def test_what_a_comparison_records_of_a_file_is_what_the_file_scores_alone(tmp_path):
-    keys = [f"i{n}/1" for n in range(10)]
-    captions = {key: "a cat" if n < 5 else "dog" for n, key in enumerate(keys)}
-    whole = predictions(tmp_path / "whole.jsonl", captions, references=["a cat"])
-    half = predictions(tmp_path / "half.jsonl", dict.fromkeys(keys[:5], "a cat"))
-    refs = {key: ["a cat"] for key in keys}
-    for path, expected in ((whole, 10), (half, 10)):
-        side, other, _ = compare(path, half, refs, ("rouge_l",), QUICK)
-        assert len(side.rows) == len(other.rows) == 5
-        found = evaluate_all(side, refs, ("rouge_l",), QUICK)
-        alone = evaluate(path, refs, ("rouge_l",), QUICK)
-        assert found.to_dict() == alone.to_dict() and len(found.rows) == expected
-        assert found.metrics["rouge_l"].value == pytest.approx(0.5)
-    side, *_ = compare(whole, whole, refs, ("rouge_l",), QUICK)
-    assert evaluate_all(side, refs, ("rouge_l",), QUICK) is side
 
 
 def test_what_a_stopped_run_left_out_is_said(tmp_path):
@@ -224,18 +204,18 @@ def test_sizes_are_compared_where_both_have_the_same_regions(tmp_path):
 
     good = write("good.jsonl", dict.fromkeys(keys, "a cat"))
     bad = write("bad.jsonl", {k: "a cat" if k.endswith("2") else "dog" for k in keys})
-    one, other, found = compare(good, bad, None, (), QUICK)
-    sizes = compare_sizes(one.exact, other.exact, QUICK.bootstrap)
+    first = evaluate(good, None, (), QUICK)
+    compared = compare(first, bad, None, (), QUICK)
+    sizes = compared.by_size
     small, large = (each["exact_match"] for each in sizes.values())
-    assert list(sizes) == list(one.exact.by_size)
+    assert list(sizes) == list(first.exact.by_size)
     assert (small.difference, large.difference) == (1.0, 0.0)
     assert small.apart and not large.apart
-    record = json.loads(json.dumps(comparison_record(other, found, sizes)))
+    record = json.loads(json.dumps(compared.to_dict()))
     assert record["differences_by_size"][next(iter(sizes))]["exact_match"]["difference"] == 1.0
-    assert f"{next(iter(sizes))}: exact match: +100.00" in comparison_text(found, sizes)
+    assert f"{next(iter(sizes))}: exact match: +100.00" in str(compared)
     unknown = write("unknown.jsonl", dict.fromkeys(keys, "a cat"), area=None)
-    one, other, _ = compare(good, unknown, None, (), QUICK)
-    assert compare_sizes(one.exact, other.exact, QUICK.bootstrap) == {}
+    assert compare(first, unknown, None, (), QUICK).by_size == {}
 
 
 def test_files_that_cannot_be_compared_are_refused(tmp_path):
@@ -243,9 +223,9 @@ def test_files_that_cannot_be_compared_are_refused(tmp_path):
     two = predictions(tmp_path / "b.jsonl", {"b/1": "x"}, references=["x"])
     other = predictions(tmp_path / "c.jsonl", {"a/1": "x"}, references=["y"])
     with pytest.raises(ValueError, match="no region in common"):
-        compare(one, two, None, (), QUICK)
+        compare(evaluate(one, None, (), QUICK), two, None, (), QUICK)
     with pytest.raises(ValueError, match="other references for a/1"):
-        compare(one, other, None, (), QUICK)
+        compare(evaluate(one, None, (), QUICK), other, None, (), QUICK)
     mixed = tmp_path / "m.jsonl"
     rows = [{"id": f"a/{n}", "caption": "x", "system": f"s{n}"} for n in (1, 2)]
     write_jsonl(mixed, rows)

@@ -103,7 +103,7 @@ def test_other_captions_and_other_listeners_are_not_mixed_in(tmp_path, spoken):
 
 
 def test_captions_of_what_is_not_there_are_named(tmp_path, spoken):
-    with pytest.raises(ValueError, match="1 of the images with captions: elsewhere"):
+    with pytest.raises(ValueError, match="lacks 1 of the images with captions: elsewhere"):
         hearing(tmp_path / "a.jsonl", {"elsewhere": {"1": "a car"}}, Counting())
     with pytest.raises(ValueError, match="scene_2000000 has no region '999'"):
         hearing(tmp_path / "b.jsonl", {"scene_2000000": {"999": "a car"}}, Counting())
@@ -184,7 +184,7 @@ class Fixed:
 
 @pytest.mark.parametrize(
     ("scores", "message"),
-    [(np.zeros((2, 1)), "shape"), (np.full((3, 1), np.nan), "small: scores hold NaN")],
+    [(np.zeros((2, 1)), "shape"), (np.full((3, 1), np.nan), "small: scores of fixed hold NaN")],
 )
 def test_scores_that_are_none_are_refused(scores, message):
     with pytest.raises(ValueError, match=message):

@@ -119,8 +119,8 @@ def test_odd_captions_are_scored_among_others(caption, tokens, settings):
 @pytest.mark.parametrize(
     ("captions", "references", "said"),
     [
-        ({"a": None}, {"a": ["x"]}, "'a': a caption is text, not NoneType"),
-        ({"a": "x"}, {"a": ["x", 3]}, "'a': a reference is text, not int"),
+        ({"a": None}, {"a": ["x"]}, "'a': a caption or reference is text, not None"),
+        ({"a": "x"}, {"a": ["x", 3]}, "'a': a caption or reference is text, not 3"),
         ({1: "x"}, {"1": ["x"]}, "no prediction has the id of a reference: 1 is one"),
         ({}, {"1": ["x"]}, "no prediction has the id of a reference"),
         ({"a": "x"}, {}, "no reference"),
@@ -137,9 +137,9 @@ def test_unknown_names_are_refused():
         score_captions(CAPTIONS, REFERENCES, ("bleu", "spice"))
     with pytest.raises(ValueError, match="'b/1'"):
         score_captions(CAPTIONS, REFERENCES, ("bleu",), {"a/1": 0, "a/2": 0})
-    with pytest.raises(ValueError, match="meteor is nltk or java"):
+    with pytest.raises(ValueError, match="meteor is one of nltk, java"):
         MetricSettings(meteor="rust")
-    with pytest.raises(ValueError, match="a tokenizer is one of"):
+    with pytest.raises(ValueError, match="tokenizer is one of ptb, whitespace"):
         MetricSettings("moses")
 
 

@@ -19,7 +19,6 @@ from ureca_lib.evaluate.uniqueness import (
     RETRIEVAL,
     UniquenessSettings,
     measure_uniqueness,
-    uniqueness_text,
 )
 from ureca_lib.listeners import (
     STYLE_NOTE,
@@ -160,11 +159,11 @@ def test_chance_and_candidates_stand_behind_each_recall_and_a_model_listener_is_
     large = one_image([[-1.0]] * 6, {5: 0}, image_id="b", level=2)
     found = measure_uniqueness([small, large], QUICK)
     assert found.candidates["recall_at_1"] == 4
-    text = uniqueness_text(found)
+    text = str(found)
     assert "guess 33.3 of 4.0" in text and "guess 16.7 of 6.0" in text  # all, and level 2
     assert STYLE_NOTE in text
     exact = [replace(scores, listener="exact") for scores in (small, large)]
-    assert STYLE_NOTE not in uniqueness_text(measure_uniqueness(exact, QUICK))
+    assert STYLE_NOTE not in str(measure_uniqueness(exact, QUICK))
 
 
 def test_look_alikes_leave_out_the_other_regions():

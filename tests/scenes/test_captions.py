@@ -245,7 +245,7 @@ def test_any_sequence_of_known_words_is_read_or_refused(tokens: list[str]) -> No
 def test_one_word_changed_is_judged_by_what_it_then_says(
     scenes: list[Scene], data: st.DataObject
 ) -> None:
-    """A wrong colour or place fits exactly the regions that brute force finds by their facts."""
+    """A wrong color or place fits exactly the regions that brute force finds by their facts."""
     scene = data.draw(st.sampled_from(scenes[:6]))
     region_id = data.draw(st.sampled_from([facts.id for facts in scene.description.facts]))
     phrase = unique_phrase(scene.description, scene.description[region_id])

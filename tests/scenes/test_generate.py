@@ -18,7 +18,7 @@ from ureca_lib.scenes.measure import pixels_left
 from ureca_lib.scenes.palette import COLORS, MATERIALS
 
 SPEC = SceneSpecification()
-LANDSCAPE = {*BACKGROUNDS, "cloud", "hill", "mountain"}  # drawn in shades of their colour
+LANDSCAPE = {*BACKGROUNDS, "cloud", "hill", "mountain"}  # drawn in shades of their color
 
 
 def digest(scene: Scene) -> str:
@@ -94,7 +94,7 @@ def test_many_regions_nearly_vanish_at_a_fifth_and_none_does_in_tiles(
 
 
 def test_colours_are_seen_where_captions_say_them(scenes: list[Scene]) -> None:
-    """The colour of a plain part's own pixels is nearest to the palette's colour of its name."""
+    """The color of a plain part's own pixels is nearest to the palette's color of its name."""
     names, table = list(COLORS), np.array(list(COLORS.values()), float)
     right = total = 0
     for scene in scenes:
@@ -105,7 +105,7 @@ def test_colours_are_seen_where_captions_say_them(scenes: list[Scene]) -> None:
             own, area = scene.regions[facts.id].mask, scene.regions[facts.id].area
             for child in scene.description.children(facts.id):
                 own &= ~scene.regions[child.id].mask
-            if own.sum() >= 0.4 * area:  # others are wholes seen by their parts' colours
+            if own.sum() >= 0.4 * area:  # others are wholes seen by their parts' colors
                 colour = np.median(scene.image[own], axis=0)
                 nearest = names[int(((table - colour) ** 2).sum(1).argmin())]
                 right, total = right + (nearest == facts.surface), total + 1

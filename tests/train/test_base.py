@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import InternVLForConditionalGeneration
 
 from ureca_lib.checkpoints import CheckpointError, from_internvl_hf
-from ureca_lib.checkpoints.loading import save_half
+from ureca_lib.checkpoints.loading import save_float16
 from ureca_lib.configuration import MAX_TILES_TRAIN
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.scenes import generate_scene
@@ -214,7 +214,7 @@ def test_the_base_that_is_written_is_an_internvl_without_masks(shards, tmp_path)
 
 def test_half_precision_is_stored_and_single_is_computed(tmp_path):
     base = as_internvl(new_base(3))
-    save_half(base, tmp_path)
+    save_float16(base, tmp_path)
     stored = load_file(tmp_path / "model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float16}
     loaded = InternVLForConditionalGeneration.from_pretrained(tmp_path, dtype="auto")
@@ -227,6 +227,6 @@ def test_half_precision_is_stored_and_single_is_computed(tmp_path):
         next(base.parameters()).fill_(1 / 3)  # which float16 rounds
     before = {name: value.clone() for name, value in base.state_dict().items()}
     with pytest.raises(CheckpointError, match="too large for float16"):
-        save_half(base, tmp_path / "other")
+        save_float16(base, tmp_path / "other")
     for name, value in base.state_dict().items():
         assert torch.equal(value, before[name])

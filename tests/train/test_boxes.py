@@ -69,7 +69,7 @@ def test_a_box_is_six_tokens_in_its_question(tokenizer):
 
 
 def test_a_question_without_a_mask_may_not_place_one(tokenizer):
-    with pytest.raises(ValueError, match="no mask"):
+    with pytest.raises(ValueError, match="no <mask>"):
         Conversation(tokenizer, with_mask=False).prompt("<mask> what is this?")
 
 

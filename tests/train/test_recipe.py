@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from ureca_lib.captioner import RegionCaptioner
-from ureca_lib.checkpoints import load_pair
+from ureca_lib.checkpoints import load_model_and_processor
 from ureca_lib.cli import app
 from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.predictions import read_predictions
@@ -44,7 +44,9 @@ def trained(base, tmp_path_factory):
 
 
 def test_each_stage_changes_its_own_part_and_nothing_else(base, trained):
-    first, second = (load_pair(result.model)[0].state_dict() for result in trained.stages)
+    first, second = (
+        load_model_and_processor(result.model)[0].state_dict() for result in trained.stages
+    )
     start = load_file(f"{base}/model.safetensors")
     for name, value in start.items():
         if name in first:
@@ -80,7 +82,7 @@ def test_without_steps_the_base_stays_as_it_is(base, tmp_path):
     recipe = Recipe(base, mask="single", steps_1=0, steps_2=0)
     run = train_recipe(recipe, tmp_path, progress=False)
     assert run.stages == () and train_recipe(recipe, tmp_path).model == run.model
-    model = load_pair(run.model)[0]
+    model = load_model_and_processor(run.model)[0]
     assert not model.config.mask_dynamic
     start = load_file(f"{base}/model.safetensors")
     mine = model.state_dict()
@@ -177,7 +179,7 @@ def test_differences_in_pairs_are_those_of_the_command(trained, tmp_path):
 def test_the_papers_order_and_smaller_masks_train_both_stages(base, tmp_path):
     changes = {"mask_position": "before_image", "mask_size": 56, "steps_1": 1, "steps_2": 1}
     run = train_recipe(Recipe(base, **(QUICK | changes)), tmp_path, progress=False)
-    model, processor = load_pair(run.model)
+    model, processor = load_model_and_processor(run.model)
     assert (model.config.mask_position, processor.mask_position) == ("before_image",) * 2
     assert model.config.mask_size == processor.mask_size == 56
     assert all(stage.steps == 1 and stage.final["loss"] > 0 for stage in run.stages)

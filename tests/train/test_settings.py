@@ -101,6 +101,10 @@ def test_bad_settings_are_refused_by_name(values, message):
         checked(values, "given")
 
 
+def test_a_setting_is_read_by_its_earlier_name():
+    assert checked({"blind": True}, "given").no_mask
+
+
 def test_a_batch_that_cannot_be_shared_out_is_refused():
     settings = checked({"batch_size": 12, "micro_batch": 4}, "given")
     assert settings.accumulation(1) == (4, 3)

@@ -125,11 +125,11 @@ def test_features_from_the_cache_give_the_same_loss_to_the_bit(settings, tmp_pat
     torch.testing.assert_close(learner(**mixed), learner(**plain))
 
 
-def test_a_blind_run_is_shown_no_mask(settings, base):
+def test_a_run_without_masks_is_shown_none(settings, base):
     model, _ = load_start(settings)
     seen = batch_of(model, settings, True)["mask_values"]
-    blind = batch_of(model, small(base, blind=True), True)["mask_values"]
-    assert seen.any() and not blind.any() and seen.shape == blind.shape
+    hidden = batch_of(model, small(base, no_mask=True), True)["mask_values"]
+    assert seen.any() and not hidden.any() and seen.shape == hidden.shape
 
 
 def test_new_mask_encoders_are_the_seeds(base):

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from ureca_lib.checkpoints.official import OfficialFiles
-from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json, reading
+from ureca_lib.checkpoints.tensors import CheckpointError, load_strict, read_json, reading
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import MAX_TILES, MAX_TILES_TRAIN, UrecaConfig
 from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT
@@ -87,7 +87,7 @@ def from_internvl_hf(
         if tokenizer is None:
             raise CheckpointError(folder, "no tokenizer to take a mask token from: give its id")
         mask_token_id = tokenizer.convert_tokens_to_ids(MASK_CONTEXT)
-    base = load_whole(InternVLForConditionalGeneration, folder, dtype=dtype or "auto")
+    base = load_strict(InternVLForConditionalGeneration, folder, dtype=dtype or "auto")
     # a file that does not say so is tied by transformers' default, even where it has a head
     base.config.tie_word_embeddings = base.lm_head.weight is base.get_input_embeddings().weight
     fields = {name: getattr(base.config, name) for name in _CARRIED} | _grid(folder)
@@ -149,7 +149,7 @@ def check_internvl(path: str | Path) -> None:
     if internvl_reader(path) is from_internvl_chat:
         OfficialFiles(path).check(left_empty=MASK_ENCODER)
     else:
-        load_whole(InternVLForConditionalGeneration, path, device_map="meta")
+        load_strict(InternVLForConditionalGeneration, path, device_map="meta")
 
 
 def chat_config(files: OfficialFiles, settings: dict[str, Any] | None = None) -> UrecaConfig:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints.internvl import internvl_reader
 from ureca_lib.checkpoints.official import load_official
-from ureca_lib.checkpoints.tensors import CheckpointError, load_whole, read_json, reading
+from ureca_lib.checkpoints.tensors import CheckpointError, load_strict, read_json, reading
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.journal import write_text
@@ -23,7 +23,7 @@ from ureca_lib.processor import UrecaProcessor
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")  # "org/name"; all else means a folder
 
 
-def load_pair(
+def load_model_and_processor(
     path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> tuple[UrecaForConditionalGeneration, UrecaProcessor]:
     """Load a model of ours or in the published layout, and its processor.
@@ -69,7 +69,7 @@ def load_pair(
 
 
 def _ours(path: str | Path, dtype: torch.dtype | None) -> UrecaForConditionalGeneration:
-    return load_whole(UrecaForConditionalGeneration, path, dtype=dtype or "auto")
+    return load_strict(UrecaForConditionalGeneration, path, dtype=dtype or "auto")
 
 
 def convert(
@@ -122,7 +122,7 @@ def convert(
     return destination
 
 
-def save_half(model: PreTrainedModel, folder: str | Path) -> Path:
+def save_float16(model: PreTrainedModel, folder: str | Path) -> Path:
     """Save a model in float16, half the size, to be computed with in float32.
 
     The configuration states float32, so that `dtype="auto"` widens the weights again: CPUs are slow

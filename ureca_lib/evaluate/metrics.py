@@ -7,42 +7,20 @@ BLEU, ROUGE-L and CIDEr equal pycocoevalcap's; METEOR is nltk's or, by the extra
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 
-from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.ngrams import Pair, bleu, cider, rouge_l
-from ureca_lib.evaluate.scores import Score, grouped, with_intervals
+from ureca_lib.evaluate.scores import Score, with_intervals
 from ureca_lib.evaluate.settings import MetricSettings
-from ureca_lib.evaluate.tokenizers import tokenizer
+from ureca_lib.evaluate.tokenizers import TOKENIZERS
 
 METRICS = ("bleu", "rouge_l", "meteor", "cider", "bertscore")
+QUICK_METRICS = METRICS[:4]  # need no model
 _SHOWN = 3  # ids in a warning
 
 Predictions = Mapping[Hashable, str]
 References = Mapping[Hashable, Sequence[str] | str]
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Captions beside their references, in the order of the references.
-
-    Args:
-        pairs: each caption, as it is, and its references; by id.
-        missing: ids without a prediction; their caption is empty.
-        surplus: ids without a reference, left out.
-    """
-
-    pairs: dict[Hashable, Pair]
-    missing: tuple[Hashable, ...]
-    surplus: tuple[Hashable, ...]
-
-    def fields(self, groups: Mapping[Hashable, Hashable] | None) -> dict[str, Any]:
-        """The fields of `Score` about the captions; see `grouped`."""
-        counts = {"missing": len(self.missing), "surplus": len(self.surplus)}
-        return grouped(tuple(self.pairs), groups) | counts
 
 
 def score_captions(
@@ -72,62 +50,78 @@ def score_captions(
     Raises:
         ValueError: an unknown metric, no caption to score, a caption that is not text, or an id
             without a group; names the id.
-        JavaMeteorError: METEOR 1.5 cannot run.
+        OSError: METEOR 1.5 cannot run.
     """
     settings = settings or MetricSettings()
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     if unknown := [name for name in metrics if name not in METRICS]:
-        raise ValueError(f"a metric is one of {', '.join(METRICS)}, not {unknown[0]!r}")
-    matched = match_captions(predictions, references)
-    about, pairs = matched.fields(groups), list(matched.pairs.values())
-    split = tokenizer(settings.tokenizer)
+        raise ValueError(f"metrics are {', '.join(METRICS)}, not {unknown[0]!r}")
+    matched, counts = match_captions(predictions, references)
+    split, pairs = TOKENIZERS[settings.tokenizer], list(matched.values())
     tokens = [(split(caption), [split(text) for text in texts]) for caption, texts in pairs]
-    by_tokens = {"bleu": bleu, "rouge_l": rouge_l, "cider": cider}
-    by_tokens["meteor"] = partial(_meteor, settings=settings)
-    scores: dict[str, Score] = {}
-    for name in METRICS:
-        if name not in metrics:
-            continue
-        if name == "bertscore":
-            scores[name] = replace(_bertscore(pairs, settings), **about)
-            continue
-        for score in by_tokens[name](tokens):
-            scores[score.name] = replace(score, tokenizer=settings.tokenizer, **about)
-    return with_intervals(scores, settings.bootstrap)
+    scorers: dict[str, Callable[[], list[Score]]] = {
+        "bleu": lambda: bleu(tokens),
+        "rouge_l": lambda: rouge_l(tokens),
+        "meteor": lambda: _meteor(tokens, settings),
+        "cider": lambda: cider(tokens),
+        "bertscore": lambda: _bertscore(pairs, settings),
+    }
+    scores = [score for name in METRICS if name in metrics for score in scorers[name]()]
+    used = {"tokenizer": settings.tokenizer}
+    scores = [s if s.name == "bertscore" else replace(s, **used) for s in scores]
+    return with_intervals(scores, tuple(matched), groups, settings.bootstrap, **counts)
 
 
-def match_captions(predictions: Predictions, references: References) -> Matched:
+def match_captions(
+    predictions: Predictions, references: References
+) -> tuple[dict[Hashable, Pair], dict[str, int]]:
     """Put captions beside their references.
+
+    Returns:
+        Each caption, as it is, and its references, by id in the order of the references; and the
+        numbers of "missing" predictions, whose captions are empty, and of "surplus" ones, without
+        references.
 
     Raises:
         ValueError: nothing to score, or a value that is not text; names the id.
     """
     listed = {key: [text] if isinstance(text, str) else text for key, text in references.items()}
     listed = {key: list(texts) for key, texts in listed.items() if texts}
-    missing = tuple(key for key in listed if key not in predictions)
-    surplus = tuple(key for key in predictions if key not in listed)
     if not listed:
         raise ValueError("there is no reference to score against")
-    if len(missing) == len(listed):
-        raise ValueError(
-            f"no prediction has the id of a reference: {next(iter(predictions), None)!r} is one of "
-            f"the predictions, {next(iter(listed))!r} of the references"
-        )
+    check_ids(predictions, listed)
     pairs = {key: (predictions.get(key, ""), texts) for key, texts in listed.items()}
     for key, (caption, texts) in pairs.items():
-        for kind, text in (("caption", caption), *(("reference", text) for text in texts)):
-            if not isinstance(text, str):
-                raise ValueError(f"{key!r}: a {kind} is text, not {type(text).__name__}")
-    _warn(missing, "references have no prediction and count as empty captions")
-    _warn(surplus, "predictions have no reference and are left out")
-    return Matched(pairs, missing, surplus)
+        if strange := [text for text in (caption, *texts) if not isinstance(text, str)]:
+            raise ValueError(f"{key!r}: a caption or reference is text, not {strange[0]!r}")
+    found = {
+        "missing": [key for key in listed if key not in predictions],
+        "surplus": [key for key in predictions if key not in listed],
+    }
+    problems = {
+        "missing": "references have no prediction and count as empty captions",
+        "surplus": "predictions have no reference and are left out",
+    }
+    for name, ids in found.items():
+        if ids:
+            shown = ", ".join(map(repr, ids[:_SHOWN])) + ", ..." * (len(ids) > _SHOWN)
+            warnings.warn(f"{len(ids)} {problems[name]}: {shown}", stacklevel=3)
+    return pairs, {name: len(ids) for name, ids in found.items()}
 
 
-def _warn(ids: Sequence[Hashable], problem: str) -> None:
-    if ids:
-        more = ", ..." if len(ids) > _SHOWN else ""
-        text = f"{len(ids)} {problem}: {', '.join(map(repr, ids[:_SHOWN]))}{more}"
-        warnings.warn(text, stacklevel=4)
+def check_ids(
+    predictions: Mapping[Hashable, object], references: Mapping[Hashable, object]
+) -> None:
+    """Check that predictions and references name regions in the same way.
+
+    Raises:
+        ValueError: no prediction has the id of a reference.
+    """
+    if predictions.keys().isdisjoint(references):
+        raise ValueError(
+            f"no prediction has the id of a reference: {next(iter(predictions), None)!r} is one of "
+            f"the predictions, {next(iter(references), None)!r} of the references"
+        )
 
 
 def _meteor(pairs: Sequence[Pair], settings: MetricSettings) -> list[Score]:
@@ -138,12 +132,11 @@ def _meteor(pairs: Sequence[Pair], settings: MetricSettings) -> list[Score]:
     return meteor(pairs, find_wordnet(settings.wordnet, settings.download))
 
 
-def _bertscore(pairs: Sequence[Pair], settings: MetricSettings) -> Score:
-    from ureca_lib.evaluate.bertscore import BertModelError, bertscore, load_encoder
+def _bertscore(pairs: Sequence[Pair], settings: MetricSettings) -> list[Score]:
+    from ureca_lib.evaluate.bertscore import bertscore, load_encoder
 
     try:
-        device = chosen_device(settings.device)
-        encoder = load_encoder(settings.bertscore_model, device=device)
-    except BertModelError as error:
-        return Score("bertscore", "BERTScore", None, reason=str(error), count=len(pairs))
-    return bertscore(pairs, encoder, settings.progress)[0]
+        encoder = load_encoder(settings.bertscore_model, settings.device)
+    except OSError as error:
+        return [Score("bertscore", "BERTScore", None, reason=str(error), count=len(pairs))]
+    return bertscore(pairs, encoder, settings.progress)

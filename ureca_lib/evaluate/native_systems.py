@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,11 +12,12 @@ from transformers import Kosmos2ForConditionalGeneration, VipLlavaForConditional
 from ureca_lib.annotate.views import Cut, ViewSettings, draw_contour, frame_of
 from ureca_lib.chat import generate_greedily, load_transformers
 from ureca_lib.datasets.captioned import CaptionedImage
+from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.predictions import Caption
+from ureca_lib.evaluate.settings import SystemOptions
 from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
 
-Shape = Literal["mask contour", "rectangle"]
 RED = (255, 0, 0)
 # twice its input of 336 px, so that contours of 4 px are 2 px in the model's input
 _VIP_VIEW = ViewSettings(contour_color=RED, contour_width=4, min_side=672, max_side=672)
@@ -27,21 +27,29 @@ _VIP_CHAT = (
     "helpful, detailed, and polite answers to the human's questions.###Human: <image>\n"
     "{question}###Assistant:"
 )
-# Peng et al. 2023, Sec. 4.1.2: a region's description by its box, without examples
-_KOSMOS_PROMPT = "<grounding><phrase> It</phrase> is"
 
 
-class _NativeSystem:
-    """A model of transformers that is prompted with regions, a batch at a time."""
+class NativeSystem:
+    """A model of transformers that is prompted with regions, a batch at a time.
+
+    Args:
+        options: without a `question` the system's own is asked.
+
+    Raises:
+        AnnotatorUnavailableError: it cannot be loaded.
+    """
 
     name: str
+    kind: Any  # class of transformers
+    question: str
     settings: dict[str, Any]
 
-    def __init__(
-        self, kind: Any, model: str | Path, device: str, dtype: str, limit: int, batch_size: int
-    ):
-        self._network, self._processor = load_transformers(kind, model, device, dtype)
-        self.model, self._limit, self._batch_size = model_record(model), limit, batch_size
+    def __init__(self, options: SystemOptions):
+        model, device = str(options.model), chosen_device(options.device)
+        self._network, self._processor = load_transformers(self.kind, model, device, options.dtype)
+        self.model, self._batch_size = model_record(model), options.batch_size
+        self.settings = {"question": options.question or self.question, "dtype": options.dtype}
+        self.settings["max_new_tokens"] = options.max_new_tokens
 
     def inputs(self, image: CaptionedImage, regions: Sequence[Region]) -> Any:
         """The model's inputs for some regions of an image."""
@@ -52,7 +60,7 @@ class _NativeSystem:
         captions: list[Caption] = []
         for start in range(0, len(regions), self._batch_size):
             inputs = self.inputs(image, regions[start : start + self._batch_size])
-            options = (self._processor.tokenizer, self._limit)
+            options = (self._processor.tokenizer, self.settings["max_new_tokens"])
             for reply in generate_greedily(self._network, inputs, *options, with_scores=True):
                 captions.append(Caption(self._clean(reply.text).strip(), reply.score))
         return captions
@@ -61,37 +69,18 @@ class _NativeSystem:
         raise NotImplementedError
 
 
-class VipLlavaSystem(_NativeSystem):
+class VipLlavaSystem(NativeSystem):
     """ViP-LLaVA (Cai et al. 2024): the region marked in red on the image, and named in words.
 
-    Args:
-        model: folder or hub id, such as `llava-hf/vip-llava-7b-hf`.
-        device, dtype: of the model.
-        question: None asks for a description of the region "within the red SHAPE", in the words of
-            its training.
-        max_new_tokens: per answer. batch_size: regions per batch.
-        shape: drawn around the region, "mask contour" or "rectangle".
-
-    Raises:
-        AnnotatorUnavailableError: it cannot be loaded.
+    `model` is, for instance, `llava-hf/vip-llava-7b-hf`. The question is in the words of its
+    training.
     """
 
-    name = "vip-llava"
+    name, kind = "vip-llava", VipLlavaForConditionalGeneration
+    question = "Please describe the region within the red mask contour in the image."
 
-    def __init__(
-        self,
-        model: str | Path,
-        device: str = "cpu",
-        dtype: str = "auto",
-        question: str | None = None,
-        max_new_tokens: int = 256,
-        batch_size: int = 4,
-        shape: Shape = "mask contour",
-    ):
-        if shape not in get_args(Shape):
-            raise ValueError(f"a shape is {' or '.join(get_args(Shape))}, not {shape!r}")
-        kind = VipLlavaForConditionalGeneration
-        super().__init__(kind, model, device, dtype, max_new_tokens, batch_size)
+    def __init__(self, options: SystemOptions):
+        super().__init__(options)
         processor = self._processor
         processor.tokenizer.padding_side = "left"
         # an older checkpoint's processor does not know its number of image tokens
@@ -100,9 +89,7 @@ class VipLlavaSystem(_NativeSystem):
         if processor.vision_feature_select_strategy is None:
             processor.vision_feature_select_strategy = "default"  # all but the class token
             processor.num_additional_image_tokens = 1
-        question = question or f"Please describe the region within the red {shape} in the image."
-        self.settings = {"question": question, "shape": shape, "dtype": dtype}
-        self.settings |= {"max_new_tokens": max_new_tokens, "padding": "square"}
+        self.settings |= {"shape": "mask contour", "padding": "square"}
 
     def inputs(self, image: CaptionedImage, regions: Sequence[Region]) -> Any:
         """The whole image, marked and made square, and the question."""
@@ -110,8 +97,8 @@ class VipLlavaSystem(_NativeSystem):
         # evaluated, on pictures that are padded with the mean color before
         mean = tuple(int(255 * value) for value in self._processor.image_processor.image_mean)
         size = (_VIP_VIEW.max_side, _VIP_VIEW.max_side)
-        shown = [marked(image.pixels, region, self.settings["shape"]) for region in regions]
-        pictures = [ImageOps.pad(Image.fromarray(each), size, color=mean) for each in shown]
+        shown = [Image.fromarray(marked(image.pixels, region)) for region in regions]
+        pictures = [ImageOps.pad(each, size, color=mean) for each in shown]
         text = [_VIP_CHAT.format(question=self.settings["question"])] * len(regions)
         return self._processor(text=text, images=pictures, return_tensors="pt", padding=True)
 
@@ -119,43 +106,28 @@ class VipLlavaSystem(_NativeSystem):
         return reply.split("###")[0]  # the chat's next turn is text to its tokenizer
 
 
-class Kosmos2System(_NativeSystem):
+class Kosmos2System(NativeSystem):
     """KOSMOS-2 (Peng et al. 2023): the region's box as location tokens behind a phrase.
 
-    Args:
-        model: folder or hub id, such as `microsoft/kosmos-2-patch14-224`.
-        device, dtype: of the model.
-        question: the prompt, with one `<phrase>`; None is that of the paper's zero-shot test.
-        max_new_tokens: per answer. batch_size: regions per batch.
-
-    Raises:
-        AnnotatorUnavailableError: it cannot be loaded. ValueError: a prompt without one phrase.
+    `model` is, for instance, `microsoft/kosmos-2-patch14-224`. The question is that of the paper's
+    zero-shot test (Sec. 4.1.2: a region's description by its box, without examples); another one
+    has one `<phrase>` too.
     """
 
-    name = "kosmos-2"
-
-    def __init__(
-        self,
-        model: str | Path,
-        device: str = "cpu",
-        dtype: str = "auto",
-        question: str | None = None,
-        max_new_tokens: int = 256,
-        batch_size: int = 4,
-    ):
-        question = question or _KOSMOS_PROMPT
-        if question.count("<phrase>") != 1 or question.count("</phrase>") != 1:
-            raise ValueError(
-                f"a prompt for KOSMOS-2 has one <phrase>...</phrase>, not {question!r}"
-            )
-        kind = Kosmos2ForConditionalGeneration
-        super().__init__(kind, model, device, dtype, max_new_tokens, batch_size)
-        self.settings = {"question": question, "dtype": dtype, "max_new_tokens": max_new_tokens}
+    name, kind = "kosmos-2", Kosmos2ForConditionalGeneration
+    question = "<grounding><phrase> It</phrase> is"
 
     def inputs(self, image: CaptionedImage, regions: Sequence[Region]) -> Any:
-        """The whole image, and each region's location tokens."""
+        """The whole image, and each region's location tokens.
+
+        Raises:
+            ValueError: a question without one phrase.
+        """
+        question = self.settings["question"]
+        if question.count("<phrase>") != 1 or question.count("</phrase>") != 1:
+            raise ValueError(f"KOSMOS-2: a question has one <phrase>...</phrase>, not {question!r}")
         return self._processor(
-            text=[self.settings["question"]] * len(regions),
+            text=[question] * len(regions),
             images=[Image.fromarray(image.pixels)] * len(regions),
             bboxes=[[relative_box(region)] for region in regions],
             return_tensors="pt",
@@ -167,12 +139,11 @@ class Kosmos2System(_NativeSystem):
         return self._processor.post_process_generation(reply)[0]
 
 
-def marked(pixels: np.ndarray, region: Region, shape: Shape) -> np.ndarray:
-    """The photo with a region marked in red, at the size of ViP-LLaVA's input.
+def marked(pixels: np.ndarray, region: Region) -> np.ndarray:
+    """The photo with a region's contour in red, at the size of ViP-LLaVA's input.
 
     Args:
         pixels: (H, W, 3) uint8.
-        shape: the region's contour, or its box.
 
     Returns:
         (h, w, 3) uint8, the longer side of 672 pixels.
@@ -180,10 +151,7 @@ def marked(pixels: np.ndarray, region: Region, shape: Shape) -> np.ndarray:
     height, width = pixels.shape[:2]
     frame = frame_of([(0, 0, width, height)], height, width, _VIP_VIEW)
     canvas = np.array(frame.resized(pixels))
-    cut = frame.mapped(Cut.of(region))
-    if shape == "rectangle":
-        cut = Cut(cut.x, cut.y, np.ones_like(cut.mask))
-    draw_contour(canvas, cut, _VIP_VIEW.contour_width, RED)
+    draw_contour(canvas, frame.mapped(Cut.of(region)), _VIP_VIEW.contour_width, RED)
     return canvas
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
 from ureca_lib.evaluate.predictions import Caption, Prediction, PredictionWriter, prediction_id
-from ureca_lib.evaluate.systems import StoppedEarlyError, System
+from ureca_lib.evaluate.systems import System
 from ureca_lib.provenance import command_line, environment_record, training_data_of
-from ureca_lib.regions import Region, RegionError
+from ureca_lib.regions import RegionError
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class PredictSummary:
     """Result of a run of `predict`.
 
     Attributes:
-        path: the file.
         images: number in the data. predictions: number in the file.
         made: number of predictions of this run.
         failed: reasons of rows without a caption, by id.
@@ -37,7 +36,6 @@ class PredictSummary:
         seconds: duration of this run.
     """
 
-    path: Path
     images: int
     predictions: int
     made: int
@@ -80,74 +78,8 @@ def predict(
         JournalError: the file is open elsewhere or is of another run. Any error of the system
             passes through once its captions so far are in the file.
     """
-    start, made, unread = time.monotonic(), 0, {}
-    meta = _meta(system, data, trained_on, seed) | {"images": len(data)}
-    meta |= {"data_settings": dict(data_settings or {})}
-    with PredictionWriter(out, meta, retry_failed) as writer:
-        for index in tqdm(range(len(data)), "images", disable=not progress):
-            image_id = data.ids[index]
-            try:
-                image = data[index]
-                made += _predict_image(system, image, writer)
-            except RegionError as error:
-                unread[image_id] = str(error)
-        seconds = round(time.monotonic() - start, 1)
-        counts = {"predictions": len(writer.ids), "failed": len(writer.errors)}
-        writer.note(**counts, unread=len(unread))
-        if made:
-            writer.note(seconds=seconds, made_in_last_run=made)
-        found = (len(data), len(writer.ids), made, dict(writer.errors), unread, seconds)
-        return PredictSummary(Path(out), *found)
-
-
-def _predict_image(system: System, image: CaptionedImage, writer: PredictionWriter) -> int:
-    """Add the missing rows of an image; returns their number."""
-    missing = [
-        region
-        for region in image.targets
-        if prediction_id(image.image_id, region.id) not in writer.ids
-    ]
-    if not missing:
-        return 0
-    stopped = None
-    try:
-        captions: Sequence[Caption | None] = system.describe(image, missing)
-    except StoppedEarlyError as error:
-        captions, stopped = error.captions, error.cause
-    levels = image.levels
-    rows = [
-        _row(system, image, region, caption, levels[region.id])
-        for region, caption in zip(missing, captions, strict=True)
-        if caption is not None
-    ]
-    writer.add(rows)
-    if stopped is not None:
-        raise stopped
-    return len(rows)
-
-
-def _row(
-    system: System, image: CaptionedImage, region: Region, caption: Caption, level: int
-) -> Prediction:
-    return Prediction(
-        prediction_id(image.image_id, region.id),
-        image.image_id,
-        region.id,
-        caption.text,
-        tuple(image.captions.get(region.id, ())),
-        caption.score,
-        region.area,
-        image.size,
-        level,
-        system.name,
-        {name: text for name in ("error", "question") if (text := getattr(caption, name))},
-    )
-
-
-def _meta(
-    system: System, data: CaptionedImages, trained_on: str | None, seed: int | None
-) -> dict[str, Any]:
-    return {
+    start, unread = time.monotonic(), {}
+    meta = {
         "system": system.name,
         "model": system.model,
         "trained_on": trained_on or training_data_of(system.model, _data_of_preset),
@@ -156,7 +88,53 @@ def _meta(
         "seed": seed,
         **environment_record(),
         "command": command_line(sys.argv),
+        "images": len(data),
+        "data_settings": dict(data_settings or {}),
     }
+    with PredictionWriter(out, meta, retry_failed) as writer:
+        for index in tqdm(range(len(data)), "images", disable=not progress):
+            try:
+                _predict_image(system, data[index], writer)
+            except RegionError as error:
+                unread[data.ids[index]] = str(error)
+        seconds = round(time.monotonic() - start, 1)
+        count, made = len(writer.errors), len(writer.errors) - len(writer.rows)
+        failed = {key: reason for key, reason in writer.errors.items() if reason}
+        writer.note(predictions=count, failed=len(failed), unread=len(unread))
+        if made:
+            writer.note(seconds=seconds, made_in_last_run=made)
+        return PredictSummary(len(data), count, made, failed, unread, seconds)
+
+
+def _predict_image(system: System, image: CaptionedImage, writer: PredictionWriter) -> None:
+    """Add the missing rows of an image."""
+    ids = {region.id: prediction_id(image.image_id, region.id) for region in image.targets}
+    missing = [region for region in image.targets if ids[region.id] not in writer.errors]
+    if not missing:
+        return
+    captions, levels = system.describe(image, missing), image.levels
+    writer.add(
+        [
+            Prediction(
+                ids[region.id],
+                image.image_id,
+                region.id,
+                caption.text,
+                tuple(image.captions.get(region.id, ())),
+                caption.score,
+                region.area,
+                image.size,
+                levels[region.id],
+                system.name,
+                {n: text for n in ("error", "question") if (text := getattr(caption, n))},
+            )
+            for region, caption in zip(missing, captions, strict=True)
+            if isinstance(caption, Caption)
+        ]
+    )
+    for caption in captions:
+        if isinstance(caption, Exception):
+            raise caption
 
 
 def _data_of_preset(preset: str) -> str:

@@ -22,12 +22,14 @@ data, all settings, versions and the command. Rows are only ever appended.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import ConfigDict, Field, PositiveInt, ValidationError
+from pydantic.dataclasses import dataclass
 
 from ureca_lib.datasets.references import prediction_id, split_id
 from ureca_lib.journal import (
@@ -38,7 +40,6 @@ from ureca_lib.journal import (
     unique,
     write_json,
 )
-from ureca_lib.mask_tree import RegionId
 
 # two runs into one file must agree on these
 _SAME = ("system", "model", "trained_on", "data", "data_settings", "settings", "seed")
@@ -48,36 +49,7 @@ _Texts = Annotated[tuple[str, ...], Field(strict=False)]
 _Size = Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
 
 
-def _not_nan(value: float) -> float:
-    if value != value:
-        raise ValueError("not a number")
-    return value
-
-
-_Number = Annotated[float, AfterValidator(_not_nan)]
-
-
-class _Columns(BaseModel):
-    """The columns of a row, as a file must have them; descriptions are for errors."""
-
-    model_config = ConfigDict(strict=True)
-
-    image_id: _Filled | None = Field(None, description="a text")
-    region_id: int | _Filled | None = Field(None, description="a whole number or a text")
-    caption: str = Field(description="a text")
-    references: _Texts | None = Field(None, description="a list of texts")
-    score: _Number | None = Field(None, description="a number")
-    area: PositiveInt | None = Field(None, description="a whole number from 1")
-    image_size: _Size | None = Field(None, description="[H, W] in pixels")
-    level: PositiveInt | None = Field(None, description="a whole number from 1")
-    system: str | None = Field(None, description="a text")
-
-
-_NAMES = ("id", *_Columns.model_fields)  # in the order of a row
-
-
-@dataclass(frozen=True)
-class Caption:
+class Caption(NamedTuple):
     """A system's caption of one region.
 
     Attributes:
@@ -93,7 +65,7 @@ class Caption:
     question: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True))
 class Prediction:
     """One row of a predictions file; None for a value that the file lacks.
 
@@ -106,19 +78,22 @@ class Prediction:
         area: pixels of the mask. image_size: (H, W). level: depth in the mask tree, from 1.
         system: name of the system.
         extra: other keys of the row.
+
+    Raises:
+        ValueError: a value of another type or range.
     """
 
     id: str
-    image_id: str
-    region_id: RegionId
+    image_id: _Filled
+    region_id: int | _Filled
     caption: str
-    references: tuple[str, ...] = ()
-    score: float | None = None
-    area: int | None = None
-    image_size: tuple[int, int] | None = None
-    level: int | None = None
+    references: _Texts = ()
+    score: Annotated[float, Field(ge=-math.inf)] | None = None  # not NaN
+    area: PositiveInt | None = None
+    image_size: _Size | None = None
+    level: PositiveInt | None = None
     system: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = Field(default_factory=dict)
 
     @property
     def error(self) -> str | None:
@@ -127,9 +102,8 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """The row of the file."""
-        row = {name: getattr(self, name) for name in _NAMES}
-        size = None if self.image_size is None else list(self.image_size)
-        return row | {"references": list(self.references), "image_size": size} | dict(self.extra)
+        row = asdict(self)
+        return row | row.pop("extra")
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:
@@ -138,20 +112,22 @@ class Prediction:
         Raises:
             ValueError: naming the row's id and the column at fault.
         """
-        row_id = row.get("id")
+        names = {each.name for each in fields(cls)} - {"extra"}
+        values = {n: value for n, value in row.items() if n in names and value is not None}
+        row_id, values["extra"] = row.get("id"), {n: v for n, v in row.items() if n not in names}
         try:
-            columns = _checked(row)
-            image_id, region_id = _region_of(columns, row_id)
-            known = prediction_id(image_id, region_id)
-            if isinstance(row_id, str) and row_id != known:
-                raise ValueError(f"the id is not that of image_id and region_id, {known!r}")
+            if not {"image_id", "region_id"} & values.keys():
+                values["image_id"], values["region_id"] = split_id(str(row_id))
+            values["id"] = prediction_id(values.get("image_id"), values.get("region_id"))
+            if isinstance(row_id, str) and row_id != values["id"]:
+                raise ValueError(f"the id is not that of image_id and region_id, {values['id']!r}")
+            return cls(**values)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            reason = f"'{fault['loc'][0]}': {fault['msg']}"
         except ValueError as error:
-            place = f"id {row_id}: " if isinstance(row_id, str) else ""
-            raise ValueError(f"{place}{error}") from None
-        values = columns.model_dump(exclude_none=True)
-        values |= {"id": known, "image_id": image_id, "region_id": region_id}
-        extra = {name: value for name, value in row.items() if name not in _NAMES}
-        return cls(**values, extra=extra)
+            reason = str(error)
+        raise ValueError(f"id {row_id}: {reason}") from None
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
@@ -179,6 +155,15 @@ def system_of(path: Path, rows: Sequence[Prediction], meta: Mapping[str, Any]) -
     return named[0] if named else str(meta.get("system") or path.stem)
 
 
+def left_out(rows: Sequence[Prediction], meta: Mapping[str, Any]) -> list[str]:
+    """A sentence about the images of the data that have no prediction; empty if all have one."""
+    seen, asked = len({row.image_id for row in rows}), meta.get("images")
+    if not isinstance(asked, int) or seen >= asked:
+        return []
+    count = f"{asked - seen:,} of {asked:,} images have no captions and do not count"
+    return [f"{count}: the run was stopped, or they could not be read; ureca predict resumes"]
+
+
 def meta_path(path: str | Path) -> Path:
     """The path of the record beside a predictions file."""
     path = Path(path)
@@ -200,7 +185,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
         raise JournalError(beside, f"not a JSON object ({error})") from None
 
 
-class PredictionWriter:
+class PredictionWriter(Journal[Prediction]):
     """Appends to a predictions file, and resumes it.
 
     Only one process may have it open. The rows of an image are added together and are on the disk
@@ -213,87 +198,37 @@ class PredictionWriter:
         retry_failed: drop the rows that have an error, so that they can be predicted again.
 
     Attributes:
-        ids: of the rows in the file. errors: reasons of those without a caption, by id.
+        errors: by the id of each row in the file, why it has no caption; None if it has one.
 
     Raises:
         JournalError: the file is open elsewhere, is of another run, or has a bad row.
     """
 
     def __init__(self, path: str | Path, meta: Mapping[str, Any], retry_failed: bool = False):
-        self.path = Path(path)
-        if self.path.suffix != ".jsonl":
-            raise JournalError(self.path, "a predictions file is called NAME.jsonl")
-        self._journal = Journal(self.path, unique(Prediction.from_row, "id"))
+        if Path(path).suffix != ".jsonl":
+            raise JournalError(path, "a predictions file is called NAME.jsonl")
+        super().__init__(path, unique(Prediction.from_row, "id"))
         try:
-            rows = self._journal.rows
-            known = read_meta(self.path)
-            if rows and not known:
-                beside = meta_path(self.path).name
-                reason = f"the file is there without its {beside}; name another file"
-                raise JournalError(self.path, reason)
-            if rows:
-                check_same_run(self.path, known, meta, _SAME)
-            if retry_failed and any(row.error for row in rows):
-                rows = [row for row in rows if not row.error]
-                self._journal.rewrite(row.to_dict() for row in rows)
+            known = read_meta(path)
+            if self.rows and not known:
+                beside = meta_path(path).name
+                raise JournalError(path, f"the file is there without its {beside}; name another")
+            if self.rows:
+                check_same_run(path, known, meta, _SAME)
+            if retry_failed and any(row.error for row in self.rows):
+                self.rows = [row for row in self.rows if not row.error]
+                self.rewrite(row.to_dict() for row in self.rows)
             self.note(**meta)
         except BaseException:
             self.close()
             raise
-        self.ids = {row.id for row in rows}
-        self.errors = {row.id: row.error for row in rows if row.error}
+        self.errors = {row.id: row.error for row in self.rows}
 
     def add(self, rows: Sequence[Prediction]) -> None:
-        """Append rows, those of an image together.
-
-        Raises:
-            JournalError: an id that the file has.
-        """
-        for row in rows:
-            if row.id in self.ids:
-                raise JournalError(self.path, f"id {row.id}: the id is there already")
-            self.ids.add(row.id)
-            if row.error:
-                self.errors[row.id] = row.error
-        self._journal.append(*(row.to_dict() for row in rows))
+        """Append rows, those of an image together."""
+        self.append(*(row.to_dict() for row in rows))
+        self.errors |= {row.id: row.error for row in rows}
 
     def note(self, **more: Any) -> None:
         """Add to the record beside the file."""
         write_json(meta_path(self.path), read_meta(self.path) | more)
-
-    def close(self) -> None:
-        """Close the file and let other processes open it."""
-        self._journal.close()
-
-    def __enter__(self) -> PredictionWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-def _checked(row: Mapping[str, Any]) -> _Columns:
-    try:
-        return _Columns.model_validate(row)
-    except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-        needed = _Columns.model_fields[name].description
-        raise ValueError(f"'{name}' is {needed}, not {_short(row.get(name))}") from None
-
-
-def _region_of(columns: _Columns, row_id: Any) -> tuple[str, RegionId]:
-    """Image and region of a row, from its own columns or from its id."""
-    image_id, region_id = columns.image_id, columns.region_id
-    if image_id is None and region_id is None:
-        if not isinstance(row_id, str):
-            raise ValueError(f"'id' is a text IMAGE/REGION, not {_short(row_id)}")
-        return split_id(row_id)
-    for name in ("image_id", "region_id"):
-        if getattr(columns, name) is None:
-            raise ValueError(f"'{name}' is {_Columns.model_fields[name].description}, not None")
-    return image_id, region_id
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -15,17 +15,19 @@ Predictions and records go to a working folder, where an interrupted run resumes
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
-from ureca_lib.datasets.references import References, prediction_id
+import typer
+
+from ureca_lib.checkpoints.internvl import internvl_reader
+from ureca_lib.checkpoints.tensors import read_json
+from ureca_lib.datasets.captioned import open_captioned
+from ureca_lib.datasets.references import prediction_id
 from ureca_lib.evaluate.evaluation import evaluate, write_scores
 from ureca_lib.evaluate.metrics import METRICS, MetricSettings
 from ureca_lib.evaluate.predict import predict
-from ureca_lib.evaluate.settings import PROMPTED
+from ureca_lib.evaluate.settings import PROMPTED, ReproductionSettings
 from ureca_lib.evaluate.systems import build_system, is_ours
 from ureca_lib.evaluate.tables import Table, read_record, table_with
 from ureca_lib.evaluate.uniqueness import score_uniqueness
@@ -45,46 +47,29 @@ def find_systems(models: str | Path) -> dict[str, tuple[str, Path]]:
     for folder in sorted(Path(models).iterdir()):
         if not (folder / "config.json").is_file():
             continue
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = str(config.get("model_type"))
+        kind = str(read_json(folder / "config.json").get("model_type"))
         if kind in _NATIVE:
             found[folder.name] = (_NATIVE[kind], folder)
-        elif is_ours(folder) and _has_mask_encoder(folder):
+        elif is_ours(folder) and internvl_reader(folder) is None:  # it has a mask encoder
             found[folder.name] = ("ureca", folder)
         else:
             found |= {f"{folder.name} {name}": (name, folder) for name in PROMPTED[:3]}
     return found
 
 
-def _has_mask_encoder(folder: Path) -> bool:
-    from ureca_lib.checkpoints.internvl import internvl_reader
-
-    return internvl_reader(folder) is None
-
-
 def reproduce_table_2(
-    models: str | Path,
-    data: str,
-    work: str | Path,
-    limit: int | None = None,
-    listener: str = EXACT,
-    device: str | None = "cpu",
-    settings: MetricSettings | None = None,
-    tell: Callable[[str], None] = print,
-    **options: Any,
+    models: str | Path, data: str, work: str | Path, settings: ReproductionSettings
 ) -> tuple[Table, dict[str, str]]:
     """Predict, score, and put the measured rows below the paper's; resumes an interrupted run.
+
+    Each system's seconds are printed on standard error.
 
     Args:
         models: folder of models and predictions; see the module.
         data: the test set, for `open_captioned`.
         work: folder of predictions and records.
-        limit: number of images; None is all.
-        listener: of uniqueness; "exact" is for scenes, and leaves uniqueness out for photos.
-        device: of the models.
-        settings: of the metrics.
-        tell: is called with one line per system.
-        options: of all systems; see `SystemOptions`.
+        settings: of predictions and scores. The listener "exact" is for scenes, and leaves
+            uniqueness out for photos.
 
     Returns:
         The table, and the reason of each system that failed; its row is missing.
@@ -93,61 +78,47 @@ def reproduce_table_2(
         FileNotFoundError, ValueError: the folder has neither checkpoints nor predictions, or the
             data cannot be read.
     """
-    images = open_captioned(data, limit)
-    files, failures = {}, {}
+    images, device = open_captioned(data, settings.limit), settings.device
+    heard = settings.listener != EXACT or images[0].scene is not None
+    scoring = MetricSettings(bertscore_model=settings.bertscore_model, device=device)
+    failures: dict[str, str] = {}
+    records: list[dict[str, Any]] = []
+
+    def score(name: str, file: Path, references: dict[str, list[str]] | None = None) -> None:
+        """Add the records of a predictions file, written as NAME.scores.json and so on."""
+        scores, cache, unique, judged = (
+            Path(work) / f"{name}.{kind}"
+            for kind in ("scores.json", "heard.jsonl", "uniqueness.json", "clair.json")
+        )
+        write_scores(scores, evaluate(file, references, METRICS, scoring))
+        found = [read_record(scores)]
+        if heard:
+            record = score_uniqueness(file, settings.listener, data, heard=cache, device=device)[1]
+            write_json(unique, record)
+            found.append(record)
+        records.extend(found + ([read_record(judged)] if judged.is_file() else []))
+
     for name, (system, folder) in find_systems(models).items():
         file = Path(work) / f"{name}.jsonl"
+        options = {"device": device, "name": name, "max_new_tokens": settings.max_new_tokens}
         try:
             # not kept in a variable: two large models do not fit into memory
-            done = predict(
-                build_system(system, folder, device=device, name=name, **options), images, file
-            )
+            done = predict(build_system(system, folder, **options), images, file)
+            seconds = f"{done.predictions:,} captions, {done.seconds:g} s"
+            typer.echo(f"{name}: {seconds} -> {file}", err=True)
+            score(name, file)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             failures[name] = str(error)
-        else:
-            files[name] = file
-            tell(f"{name}: {done.predictions:,} captions, {done.seconds:g} s -> {file}")
-    elsewhere = {file.stem: file for file in sorted(Path(models).glob("*.jsonl"))}
-    references = _references(images) if elsewhere else None
-    records: list[dict[str, Any]] = []
-    for name, file in (files | elsewhere).items():
+    for file in sorted(Path(models).glob("*.jsonl")):
+        references = {
+            prediction_id(image.image_id, region_id): texts
+            for image in images
+            for region_id, texts in image.captions.items()
+        }
         try:
-            records += _records(
-                file, Path(work) / name, data, images, references, listener, device, settings
-            )
+            score(file.stem, file, references)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
-            failures[name] = str(error)
+            failures[file.stem] = str(error)
     if not records and not failures:
         raise ValueError(f"{models}: there are neither checkpoints nor predictions (NAME.jsonl)")
     return table_with(2, records), failures
-
-
-def _references(images: CaptionedImages) -> References:
-    return {
-        prediction_id(image.image_id, region_id): texts
-        for image in images
-        for region_id, texts in image.captions.items()
-    }
-
-
-def _records(
-    file: Path,
-    target: Path,
-    data: str,
-    images: CaptionedImages,
-    references: References | None,
-    listener: str,
-    device: str | None,
-    settings: MetricSettings | None,
-) -> list[dict[str, Any]]:
-    """The records of one predictions file, written as TARGET.scores.json and so on."""
-    scores = target.with_name(f"{target.name}.scores.json")
-    write_scores(scores, evaluate(file, references, METRICS, settings))
-    found = [read_record(scores)]
-    if listener != EXACT or images[0].scene is not None:
-        cache = target.with_name(f"{target.name}.heard.jsonl")
-        record = score_uniqueness(file, listener, data, heard=cache, device=device)[1]
-        write_json(target.with_name(f"{target.name}.uniqueness.json"), record)
-        found.append(record)
-    judged = target.with_name(f"{target.name}.clair.json")
-    return found + ([read_record(judged)] if judged.is_file() else [])

@@ -9,7 +9,7 @@ means and for corpus metrics such as BLEU. Efron and Tibshirani, An Introduction
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,6 +115,16 @@ class Score:
         return f"{self.label}: {100 * self.value:.2f}{interval}"
 
 
+def score_records(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Scores by key as JSON can hold them."""
+    return {name: score.as_record() for name, score in scores.items()}
+
+
+def group_records(groups: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
+    """Scores by group and key as JSON can hold them."""
+    return {name: score_records(scores) for name, scores in groups.items()}
+
+
 def measured(
     name: str,
     label: str,
@@ -135,91 +145,86 @@ def measured(
         The score; a value that is not a number becomes None with a reason.
     """
     tally = tally or mean_tally(captions)
-    value = tally.value
-    more |= {"captions": captions, "tally": tally, "count": len(captions)}
-    more |= {"backend": backend, "version": version}
-    if not math.isfinite(value):
-        return Score(name, label, None, reason="no caption has a score", **more)
-    return Score(name, label, value, **more)
+    about = {"backend": backend, "version": version, "captions": captions, "tally": tally}
+    about |= {"count": len(captions)} | more
+    if not math.isfinite(tally.value):
+        return Score(name, label, None, reason="no caption has a score", **about)
+    return Score(name, label, tally.value, **about)
 
 
-def grouped(
-    ids: Sequence[Hashable], groups: Mapping[Hashable, Hashable] | None = None
-) -> dict[str, Any]:
-    """The fields of `Score` about captions and their images: ids, groups, units and unit.
+def with_intervals(
+    scores: Iterable[Score],
+    ids: Sequence[Hashable],
+    groups: Mapping[Hashable, Hashable] | None,
+    settings: BootstrapSettings,
+    **more: Any,
+) -> dict[str, Score]:
+    """Scores of the same N captions by name, with their intervals, all from the same draws.
 
     Args:
-        ids: of the N captions.
-        groups: image of each id; None makes each caption a group of its own.
+        scores: without ids and intervals.
+        ids: of the captions, all different.
+        groups: image of each id; None draws captions.
+        settings: of the draws.
+        more: other fields of `Score` that all of them have.
 
     Raises:
         ValueError: naming ids that have no group.
     """
-    if groups is None:
-        codes, units = np.arange(len(ids)), len(ids)
-    else:
-        if lost := [key for key in ids if key not in groups]:
-            raise ValueError(f"groups has no image for {len(lost)} ids, such as {lost[0]!r}")
-        numbers: dict[Hashable, int] = {}
-        numbered = [numbers.setdefault(groups[key], len(numbers)) for key in ids]
-        codes, units = np.asarray(numbered, np.int64), len(numbers)
-    unit = "caption" if groups is None else "image"
-    return {"ids": tuple(ids), "groups": codes, "units": units, "unit": unit}
+    unit, groups = ("caption", {key: key for key in ids}) if groups is None else ("image", groups)
+    if lost := [key for key in ids if key not in groups]:
+        raise ValueError(f"groups has no image for {len(lost)} ids, such as {lost[0]!r}")
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(groups[key], len(numbers)) for key in ids], np.int64)
+    more |= {"ids": tuple(ids), "groups": codes, "units": len(numbers), "unit": unit}
+    found = {score.name: replace(score, **more) for score in scores}
+    known = [score for score in found.values() if score.value is not None]
+    ends = intervals([score.tally for score in known], codes, settings)
+    for score, (low, high) in zip(known, ends, strict=True):
+        found[score.name] = replace(score, low=low, high=high)
+    return found
 
 
-def with_intervals(scores: Mapping[str, Score], settings: BootstrapSettings) -> dict[str, Score]:
-    """The same scores of the same captions with their intervals, all from the same draws."""
-    known = [score for score in scores.values() if score.value is not None]
-    if not known:
-        return dict(scores)
-    found = intervals([score.tally for score in known], known[0].groups, settings)
-    ends = {score.name: pair for score, pair in zip(known, found, strict=True) if pair}
-    return {
-        name: replace(score, low=ends[name][0], high=ends[name][1]) if name in ends else score
-        for name, score in scores.items()
-    }
-
-
-def resampled_sums(rows: np.ndarray, groups: np.ndarray, settings: BootstrapSettings) -> np.ndarray:
-    """Sums of rows over resampled groups; the same seed draws the same groups.
+def resampled(
+    tallies: Sequence[Tally], groups: np.ndarray, settings: BootstrapSettings
+) -> list[np.ndarray]:
+    """Values of metrics on resampled groups; the same seed draws the same groups.
 
     Args:
-        rows: (N, K) float64.
+        tallies: of the same N captions.
         groups: (N,) int64, from 0 on without gaps.
 
     Returns:
-        (B, K) float64, B the number of resamples.
+        For each metric at most `samples` values, without those that are no number; none at all
+        with fewer than two groups.
     """
-    number = int(groups.max()) + 1
+    if not tallies or not len(groups) or groups.max() < 1:
+        return [np.empty(0)] * len(tallies)
+    number, rows = int(groups.max()) + 1, np.concatenate([t.rows for t in tallies], axis=1)
     sums = np.stack([np.bincount(groups, column, number) for column in rows.T], axis=1)  # (G, K)
-    generator = np.random.default_rng(settings.seed)
-    chunk = max(1, _AT_A_TIME // number)
-    parts = []
+    rng, chunk = np.random.default_rng(settings.seed), max(1, _AT_A_TIME // number)
+    parts = [np.empty((0, sums.shape[1]))]
     for start in range(0, settings.samples, chunk):
-        count = min(chunk, settings.samples - start)
-        drawn = generator.integers(0, number, (count, number))
-        drawn += number * np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * number)  # (B * G,) -> (B, G)
-        parts.append(times.reshape(count, number).astype(np.float64) @ sums)
-    return np.concatenate(parts)
+        drawn = rng.integers(0, number, (min(chunk, settings.samples - start), number))
+        times = np.stack([np.bincount(each, minlength=number) for each in drawn])
+        parts.append(times.astype(np.float64) @ sums)  # (B, G) @ (G, K)
+    widths = np.cumsum([tally.rows.shape[1] for tally in tallies])[:-1]
+    split = np.split(np.concatenate(parts), widths, axis=1)
+    values = [tally.finish(sums) for tally, sums in zip(tallies, split, strict=True)]
+    return [column[np.isfinite(column)] for column in values]
 
 
 def intervals(
     tallies: Sequence[Tally], groups: np.ndarray, settings: BootstrapSettings
-) -> list[tuple[float, float] | None]:
-    """The percentile interval of each metric, or None with fewer than two groups."""
-    if settings.samples == 0 or not len(groups) or groups.max() < 1:
-        return [None] * len(tallies)
-    sums = resampled_sums(np.concatenate([t.rows for t in tallies], axis=1), groups, settings)
-    widths = np.cumsum([tally.rows.shape[1] for tally in tallies])[:-1]
-    values = [t.finish(s) for t, s in zip(tallies, np.split(sums, widths, axis=1), strict=True)]
-    return [_percentiles(column, settings.confidence) for column in values]
+) -> list[tuple[float, float] | tuple[None, None]]:
+    """The percentile interval of each metric; None for both ends with fewer than two groups."""
+    draws = resampled(tallies, groups, settings)
+    return [_percentiles(values, settings.confidence) for values in draws]
 
 
-def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float] | None:
-    values = values[np.isfinite(values)]
+def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float] | tuple[None, None]:
     if not values.size:
-        return None
+        return None, None
     outside = 50 * (1 - confidence)
     low, high = np.percentile(values, [outside, 100 - outside])
     return float(low), float(high)
@@ -284,23 +289,19 @@ def compare_scores(
                 pair = f"{getattr(score, part)!r} and {getattr(other, part)!r}"
                 raise ValueError(f"{name}: the {part}s differ, {pair}")
         values = (score.value, other.value, score.value - other.value)
-        tested = _test_difference(score, other, settings)
-        found[name] = Comparison(name, score.label, *values, *tested, score.units, score.unit)
+        (draws,) = resampled([_difference(score.tally, other.tally)], score.groups, settings)
+        ends = _percentiles(draws, settings.confidence)
+        turned = int(min((draws <= 0).sum(), (draws >= 0).sum()))
+        p_value = min(1.0, 2 * (turned + 1) / (len(draws) + 1)) if draws.size else None
+        about = (*values, *ends, p_value, score.units, score.unit)
+        found[name] = Comparison(name, score.label, *about)
     return found
 
 
-def _test_difference(
-    score: Score, other: Score, settings: BootstrapSettings
-) -> tuple[float | None, float | None, float | None]:
-    """Interval and p-value of a difference; None with fewer than two units."""
-    if not settings.samples or score.units < 2:
-        return None, None, None
-    both = np.concatenate([score.tally.rows, other.tally.rows], axis=1)
-    sums = np.split(resampled_sums(both, score.groups, settings), 2, axis=1)
-    differences = score.tally.finish(sums[0]) - other.tally.finish(sums[1])
-    differences = differences[np.isfinite(differences)]
-    if not differences.size:
-        return None, None, None
-    tail = int(min((differences <= 0).sum(), (differences >= 0).sum()))
-    p_value = min(1.0, 2 * (tail + 1) / (len(differences) + 1))
-    return *_percentiles(differences, settings.confidence), p_value
+def _difference(first: Tally, second: Tally) -> Tally:
+    """The difference of two metrics of the same captions, as one metric."""
+    width = first.rows.shape[1]
+    return Tally(
+        np.concatenate([first.rows, second.rows], axis=1),
+        lambda sums: first.finish(sums[..., :width]) - second.finish(sums[..., width:]),
+    )

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ureca_lib.chat import KEY_HELP
-from ureca_lib.evaluate.tokenizers import tokenizer
+from ureca_lib.chat import KEY_HELP, at_least, setting
+from ureca_lib.devices import DEVICE_HELP
 
-Calibration = Literal["none", "pmi"]
 NEAR = 0.8  # share of words and pairs of words
 PROMPTED = ("none", "contour", "crop", "box")
 NATIVE = ("vip-llava", "kosmos-2")
 MODEL_FREE = ("attributes", "oracle", "shuffled", "class-name")
-SYSTEMS = ("ureca", "blind", *PROMPTED, *NATIVE, *MODEL_FREE)
+SYSTEMS = ("ureca", "no_mask", *PROMPTED, *NATIVE, *MODEL_FREE)
 _SERVED = PROMPTED[:3]  # systems that may ask a server
 
 
@@ -26,61 +25,51 @@ class SystemOptions:
     """Name and options of a captioning system."""
 
     system: str = field(metadata={"help": f"one of {', '.join(SYSTEMS)}"})
-    model: str | None = field(
-        default=None, metadata={"help": "folder, hub id, or name on the server"}
+    model: str | None = setting(None, "folder, hub id, or name on the server")
+    base_url: str | None = setting(None, "of an OpenAI-compatible server; 'openai' is OpenAI's own")
+    question: str | None = setting(None, "instead of the data set's or the system's own")
+    max_new_tokens: int = setting(256, "longest caption in tokens")
+    max_tiles: int | None = setting(None, "of an image's grid; None is the model's")
+    batch_size: int = setting(4, "regions per batch of a baseline")
+    device: str | None = setting(
+        "cpu", "where the model runs: cpu, cuda, cuda:1; None is CUDA if any"
     )
-    base_url: str | None = field(
-        default=None, metadata={"help": "of an OpenAI-compatible server; 'openai' is OpenAI's own"}
-    )
-    question: str | None = field(
-        default=None, metadata={"help": "instead of the data set's or the system's own"}
-    )
-    max_new_tokens: int = field(default=256, metadata={"help": "longest caption in tokens"})
-    max_tiles: int | None = field(
-        default=None, metadata={"help": "of an image's grid; None is the model's"}
-    )
-    batch_size: int = field(default=4, metadata={"help": "regions per batch of a baseline"})
-    device: str | None = field(
-        default="cpu",
-        metadata={"help": "where the model runs: cpu, cuda, cuda:1; None is CUDA if any"},
-    )
-    dtype: str = field(default="auto", metadata={"help": "of a baseline's weights"})
-    seed: int = field(default=0, metadata={"help": "of the system 'shuffled'"})
-    name: str | None = field(default=None, metadata={"help": "its name in tables"})
-    api_key_env: str | None = field(default=None, metadata={"help": KEY_HELP})
+    dtype: str = setting("auto", "of a baseline's weights")
+    seed: int = setting(0, "of the system 'shuffled'")
+    name: str | None = setting(None, "its name in tables")
+    api_key_env: str | None = setting(None, KEY_HELP)
     server: Mapping[str, Any] = field(
         default_factory=dict, metadata={"help": "more settings of `OpenAIChat`, by name"}
     )
 
     def __post_init__(self) -> None:
+        if self.system == "blind":  # its name in earlier versions
+            object.__setattr__(self, "system", "no_mask")
         name, free = self.system, self.system in MODEL_FREE
-        faults = {
-            f"a system is {', '.join(SYSTEMS)}, not {name!r}": name not in SYSTEMS,
-            f"the system {name} has no model": free and (self.model or self.base_url),
-            f"the system {name} needs a --model": not free and not self.model,
-            f"--base-url is for {', '.join(_SERVED)}": self.base_url and name not in _SERVED,
-            "--api-key-env goes with a --base-url": self.api_key_env and not self.base_url,
-            f"{min(self.server, default='')} goes with a --base-url": self.server
-            and not self.base_url,
-            f"the system {name} takes no question": self.question and free,
-            f"max_new_tokens is at least 1, not {self.max_new_tokens}": self.max_new_tokens < 1,
-            f"batch_size is at least 1, not {self.batch_size}": self.batch_size < 1,
-        }
-        if found := [fault for fault, true in faults.items() if true]:
-            raise ValueError(found[0])
+        for_server = [*self.server, *(["--api-key-env"] if self.api_key_env else [])]
+        at_least(self, max_new_tokens=1, batch_size=1)
+        if name not in SYSTEMS:
+            raise ValueError(f"a system is {', '.join(SYSTEMS)}, not {name!r}")
+        if free and (self.model or self.base_url or self.question):
+            raise ValueError(f"the system {name} takes no question, has no model, and no server")
+        if not free and not self.model:
+            raise ValueError(f"the system {name} needs a --model")
+        if self.base_url and name not in _SERVED:
+            raise ValueError(f"--base-url is for {', '.join(_SERVED)}")
+        if for_server and not self.base_url:
+            raise ValueError(f"{min(for_server)} goes with a --base-url")
 
 
 @dataclass(frozen=True)
 class BootstrapSettings:
     """Settings of the intervals."""
 
-    samples: int = field(default=1000, metadata={"help": "resamples; 0 gives no intervals"})
-    confidence: float = field(default=0.95, metadata={"help": "share that an interval covers"})
-    seed: int = field(default=0, metadata={"help": "of the draws"})
+    samples: int = setting(1000, "resamples; 0 gives no intervals")
+    confidence: float = setting(0.95, "share that an interval covers")
+    seed: int = setting(0, "of the draws")
 
     def __post_init__(self) -> None:
-        if self.samples < 0:
-            raise ValueError(f"samples is at least 0, not {self.samples}")
+        at_least(self, samples=0)
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
 
@@ -89,52 +78,37 @@ class BootstrapSettings:
 class MetricSettings:
     """Settings that scores depend on."""
 
-    tokenizer: str = field(
-        default="ptb",
-        metadata={"help": "ptb, as COCO's evaluation has it, or whitespace"},
+    tokenizer: Literal["ptb", "whitespace"] = setting(
+        "ptb", "ptb, as COCO's evaluation has it, or whitespace"
     )
-    meteor: Literal["nltk", "java"] = field(
-        default="nltk", metadata={"help": "nltk, or java: METEOR 1.5 by the extra of that name"}
+    meteor: Literal["nltk", "java"] = setting(
+        "nltk", "nltk, or java: METEOR 1.5 by the extra of that name"
     )
-    wordnet: str | None = field(
-        default=None, metadata={"help": "folder of WordNet's files; None looks for them"}
+    wordnet: str | None = setting(None, "folder of WordNet's files; None looks for them")
+    download: bool = setting(True, "fetch nltk's WordNet if there is none")
+    bertscore_model: str = setting(
+        "auto", "auto (roberta-large, else minilm), minilm, hub id or folder"
     )
-    download: bool = field(default=True, metadata={"help": "fetch nltk's WordNet if there is none"})
-    bertscore_model: str = field(
-        default="auto",
-        metadata={"help": "auto (roberta-large, else minilm), minilm, hub id or folder"},
-    )
-    device: str | None = field(
-        default="cpu", metadata={"help": "where BERTScore's model runs; None is CUDA if any"}
-    )
-    bootstrap: BootstrapSettings = field(
-        default_factory=BootstrapSettings, metadata={"help": "settings of the intervals"}
-    )
-    progress: bool = field(default=True, metadata={"help": "show a bar for BERTScore"})
+    device: str | None = setting("cpu", "where BERTScore's model runs; None is CUDA if any")
+    bootstrap: BootstrapSettings = field(default_factory=BootstrapSettings)
+    progress: bool = setting(True, "show a bar for BERTScore")
 
     def __post_init__(self) -> None:
-        tokenizer(self.tokenizer)
-        if self.meteor not in ("nltk", "java"):
-            raise ValueError(f"meteor is nltk or java, not {self.meteor!r}")
+        _check_choices(self)
 
 
 @dataclass(frozen=True)
 class UniquenessSettings:
     """Settings of the measures."""
 
-    calibrate: Calibration = field(
-        default="none", metadata={"help": "'none', or 'pmi' to examine a listener (`calibrated`)"}
+    calibrate: Literal["none", "pmi"] = setting(
+        "none", "'none', or 'pmi' to examine a listener (`calibrated`)"
     )
-    near: float = field(
-        default=NEAR, metadata={"help": "share of words and word pairs that is nearly equal"}
-    )
-    bootstrap: BootstrapSettings = field(
-        default_factory=BootstrapSettings, metadata={"help": "of the intervals over images"}
-    )
+    near: float = setting(NEAR, "share of words and word pairs that is nearly equal")
+    bootstrap: BootstrapSettings = field(default_factory=BootstrapSettings)
 
     def __post_init__(self) -> None:
-        if self.calibrate not in get_args(Calibration):
-            raise ValueError(f"calibrate is none or pmi, not {self.calibrate!r}")
+        _check_choices(self)
         if not 0 < self.near <= 1:
             raise ValueError(f"near must be above 0 and at most 1, not {self.near}")
 
@@ -143,14 +117,30 @@ class UniquenessSettings:
 class ClairSettings:
     """Settings of a judgment."""
 
-    tries: int = field(
-        default=3, metadata={"help": "most replies to one question until one has a score"}
-    )
-    bootstrap: BootstrapSettings = field(
-        default_factory=BootstrapSettings, metadata={"help": "settings of the intervals"}
-    )
-    progress: bool = field(default=True, metadata={"help": "show a bar"})
+    tries: int = setting(3, "most replies to one question until one has a score")
+    bootstrap: BootstrapSettings = field(default_factory=BootstrapSettings)
+    progress: bool = setting(True, "show a bar")
 
     def __post_init__(self) -> None:
-        if self.tries < 1:
-            raise ValueError(f"tries is at least 1, not {self.tries}")
+        at_least(self, tries=1)
+
+
+@dataclass(frozen=True)
+class ReproductionSettings:
+    """Settings of a reproduction of Table 2."""
+
+    limit: int | None = setting(None, "With --models: number of images.")
+    listener: str = setting(
+        "exact", "With --models: exact (scenes), or the folder of a checkpoint."
+    )
+    bertscore_model: str = setting("auto", "With --models: auto, minilm, hub id or folder.")
+    max_new_tokens: int = setting(256, "With --models: longest caption in tokens.")
+    device: str | None = setting(None, DEVICE_HELP)
+
+
+def _check_choices(settings: Any) -> None:
+    """Raise ValueError for a value that is none of its field's choices."""
+    for name, kind in get_type_hints(type(settings)).items():
+        choices, value = get_args(kind), getattr(settings, name)
+        if get_origin(kind) is Literal and value not in choices:
+            raise ValueError(f"{name} is one of {', '.join(choices)}, not {value!r}")

@@ -3,7 +3,7 @@
 | `ureca predict --system` | captions | `--model` |
 |---|---|---|
 | `ureca` | of a checkpoint, for all regions of an image together | folder or hub id |
-| `blind` | the same with masks of zeros: for a model trained without masks | folder or hub id |
+| `no_mask` | the same with masks of zeros: for a model trained without masks | folder or hub id |
 | `none` | of any MLLM that sees the image alone: one caption for all regions (Sec. 5.1) | any |
 | `contour` | of an MLLM that sees the image with the region's contour (Sec. 5.1) | any |
 | `crop` | of an MLLM that sees a crop of the region (Sec. 5.1) | any |
@@ -36,10 +36,10 @@ from __future__ import annotations
 import asyncio
 import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -54,23 +54,16 @@ from ureca_lib.chat import (
     OpenAIChat,
     TransformersChat,
     Turn,
+    generate_greedily,
 )
-from ureca_lib.conversation import QUESTION, TURN_END
+from ureca_lib.conversation import QUESTION, TURN_END, expand
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.predictions import Caption
-from ureca_lib.evaluate.settings import (
-    MODEL_FREE,
-    NATIVE,
-    SystemOptions,
-)
+from ureca_lib.evaluate.settings import MODEL_FREE, NATIVE, SystemOptions
 from ureca_lib.event_loop import run_coroutine
 from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
-from ureca_lib.tiling import best_grid
-
-if TYPE_CHECKING:
-    import torch
 
 _OURS = ("internvl", "ureca")  # model types that this package reads itself
 
@@ -83,17 +76,8 @@ QUESTIONS: Mapping[str, str] = {
 }
 
 
-class StoppedEarlyError(Exception):
-    """A system stopped within an image, for instance because a budget is spent.
-
-    Args:
-        captions: its captions so far, None for the other regions.
-        cause: the reason.
-    """
-
-    def __init__(self, captions: Sequence[Caption | None], cause: Exception):
-        self.captions, self.cause = list(captions), cause
-        super().__init__(str(cause))
+# or instead of a caption the error that ended the run, such as a budget that is spent
+Captions = Sequence[Caption | Exception]
 
 
 class System(Protocol):
@@ -109,12 +93,16 @@ class System(Protocol):
     model: Mapping[str, Any] | None
     settings: Mapping[str, Any]
 
-    def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
+    def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> Captions:
         """One caption for each of some regions, in order.
 
         Args:
             image: with all of its regions.
             regions: to caption.
+
+        Returns:
+            Captions; instead of a caption the error that ended the run before the system came to
+            this region, for instance because a budget is spent.
         """
 
 
@@ -131,37 +119,34 @@ def build_system(system: str, model: str | Path | None = None, **options: Any) -
         ImportError: a server without the extra "openai".
     """
     wanted = SystemOptions(system, None if model is None else str(model), **options)
-    built = _build(wanted)
+    system = wanted.system
+    if system in MODEL_FREE:
+        built: System = ModelFreeSystem(system, wanted.seed)
+    elif system in ("ureca", "no_mask"):
+        built = UrecaSystem(wanted)
+    elif system in NATIVE:
+        from ureca_lib.evaluate.native_systems import Kosmos2System, VipLlavaSystem
+
+        built = VipLlavaSystem(wanted) if system == "vip-llava" else Kosmos2System(wanted)
+    else:
+        built = PromptedSystem(_reader(wanted), system, wanted.question)
     built.name = wanted.name or built.name
     return built
 
 
-def _build(options: SystemOptions) -> System:
-    name, model, limit = options.system, options.model or "", options.max_new_tokens
-    if name in MODEL_FREE:
-        return ModelFreeSystem(name, options.seed)
+def _reader(options: SystemOptions) -> Reader:
+    """The model that a prompted system asks."""
+    model, limit, size = str(options.model), options.max_new_tokens, options.batch_size
     if options.base_url:
         url = None if options.base_url == "openai" else options.base_url
-        settings = {"api_key_env": options.api_key_env, "max_reply_tokens": limit}
-        chat = OpenAIChat(model, url, **settings, **options.server)
-        return PromptedSystem(ChatReader(chat), name, options.question)
-    device, size = chosen_device(options.device), options.batch_size
-    if name in ("ureca", "blind"):
-        asked = (options.question, limit, options.max_tiles, name == "blind")
-        return UrecaSystem(model, device, *asked)
-    if name in NATIVE:
-        from ureca_lib.evaluate.native_systems import Kosmos2System, VipLlavaSystem
-
-        kind = VipLlavaSystem if name == "vip-llava" else Kosmos2System
-        return kind(model, device, options.dtype, options.question, limit, size)
+        given = {"api_key_env": options.api_key_env, "max_reply_tokens": limit}
+        return ChatReader(OpenAIChat(model, url, **given, **options.server))
     if is_ours(model):
-        reader = OwnReader(model, device, limit, options.max_tiles, size)
-    elif name == "box":
+        return OwnReader(options)
+    if options.system == "box":
         raise ValueError("the system box needs an InternVL that was taught boxes in text")
-    else:
-        chat = TransformersChat(model, device, options.dtype, size, limit, with_scores=True)
-        reader = ChatReader(chat)
-    return PromptedSystem(reader, name, options.question)
+    device = chosen_device(options.device)
+    return ChatReader(TransformersChat(model, device, options.dtype, size, limit, with_scores=True))
 
 
 def is_ours(model: str | Path) -> bool:
@@ -176,48 +161,37 @@ def is_ours(model: str | Path) -> bool:
 
 
 class UrecaSystem:
-    """A checkpoint of this package.
+    """A checkpoint of this package: "ureca", or "no_mask", which sees masks of zeros only.
 
     Args:
-        model: folder of the checkpoint. device: where it runs.
-        question: asked about every region; None takes the data set's question for a region's first
-            reference, or the model's default if the data set has none.
-        max_new_tokens, max_tiles: see `RegionCaptioner.caption`.
-        blind: show it masks of zeros only, as for training the baseline without masks.
+        options: without a `question`, the data set's question for a region's first reference is
+            asked, or the model's default if the data set has none.
 
     Raises:
         CheckpointError: the folder holds no such checkpoint.
     """
 
-    name = "ureca"
-
-    def __init__(
-        self,
-        model: str | Path,
-        device: str = "cpu",
-        question: str | None = None,
-        max_new_tokens: int = 256,
-        max_tiles: int | None = None,
-        blind: bool = False,
-    ):
+    def __init__(self, options: SystemOptions):
         from ureca_lib.captioner import RegionCaptioner
 
-        self._captioner = RegionCaptioner.from_pretrained(model, device)
-        self.model, self._blind, self._question = model_record(model), blind, question
-        if blind:
-            self.name = "blind"
+        self.name, self._question = options.system, options.question
+        device = chosen_device(options.device)
+        self._captioner = RegionCaptioner.from_pretrained(options.model, device)
+        self.model, self._no_mask = model_record(str(options.model)), options.system == "no_mask"
+        if self._no_mask:
             self._captioner.processor = self._captioner.processor.without_masks()
         self.settings = {
-            "question": question or QUESTION,
-            "max_new_tokens": max_new_tokens,
-            "max_tiles": max_tiles,
+            "question": options.question or QUESTION,
+            "max_new_tokens": options.max_new_tokens,
+            "max_tiles": options.max_tiles,
         }
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
         """See `System`."""
-        questions = self._questions(image, regions)
+        default, own = self.settings["question"], {} if self._question else image.questions
+        questions = [(own.get(region.id) or [default])[0] for region in regions]
         # without masks all regions are the same to the model, which then is asked once
-        same = self._blind and len(set(questions)) == 1
+        same = self._no_mask and len(set(questions)) == 1
         asked = regions[:1] if same else regions
         options = {**self.settings, "question": questions[: len(asked)]}
         with warnings.catch_warnings():
@@ -225,17 +199,10 @@ class UrecaSystem:
             warnings.filterwarnings("ignore", ".*vanishes when its mask is resized")
             found = self._captioner.caption(image.pixels, asked, **options, progress=False)
         captions = found * len(regions) if same else found
-        default = self.settings["question"]
         return [
             Caption(caption.text, caption.score, question=None if each == default else each)
             for caption, each in zip(captions, questions, strict=True)
         ]
-
-    def _questions(self, image: CaptionedImage, regions: Sequence[Region]) -> list[str]:
-        if self._question is not None:
-            return [self._question] * len(regions)
-        known = (image.questions.get(region.id) for region in regions)
-        return [(texts and texts[0]) or QUESTION for texts in known]
 
 
 class ModelFreeSystem:
@@ -252,10 +219,11 @@ class ModelFreeSystem:
         from ureca_lib.annotate.annotators import AttributeAnnotator
 
         self.name = self._kind = name
-        self.settings: Mapping[str, Any] = {"seed": seed} if name == "shuffled" else {}
-        if name == "attributes":
-            self._annotator = AttributeAnnotator()
-            self.settings = self._annotator.answer_settings
+        self._annotator = AttributeAnnotator()
+        self.settings: Mapping[str, Any] = {
+            "attributes": self._annotator.answer_settings,
+            "shuffled": {"seed": seed},
+        }.get(name, {})
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
         """See `System`.
@@ -264,30 +232,24 @@ class ModelFreeSystem:
             ValueError: a region without the reference or the name that the caption is made of.
         """
         if self._kind == "attributes":
-            texts = {c.region_id: c.text for c in self._annotator.caption(image.image, image.tree)}
+            captions = self._annotator.caption(image.image, image.tree)
+            texts = {caption.region_id: caption.text for caption in captions}
         elif self._kind == "class-name":
-            if nameless := [region.id for region in regions if not region.name]:
-                raise ValueError(f"{image.image_id}: region {nameless[0]} has no name")
-            texts = {region.id: f"the {region.name}" for region in regions}
+            texts = {region.id: f"the {region.name}" for region in regions if region.name}
         else:
-            texts = _references(image, self._kind)
+            texts = {key: captions[0] for key, captions in image.captions.items() if captions}
+        if without := [region.id for region in regions if region.id not in texts]:
+            needed = "name" if self._kind == "class-name" else "reference"
+            raise ValueError(
+                f"{image.image_id}: {len(without)} of {len(regions)} regions have no {needed}, "
+                f"such as {without[0]!r}; the system {self._kind!r} is made of them"
+            )
         if self._kind == "shuffled":
-            dealt = list(texts.values())
+            ids = [region.id for region in image.targets]
+            dealt = [texts[region_id] for region_id in ids]
             random.Random(f"{self.settings['seed']}:{image.image_id}").shuffle(dealt)
-            texts = dict(zip(texts, dealt, strict=True))
+            texts = dict(zip(ids, dealt, strict=True))
         return [Caption(texts[region.id]) for region in regions]
-
-
-def _references(image: CaptionedImage, system: str) -> dict[Any, str]:
-    """First reference of each region that is to be captioned."""
-    without = [region.id for region in image.targets if not image.captions.get(region.id)]
-    if without:
-        count = f"{len(without)} of {len(image.targets)} regions"
-        raise ValueError(
-            f"{image.image_id}: {count} have no reference, such as {without[0]!r}; the system "
-            f"{system!r} is made of references"
-        )
-    return {region.id: image.captions[region.id][0] for region in image.targets}
 
 
 class Question(NamedTuple):
@@ -297,27 +259,12 @@ class Question(NamedTuple):
     text: str
 
 
-class Reader(Protocol):
-    """A model that answers questions about pictures.
-
-    Attributes:
-        name: of the model's kind. model: record of its weights.
-        settings: everything else that its answers depend on.
-    """
-
-    name: str
-    model: Mapping[str, Any]
-    settings: Mapping[str, Any]
-
-    def read(self, questions: Sequence[Question]) -> list[Caption]:
-        """One answer each, in order."""
-
-
 class PromptedSystem:
     """An MLLM that cannot see masks, prompted with a region by pictures or words; see the module.
 
     Args:
-        reader: the model.
+        reader: the model, with the name of its kind, the record of its weights, and everything
+            else that its answers depend on.
         prompting: one of `PROMPTED`.
         question: None is that of `QUESTIONS`.
     """
@@ -330,7 +277,7 @@ class PromptedSystem:
         self.settings = shown | {"view": asdict(ViewSettings()), "reader": reader.name}
         self.settings |= reader.settings
 
-    def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
+    def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> Captions:
         """See `System`."""
         if self._prompting == "none":
             # the prompt is the same for all regions, so the model is asked once
@@ -378,23 +325,18 @@ class ChatReader:
             self.name, self.model = "server", {"path": chat.model, "server": chat.base_url}
         self.settings = chat.answer_settings
 
-    def read(self, questions: Sequence[Question]) -> list[Caption]:
-        """See `Reader`; the questions are about one photo.
-
-        Raises:
-            StoppedEarlyError: the budget is spent or the model is unavailable, with the answers so
-                far.
-        """
+    def read(self, questions: Sequence[Question]) -> Captions:
+        """Answers to questions about one photo, in order; see `System.describe`."""
         return run_coroutine(self._read(questions))
 
-    async def _read(self, questions: Sequence[Question]) -> list[Caption]:
+    async def _read(self, questions: Sequence[Question]) -> Captions:
         stopped: list[Exception] = []
         photo, slots = object(), asyncio.Semaphore(self._chat.max_in_flight)
 
-        async def answer(question: Question) -> Caption | None:
+        async def answer(question: Question) -> Caption | Exception:
             async with slots:
                 if stopped:
-                    return None  # not asked any more
+                    return stopped[0]  # not asked any more
                 turns = [Turn("user", question.text)]
                 try:
                     reply = await self._chat.complete(turns, [question.picture], photo)
@@ -402,17 +344,14 @@ class ChatReader:
                     return Caption("", error=str(error))
                 except (AnnotatorUnavailableError, BudgetSpentError) as error:
                     stopped.append(error)
-                    return None
+                    return error
             if not self._served:
                 return Caption(final_answer(reply.text).strip(), reply.score)
             text = clean_reply("long", reply.text)
             problem = None if text else f"the reply {reply.problem or 'is empty'}"
             return Caption(text, error=problem)
 
-        captions = await asyncio.gather(*map(answer, questions))
-        if stopped:
-            raise StoppedEarlyError(captions, stopped[0])
-        return captions
+        return await asyncio.gather(*map(answer, questions))
 
 
 class OwnReader:
@@ -420,105 +359,55 @@ class OwnReader:
 
     The question stands in the chat format without mask tokens, behind the image.
 
-    Args:
-        model: folder of the checkpoint, with its tokenizer.
-        device: where it runs. max_new_tokens: per answer. batch_size: questions per batch.
-        max_tiles: of an image's grid; by default the model's for inference.
-
     Raises:
         CheckpointError: no such checkpoint, or one without a tokenizer.
     """
 
     name = "ureca-lib"
 
-    def __init__(
-        self,
-        model: str | Path,
-        device: str = "cpu",
-        max_new_tokens: int = 256,
-        max_tiles: int | None = None,
-        batch_size: int = 4,
-    ):
-        from ureca_lib.checkpoints import load_pair
+    def __init__(self, options: SystemOptions):
+        from ureca_lib.checkpoints import load_model_and_processor
         from ureca_lib.checkpoints.internvl import internvl_reader
         from ureca_lib.checkpoints.tokenizer import load_tokenizer
         from ureca_lib.processor import UrecaProcessor
 
-        folder = Path(model).expanduser()
-        load = internvl_reader(folder) if (folder / "config.json").is_file() else None
-        if load is None:
-            self._network, self._processor = load_pair(model, device)
-        else:
-            self._network = load(folder, device=device)
-            tokenizer = load_tokenizer(folder)
+        folder, device = Path(str(options.model)).expanduser(), chosen_device(options.device)
+        if load := internvl_reader(folder):
+            self._network, tokenizer = load(folder, device=device), load_tokenizer(folder)
             self._processor = UrecaProcessor.from_config(self._network.config, tokenizer)
-        self.model, self._batch_size = model_record(model), batch_size
-        self.settings = {"max_new_tokens": max_new_tokens, "max_tiles": max_tiles}
+        else:
+            self._network, self._processor = load_model_and_processor(folder, device)
+        tokenizer = self._processor.tokenizer
+        stops = {tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id} - {None}
+        self._network.generation_config.eos_token_id = sorted(stops)
+        self.model, self._batch_size = model_record(str(options.model)), options.batch_size
+        limits = {"max_new_tokens": options.max_new_tokens, "max_tiles": options.max_tiles}
+        self.settings: Mapping[str, Any] = limits
 
-    def read(self, questions: Sequence[Question]) -> list[Caption]:
-        """See `Reader`."""
-        found: dict[int, Caption] = {}
-        for places in self._batches(questions):
-            found |= zip(places, self._answers([questions[i] for i in places]), strict=True)
-        return [found[place] for place in range(len(questions))]
+    def read(self, questions: Sequence[Question]) -> Captions:
+        """Answers in order."""
+        captions: list[Caption] = []
+        for start in range(0, len(questions), self._batch_size):
+            inputs = self._inputs(questions[start : start + self._batch_size])
+            options = (self._processor.tokenizer, self.settings["max_new_tokens"])
+            replies = generate_greedily(self._network, inputs, *options, with_scores=True)
+            captions += [Caption(reply.text.strip(), reply.score) for reply in replies]
+        return captions
 
-    def _batches(self, questions: Sequence[Question]) -> Iterator[list[int]]:
-        """Places of questions whose prompts have one length, so that none needs padding."""
-        same: dict[tuple[int, int], list[int]] = {}
-        for place, question in enumerate(questions):
-            tiles = self._tiles(*question.picture.shape[:2])
-            words = len(self._ids(question.text, tiles))
-            same.setdefault((tiles, words), []).append(place)
-        for places in same.values():
-            for start in range(0, len(places), self._batch_size):
-                yield places[start : start + self._batch_size]
-
-    def _answers(self, questions: Sequence[Question]) -> list[Caption]:
+    def _inputs(self, questions: Sequence[Question]) -> Any:
         import torch
+        from transformers import BatchFeature
 
-        from ureca_lib.decoding import BatchRows, greedy
+        processor, tiles, rows = self._processor, [], []
+        conversation = replace(processor.conversation, with_mask=False)
+        for picture, text in questions:
+            tiles.append(processor.image_tiles(picture, self.settings["max_tiles"]))
+            turn = conversation.tokenize(text)
+            repeats = {processor.image_token_id: processor.image_seq_length * len(tiles[-1])}
+            rows.append(expand(turn.input_ids, turn.labels, repeats)[0])
+        padded = processor.pad(rows, rows)
+        del padded["labels"]
+        return BatchFeature(padded | {"pixel_values": torch.cat(tiles)})
 
-        network, tokenizer = self._network, self._processor.tokenizer
-        with torch.inference_mode():
-            seen: dict[int, torch.Tensor] = {}  # a picture of several questions is encoded once
-            for picture, _ in questions:
-                if id(picture) not in seen:
-                    seen[id(picture)] = self._features(picture)
-            features = [seen[id(picture)] for picture, _ in questions]  # (T, tokens, D) each
-            pairs = zip(questions, features, strict=True)
-            ids = torch.tensor([self._ids(q.text, len(f)) for q, f in pairs], device=network.device)
-            prompts = network.model.embed_inputs(ids, image_features=torch.cat(features))
-            decoded = greedy(
-                BatchRows(network.model.language_model, prompts),
-                network.lm_head,
-                network.get_input_embeddings(),
-                {tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id} - {None},
-                self.settings["max_new_tokens"],
-            )
-        texts = [tokenizer.decode(each.ids, skip_special_tokens=True) for each in decoded]
-        return [
-            Caption(text.strip(), each.log_likelihood / each.tokens)
-            for text, each in zip(texts, decoded, strict=True)
-        ]
 
-    def _features(self, picture: np.ndarray) -> torch.Tensor:
-        tiles = self._processor.image_tiles(picture, self._max_tiles)
-        tiles = tiles.to(self._network.device, self._network.lm_head.weight.dtype)
-        return self._network.get_image_features(tiles).pooler_output
-
-    @property
-    def _max_tiles(self) -> int:
-        return self.settings["max_tiles"] or self._processor.max_tiles
-
-    def _tiles(self, height: int, width: int) -> int:
-        processor = self._processor
-        grid = best_grid(width, height, self._max_tiles, processor.min_tiles, processor.tile_size)
-        count = grid[0] * grid[1]
-        return count + (processor.use_thumbnail and count > 1)
-
-    def _ids(self, question: str, tiles: int) -> list[int]:
-        conversation = replace(self._processor.conversation, with_mask=False)
-        once = conversation.tokenize(question).input_ids
-        image = self._processor.image_token_id
-        repeats = self._processor.image_seq_length * tiles
-        return [i for token in once for i in [token] * (repeats if token == image else 1)]
+Reader = ChatReader | OwnReader

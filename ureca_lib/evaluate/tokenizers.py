@@ -46,15 +46,5 @@ def _split_stop(match: re.Match[str]) -> str:
     return match.group(0) if known else f"{word} ."
 
 
+# text -> text with tokens separated by blanks
 TOKENIZERS: dict[str, Callable[[str], str]] = {"whitespace": str, "ptb": ptb}
-
-
-def tokenizer(name: str) -> Callable[[str], str]:
-    """The tokenizer of a name: text -> text with tokens separated by blanks.
-
-    Raises:
-        ValueError: no tokenizer of that name.
-    """
-    if name not in TOKENIZERS:
-        raise ValueError(f"a tokenizer is one of {', '.join(TOKENIZERS)}, not {name!r}")
-    return TOKENIZERS[name]

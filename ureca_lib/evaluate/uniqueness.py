@@ -30,36 +30,41 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ureca_lib.annotate.look_alikes import normalized, word_overlaps
 from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
 from ureca_lib.evaluate.exact_match import (
-    AREA_NAMES,
-    UNKNOWN,
     area_name,
+    area_order,
+    by_group,
+    level_name,
     level_order,
-    score_records,
 )
-from ureca_lib.evaluate.predictions import read_meta, read_predictions, system_of
+from ureca_lib.evaluate.predictions import (
+    left_out,
+    read_meta,
+    read_predictions,
+    system_of,
+)
 from ureca_lib.evaluate.scores import (
     Score,
-    grouped,
+    group_records,
     measured,
+    score_records,
     with_intervals,
 )
-from ureca_lib.evaluate.settings import NEAR, Calibration, UniquenessSettings
+from ureca_lib.evaluate.settings import NEAR, UniquenessSettings
 from ureca_lib.listeners import (
     EXACT,
     STYLE_NOTE,
     ListenerScores,
-    check_scores,
     listener_name,
     make_listener,
     score_images,
@@ -71,6 +76,7 @@ TIE = 1e-3  # nats; regions with one mask differ by rounding, and by batch, in a
 RETRIEVAL = ("recall_at_1", "mrr")
 LOOK_ALIKE = ("look_alike_recall_at_1", "look_alike_mrr")
 COLLISION = ("collision_equal", "collision_near")
+_RECALLS = (RETRIEVAL[0], LOOK_ALIKE[0])  # stand beside the recall of a guess
 LABELS = {
     "recall_at_1": "Recall at 1",
     "mrr": "MRR",
@@ -93,8 +99,6 @@ class Uniqueness:
             go into `compare_scores`.
         by_level: the same for each level of the mask tree, "1" the top.
         by_area: the same by the region's share of the image, see `AREA_NAMES`.
-        chance, candidates: recall of a guess, and mean number of regions to choose from, over all
-            regions and among look-alikes.
         unscorable: number of captions that the listener refused; they count as not understood.
     """
 
@@ -104,23 +108,50 @@ class Uniqueness:
     overall: dict[str, Score]
     by_level: dict[str, dict[str, Score]]
     by_area: dict[str, dict[str, Score]]
-    chance: dict[str, float | None]
-    candidates: dict[str, float | None]
     unscorable: int = 0
+
+    @property
+    def chance(self) -> dict[str, float | None]:
+        """Recall of a guess, over all regions and among look-alikes."""
+        return {name: self.overall[name].settings["chance"] for name in _RECALLS}
+
+    @property
+    def candidates(self) -> dict[str, float | None]:
+        """Mean number of regions to choose from, over all regions and among look-alikes."""
+        return {name: self.overall[name].settings["candidates"] for name in _RECALLS}
 
     def as_record(self) -> dict[str, Any]:
         """All but the captions' own scores, as JSON can hold it."""
-        return {
-            "system": self.system,
-            "listener": self.listener,
+        return vars(self) | {
             "settings": asdict(self.settings),
             "overall": score_records(self.overall),
-            "by_level": {name: score_records(scores) for name, scores in self.by_level.items()},
-            "by_area": {name: score_records(scores) for name, scores in self.by_area.items()},
+            "by_level": group_records(self.by_level),
+            "by_area": group_records(self.by_area),
             "chance": self.chance,
             "candidates": self.candidates,
             "unscorable": self.unscorable,
         }
+
+    def __str__(self) -> str:
+        """The scores as Markdown: over all captions, by level and by area."""
+        rows = {"all": self.overall}
+        rows |= {f"level {name}": scores for name, scores in self.by_level.items()}
+        rows |= {f"{name} of the image": scores for name, scores in self.by_area.items()}
+        shown = [
+            [name, str(scores[RETRIEVAL[0]].count), *map(_percent, scores.values())]
+            for name, scores in rows.items()
+        ]
+        head = ["captions", "number", *LABELS.values()]
+        lines = [
+            f"{self.system}, heard by {self.listener}; percent, with 95% intervals over images",
+            "",
+            table(head, shown, right=range(1, len(head))),
+            "Behind a recall: that of a guess, and the mean number of regions to choose from.",
+        ]
+        lines += [STYLE_NOTE] if self.listener != EXACT else []
+        if self.unscorable:
+            lines.append(f"{self.unscorable} captions were refused by the listener")
+        return "\n".join(lines)
 
 
 def measure_uniqueness(
@@ -144,51 +175,45 @@ def measure_uniqueness(
             raise ValueError(f"captions of several {name}s: {', '.join(found)}")
     parts = [_of_image(image, settings) for image in images]
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    chance = {name: values.pop(f"chance {name}") for name in (RETRIEVAL[0], LOOK_ALIKE[0])}
-    candidates = {name: 1 / column for name, column in chance.items()}
-    ids, owners, levels, areas = [], {}, [], []
+    chance = {name: values.pop(f"chance {name}") for name in _RECALLS}
+    owners, levels, areas = {}, [], []
     for image in images:
         regions = {region.id: region for region in image.regions}
-        for region in map(regions.get, image.caption_index):
-            ids.append(f"{image.image_id}/{region.id}")
-            owners[ids[-1]] = image.image_id
-            levels.append(UNKNOWN if region.level is None else str(region.level))
+        for region in map(regions.__getitem__, image.caption_index):
+            owners[f"{image.image_id}/{region.id}"] = image.image_id
+            levels.append(level_name(region.level))
             areas.append(area_name(region.area, image.size))
+    ids, listener = np.array(list(owners), object), images[0].listener
 
     def measure(chosen: np.ndarray) -> dict[str, Score]:
-        """Each measure over some of the captions, with intervals over their images."""
-        about = grouped([ids[place] for place in np.flatnonzero(chosen)], owners)
-        found = {}
+        """Each measure over the captions that are chosen (N,), with intervals over their images."""
+        found = []
         for name, column in values.items():
-            score = _score(name, column[chosen], images[0].listener, settings)
-            guess = {}
+            score = _score(name, column[chosen], listener, settings)
             if name in chance:
-                guess["chance"] = _mean(chance[name][chosen])
-                guess["candidates"] = _mean(candidates[name][chosen])
-            found[name] = replace(score, settings={**score.settings, **guess}, **about)
-        return with_intervals(found, settings.bootstrap)
-
-    def by(groups: Sequence[str], order: Callable[[str], Any]) -> dict[str, dict[str, Score]]:
-        labels = np.array(groups, object)
-        return {name: measure(labels == name) for name in sorted(set(groups), key=order)}
+                guess = _guess(chance[name][chosen])
+                score = replace(score, settings={**score.settings, **guess})
+            found.append(score)
+        return with_intervals(found, ids[chosen].tolist(), owners, settings.bootstrap)
 
     return Uniqueness(
         system=images[0].system,
-        listener=images[0].listener,
+        listener=listener,
         settings=settings,
         overall=measure(np.ones(len(ids), bool)),
-        by_level=by(levels, level_order),
-        by_area=by(areas, AREA_NAMES.index),
-        chance={name: _mean(column) for name, column in chance.items()},
-        candidates={name: _mean(column) for name, column in candidates.items()},
+        by_level=by_group(levels, level_order, measure),
+        by_area=by_group(areas, area_order, measure),
         unscorable=sum(
             index in image.unscorable for image in images for index in image.caption_index.values()
         ),
     )
 
 
-def _mean(values: np.ndarray) -> float | None:
-    return None if np.isnan(values).all() else float(np.nanmean(values))
+def _guess(chance: np.ndarray) -> dict[str, float | None]:
+    """Mean recall of a guess (N,), and mean number of candidates; NaN where a measure is void."""
+    if np.isnan(chance).all():
+        return {"chance": None, "candidates": None}
+    return {"chance": float(np.nanmean(chance)), "candidates": float(np.nanmean(1 / chance))}
 
 
 def _score(name: str, values: np.ndarray, listener: str, settings: UniquenessSettings) -> Score:
@@ -207,25 +232,23 @@ def _of_image(image: ListenerScores, settings: UniquenessSettings) -> dict[str, 
     rows = {region.id: row for row, region in enumerate(image.regions)}
     targets = np.array([rows[region_id] for region_id in image.caption_index], np.intp)
     places = list(image.caption_index.values())
-    # calibrated on the captions of all regions: a text of two regions counts twice
-    scores = calibrated(image.scores[:, places], settings.calibrate)  # (R, texts) -> (R, C)
+    scores = image.scores[:, places]  # (R, texts) -> (R, C)
+    if settings.calibrate == "pmi":
+        scores = calibrated(scores)  # on all captions: a text of two regions counts twice
     alike = np.zeros(scores.shape, bool)
     for column, region_id in enumerate(image.caption_index):
         others = image.regions[rows[region_id]].look_alikes
         alike[[rows[other] for other in others], column] = True
-    everywhere, among = retrieve(scores, targets), retrieve(scores, targets, alike)
-    some = among.candidates > 1
-    collisions = find_collisions([image.captions[place] for place in places], settings.near)
-    return {
-        "recall_at_1": everywhere.first,
-        "mrr": everywhere.reciprocal,
-        "look_alike_recall_at_1": np.where(some, among.first, np.nan),
-        "look_alike_mrr": np.where(some, among.reciprocal, np.nan),
-        "collision_equal": collisions.equal.astype(float),
-        "collision_near": collisions.near.astype(float),
-        "chance recall_at_1": everywhere.chance,
-        "chance look_alike_recall_at_1": np.where(some, among.chance, np.nan),
-    }
+    equal, near = find_collisions([image.captions[place] for place in places], settings.near)
+    found = {}
+    for names, candidates in ((RETRIEVAL, None), (LOOK_ALIKE, alike)):
+        retrieved = retrieve(scores, targets, candidates)
+        # among look-alikes the measure is for regions that have some
+        applies = (retrieved.chance < 1) | (candidates is None)
+        columns = {names[0]: retrieved.first, names[1]: retrieved.reciprocal}
+        columns[f"chance {names[0]}"] = retrieved.chance
+        found |= {name: np.where(applies, column, np.nan) for name, column in columns.items()}
+    return found | dict(zip(COLLISION, (equal.astype(float), near.astype(float)), strict=True))
 
 
 class Retrieved(NamedTuple):
@@ -237,21 +260,16 @@ class Retrieved(NamedTuple):
         reciprocal: (C,) 1 / rank of its own region, averaged over the orders of a tie; 0 if the
             listener rules the region out.
         chance: (C,) `first` of a guess, 1 / number of candidates.
-        candidates: (C,) number of regions to choose from, its own included.
     """
 
     first: np.ndarray
     reciprocal: np.ndarray
     chance: np.ndarray
-    candidates: np.ndarray
 
 
-def calibrated(scores: np.ndarray, calibrate: Calibration = "none") -> np.ndarray:
-    """Scores of which the largest in each column is the listener's choice.
+def calibrated(scores: np.ndarray) -> np.ndarray:
+    """Divide out how likely each region finds the image's captions in general ("pmi").
 
-    "none" keeps them: a caption is judged by itself, against the regions.
-
-    "pmi" divides out how likely each region finds the image's captions in general:
     log p(c | r) - log sum over the captions c' of p(c' | r). It is the pointwise mutual
     information of region and caption under the listener, when one of these captions is given to a
     region: its other term, log p(c), is the same down a column. It corrects a listener that takes
@@ -262,22 +280,12 @@ def calibrated(scores: np.ndarray, calibrate: Calibration = "none") -> np.ndarra
 
     Args:
         scores: (R, C) log-likelihoods.
-        calibrate: one of the two.
 
-    Raises:
-        ValueError: no such calibration, or no such scores.
+    Returns:
+        (R, C) scores of which the largest in each column is the listener's choice.
     """
-    if calibrate not in get_args(Calibration):
-        raise ValueError(f"calibrate must be one of {get_args(Calibration)}, not {calibrate!r}")
-    array = check_scores(scores)
-    if calibrate == "none" or not array.size:
-        return array
-    most = array.max(axis=1, keepdims=True)  # (R, 1)
-    most = np.where(np.isneginf(most), 0, most)
-    total = np.exp(array - most).sum(axis=1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        own = np.log(total)
-    return array - np.where(total > 0, most + own, 0)  # a row that is ruled out stays so
+    total = np.logaddexp.reduce(scores, axis=1, keepdims=True)  # (R, 1)
+    return scores - np.where(np.isneginf(total), 0, total)  # a row that is ruled out stays so
 
 
 def retrieve(
@@ -290,65 +298,38 @@ def retrieve(
         targets: (C,) row of each caption's own region.
         candidates: (R, C) bool, the rows to choose from; None is all. The own region always is
             one.
-
-    Raises:
-        ValueError: shapes that do not go together, a row that is not there.
     """
-    array = check_scores(scores)
-    rows = np.asarray(targets, np.intp)
-    if rows.shape != (array.shape[1],):
-        raise ValueError(f"{array.shape[1]} captions need as many targets, not {rows.shape}")
-    if rows.size and not (rows.min() >= 0 and rows.max() < array.shape[0]):
-        raise ValueError(f"a target is a row below {array.shape[0]}")
-    allowed = np.ones(array.shape, bool) if candidates is None else np.array(candidates, bool)
-    if allowed.shape != array.shape:
-        raise ValueError(f"candidates are of shape {array.shape}, not {allowed.shape}")
-    columns = np.arange(len(rows))
-    allowed[rows, columns] = True
-    own = array[rows, columns]  # (R, C) -> (C,)
+    allowed = np.ones(scores.shape, bool) if candidates is None else candidates.copy()
+    columns = np.arange(len(targets))
+    allowed[targets, columns] = True
+    own = scores[targets, columns]  # (R, C) -> (C,)
     named = ~np.isneginf(own)
-    ahead = array - np.where(named, own, 0)
-    better = (allowed & (ahead > TIE)).sum(axis=0)
-    tied = (allowed & (np.abs(ahead) <= TIE)).sum(axis=0)
-    harmonic = np.concatenate([[0], np.cumsum(1 / np.arange(1, array.shape[0] + 1))])
-    tied = np.where(named, tied, 1)
-    better = np.where(named, better, 0)
+    ahead = scores - np.where(named, own, 0)
+    better = np.where(named, (allowed & (ahead > TIE)).sum(axis=0), 0)
+    tied = np.where(named, (allowed & (np.abs(ahead) <= TIE)).sum(axis=0), 1)
+    harmonic = np.concatenate([[0], np.cumsum(1 / np.arange(1, len(scores) + 1))])
     mean = (harmonic[better + tied] - harmonic[better]) / tied
-    counts = allowed.sum(axis=0)
     first = np.where(named & (better == 0), 1 / tied, 0.0)
-    return Retrieved(first, np.where(named, mean, 0.0), 1 / np.maximum(counts, 1), counts)
+    return Retrieved(first, np.where(named, mean, 0.0), 1 / allowed.sum(axis=0))
 
 
-class Collisions(NamedTuple):
-    """Captions of an image that collide with another one.
-
-    Attributes:
-        equal: (C,) bool, equal once normalized; two captions without a word are.
-        near: (C,) bool, equal or nearly so.
-    """
-
-    equal: np.ndarray
-    near: np.ndarray
-
-
-def find_collisions(captions: Sequence[str], near: float = NEAR) -> Collisions:
+def find_collisions(captions: Sequence[str], near: float = NEAR) -> tuple[np.ndarray, np.ndarray]:
     """Compare each of an image's C captions with all others.
 
     Args:
         captions: one per region.
         near: share from which captions are nearly equal, above 0 and at most 1.
 
-    Raises:
-        ValueError: `near` out of range.
+    Returns:
+        (C,) bool, whether a caption equals another one once normalized (two captions without a
+        word do), and (C,) bool, whether it is equal or nearly so.
     """
-    if not 0 < near <= 1:
-        raise ValueError(f"near must be above 0 and at most 1, not {near}")
     texts = [normalized(caption) for caption in captions]
     counts = Counter(texts)
     equal = np.array([counts[text] > 1 for text in texts], bool)
     overlap = word_overlaps(texts)
     np.fill_diagonal(overlap, 0)
-    return Collisions(equal, equal | (overlap >= near).any(axis=1))
+    return equal, equal | (overlap >= near).any(axis=1)
 
 
 def score_uniqueness(
@@ -383,12 +364,8 @@ def score_uniqueness(
     system, captions = system_of(path, rows, meta), {}
     for row in rows:
         captions.setdefault(row.image_id, {})[str(row.region_id)] = row.caption
-    asked = meta.get("images")
-    if isinstance(asked, int) and len(captions) < asked:
-        warnings.warn(
-            f"{path}: {asked - len(captions):,} of {asked:,} images have no captions and do not "
-            "count; rerun ureca predict to complete the file"
-        )
+    for message in left_out(rows, meta):
+        warnings.warn(f"{path}: {message}")
     cache = Path(heard) if heard else path.with_suffix(f".heard.{name}.jsonl")
     source, opened = data or meta.get("data"), meta.get("data_settings") or {}
     where = masks or (None if data else opened.get("masks"))
@@ -412,35 +389,14 @@ def score_uniqueness(
     return found, record
 
 
-def uniqueness_text(found: Uniqueness) -> str:
-    """The scores as Markdown: over all captions, by level and by area."""
-    rows = [["all", *found.overall.values()]]
-    rows += [[f"level {name}", *scores.values()] for name, scores in found.by_level.items()]
-    rows += [[f"{name} of the image", *scores.values()] for name, scores in found.by_area.items()]
-    shown = [[name, str(scores[0].count), *map(_percent, scores)] for name, *scores in rows]
-    head = ["captions", "number", *LABELS.values()]
-    lines = [
-        f"{found.system}, heard by {found.listener}; percent, with 95% intervals over images",
-        "",
-        table(head, shown, right=range(1, len(head))),
-        "Behind a recall: that of a guess, and the mean number of regions to choose from.",
-    ]
-    if found.listener != EXACT:
-        lines.append(STYLE_NOTE)
-    if found.unscorable:
-        lines.append(f"{found.unscorable} captions were refused by the listener")
-    return "\n".join(lines)
-
-
 def _percent(score: Score) -> str:
     if score.value is None:
         return "–"
-    interval = "" if score.low is None else f" ({100 * score.low:.1f}–{100 * score.high:.1f})"
-    return f"{100 * score.value:.1f}{interval}{guess_text(score.settings)}"
-
-
-def guess_text(settings: Mapping[str, Any]) -> str:
-    """The recall of a guess and the number of candidates, for text behind a recall."""
-    if settings.get("chance") is None:
-        return ""
-    return f"; guess {100 * settings['chance']:.1f} of {settings['candidates']:.1f}"
+    text = f"{100 * score.value:.1f}"
+    if score.low is not None:
+        text += f" ({100 * score.low:.1f}–{100 * score.high:.1f})"
+    if score.settings.get("chance") is not None:
+        text += (
+            f"; guess {100 * score.settings['chance']:.1f} of {score.settings['candidates']:.1f}"
+        )
+    return text

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ureca_lib.evaluate import tables
-from ureca_lib.evaluate.tables import NOT_SAID, PERCENT, Cell, Row, Source, Table, paper_table
+from ureca_lib.evaluate.tables import NOT_SAID, PERCENT, Cell, Row, Table, paper_table
 from ureca_lib.runs.summary import SUMMARY_NAME, Measure, SettingSummary, SweepSummary
 
 # what a training run records, a share each, by the label of its column
@@ -79,22 +80,23 @@ def _row(
         found = setting.measures.get(name)
         n = found.n if found else 0
         label = f"{name} of {summary.notebook}, mean of {n} seeds"
-        source = Source("measured", str(place), label=label, command="ureca sweep")
-        cells[name] = _cell(found, source, setting)
+        source = {"origin": "measured", "place": str(place), "command": "ureca sweep"}
+        cells[name] = _cell(found, source | {"label": label}, setting)
     steps = {**summary.fixed, **setting.parameters}
     told = [str(steps.get(name, NOT_SAID)) for name in ("steps_1", "steps_2", "data")]
     trained = "{} + {} steps on {}".format(*told)
-    return Row(setting.label, "measured", trained, data, cells)
+    return Row(setting.label, trained, data, cells)
 
 
-def _cell(found: Measure | None, source: Source, setting: SettingSummary) -> Cell:
+def _cell(found: Measure | None, source: Mapping[str, Any], setting: SettingSummary) -> Cell:
     if found is None:
         any_run = bool(setting.measures)
-        return Cell(None, source, reason="not measured" if any_run else "no run is done yet")
+        reason = "not measured" if any_run else "no run is done yet"
+        return Cell(value=None, reason=reason, **source)
     spread = {}
     if found.spread is not None:
         spread = {
             "low": PERCENT * (found.mean - found.spread),
             "high": PERCENT * (found.mean + found.spread),
         }
-    return Cell(PERCENT * found.mean, source, **spread)
+    return Cell(value=PERCENT * found.mean, **spread, **source)

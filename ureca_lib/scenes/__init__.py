@@ -1,4 +1,4 @@
-"""Procedural scenes: exact nested masks, and captions known to fit one region only."""
+"""Procedural scenes: exact nested masks, and captions that are proven to fit one region only."""
 
 from ureca_lib.scenes.description import Description, Facts
 from ureca_lib.scenes.generate import SceneError, generate_scene, generate_scenes

@@ -77,7 +77,7 @@ def draw_backdrop(setting: str, rng: Random, half: float) -> Backdrop:
 
     Args:
         setting: one of `SETTINGS`.
-        rng: where every choice comes from.
+        rng: random generator of all choices.
         half: half of the canvas width, in canvas heights.
     """
     draw = {

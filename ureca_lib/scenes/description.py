@@ -1,4 +1,4 @@
-"""What is true of a scene's regions, as symbols: what captions are made of and checked against."""
+"""Facts about a scene's regions as symbols, from which captions are written and checked."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Facts:
-    """What is true of one region.
+    """Facts about one region.
 
     Args:
         id: the region's.
         kind: the noun.
         parent: id of the region it is a part of, None for the image.
-        surface, pattern: what it looks like; a group has no surface.
+        surface, pattern: its looks; a group has no surface.
         mention: whether short captions say the surface.
-        side: where it is among its like in its parent, such as ("left",) or ("top", "left").
-        place: "left", "middle" or "right" in the image, where it is not a part.
-        row: "front" or "back", where it stands on the ground.
-        member: the members' kind, where it is a pair or row.
+        side: position among the parts of its kind in its parent, such as ("left",) or
+            ("top", "left").
+        place: "left", "middle" or "right" in the image; None for a part.
+        row: "front" or "back" if it stands on the ground.
+        member: kind of the members of a pair or row.
     """
 
     id: int
@@ -37,7 +38,7 @@ class Facts:
 
 
 class Description:
-    """The facts of all regions of a scene, looked up by id and by kind.
+    """Facts about all regions of a scene, indexed by id and by kind.
 
     Raises:
         ValueError: two regions with one id, an unknown parent, or a parent after its child.
@@ -75,16 +76,16 @@ class Description:
         return self._ancestors[region_id]
 
     def children(self, region_id: int | None) -> Sequence[Facts]:
-        """Facts of the parts of a region, or of everything that is no part of another."""
+        """Facts of the parts of a region; without a region, of everything that has no parent."""
         return self._children.get(region_id, ())
 
     def standing(self, region_id: int) -> Facts | None:
-        """The region itself or its nearest ancestor that has a place, None where none has."""
+        """The nearest region with a place: itself or an ancestor; None if there is none."""
         chain = (region_id, *self._ancestors[region_id])
         return next((self._by_id[each] for each in chain if self._by_id[each].place), None)
 
     def to_list(self) -> list[dict[str, Any]]:
-        """The facts as plain data that JSON can hold; what is not said is left out."""
+        """The facts as JSON-compatible data, without empty fields."""
         rows = []
         for each in self.facts:
             row = {name: getattr(each, name) for name in ("id", "kind", "parent", "surface")}
@@ -95,10 +96,10 @@ class Description:
 
     @classmethod
     def from_list(cls, rows: Iterable[Mapping[str, Any]]) -> Description:
-        """The description of `to_list`.
+        """Inverse of `to_list`.
 
         Raises:
-            ValueError: a row that is not of that form, naming it.
+            ValueError: names the malformed row.
         """
         facts = []
         for number, row in enumerate(rows):

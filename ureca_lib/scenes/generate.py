@@ -24,25 +24,25 @@ _DEFAULT = SceneSpecification()
 
 
 class SceneError(ValueError):
-    """A specification that no scene was found for."""
+    """No scene was found that meets the specification."""
 
 
 def generate_scene(
     seed: int, spec: SceneSpecification = _DEFAULT, size: tuple[int, int] | None = None
 ) -> Scene:
-    """Make the scene of a seed; the same seed and specification give the same scene.
+    """Generate the scene of a seed. The same seed and specification give the same scene.
 
     Args:
         seed: any whole number; `spec.seeds("train")` and so on keep the splits apart.
-        spec: what scenes are made of.
+        spec: settings of the generator.
         size: (width, height) in pixels instead of one of the specification's canvases.
 
     Returns:
         The scene: `.image` (H, W, 3), `.regions`, `.tree`, `.captions`.
 
     Raises:
-        ValueError: a size with a side below 448. SceneError: the specification asks for more
-            than was found in a fixed number of attempts.
+        ValueError: a size with a side below 448. SceneError: no scene met the specification
+            within a fixed number of attempts.
     """
     if size is not None and min(size) < 448:
         raise ValueError(f"a scene needs sides of at least 448 px, not {size[0]} x {size[1]}")
@@ -65,7 +65,7 @@ def generate_scene(
 
 
 def generate_scenes(seeds: Iterable[int], spec: SceneSpecification = _DEFAULT) -> Iterator[Scene]:
-    """The scenes of seeds, one after the other, each made when it is asked for."""
+    """Generate the scenes of seeds lazily, in order."""
     return (generate_scene(seed, spec) for seed in seeds)
 
 
@@ -114,7 +114,7 @@ def _meets(facts: list[Facts], spec: SceneSpecification) -> bool:
 def _regions(
     raster: Raster, spec: SceneSpecification, visible: np.ndarray, full: np.ndarray
 ) -> tuple[list[Facts], list[np.ndarray]]:
-    """The parts that are regions, numbered from 1, and which paints each of them shows.
+    """Parts that become regions, numbered from 1, and the paints that each of them shows.
 
     A part that is too small or too hidden is left out with all of its parts. One that covers
     its whole is left out too, and its parts become those of the whole.

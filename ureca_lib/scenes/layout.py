@@ -1,4 +1,4 @@
-"""Where the objects of a scene stand: twins, a group, and others, nearer ones over farther ones."""
+"""Placement of a scene's objects: twins, a group, and others, nearer ones over farther ones."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Placed:
 
     Args:
         sketch: its parts; the first one knows its place and row, or its side in its group.
-        x, base: where the sketch's origin is, in pixels.
+        x, base: the sketch's origin in pixels.
         height: pixels of one unit of the sketch.
         box: its outline's box in pixels.
-        group: the group's number, None where it stands alone.
+        group: the group's number; None for a single object.
     """
 
     sketch: Sketch
@@ -52,10 +52,10 @@ class Group:
 
 
 class Layout:
-    """Objects placed one after the other on a backdrop; nothing is placed twice alike.
+    """Objects placed one by one on a backdrop, no two of them alike in one place.
 
-    No two objects of one kind and surface stand in one place (left, middle, right), members of
-    a group aside, whom their side in the group tells apart: captions stay short and absolute.
+    No two objects of one kind and surface share a place (left, middle, right), so that captions
+    stay short and absolute. Members of a group are the exception: they differ by their side.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Layout:
         self.taken: set[tuple[str, str, str]] = set()  # kind, surface, place
 
     def fill(self, spec: SceneSpecification, twin: str) -> None:
-        """Twins of a kind first, then perhaps a group, then others until the scene is full."""
+        """Place twins of a kind, then perhaps a group, then others until the scene is full."""
         rng, self.most_parts = self.rng, spec.regions[1]
         self._twins(spec, twin)
         if rng.random() < spec.group_share:
@@ -97,7 +97,7 @@ class Layout:
         return self.rng.choice(fitting)
 
     def _styles(self, spec: SceneSpecification, kind: str, count: int) -> list[Style]:
-        """Surfaces and patterns: all the same by chance, else no surface twice if possible."""
+        """Surfaces and patterns: sometimes all the same, otherwise all different if possible."""
         rng, about = self.rng, KINDS[kind]
         allowed = [each for each in about.surfaces if each in spec.palette] or list(about.surfaces)
         same = rng.random() < spec.same_color_share
@@ -168,7 +168,7 @@ class Layout:
         return self.rng.choice(("front", "back"))
 
     def _draw(self, kind: str, styles: Sequence[Style]) -> list[Sketch]:
-        """A sketch for each style; none where they would have too many parts for the scene."""
+        """One sketch per style; empty if they have too many parts for the scene."""
         room = self.most_parts - self.parts()
         for _ in range(3 if room > 2 * len(styles) else 0):
             sketches = [Sketch() for _ in styles]
@@ -206,7 +206,7 @@ class Layout:
         return Placed(sketch, x, base, tall, box, group)
 
     def _fits(self, new: Sequence[Placed]) -> bool:
-        """Inside the canvas, few enough shapes, and nothing covered too much."""
+        """Whether objects are inside the canvas, have few shapes, and hide no other too much."""
         for each in new:
             left, top, right, bottom = each.box
             margin = 0.1 * (right - left)
@@ -216,7 +216,7 @@ class Layout:
         return all(_covered(*sorted(pair, key=_depth)) <= MAX_COVERED for pair in pairs)
 
     def without(self, failed: set[int]) -> None:
-        """Take away objects by index, and with a group's member all of its group."""
+        """Remove objects by index; removing a member removes its whole group."""
         lost = {self.placed[index].group for index in failed} - {None}
         self.placed = [
             each
@@ -225,7 +225,7 @@ class Layout:
         ]
 
     def in_order(self) -> list[Placed]:
-        """Farthest first, as they are drawn."""
+        """Objects in drawing order, farthest first."""
         return sorted(self.placed, key=_depth)
 
     def has_twins(self, least: int) -> bool:
@@ -239,7 +239,7 @@ def _depth(placed: Placed) -> float:
 
 
 def _covered(farther: Placed, nearer: Placed) -> float:
-    """Share of the farther one's box that the nearer one's covers."""
+    """Share of the farther object's box that the nearer object's box covers."""
     a, b = farther.box, nearer.box
     wide = min(a[2], b[2]) - max(a[0], b[0])
     high = min(a[3], b[3]) - max(a[1], b[1])

@@ -54,13 +54,13 @@ def plural(kind: str) -> str:
 
 @lru_cache(maxsize=1)
 def singulars() -> dict[str, str]:
-    """From each plural to its kind."""
+    """Map from plurals to kinds."""
     return {plural(kind): kind for kind in KINDS}
 
 
 @lru_cache(maxsize=1)
 def vocabulary() -> tuple[str, ...]:
-    """Every word and mark that a caption of any style can hold, sorted.
+    """All words and punctuation marks of captions of any style, sorted.
 
     A caption splits into these by its spaces, with the final full stop and commas apart.
     """

@@ -1,4 +1,4 @@
-"""Encodings of all regions of an id map at once, without making a mask of each."""
+"""Encode all regions of an id map at once, without a mask array per region."""
 
 from __future__ import annotations
 

@@ -62,14 +62,14 @@ RULES = """## What always holds
 
 
 def entropy(things: Iterable[str]) -> float:
-    """Bits of a draw from the things as often as they occur."""
+    """Entropy, in bits, of the distribution of the items."""
     counts = np.array(list(Counter(things).values()), np.float64)
     shares = counts / counts.sum()
     return float(-(shares * np.log2(shares)).sum())
 
 
 def pixels_left(scene: Scene, size: tuple[int, int]) -> list[int]:
-    """Pixels of each region when the canvas is resized by nearest neighbour.
+    """Pixels of each region when the canvas is resized by nearest neighbor.
 
     Args:
         scene: of any canvas.
@@ -192,7 +192,7 @@ def report(spec: SceneSpecification, count: int, tests: int, command: str) -> st
     Args:
         spec: what to measure.
         count, tests: scenes of the training and of the test split.
-        command: how this was called.
+        command: the command line, for the report.
     """
     scenes = [generate_scene(seed, spec) for seed in tqdm(spec.seeds("train", count))]
     new = [generate_scene(seed, spec) for seed in tqdm(spec.seeds("test", tests))]

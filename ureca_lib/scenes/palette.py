@@ -1,4 +1,4 @@
-"""Colours, materials and patterns that a small model can tell apart."""
+"""Colors, materials and patterns that a small model can distinguish."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _CONFUSABLE = (
 
 
 def rgb_of(surface: str) -> Rgb:
-    """The colour a surface is drawn in."""
+    """RGB of a surface."""
     return COLORS[surface] if surface in COLORS else MATERIALS[surface]
 
 
 def accent_of(surface: str) -> Rgb:
-    """The second colour of a pattern: far lighter, or darker where the surface is light."""
+    """The second color of a pattern: far lighter, or darker where the surface is light."""
     if surface == "white":
         return 84, 92, 116
     if surface == "yellow":
@@ -53,12 +53,12 @@ def accent_of(surface: str) -> Rgb:
 
 
 def apart(first: str, second: str) -> bool:
-    """Whether two surfaces side by side are clearly different."""
+    """Whether two adjacent surfaces are clearly different."""
     return first != second and not any({first, second} <= pair for pair in _CONFUSABLE)
 
 
 def pick_apart(rng: Random, choices: Sequence[str], against: Iterable[str]) -> str:
-    """One of the choices that is clearly different from all surfaces beside it."""
+    """Pick a surface that is clearly different from all adjacent ones."""
     against = tuple(against)
     clear = [each for each in choices if all(apart(each, other) for other in against)]
     return rng.choice(clear or list(choices))

@@ -1,4 +1,4 @@
-"""The caption language read back: from words to a phrase, and so to the regions it fits.
+"""Parser of the caption language: from words to a phrase, and so to the regions it fits.
 
 caption  = noun [where | whole]... [claim] [parts] ["."]
 noun     = [article] {side | pattern | surface} kind [("of" plural) after pair or row]
@@ -36,14 +36,14 @@ _BACKDROP = ("is", "in", "the", "background")
 
 
 class GrammarError(ValueError):
-    """A caption that is not of the caption language."""
+    """The caption is not in the caption language."""
 
 
 def parse(caption: str) -> Phrase:
     """Read a caption of any style; case and the final full stop do not matter.
 
     Raises:
-        GrammarError: naming the word that is not expected.
+        GrammarError: names the unexpected word.
     """
     text = caption.lower().strip().replace(",", " , ")
     reader = _Reader((text[:-1] if text.endswith(".") else text).split())
@@ -56,7 +56,7 @@ def parse(caption: str) -> Phrase:
 
 
 class _Reader:
-    """Words, and how far they have been read."""
+    """Words, and the position of the parser in them."""
 
     def __init__(self, words: list[str]):
         self.words, self.at = words, 0
@@ -78,7 +78,7 @@ class _Reader:
         return GrammarError(f"'{self.rest()[0]}' is not expected as word {self.at + 1}")
 
     def noun_phrase(self) -> Phrase:
-        """A noun, where it stands, and what it is a part of."""
+        """Read a noun, its place, and its whole."""
         return self.postmodified(self.noun())
 
     def noun(self, plurals: bool = False) -> Phrase:
@@ -113,7 +113,7 @@ class _Reader:
         return phrase
 
     def postmodified(self, phrase: Phrase) -> Phrase:
-        """Read where the thing stands and what it is a part of, each at most once."""
+        """Read the place and the whole, each at most once."""
         while self.rest():
             where = next(
                 ((name, value) for words, name, value in _WHERE if self.accept(*words)), None
@@ -130,7 +130,7 @@ class _Reader:
         return phrase
 
     def claim(self, phrase: Phrase) -> Phrase:
-        """Read what the caption says of the thing it named."""
+        """Read what the caption claims about the noun."""
         if self.peek(*_BACKDROP):
             if phrase.kind not in BACKGROUNDS:
                 raise self.unexpected()

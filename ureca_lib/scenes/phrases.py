@@ -1,7 +1,7 @@
-"""Noun phrases: what a caption says of a region, which regions that fits, and its words.
+"""Noun phrases: the meaning of a caption, the regions that it fits, and its words.
 
-A phrase is a description in symbols. `fits` reads it against a scene, `words` writes it down, and
-`parsing` gets it back from the words.
+A phrase is a description in symbols. `fits` finds its regions in a scene, `words` writes it as
+text, and `parsing` reads the text back.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from ureca_lib.scenes.lexicon import LINKS, PLACES, ROWS, plural
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun phrase; what it leaves open is None or empty and fits everything.
+    """A noun phrase. Fields that are None or empty fit everything.
 
     Args:
         kind: the noun.
         side, pattern, surface: adjectives.
-        place, row: where it stands; a part is where its whole stands.
-        member: the members' kind of a pair or row.
+        place, row: its place; a part has the place of its whole.
+        member: kind of the members of a pair or row.
         whole: what it is a part of, at any depth.
-        having: (least number, phrase) of parts it has, at any depth.
+        having: (minimum number, phrase) of its parts, at any depth.
     """
 
     kind: str
@@ -37,7 +37,7 @@ class Phrase:
 
 
 def fits(phrase: Phrase, scene: Description) -> set[int]:
-    """Ids of the regions of a scene that a phrase is true of."""
+    """Ids of the regions of a scene that fit a phrase."""
     candidates = [each for each in scene.by_kind.get(phrase.kind, ()) if _looks(phrase, each)]
     if phrase.place or phrase.row:
         candidates = [each for each in candidates if _stands(phrase, scene, each)]
@@ -78,13 +78,13 @@ def noun_words(phrase: Phrase, article: str = "the") -> list[str]:
 
 
 def where_words(phrase: Phrase) -> list[str]:
-    """Where it stands."""
+    """Words of the place."""
     words = [PLACES[phrase.place]] if phrase.place else []
     return [*words, ROWS[phrase.row]] if phrase.row else words
 
 
 def words(phrase: Phrase) -> str:
-    """The phrase in words, without the parts that it has."""
+    """The phrase in words, without its list of parts."""
     said = [*noun_words(phrase), *where_words(phrase)]
     if phrase.whole is not None:
         said += [LINKS.get(phrase.kind, "of"), words(phrase.whole)]

@@ -1,4 +1,4 @@
-"""From placed sketches to maps: which part is seen at each pixel, and how much is hidden."""
+"""Rasterization of placed sketches: the visible part at each pixel, and the hidden area."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OVERSAMPLE = 2  # shapes are drawn on a grid this much finer, so that edges are 
 
 @dataclass(frozen=True)
 class Paint:
-    """One value of the id map: a part, its colour, and how it is textured."""
+    """One value of the id map: a part, its color and its texture."""
 
     part: int
     rgb: Rgb
@@ -32,10 +32,10 @@ class Raster:
 
     Args:
         parts: of the whole scene; parents are indices into this tuple.
-        paints: what the values of the id maps mean.
-        ids: (H, W) uint8, the paint seen at each pixel. This is what masks are made of.
+        paints: meaning of the values of the id maps.
+        ids: (H, W) uint8, the paint visible at each pixel, from which masks are made.
         fine: (2 H, 2 W) uint8, the same on the finer grid; `ids` is every second row and column.
-        full: (P,) pixels of each part itself, were nothing in front of its object.
+        full: (P,) area of each part in pixels if nothing were in front of its object.
         objects: of each placed object its first part, its paints (first, one past the last) and
             its placement, farthest first.
     """
@@ -48,13 +48,13 @@ class Raster:
     objects: tuple[tuple[int, range, Placed], ...]
 
     def visible(self) -> np.ndarray:
-        """(P,) pixels of each part itself that are seen."""
+        """(P,) visible pixels of each part itself."""
         counts = np.bincount(self.ids.ravel(), minlength=len(self.paints))
         owners = [paint.part for paint in self.paints]
         return np.bincount(owners, counts, len(self.parts)).astype(np.int64)
 
     def with_children(self, own: np.ndarray) -> np.ndarray:
-        """(P,) pixels of each part and all that belongs to it."""
+        """(P,) visible pixels of each part with its descendants."""
         total = own.copy()
         for index in range(len(self.parts) - 1, -1, -1):  # parents stand before their children
             parent = self.parts[index].parent
@@ -64,7 +64,7 @@ class Raster:
 
 
 class _Drawing:
-    """Parts and paints collected while objects are drawn on top of one another."""
+    """Parts and paints, collected while objects are drawn over one another."""
 
     def __init__(self, width: int, height: int):
         self.size = (OVERSAMPLE * width, OVERSAMPLE * height)
@@ -74,7 +74,7 @@ class _Drawing:
         self.full: list[np.ndarray] = []
 
     def add(self, sketch: Sketch, parent: int | None, unit: float) -> tuple[int, list[int]]:
-        """Take in a sketch's parts and paints; return its first part and each shape's paint."""
+        """Add a sketch's parts and paints; return its first part and the paint of each shape."""
         first, index, values = len(self.parts), {}, []
         for part in sketch.parts:
             up = parent if part.parent is None else first + part.parent
@@ -122,7 +122,7 @@ def draw(
     Args:
         backdrop: the setting.
         objects: farthest first.
-        groups: those that the objects' group numbers mean.
+        groups: indexed by the objects' group numbers.
         width, height: of the canvas in pixels.
     """
     drawing = _Drawing(width, height)

@@ -19,12 +19,12 @@ class Scene:
 
     Args:
         regions: with exact masks; each region's name is its kind.
-        description: what is true of the regions; has the same ids.
-        seed: what it was made from.
-        version: of the specification it was made by.
+        description: facts about the regions, with the same ids.
+        seed: the seed of the generator.
+        version: of the specification.
 
     Raises:
-        ValueError: regions and description are not of the same ids.
+        ValueError: regions and description have different ids.
     """
 
     def __init__(self, regions: RegionImage, description: Description, seed: int, version: str):
@@ -38,7 +38,7 @@ class Scene:
 
     @property
     def image(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB; of a stored scene, read at the first use."""
+        """(H, W, 3) uint8 RGB; loaded at first use for a stored scene."""
         return self.regions.pixels
 
     @property
@@ -53,7 +53,7 @@ class Scene:
 
     @cached_property
     def tree(self) -> MaskTree:
-        """The true tree: what is a part of what. `build_mask_tree` finds the same."""
+        """The true tree of parts; `build_mask_tree` finds the same."""
         parents = {facts.id: facts.parent for facts in self.description.facts}
         return MaskTree(self.regions.regions, parents)
 
@@ -78,15 +78,15 @@ class Scene:
 
 
 def resolve(caption: str, scene: Scene) -> set[int]:
-    """The regions of a scene that a caption fits: the grammar run backwards.
+    """Find the regions of a scene that a caption fits, by parsing it.
 
     Args:
-        caption: in any style, from anybody. What it says need not be true, nor enough.
-        scene: to read it against.
+        caption: in any style, from any source; it may be wrong or ambiguous.
+        scene: in which regions are searched.
 
     Returns:
-        Ids: one for a unique caption, several where it leaves more than one, none where it is
-        true of no region or is not of the caption language.
+        Ids: one for a unique caption, several for an ambiguous one, none if it fits no region or
+        is not in the caption language.
     """
     try:
         return fits(parse(caption), scene.description)

@@ -1,4 +1,4 @@
-"""From the id map to a picture: colours, patterns, outlines, shadows, light and grain."""
+"""From the id map to a picture: colors, patterns, outlines, shadows, light and grain."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ TINTS = {
 
 
 def shade(raster: Raster, rng: Random, spec: SceneSpecification) -> np.ndarray:
-    """Colour a drawn scene.
+    """Color a drawn scene.
 
     Args:
-        raster: what is seen where.
+        raster: the visible parts.
         rng: chooses the light; the same state gives the same picture.
         spec: how strong light and grain are.
 
@@ -64,7 +64,7 @@ def shade(raster: Raster, rng: Random, spec: SceneSpecification) -> np.ndarray:
 
 
 def _flat_colours(raster: Raster) -> np.ndarray:
-    """(H, W, 3) float32: each paint's colour, averaged over the finer grid."""
+    """(H, W, 3) float32: each paint's color, averaged over the finer grid."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(raster.paints)] = [paint.rgb for paint in raster.paints]
     fine = Image.fromarray(raster.fine)
@@ -73,7 +73,7 @@ def _flat_colours(raster: Raster) -> np.ndarray:
 
 
 def _outlines(fine: np.ndarray) -> np.ndarray:
-    """(H, W) float32: 1, less where one thing ends and another begins."""
+    """(H, W) float32: 1, less at the borders between things."""
     edges = np.zeros(fine.shape, np.uint8)
     edges[:, 1:] = fine[:, 1:] != fine[:, :-1]
     edges[1:] |= fine[1:] != fine[:-1]
@@ -127,7 +127,7 @@ def _surfaces(raster: Raster, rng: Random, image: np.ndarray, offset: np.ndarray
 
 
 def _objects(raster: Raster, light: np.ndarray) -> None:
-    """Objects are lighter at the top; those on the ground darken it where they stand."""
+    """Make objects lighter at the top, and darken the ground below them."""
     height, width = light.shape
     backdrop = raster.objects[0][1].start if raster.objects else len(raster.paints)
     for _, paints, placed in raster.objects:
@@ -150,7 +150,7 @@ def _objects(raster: Raster, light: np.ndarray) -> None:
 
 
 def _lamp_light(rng: Random, light: np.ndarray, strength: float) -> None:
-    """Brighter on one side, darker in the corners; each in some scenes."""
+    """In some scenes, light from one side; in some, darker corners."""
     height, width = light.shape
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None]

@@ -18,17 +18,17 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top in the sketc
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of one part: everything that a caption may say about it.
+    """Facts about one part that a caption may state.
 
     Args:
         kind: the noun.
-        parent: index of its whole in the sketch, None for the object itself.
-        surface: colour or material, None for a group.
+        parent: index of its whole in the sketch; None for the object itself.
+        surface: color or material, None for a group.
         pattern: plain, striped, dotted or checkered.
-        mention: whether captions of the "phrase" style say the surface.
-        side: where it is among the parts of its kind in its whole, such as ("top", "left").
-        place, row: where the object stands: left, middle or right; front or back.
-        member: the kind of the members, where this is a group.
+        mention: whether captions of the "phrase" style state the surface.
+        side: position among the parts of its kind in its whole, such as ("top", "left").
+        place, row: of the object: left, middle or right; front or back.
+        member: kind of the members of a group.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class Sketch:
         return len(self.parts) - 1
 
     def poly(self, part: int, points: Sequence[Point], rgb: Rgb | None = None) -> None:
-        """Fill a polygon in the part's colour and texture, or in `rgb`."""
+        """Fill a polygon in the part's color and texture, or in `rgb`."""
         self._add(part, tuple(points), False, rgb)
 
     def rect(self, part: int, box: Box, rgb: Rgb | None = None) -> None:
@@ -110,7 +110,7 @@ class Sketch:
         return min(xs), min(ys), max(xs), max(ys)
 
     def name_sides(self) -> None:
-        """Tell parts of one kind in one whole apart by where they are."""
+        """Name the sides of parts of one kind in one whole."""
         middles = self._middles()
         alike: dict[tuple[int | None, str], list[int]] = defaultdict(list)
         for index, part in enumerate(self.parts):
@@ -133,7 +133,7 @@ def sides(middles: Sequence[Point]) -> dict[int, tuple[str, ...]]:
     """Name two or three things along a line, or four in a square, by their middles (y up).
 
     Raises:
-        ValueError: another number of things.
+        ValueError: unsupported number of things.
     """
     count = len(middles)
     if count == 4:

@@ -1,4 +1,4 @@
-"""What the procedural scenes are made of: the frozen specification and its seeds."""
+"""Settings of the procedural scenes: the frozen specification and its seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SceneSpecification:
     """Settings of the scene generator. The defaults are the frozen specification.
 
     Raises:
-        ValueError: a setting that no scene could meet, naming it.
+        ValueError: names a setting that no scene can meet.
     """
 
     version: str = field(default=VERSION, metadata={"help": "what the numbers were measured for"})
@@ -98,10 +98,10 @@ class SceneSpecification:
         return range(first, stop if count is None else first + count)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain data that JSON can hold."""
+        """The settings as JSON-compatible data."""
         return asdict(self)
 
     @classmethod
     def help(cls) -> dict[str, str]:
-        """What each setting means."""
+        """Help text of each setting."""
         return {each.name: each.metadata["help"] for each in fields(cls)}

@@ -33,11 +33,11 @@ def scene_name(seed: int) -> str:
 
 
 def save_scene(scene: Scene, folder: str | Path, image_format: ImageFormat = "png") -> Path:
-    """Write a scene as a picture and SA-1B JSON, each whole or not at all, the JSON last.
+    """Write a scene as a picture and SA-1B JSON, each file atomically, the JSON last.
 
     Args:
-        scene: what to write.
-        folder: where; made if it is not there.
+        scene: the scene to write.
+        folder: the target folder; created if missing.
         image_format: "png" keeps every pixel, "jpg" is smaller and faster, and not exact.
 
     Returns:
@@ -60,10 +60,10 @@ def load_scene(json_path: str | Path) -> Scene:
     """Read a scene back: regions, description, and so tree, captions and `resolve`.
 
     Args:
-        json_path: what `save_scene` or `write_scenes` wrote; the picture is read when needed.
+        json_path: written by `save_scene` or `write_scenes`; the picture is loaded when needed.
 
     Raises:
-        RegionError: of the kind that says what is wrong with the file, naming it.
+        RegionError: the file is missing or at fault; names it.
     """
     path = Path(json_path)
     regions = load_sa1b(path)
@@ -87,15 +87,15 @@ def write_scenes(
     image_format: ImageFormat = "jpg",
     progress: bool = True,
 ) -> list[Path]:
-    """Write the scenes of seeds; those that are there already are not made again.
+    """Write the scenes of seeds; existing ones are skipped.
 
-    Each process makes and writes its own scenes, so that none is sent between processes. With
-    more than one, a script has to guard its entry point with `if __name__ == "__main__"`.
+    Each process generates and writes its own scenes, so that none is sent between processes. With
+    more than one, a script must guard its entry point with `if __name__ == "__main__"`.
 
     Args:
-        seeds: one scene each.
-        folder: where. It holds scenes of one specification, which is written beside them.
-        spec: what scenes are made of; None is the frozen one.
+        seeds: one scene per seed.
+        folder: the target. It holds scenes of one specification, which is written beside them.
+        spec: settings of the generator; None is the frozen specification.
         jobs: processes. image_format: see `save_scene`. progress: show a bar.
 
     Returns:
@@ -140,7 +140,7 @@ def _write_chunk(work: _Chunk) -> int:
 
 
 def _agree(folder: Path, spec: SceneSpecification) -> None:
-    """Leave the specification in a folder, or make sure that it is the one there."""
+    """Write the specification into a folder, or check that the folder has the same one."""
     path, told = folder / SETTINGS_FILE, json.loads(json.dumps(spec.to_dict()))
     if path.is_file():
         there = read_json(path)

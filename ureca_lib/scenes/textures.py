@@ -14,7 +14,7 @@ SIDE = 1024  # of the prepared textures, in pixels; larger than any canvas
 def prepared(name: str) -> np.ndarray:
     """(SIDE, SIDE) float32 texture of zero mean and unit deviation, the same in every process.
 
-    "grain" differs from pixel to pixel, "soft" in blotches, "strokes" in short upright strokes,
+    "grain" varies from pixel to pixel, "soft" in blotches, "strokes" in short upright strokes,
     "waves" in long flat ones.
     """
     blur = {"grain": (0, 0), "soft": (9, 9), "strokes": (3.5, 0.8), "waves": (1.2, 9)}[name]
@@ -24,12 +24,12 @@ def prepared(name: str) -> np.ndarray:
 
 
 def pattern_field(name: str, height: int, width: int, period: float) -> np.ndarray:
-    """How much of the second colour a pattern shows at each pixel of a box.
+    """Share of a pattern's second color at each pixel of a box.
 
     Args:
         name: "striped", "dotted" or "checkered".
         height, width: of the box in pixels.
-        period: pixels from one stripe, dot or square to the next of its colour.
+        period: pixels from one stripe, dot or square to the next of its color.
 
     Returns:
         (height, width) float32, 0 to 1, with smooth edges.
@@ -47,7 +47,7 @@ def pattern_field(name: str, height: int, width: int, period: float) -> np.ndarr
 
 
 def material_field(name: str, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """How much darker (positive) or lighter a material is at each pixel of a box, in grey levels.
+    """Darkening (positive) or lightening by a material at each pixel of a box, in gray levels.
 
     Args:
         name: "brick", "wooden" or "stone".

@@ -17,21 +17,21 @@ _NUMBER_WORDS = {number: word for word, number in NUMBERS.items() if word not in
 
 
 class NotUniqueError(ValueError):
-    """A region of which nothing can be said that is not true of another."""
+    """No caption fits this region and no other."""
 
 
 def write_captions(scene: Description, style: Style = "phrase") -> dict[int, str]:
     """A caption for each region, unique in its scene.
 
     Args:
-        scene: what is true of the regions.
-        style: "phrase" says looks, whole and place the same way for all regions of a kind, so
-            that it depends on the region and its whole alone. "minimal" is that phrase without
-            all that is not needed to tell the region from the others, and so depends on them.
-            "sentence" says all that is known, parts included.
+        scene: facts about the regions.
+        style: "phrase" states looks, whole and place in the same way for all regions of a kind,
+            so that it depends on the region and its whole alone. "minimal" is that phrase
+            without everything that is not needed to distinguish the region from the others,
+            and so depends on them. "sentence" states everything that is known, with parts.
 
     Raises:
-        ValueError: no such style. NotUniqueError: no phrase is true of one region only.
+        ValueError: no such style. NotUniqueError: no phrase fits one region only.
     """
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
@@ -48,10 +48,10 @@ def write_captions(scene: Description, style: Style = "phrase") -> dict[int, str
 
 
 def unique_phrase(scene: Description, facts: Facts) -> Phrase:
-    """The shortest of a few fixed forms that is true of the region alone.
+    """The shortest of a few fixed forms that fits this region only.
 
     Raises:
-        NotUniqueError: none of them is.
+        NotUniqueError: none of them does.
     """
     for every_whole, full in ((False, False), (True, False), (True, True)):
         phrase = _phrase(scene, facts, every_whole, full)
@@ -80,7 +80,7 @@ def _looks(facts: Facts, full: bool) -> Phrase:
 
 
 def _whole(scene: Description, facts: Facts, every: bool, full: bool) -> Phrase | None:
-    """What the region is a part of; wholes in between are skipped unless their side is needed."""
+    """The whole of a region; intermediate wholes are skipped unless their side is needed."""
     if facts.parent is None or facts.place:
         return None
     parent = scene[facts.parent]
@@ -93,9 +93,9 @@ def _whole(scene: Description, facts: Facts, every: bool, full: bool) -> Phrase 
 
 
 def shortened(scene: Description, region_id: int, phrase: Phrase) -> Phrase:
-    """Leave out, from the least to the most telling, what the region does not need.
+    """Remove what is not needed to identify the region, least informative first.
 
-    The result is true of the region alone, and nothing more can be left out of it.
+    The result fits this region only, and nothing more can be removed from it.
     """
     shorter: Phrase | None = phrase
     while shorter is not None:
@@ -107,7 +107,7 @@ def shortened(scene: Description, region_id: int, phrase: Phrase) -> Phrase:
 
 
 def _shorter(phrase: Phrase) -> Iterator[Phrase]:
-    """The phrase with one thing less, wholes first."""
+    """Variants of the phrase with one detail less, wholes first."""
     if phrase.whole is not None:
         if phrase.whole.whole is not None:  # skip the whole in between
             yield replace(phrase, whole=phrase.whole.whole)
@@ -123,7 +123,7 @@ def _shorter(phrase: Phrase) -> Iterator[Phrase]:
 
 
 def sentence(scene: Description, facts: Facts, phrase: Phrase) -> str:
-    """All that is known of a region, as one sentence: looks, whole, place, and its parts."""
+    """Everything that is known about a region as one sentence: looks, whole, place and parts."""
     own = replace(phrase, surface=facts.surface, row=facts.row)
     text = noun_words(own, "The")
     if facts.place:

@@ -231,7 +231,7 @@ class RegionCaptionDataset(Dataset):
         with warnings.catch_warnings():  # of which an epoch would give thousands
             warnings.filterwarnings("ignore", message=r".*vanishes when its mask is resized.*")
             masks = self.processor.mask_tiles(regions, size, self.max_tiles)
-        if self.settings.blind:
+        if self.settings.no_mask:
             masks = torch.zeros_like(masks)
         tiles = len(pixels if features is None else features)
         rows = [

@@ -121,7 +121,7 @@ def grouped_forward(
         layer.values = _given_to_regions(layer.values, batch.image_of)
     masks = None
     if batch.mask_values is not None:
-        masks = inner.get_mask_features(batch.mask_values, batch.mask_places)
+        masks = model.get_mask_features(batch.mask_values, batch.mask_places)
     embeds = inner.embed_inputs(batch.region_ids, mask_features=masks)
     seen = torch.cat([batch.image_attention[batch.image_of], batch.region_attention], dim=1)
     places = positions(seen, embeds.shape[1])

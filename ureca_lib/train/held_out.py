@@ -48,7 +48,7 @@ class HeldOut:
         fingerprint: str = "",
     ):
         self.index, self.settings, self.collator = index, settings, collator
-        self.processor = processor.without_masks() if settings.blind else processor
+        self.processor = processor.without_masks() if settings.no_mask else processor
         plain = replace(
             settings,
             regions_per_image=settings.eval_regions,

@@ -103,7 +103,7 @@ class Recipe:
             "mask_position": self.mask_position,
             "max_tiles": self.max_tiles,
             "inference_tiles": self.max_tiles,
-            "blind": self.mask == "none",
+            "no_mask": self.mask == "none",
             "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
             "data": self.data,
             "seed": self.seed,

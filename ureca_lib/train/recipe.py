@@ -11,7 +11,7 @@ from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import read_predictions
-from ureca_lib.evaluate.systems import UrecaSystem
+from ureca_lib.evaluate.systems import build_system
 from ureca_lib.train.export import export_model
 from ureca_lib.train.loop import TrainingResult, train_stage
 from ureca_lib.train.options import Recipe
@@ -84,16 +84,17 @@ def train_recipe(
 
 
 def measure_model(
-    model: str | Path, data: str, out: str | Path, blind: bool = False, progress: bool = True
+    model: str | Path, data: str, out: str | Path, no_mask: bool = False, progress: bool = True
 ) -> ExactReport:
     """Caption all regions of some data by a model of ours, and measure the captions.
 
     Args:
         model: its folder.
         data, out, progress: see `Trained.measure`.
-        blind: show it no masks.
+        no_mask: show it no masks.
     """
-    system = UrecaSystem(model, question=QUESTION, max_new_tokens=LONGEST, blind=blind)
+    options = {"question": QUESTION, "max_new_tokens": LONGEST}
+    system = build_system("no_mask" if no_mask else "ureca", model, **options)
     predict(system, open_captioned(data), out, progress=progress)
     return measure_exact(read_predictions(out))
 

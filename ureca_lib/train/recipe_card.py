@@ -8,8 +8,8 @@ import shlex
 from dataclasses import asdict
 from pathlib import Path
 
-from ureca_lib.checkpoints import load_pair
-from ureca_lib.checkpoints.loading import save_half
+from ureca_lib.checkpoints import load_model_and_processor
+from ureca_lib.checkpoints.loading import save_float16
 from ureca_lib.evaluate.exact_match import ExactReport
 from ureca_lib.journal import write_json
 from ureca_lib.provenance import model_record
@@ -58,20 +58,20 @@ def publish(trained: Trained, out: str | Path, data: str, work: str | Path) -> E
         What was measured.
     """
     out = Path(out)
-    model, processor = load_pair(trained.model)
+    model, processor = load_model_and_processor(trained.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    save_half(model, out)
+    save_float16(model, out)
     processor.save_pretrained(out)
     with (out / LOG).open("w", encoding="utf-8") as file:
         for number, result in trained.numbered.items():
             for row in result.log:
                 file.write(json.dumps({"stage": number} | row) + "\n")
     recipe = trained.recipe
-    blind = recipe.mask == "none"
+    no_mask = recipe.mask == "none"
     # a file for each checkpoint and each data, since a run may be measured again on other data
     told = f"{out.resolve()} {model_record(out)['weights']} {data}"
     name = f"predictions-{hashlib.sha256(told.encode()).hexdigest()[:10]}.jsonl"
-    report = measure_model(out, data, Path(work) / name, blind)
+    report = measure_model(out, data, Path(work) / name, no_mask)
     stages = [stage_values(result) for result in trained.stages]
     write_json(
         out / RESULTS,

@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save_file
 
 from ureca_lib.journal import write_json, write_text
 from ureca_lib.provenance import model_record
-from ureca_lib.train.settings import TrainSettings
+from ureca_lib.train.settings import TrainSettings, renamed
 
 SETTINGS, START, RESULT = "settings.json", "start.json", "result.json"
 LOG, BEST = "log.jsonl", "best.json"
@@ -107,7 +107,7 @@ def _check_claim(folder: Path, settings: TrainSettings, resume: bool) -> None:
         json.loads(json.dumps(each.to_dict())) for each in (TrainSettings(), settings)
     )
     # a setting that an earlier version did not have was at its default
-    there = default | read_json(path)
+    there = default | renamed(read_json(path))
     relevant = set(asked) - set(OF_THE_MACHINE)
     differing = sorted(name for name in relevant if there.get(name) != asked.get(name))
     if differing or not resume:

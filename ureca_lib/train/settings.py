@@ -37,6 +37,9 @@ MODEL_FIELDS = {
 }
 
 
+RENAMED = {"blind": "no_mask"}  # settings of earlier versions
+
+
 class SettingsError(ValueError):
     """Settings that are unknown, of a wrong type, or that do not go together."""
 
@@ -81,7 +84,7 @@ class TrainSettings:
         "sdpa", "how attention is computed; eager learns faster on a CPU at tiny's size"
     )
     fresh_mask_encoder: bool = _of(True, "stage 1 starts with random mask encoder weights")
-    blind: bool = _of(False, "all masks are zeros: the baseline without region input")
+    no_mask: bool = _of(False, "all masks are zeros: the baseline without region input")
 
     learning_rate: float = _of(2e-4, "peak learning rate (published: 2e-4, then 4e-5)")
     epochs: float = _of(2.0, "passes over all regions (published: 2); unused if steps is set")
@@ -246,12 +249,18 @@ def _over(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return values | dict(given)
 
 
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their present names, from a file of this or an earlier version."""
+    return {RENAMED.get(name, name): value for name, value in values.items()}
+
+
 def checked(values: Mapping[str, Any], where: str) -> TrainSettings:
     """Settings from plain data.
 
     Raises:
         SettingsError: an unknown name, a wrong type or range; names `where` and the setting.
     """
+    values = renamed(values)
     known = TrainSettings.help()
     if unknown := sorted(set(values) - set(known)):
         raise SettingsError(f"{where}: there is no setting {', '.join(unknown)}")

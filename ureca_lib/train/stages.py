@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.checkpoints.internvl import MASK_ENCODER, internvl_reader
-from ureca_lib.checkpoints.tensors import load_whole, read_json
+from ureca_lib.checkpoints.tensors import load_strict, read_json
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.conversation import IGNORED
@@ -91,7 +91,7 @@ def _ours(
     if other and not fresh:
         raise SettingsError(f"{folder}: its mask encoder has another {' and '.join(other)}")
     drawn = MASK_ENCODER if fresh else ""
-    model = load_whole(
+    model = load_strict(
         UrecaForConditionalGeneration, folder, fresh=drawn, config=config, dtype=dtype
     )
     if fresh:

@@ -13,7 +13,6 @@ fits no other.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,20 +21,26 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ureca_lib.annotate.protocol import Reply, Request, Stage
-from ureca_lib.annotate.referring.attributes import NOUNS_WITHOUT_NAME
 from ureca_lib.annotate.referring.english import (
+    GROUPS,
     MANY,
     counted,
-    is_group,
+    is_kind,
     is_plural,
     listing,
     place_phrase,
     plural,
 )
-from ureca_lib.annotate.referring.expressions import KINDS, PREFERENCE, Composer, ReferringPhrase
+from ureca_lib.annotate.referring.expressions import (
+    MAX_WHOLE_WORDS,
+    MAX_WORDS,
+    PREFERENCE,
+    Composer,
+    is_named,
+    phrase,
+)
 from ureca_lib.annotate.referring.predicates import (
     EXTENTS,
-    PLACES,
     Attribute,
     Description,
     ImageAttributes,
@@ -44,15 +49,6 @@ from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree
 from ureca_lib.regions import RegionImage
 
 _WIDE = 0.6  # of the image's width or height, above which no place is named
-# verb and object of an extent, for one thing
-_EXTENTS = {
-    "most": ("fills", "most of the image"),
-    "much": ("fills", "much of the image"),
-    "width": ("spans", "the width of the image"),
-    "height": ("spans", "the height of the image"),
-    "quarter": ("covers", "about a quarter of the image"),
-    "small": ("covers", "a small part of the image"),
-}
 
 
 @dataclass(frozen=True)
@@ -83,17 +79,16 @@ class ImageCaptions:
     """Captions of the regions of one image, for each stage. Shared measurements are made once.
 
     Args:
-        image: with its photo, unless colors are not used.
+        image: with its photo.
         tree: of its regions.
-        preference, max_words, max_whole_words: of the `Composer`.
     """
 
-    def __init__(self, image: RegionImage, tree: MaskTree, *composer: Any):
-        self.tree = tree
-        self.scene = ImageAttributes(image, tree, color="color" in composer[0])
-        self._composer = Composer(self.scene, *composer)
-        self._texts = Counter(phrase.text for phrase in self._composer.phrases.values())
-        self._families: dict[RegionId, dict[int, ReferringPhrase]] = {}
+    def __init__(self, image: RegionImage, tree: MaskTree):
+        self.tree, self.scene = tree, ImageAttributes(image, tree)
+        self._composer = Composer(self.scene)
+        found = self._composer.descriptions
+        self._texts = np.array([phrase(found[i]) for i in range(len(self.scene))], dtype=object)
+        self._families: dict[RegionId, dict[int, Description]] = {}
 
     def caption(
         self, stage: Stage, region_id: RegionId, children: Iterable[RegionId] = ()
@@ -106,75 +101,61 @@ class ImageCaptions:
             children: parts that a sentence names.
         """
         index = self.scene.index[region_id]
-        phrase = self._composer.phrases[index]
-        if stage in ("short", "long"):
-            of_family = self._short(index)
+        description = self._composer.descriptions[index]
+        parent = self.tree.parent(region_id)
+        # siblings without a parent are all regions of the image
+        if stage in ("short", "long") and parent is not None:
+            of_family = self._family(parent)[index]
             # a long caption is final for a region without look-alikes (Sec. 3, stage 4)
-            if stage == "short" or self.scene.isolates(of_family.description):
-                phrase = of_family
+            if stage == "short" or self.scene.isolates(of_family):
+                description = of_family
         if stage in ("short", "verify"):
-            return self._read_back(index, phrase, phrase.text)
+            return self._read_back(index, description)
         parts = [self.scene.index[child] for child in children]
-        claims = self._claims(index, phrase.description, parts)
-        return self._read_back(index, phrase, _sentence(phrase, claims), claims)
+        return self._read_back(index, description, self._claims(index, description, parts))
 
-    def _short(self, index: int) -> ReferringPhrase:
-        """A phrase that fits no sibling; siblings without a parent are all regions of the image."""
-        parent = self.tree.parent(self.scene.ids[index])
-        if parent is None:
-            return self._composer.phrases[index]
+    def _family(self, parent: RegionId) -> dict[int, Description]:
         if parent not in self._families:
             members = [self.scene.index[child] for child in self.tree.children(parent)]
             self._families[parent] = self._composer.family(members, self.scene.index[parent])
-        return self._families[parent][index]
+        return self._families[parent]
 
     def _read_back(
-        self, index: int, phrase: ReferringPhrase, text: str, claims: Description = ()
+        self, index: int, description: Description, claims: Description = ()
     ) -> AttributeCaption:
         """The caption with the regions that its phrase fits, of all regions of the image."""
-        scene, ids = self.scene, self.scene.ids
-        fits = scene.fits(phrase.description)
-        if self._texts[phrase.text] > 1:  # other attributes may read the same
-            same_text = (other.text == phrase.text for other in self._in_order())
-            fits = fits | np.fromiter(same_text, bool, len(ids))
+        scene, text = self.scene, phrase(description)
+        fits = scene.fits(description)
+        if np.count_nonzero(self._texts == text) > 1:  # other attributes may read the same
+            fits = fits | (self._texts == text)
         same = scene.twin == scene.twin[index]
-        others = np.flatnonzero(fits & ~same)
-        twins = [i for i in np.flatnonzero(same) if i != index]
-        known = self._named(index) or (len(phrase.description) > 1 and not same.all())
-        return AttributeCaption(
-            ids[index],
-            text,
-            known and not twins and not others.size,
-            tuple(ids[i] for i in twins),
-            tuple(ids[i] for i in others),
-            phrase.description,
-            claims,
-        )
-
-    def _named(self, index: int) -> bool:
-        return self.scene.regions[index].noun not in NOUNS_WITHOUT_NAME
-
-    def _in_order(self) -> Iterable[ReferringPhrase]:
-        return (self._composer.phrases[index] for index in range(len(self.scene)))
+        others = [scene.ids[i] for i in np.flatnonzero(fits & ~same)]
+        twins = [scene.ids[i] for i in np.flatnonzero(same) if i != index]
+        known = is_named(scene.nouns[index]) or (len(description) > 1 and not same.all())
+        unique = known and not twins and not others
+        sentence = _sentence(text, scene.nouns[index], claims) if claims else text
+        confused = (tuple(twins), tuple(others))
+        return AttributeCaption(scene.ids[index], sentence, unique, *confused, description, claims)
 
     def _claims(self, index: int, subject: Description, parts: list[int]) -> Description:
         """Its look, its place or extent, and its parts, without what the subject states."""
-        region, stated = self.scene.regions[index], {attribute.kind for attribute in subject}
-        claims = []
-        if "color" not in stated:
-            claims += self._composer.values(index, "color")[:1]
-        if "shape" not in stated and not is_plural(region.noun) and not is_group(region.noun):
-            claims += self._composer.values(index, "shape")[:1]
+        noun, stated = self.scene.nouns[index], {attribute.kind for attribute in subject}
+        kinds = ["color"] if is_plural(noun) or is_kind(noun, GROUPS) else ["color", "shape"]
+        claims = [
+            claim
+            for kind in kinds
+            if kind not in stated
+            for claim in self._composer.values(index, kind)[:1]
+        ]
         in_image = any(a.kind == "place" and not a.among for a in subject)
         if not (in_image and claims):
             claims.append(self._place(index))
-        nouns = Counter(self.scene.regions[part].noun for part in parts)
-        named = [noun for noun in nouns if noun not in NOUNS_WITHOUT_NAME]
-        for noun in named or nouns:
-            number = min(int(self.scene.part_counts(noun)[index]), MANY)
+        nouns = dict.fromkeys(self.scene.nouns[part] for part in parts)
+        for part in [part for part in nouns if is_named(part)] or nouns:
+            number = min(int(self.scene.part_counts(part)[index]), MANY)
             # not "the eyes with two eyes"; a child with the region's own mask is no part of it
-            if number and plural(noun).casefold() != region.noun.casefold():
-                claims.append(Attribute("with", noun, number))
+            if number and plural(part).casefold() != noun.casefold():
+                claims.append(Attribute("with", part, number))
         return tuple(claims)
 
     def _place(self, index: int) -> Attribute:
@@ -182,32 +163,28 @@ class ImageCaptions:
 
         A center between the middle and a side is in the middle.
         """
-        places = [value for value in PLACES if self.scene.placed(index, value, ())]
+        claims = self.scene.place(index)[-1:]
         extent = self.scene.boxes[index, 2:] / self.scene.size
-        middle = Attribute("place", "middle")
-        if not places and (extent <= _WIDE).all() and self.scene.fits((middle,))[index]:
-            places = ["middle"]
-        if places:
-            return Attribute("place", places[-1])
-        extents = [Attribute("extent", value) for value in EXTENTS]
-        return next(claim for claim in extents if self.scene.fits((claim,))[index])
+        if (extent <= _WIDE).all():
+            claims.append(Attribute("place", "middle"))
+        claims += [Attribute("extent", value) for value in EXTENTS]
+        return next(claim for claim in claims if self.scene.fits((claim,))[index])
 
 
-def _sentence(phrase: ReferringPhrase, claims: Description) -> str:
+def _sentence(subject: str, noun: str, claims: Description) -> str:
     """One sentence that begins with a phrase and states the claims."""
-    noun = next(a.value for a in phrase.description if a.kind == "type")
     several = is_plural(noun)
     looks = [claim.value for claim in claims if claim.kind in ("color", "shape")]
     looks += [f"{place_phrase(a.value)} of the image" for a in claims if a.kind == "place"]
     verbs = [f"{'are' if several else 'is'} {listing(looks)}"] if looks else []
-    for verb, extent in (_EXTENTS[a.value] for a in claims if a.kind == "extent"):
+    for *_, verb, extent in (EXTENTS[a.value] for a in claims if a.kind == "extent"):
         verbs.append(f"{verb.removesuffix('s') if several else verb} {extent}")
-    sentence = f"{phrase.text[0].upper()}{phrase.text[1:]} {listing(verbs)}"
+    sentence = f"{subject[0].upper()}{subject[1:]} {listing(verbs)}"
     parts = [counted(claim.value, claim.number) for claim in claims if claim.kind == "with"]
     return f"{sentence}, with {listing(parts)}." if parts else f"{sentence}."
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class AttributeAnnotator:
     """Captions from pixels, masks, names and the tree, each unique among the image's regions.
 
@@ -217,15 +194,6 @@ class AttributeAnnotator:
     name = "attributes"
     version = 2  # of its captions: answers that are stored under another version are asked again
     max_in_flight = 2  # it computes: more threads would only take turns
-
-    preference: tuple[str, ...] = field(
-        default=PREFERENCE,
-        metadata={"help": "attributes after the noun, in order; 'with' names a part it has"},
-    )
-    max_words: int = field(default=24, metadata={"help": "most words of a phrase"})
-    max_whole_words: int = field(
-        default=14, metadata={"help": "most words that describe the whole a region is part of"}
-    )
 
     _images: WeakKeyDictionary = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
@@ -237,22 +205,14 @@ class AttributeAnnotator:
     @property
     def answer_settings(self) -> dict[str, Any]:
         """Settings that affect an answer; part of the record."""
-        words = {"max_words": self.max_words, "max_whole_words": self.max_whole_words}
-        return {"preference": list(self.preference), **words}
-
-    def __post_init__(self) -> None:
-        unknown = set(self.preference) - set(KINDS)
-        if unknown or len(set(self.preference)) < len(self.preference):
-            wrong = ", ".join(sorted(unknown)) or "an attribute given twice"
-            raise ValueError(f"preference takes each of {', '.join(KINDS)} once, not {wrong}")
-        if self.max_words < 4:
-            raise ValueError(f"max_words must be at least 4, not {self.max_words}")
+        words = {"max_words": MAX_WORDS, "max_whole_words": MAX_WHOLE_WORDS}
+        return {"preference": list(PREFERENCE), **words}
 
     def caption(self, image: RegionImage, tree: MaskTree | None = None) -> list[AttributeCaption]:
         """Caption every region of an image.
 
         Args:
-            image: the regions, and the photo unless "color" is not in `preference`.
+            image: the regions and the photo.
             tree: of the same regions; None builds the default one.
 
         Returns:
@@ -260,7 +220,7 @@ class AttributeAnnotator:
             texts.
 
         Raises:
-            FileMissingError: the photo is needed but there is none.
+            FileMissingError: there is no photo.
             ValueError: the tree is not of these regions.
         """
         if not len(image):
@@ -270,14 +230,13 @@ class AttributeAnnotator:
 
     def captions(self, image: RegionImage, tree: MaskTree) -> ImageCaptions:
         """The captions of all stages with their logical forms; raises as `caption` does."""
-        settings = (self.preference, self.max_words, self.max_whole_words)
-        return ImageCaptions(image, tree, *settings)
+        return ImageCaptions(image, tree)
 
     def answer(self, request: Request) -> Reply:
         """Answer one question of the pipeline.
 
         Raises:
-            FileMissingError: the photo is needed but there is none.
+            FileMissingError: there is no photo.
         """
         with self._lock:  # the measurements of an image are shared by its questions
             captions = self._images.get(request.image)

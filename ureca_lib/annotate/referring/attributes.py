@@ -8,16 +8,15 @@ region that a word does not fit can be ruled out by it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from ureca_lib.annotate.referring.colors import RegionColor, color_bins, region_color
+from ureca_lib.annotate.referring.colors import color_bins, region_color
 from ureca_lib.annotate.referring.english import is_plural, plural
-from ureca_lib.mask_tree import MaskTree
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.rle import run_lengths
 
@@ -42,113 +41,57 @@ class Outline(NamedTuple):
     hole: float  # share of the filled mask that is holes
 
 
-# (word, is said of, fits) in order of preference. Only a round ring is said to be ring-shaped: a
-# table has a hole too where a cup stands on it.
-SHAPES: tuple[tuple[str, Callable[[Outline], bool], Callable[[Outline], bool]], ...] = (
-    (
-        "ring-shaped",
-        lambda o: o.hole >= 0.25 and o.ratio < 2 and o.fill / (1 - o.hole) <= 0.9,
-        lambda o: o.hole >= 0.08,
-    ),
-    (
-        "round",
-        lambda o: o.ratio <= 1.15 and o.solid >= 0.97 and 0.72 <= o.fill <= 0.84,
-        lambda o: o.ratio <= 1.4 and o.solid >= 0.88 and o.fill <= 0.93,
-    ),
-    (
-        "square",
-        lambda o: o.fill >= 0.97 and 0.9 <= o.aspect <= 1.1,
-        lambda o: o.fill >= 0.84 and 0.7 <= o.aspect <= 1.4,
-    ),
-    ("rectangular", lambda o: o.fill >= 0.97, lambda o: o.fill >= 0.84),
-    ("tall", lambda o: o.aspect <= 0.4, lambda o: o.aspect <= 0.67),
-    ("wide", lambda o: o.aspect >= 2.5, lambda o: o.aspect >= 1.5),
-    ("long", lambda o: o.ratio >= 3.5, lambda o: o.ratio >= 2.2),
-)
-
-
 @dataclass(frozen=True)
 class RegionAttributes:
-    """Attributes of one region; `shapes` are said of it, `shape_fits` fit it in a wider sense.
+    """Measures of one mask.
 
     Lengths are in pixels, row 0 is the top, and boxes are (x, y, columns, rows).
+
+    Args:
+        said: words of each kind, "color" and "shape", that clearly hold, the plainest first.
+        fits: words of both kinds that hold in a wider sense.
     """
 
-    region_id: int | str
-    noun: str
     area: int
     center: tuple[float, float]
     box: tuple[int, int, int, int]
-    color: RegionColor = field(default_factory=RegionColor)
-    shapes: tuple[str, ...] = ()
-    shape_fits: frozenset[str] = frozenset()
+    said: Mapping[str, tuple[str, ...]]
+    fits: frozenset[str]
 
 
-def measure_regions(
-    image: RegionImage, tree: MaskTree, color: bool = True
-) -> dict[int | str, RegionAttributes]:
-    """Attributes of every region of an image.
+def measure_masks(image: RegionImage, keys: Mapping[int | str, bytes]) -> list[RegionAttributes]:
+    """Measures of every region of an image, in its order.
 
     The color is that of the region's own pixels, without those that smaller regions cover, if
     they are at least a quarter of it. Regions with the same mask get the same measures.
 
     Args:
-        image: the regions and, if `color` is set, the photo.
-        tree: of the same regions; decides which of those without a name are parts.
-        color: False needs no photo.
-
-    Returns:
-        Attributes by region id, in the order of the image.
+        image: the regions and the photo.
+        keys: of the masks, see `mask_keys`.
 
     Raises:
-        FileMissingError: the photo is needed but there is none.
-        ValueError: the tree is not of these regions.
+        FileMissingError: there is no photo.
     """
-    check_tree(image, tree)
-    bins = color_bins(image.pixels) if color else None
-    keys = mask_keys(image)
+    bins = color_bins(image.pixels)
+    owner = np.zeros(bins.shape, np.int32)
     distinct = {keys[region.id]: region for region in image}
     order = sorted(distinct, key=lambda key: (-distinct[key].area, key))
-    measured = _measure_all([distinct[key] for key in order], bins)
-    by_key = dict(zip(order, measured, strict=True))
-    holders = different_ancestors(tree, keys)
-    main = UNNAMED_MAIN if any(holders.values()) else UNNAMED
-    attributes = {}
-    for region in image:
-        unnamed = UNNAMED_PART if holders[region.id] else main
-        noun = region_noun(region.name, region.crowd) or unnamed
-        own = by_key[keys[region.id]]
-        attributes[region.id] = replace(own, region_id=region.id, noun=noun)
-    return attributes
-
-
-def _measure_all(regions: list[Region], bins: np.ndarray | None) -> list[RegionAttributes]:
-    """Measures of regions from the largest, no two with the same mask; no nouns yet."""
-    owner = np.full(regions[0].size if regions else (0, 0), -1, np.int32)
-    found, samples = [], []
-    for rank, region in enumerate(regions):
-        box, mask = cropped_mask(region)
-        np.copyto(owner[_window(box)], rank, where=mask)
-        found.append(_measure(region, box, mask))
-        if bins is not None:
-            samples.append(_sample(bins[_window(box)], mask))
-    if bins is None:
-        return found
-    for rank, region in enumerate(regions):
-        window = _window(found[rank].box)
-        own = owner[window] == rank
-        enough = np.count_nonzero(own) >= _OWN_SHARE * region.area
-        sample = _sample(bins[window], own) if enough else samples[rank]
-        found[rank] = replace(found[rank], color=region_color(sample))
-    return found
-
-
-def check_tree(image: RegionImage, tree: MaskTree) -> None:
-    """Raise ValueError unless the tree holds exactly the image's regions."""
-    ids, known = {region.id for region in image}, {region.id for region in tree.regions}
-    if ids != known:
-        wrong = ", ".join(sorted(map(str, ids ^ known)))
-        raise ValueError(f"the tree and the image are not of the same regions: {wrong}")
+    samples = {}
+    for rank, key in enumerate(order, 1):
+        box, mask = cropped_mask(distinct[key])
+        owner[_window(box)][mask] = rank
+        sample = _sample(bins[_window(box)], mask)
+        samples[key] = box, sample, _center(box, mask), shape_words(mask)
+    found = {}
+    for rank, key in enumerate(order, 1):
+        box, sample, center, (shapes, shape_fits) = samples[key]
+        area, own = distinct[key].area, owner[_window(box)] == rank
+        if np.count_nonzero(own) >= _OWN_SHARE * area:
+            sample = _sample(bins[_window(box)], own)
+        colors, color_fits = region_color(sample)
+        said = {"color": colors, "shape": shapes}
+        found[key] = RegionAttributes(area, center, box, said, color_fits | shape_fits)
+    return [found[keys[region.id]] for region in image]
 
 
 def region_noun(name: str | None, crowd: bool = False) -> str:
@@ -181,16 +124,6 @@ def mask_keys(regions: Iterable[Region]) -> dict[int | str, bytes]:
     return keys
 
 
-def different_ancestors(
-    tree: MaskTree, keys: dict[int | str, bytes]
-) -> dict[int | str, list[int | str]]:
-    """The ancestors by region id, from the parent up, without those with an equal mask."""
-    return {
-        region.id: [other for other in tree.ancestors(region.id) if keys[other] != keys[region.id]]
-        for region in tree.regions
-    }
-
-
 def cropped_mask(region: Region) -> tuple[tuple[int, int, int, int], np.ndarray]:
     """The region's box (x, y, columns, rows) in pixels and its (rows, columns) bool mask in it."""
     x, y, columns, rows = region.pixel_box
@@ -204,41 +137,64 @@ def cropped_mask(region: Region) -> tuple[tuple[int, int, int, int], np.ndarray]
     return (x, y, columns, rows), pixels.reshape(columns, height).T[y : y + rows]
 
 
-def _measure(region: Region, box: tuple[int, int, int, int], mask: np.ndarray) -> RegionAttributes:
+def _window(box: tuple[int, int, int, int]) -> tuple[slice, slice]:
+    x, y, columns, rows = box
+    return slice(y, y + rows), slice(x, x + columns)
+
+
+def _center(box: tuple[int, int, int, int], mask: np.ndarray) -> tuple[float, float]:
     x, y, columns, rows = box
     # whole numbers, so that equal masks have equal centers to the last bit
-    across = int(mask.sum(0, dtype=np.int64) @ np.arange(columns))
-    down = int(mask.sum(1, dtype=np.int64) @ np.arange(rows))
-    center = (x + across / region.area, y + down / region.area)
-    shapes, fits = _shape(mask, region.area)
-    return RegionAttributes(region.id, "", region.area, center, box, RegionColor(), shapes, fits)
+    area, down = np.count_nonzero(mask), mask.sum(1, dtype=np.int64)
+    across = mask.sum(0, dtype=np.int64)
+    return x + int(across @ np.arange(columns)) / area, y + int(down @ np.arange(rows)) / area
 
 
-def _shape(mask: np.ndarray, area: int) -> tuple[tuple[str, ...], frozenset[str]]:
-    if area < _SHAPE_AREA:
-        return (), frozenset(word for word, _, _ in SHAPES)
-    outline = measure_outline(mask)
-    said = tuple(word for word, says, _ in SHAPES if says(outline))
-    return said, frozenset(word for word, _, fits in SHAPES if fits(outline)) | set(said)
+def shape_words(mask: np.ndarray) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Shape words that are said of a (rows, columns) mask, the plainest first, and that fit it."""
+    aspect, fill, ratio, solid, hole = measure_outline(mask)
+    # only a round ring is said to be ring-shaped: a table has a hole too where a cup stands on it
+    said = {
+        "ring-shaped": hole >= 0.25 and ratio < 2 and fill / (1 - hole) <= 0.9,
+        "round": ratio <= 1.15 and solid >= 0.97 and 0.72 <= fill <= 0.84,
+        "square": fill >= 0.97 and 0.9 <= aspect <= 1.1,
+        "rectangular": fill >= 0.97,
+        "tall": aspect <= 0.4,
+        "wide": aspect >= 2.5,
+        "long": ratio >= 3.5,
+    }
+    fits = {
+        "ring-shaped": hole >= 0.08,
+        "round": ratio <= 1.4 and solid >= 0.88 and fill <= 0.93,
+        "square": fill >= 0.84 and 0.7 <= aspect <= 1.4,
+        "rectangular": fill >= 0.84,
+        "tall": aspect <= 0.67,
+        "wide": aspect >= 1.5,
+        "long": ratio >= 2.2,
+    }
+    if np.count_nonzero(mask) < _SHAPE_AREA:
+        return (), frozenset(fits)
+    words = tuple(word for word, holds in said.items() if holds)
+    return words, frozenset(word for word, holds in fits.items() if holds or said[word])
 
 
 def measure_outline(mask: np.ndarray) -> Outline:
     """Measure a (rows, columns) mask that is cropped to its box, on a sample of its pixels."""
     rows, columns = mask.shape
+    aspect, fill = columns / rows, float(mask.mean())
     step = max(1, -(-max(rows, columns) // _SHAPE_SIDE))
     if min(rows, columns) // step < 4:
         step = 1  # a sample would lose what is thin
     small = np.pad(mask[step // 2 :: step, step // 2 :: step], 1)
-    ys, xs = np.nonzero(small)
-    if len(ys) < 3:
-        return Outline(columns / rows, float(mask.mean()), 1.0, 1.0, 0.0)
+    inside = np.argwhere(small)  # (N, 2)
+    if len(inside) < 3:
+        return Outline(aspect, fill, 1.0, 1.0, 0.0)
     # a pixel is a square of side 1, whose own spread is 1/12
-    spread = np.cov(np.stack([xs, ys]), bias=True) + np.eye(2) / 12  # (2, 2)
+    spread = np.cov(inside.T, bias=True) + np.eye(2) / 12  # (2, 2)
     low, high = np.linalg.eigvalsh(spread)
     ellipse = 4 * np.pi * float(np.sqrt(low * high))
-    hole = 1 - len(ys) / np.count_nonzero(ndimage.binary_fill_holes(small))
-    ratio = float(np.sqrt(high / low))
-    return Outline(columns / rows, float(mask.mean()), ratio, len(ys) / ellipse, hole)
+    hole = 1 - len(inside) / np.count_nonzero(ndimage.binary_fill_holes(small))
+    return Outline(aspect, fill, float(np.sqrt(high / low)), len(inside) / ellipse, hole)
 
 
 def _sample(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -246,8 +202,3 @@ def _sample(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
     step = max(1, int(np.sqrt(mask.size / _SAMPLED)))
     chosen = bins[::step, ::step][mask[::step, ::step]]
     return chosen if chosen.size >= 100 else bins[mask]
-
-
-def _window(box: tuple[int, int, int, int]) -> tuple[slice, slice]:
-    x, y, columns, rows = box
-    return slice(y, y + rows), slice(x, x + columns)

@@ -12,37 +12,37 @@ two names. A region can only be ruled out by a name that does not fit it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.colors import XKCD_COLORS, to_rgb
 from scipy.spatial import cKDTree
 from skimage.color import rgb2lab
 
-BASIC_COLORS = (
-    *("black", "white", "grey", "red", "orange", "yellow", "green", "blue"),
-    *("purple", "pink", "brown", "beige"),
-)
-TONES = ("", "dark ", "light ")
-# last words of survey names: the basic terms, and kinds of them
-_SURVEY_WORDS = {name: name for name in BASIC_COLORS[3:]} | {
-    **dict.fromkeys(("tan", "sand"), "beige"),
-    **dict.fromkeys(("olive", "lime"), "green"),
-    **dict.fromkeys(("navy", "azure", "cyan"), "blue"),
-    **dict.fromkeys(("violet", "lavender", "lilac", "plum"), "purple"),
-    **dict.fromkeys(("maroon", "crimson", "scarlet"), "red"),
-    **dict.fromkeys(("magenta", "rose", "salmon"), "pink"),
-    **dict.fromkeys(("chocolate", "umber"), "brown"),
-    **dict.fromkeys(("gold", "mustard"), "yellow"),
+# name: the CIELAB lightness below which it is dark, and above which it is light, and the last
+# words of survey names that are kinds of it; none for the first three, which are no hues
+_NAMES: dict[str, tuple[float, float, tuple[str, ...]]] = {
+    "black": (-np.inf, np.inf, ()),
+    "white": (-np.inf, np.inf, ()),
+    "grey": (40, 68, ()),
+    "red": (33, 62, ("red", "maroon", "crimson", "scarlet")),
+    "orange": (50, 80, ("orange",)),
+    "yellow": (65, 94, ("yellow", "gold", "mustard")),
+    "green": (38, 74, ("green", "olive", "lime")),
+    "blue": (33, 66, ("blue", "navy", "azure", "cyan")),
+    "purple": (28, 62, ("purple", "violet", "lavender", "lilac", "plum")),
+    "pink": (52, 82, ("pink", "magenta", "rose", "salmon")),
+    "brown": (28, 54, ("brown", "chocolate", "umber")),
+    "beige": (-np.inf, np.inf, ("beige", "tan", "sand")),
 }
-_PALE = ("white", "light grey")  # white things in the shade are light grey, but not called so
+BASIC_COLORS = tuple(_NAMES)
+_BLACK, _WHITE, _GREY = range(3)
+# every name in each tone: 3 * place of the name + place of the tone
+_LABELS = [tone + name for name in BASIC_COLORS for tone in ("", "dark ", "light ")]
+_PALE = {"white", "light grey"}  # white things in the shade are light grey, but not called so
 _NEIGHBORS = 7  # survey colors that vote
-_DARK = {"grey": 40, "red": 33, "orange": 50, "yellow": 65, "green": 38, "blue": 33}
-_DARK |= {"purple": 28, "pink": 52, "brown": 28}  # below this CIELAB lightness
-_LIGHT = {"grey": 68, "red": 62, "orange": 80, "yellow": 94, "green": 74, "blue": 66}
-_LIGHT |= {"purple": 62, "pink": 82, "brown": 54}  # above this CIELAB lightness
 
 SAID_SHARE = 0.6  # of the pixels that have a name for it to be said
 FITS_SHARE = 0.2  # of the pixels that have a name for it not to be ruled out
@@ -50,18 +50,11 @@ _BORDER = 9.0  # CIELAB units around a region's color that may be read as anothe
 _PAIR_SHARE, _PAIR_TOTAL, _PAIR_CONTRAST = 0.25, 0.85, 35.0
 
 
-@dataclass(frozen=True)
-class RegionColor:
+class RegionColor(NamedTuple):
     """The color names of a region: those said of it, plainest first, and those that fit it."""
 
     said: tuple[str, ...] = ()
     fits: frozenset[str] = frozenset()
-
-
-def color_name(rgb: tuple[int, int, int]) -> str:
-    """The plain name of one sRGB color, each channel 0 to 255."""
-    lab = rgb2lab(np.asarray(rgb, float).reshape(1, 1, 3) / 255).reshape(1, 3)
-    return BASIC_COLORS[int(_name_lab(lab)[0]) // len(TONES)]
 
 
 def color_bins(pixels: np.ndarray) -> np.ndarray:
@@ -79,92 +72,79 @@ def region_color(bins: np.ndarray) -> RegionColor:
     Returns:
         Its names, such as "brown" and "dark brown", or "black and white" for two that contrast.
     """
-    lab, names = _grid()
     if not bins.size:
         return RegionColor()
     used, counts = np.unique(bins, return_counts=True)
-    weights, lab, names = counts / bins.size, lab[used], names[used]
-    tones = np.bincount(names, weights, len(BASIC_COLORS) * len(TONES))
-    tones = tones.reshape(len(BASIC_COLORS), len(TONES))
+    weights, lab, labels = counts / bins.size, _grid()[0][used], _grid()[1][used]
+    tones = np.bincount(labels, weights, len(_LABELS)).reshape(-1, 3)
     shares = tones.sum(1)
-    first, second = np.argsort(-shares, kind="stable")[:2]
-    mean = _mean_lab(lab, weights, names, first)
-    fits = _fitting(shares, tones, mean)
+    # mean colors of the two names that most pixels have
+    first, second = (int(name) for name in np.argsort(-shares, kind="stable")[:2])
+    means = [
+        np.average(lab[labels // 3 == name], axis=0, weights=weights[labels // 3 == name])
+        for name in (first, second)
+        if shares[name]
+    ]
+    fits = _fitting(shares, tones, means[0])
     said: list[str] = []
     if shares[first] >= SAID_SHARE:
-        name, tone = BASIC_COLORS[first], int(tones[first].argmax())
-        if name != "grey" or not fits & set(_PALE):
-            said.append(name)
+        tone = int(tones[first].argmax())
+        if first != _GREY or not fits & _PALE:
+            said.append(BASIC_COLORS[first])
         if tone and tones[first, tone] >= SAID_SHARE:
-            said.append(TONES[tone] + name)
-    if shares[second] >= _PAIR_SHARE and shares[first] + shares[second] >= _PAIR_TOTAL:
-        contrast = np.linalg.norm(mean - _mean_lab(lab, weights, names, second))
-        if contrast >= _PAIR_CONTRAST:
-            said.append(_pair(first, second))
+            said.append(_LABELS[3 * first + tone])
+    large = shares[second] >= _PAIR_SHARE and shares[first] + shares[second] >= _PAIR_TOTAL
+    if large and np.linalg.norm(means[0] - means[1]) >= _PAIR_CONTRAST:
+        said.append(_pair(first, second))
     return RegionColor(tuple(said), fits | set(said))
 
 
 def _fitting(shares: np.ndarray, tones: np.ndarray, mean: np.ndarray) -> frozenset[str]:
     steps = _BORDER * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])  # (7, 3)
-    found = {_label(index) for index in np.unique(_name_lab(mean + steps))}
-    found |= {_label(index) for index in np.flatnonzero(tones.ravel() >= FITS_SHARE)}
-    found |= {BASIC_COLORS[index] for index in np.flatnonzero(shares >= FITS_SHARE)}
-    found |= {name.split()[-1] for name in found}  # what is dark brown is brown
-    if found & set(_PALE):
-        found |= set(_PALE)
+    found = {_LABELS[label] for label in _label(mean + steps)}
+    found |= {_LABELS[label] for label in np.flatnonzero(tones >= FITS_SHARE)}
     large = np.flatnonzero(shares >= FITS_SHARE)
-    return frozenset(found | {_pair(one, other) for one, other in combinations(large, 2)})
-
-
-def _label(index: int) -> str:
-    return TONES[index % len(TONES)] + BASIC_COLORS[index // len(TONES)]
+    found |= {BASIC_COLORS[name] for name in large}
+    found |= {name.split()[-1] for name in found}  # what is dark brown is brown
+    if found & _PALE:
+        found |= _PALE
+    return frozenset(found | {_pair(*two) for two in combinations(large, 2)})
 
 
 def _pair(one: int, other: int) -> str:
-    low, high = sorted((int(one), int(other)))
-    return f"{BASIC_COLORS[low]} and {BASIC_COLORS[high]}"
-
-
-def _mean_lab(lab: np.ndarray, weights: np.ndarray, names: np.ndarray, basic: int) -> np.ndarray:
-    chosen = names // len(TONES) == basic
-    return np.average(lab[chosen], axis=0, weights=weights[chosen])
+    return " and ".join(BASIC_COLORS[name] for name in sorted((one, other)))
 
 
 @cache
 def _grid() -> tuple[np.ndarray, np.ndarray]:
-    """CIELAB (32 ** 3, 3) and name index (32 ** 3,) of each cell's color."""
+    """CIELAB (32 ** 3, 3) and label (32 ** 3,) of each cell's color."""
     cells = np.stack(np.unravel_index(np.arange(32**3), (32, 32, 32)), axis=-1)
     # the cells' middles, stretched so that the first is black and the last white
     lab = rgb2lab(cells[None] / 31)[0]  # (32 ** 3, 3)
-    return lab, _name_lab(lab)
+    return lab, _label(lab)
 
 
 @cache
 def _survey() -> tuple[cKDTree, np.ndarray]:
-    words = [(key.split(":")[1].replace("/", " ").split()[-1], key) for key in XKCD_COLORS]
-    named = [(_SURVEY_WORDS[word], key) for word, key in words if word in _SURVEY_WORDS]
-    rgb = np.array([to_rgb(key) for _, key in named])
-    names = np.array([BASIC_COLORS.index(name) for name, _ in named])
-    return cKDTree(rgb2lab(rgb[None])[0]), names
+    """The colors of the survey in CIELAB, and the place of the name of each."""
+    places = {word: place for place, row in enumerate(_NAMES.values()) for word in row[2]}
+    words = {key: key.split(":")[1].replace("/", " ").split()[-1] for key in XKCD_COLORS}
+    named = {key: places[word] for key, word in words.items() if word in places}
+    rgb = np.array([to_rgb(key) for key in named])
+    return cKDTree(rgb2lab(rgb[None])[0]), np.array(list(named.values()))
 
 
-def _name_lab(lab: np.ndarray) -> np.ndarray:
-    """(N, 3) CIELAB -> (N,) index of basic name and tone: basic * len(TONES) + tone."""
-    tree, survey = _survey()
-    distances, nearest = tree.query(lab, k=_NEIGHBORS)
-    votes = np.zeros((len(lab), len(BASIC_COLORS)))
-    for rank in range(_NEIGHBORS):
-        np.add.at(
-            votes, (np.arange(len(lab)), survey[nearest[:, rank]]), 1 / (distances[:, rank] + 3)
-        )
-    basic = votes.argmax(1)
+def _label(lab: np.ndarray) -> np.ndarray:
+    """(N, 3) CIELAB -> (N,) place in `_LABELS`."""
+    tree, names = _survey()
+    distances, nearest = tree.query(lab, k=_NEIGHBORS)  # (N, 7)
+    votes = np.eye(len(BASIC_COLORS))[names[nearest]] / (distances[..., None] + 3)
+    name = votes.sum(1).argmax(1)
     lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
     neutral = chroma < np.where(lightness > 82, 16, 10)
-    basic[neutral] = BASIC_COLORS.index("grey")
-    basic[neutral & (lightness > 84)] = BASIC_COLORS.index("white")
+    name[neutral] = _GREY
+    name[neutral & (lightness > 84)] = _WHITE
     dark = (neutral & (lightness < 22)) | (lightness < 5) | ((lightness < 16) & (chroma < 14))
-    basic[dark] = BASIC_COLORS.index("black")
-    floor = np.array([_DARK.get(name, -np.inf) for name in BASIC_COLORS])[basic]
-    ceiling = np.array([_LIGHT.get(name, np.inf) for name in BASIC_COLORS])[basic]
-    tone = np.where(lightness < floor, 1, np.where(lightness > ceiling, 2, 0))
-    return basic * len(TONES) + tone
+    name[dark] = _BLACK
+    floor, ceiling = np.array([row[:2] for row in _NAMES.values()])[name].T
+    return 3 * name + np.where(lightness < floor, 1, np.where(lightness > ceiling, 2, 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 _ONES = (
@@ -20,28 +20,16 @@ _SAME = ("sheep", "fish", "deer", "aircraft", "spacecraft")
 _MASS = ("coffee", "foam", "foliage", "fur", "grass", "hair", "sand", "sky", "snow", "water")
 MANY = len(_DIGITS) + 1  # from here on a number of things is "many"
 
-_PLACES = {
-    **{"left": "on the left", "right": "on the right", "middle": "in the middle"},
-    **{"middle left": "in the middle on the left", "middle right": "in the middle on the right"},
-    **{"top middle": "in the middle at the top", "bottom middle": "in the middle at the bottom"},
-}
-# places whose words differ if a whole follows after "of"
-_SIDES = {
-    **{"left": "on the left side", "right": "on the right side"},
-    **{"middle left": "in the middle of the left side"},
-    **{"middle right": "in the middle of the right side"},
-}
-
-_COLLECTIVES = ("tableware", "furniture", "scenery", "foreground", "scene")  # not wholes of parts
-_GROUPS = ("bunch", "column", "crowd", "group", "heap", "pile", "row", "set", "stack")
+COLLECTIVES = ("tableware", "furniture", "scenery", "foreground", "scene")  # not wholes of parts
+GROUPS = ("bunch", "column", "crowd", "group", "heap", "pile", "row", "set", "stack")
+LIGHT = ("glare", "highlight", "reflection", "shadow")  # these have no color of their own
 # marks are on the thing that they are part of
 _MARKS = (
     *("badge", "button", "crack", "dot", "emblem", "freckle", "gouge", "graffiti", "highlight"),
-    *("inscription", "label", "letter", "logo", "mark", "name tag", "pattern", "reflection"),
-    *("scratch", "shadow", "sign", "spot", "stain", "sticker", "streak", "stripe", "wrinkle"),
+    *("inscription", "label", "letter", "logo", "mark", "pattern", "reflection", "scratch"),
+    *("shadow", "sign", "spot", "stain", "sticker", "streak", "stripe", "tag", "wrinkle"),
 )
-_LIGHT = ("glare", "highlight", "reflection", "shadow")
-_CONTAINERS = (*_GROUPS, "background", "sky", "water")
+_CONTAINERS = (*GROUPS, "background", "sky", "water")
 _LUCID = ("eye", "iris", "pupil", "glass", "lens", "mirror", "visor")  # light is seen in them
 # heads are on them, but their edge is of them
 _PICTURED = ("badge", "coin", "emblem", "logo", "medal", "patch", "poster", "stamp")
@@ -50,8 +38,6 @@ _EDGES = ("border", "edge", "rim", "side")
 
 def ordinal(number: int) -> str:
     """1 -> "first", 23 -> "twenty-third", 117 -> "one hundred and seventeenth"; up to 9,999."""
-    if not 1 <= number <= 9999:
-        raise ValueError(f"an ordinal is from 1 to 9999, not {number}")
     if number < 20:
         return _ONES[number - 1]
     if number < 100:
@@ -69,41 +55,36 @@ def ordinal(number: int) -> str:
 def plural(noun: str) -> str:
     """ "coin" -> "coins", "space suit" -> "space suits", "row of coins" -> "rows of coins"."""
     head, of, tail = noun.partition(" of ")
-    *before, word = head.split(" ")
-    if word in _SAME:
-        many = word
-    elif word in _IRREGULAR:
-        many = _IRREGULAR[word]
-    elif word.endswith(("s", "x", "z", "ch", "sh")):
-        many = word + "es"
-    elif word.endswith("y") and word[-2:-1] not in "aeiou":
-        many = word[:-1] + "ies"
-    else:
-        many = word + "s"
-    return " ".join([*before, many]) + of + tail
+    before, space, word = head.rpartition(" ")
+    if word in _IRREGULAR:
+        word = _IRREGULAR[word]
+    elif word not in _SAME:
+        word = re.sub(r"(?<=[^aeiou])y$", "ie", re.sub(r"(s|x|z|ch|sh)$", r"\1e", word)) + "s"
+    return f"{before}{space}{word}{of}{tail}"
 
 
 def preposition(part: str, whole: str) -> str:
     """The word that joins a part to its whole: "on" for marks, "in" for containers, else "of"."""
-    part, whole = part.casefold(), whole.casefold()
-    part_head, whole_head = _head(part), _head(whole)
-    if part in _MARKS or any(part_head in (mark, plural(mark)) for mark in _MARKS):
-        return "in" if whole_head in _LUCID or whole_head in _CONTAINERS else "on"
-    if whole_head in _CONTAINERS:
+    if is_kind(part, _MARKS):
+        return "in" if is_kind(whole, (*_LUCID, *_CONTAINERS)) else "on"
+    if is_kind(whole, _CONTAINERS):
         return "in"
-    return "on" if whole_head in _PICTURED and part_head not in _EDGES else "of"
+    return "on" if _head(whole) in _PICTURED and _head(part) not in _EDGES else "of"
 
 
 def place_phrase(value: str, in_whole: bool = False) -> str:
     """ "top left" -> "at the top left"; `in_whole`: of the whole that follows, not of the image."""
-    if in_whole and value in _SIDES:
-        return _SIDES[value]
-    return _PLACES.get(value, f"at the {value}")
+    side = value.replace("middle", "").strip()
+    if side in ("left", "right") and in_whole:
+        return f"in the middle of the {side} side" if side != value else f"on the {side} side"
+    if side != value:
+        return f"in the middle {place_phrase(side)}" if side else "in the middle"
+    return f"on the {side}" if side in ("left", "right") else f"at the {side}"
 
 
 def indefinite(noun: str) -> str:
     """ "eye" -> "an eye", "eyes" -> "eyes", "hair" -> "hair"."""
-    if is_plural(noun) or _head(noun.casefold()) in _MASS:
+    if is_plural(noun) or _head(noun) in _MASS:
         return noun
     vowel = re.match(r"(?!uni|use|ute|eu|one\b)[aeiou]", noun.casefold())
     return f"{'an' if vowel else 'a'} {noun}"
@@ -111,31 +92,18 @@ def indefinite(noun: str) -> str:
 
 def is_plural(noun: str) -> bool:
     """Whether it names several things: "eyes", but not "row of coins", "glass" or "iris"."""
-    head = _head(noun.casefold())
-    return head in _IRREGULAR.values() or (
-        head.endswith("s") and not head.endswith(("ss", "is", "us"))
-    )
+    head = _head(noun)
+    return head in _IRREGULAR.values() or bool(re.search(r"(?<![siu])s$", head))
 
 
-def is_group(noun: str) -> bool:
-    """Whether it is an arrangement of things, such as a "row of coins"."""
-    return _head(noun.casefold()) in _GROUPS
-
-
-def is_collective(noun: str) -> bool:
-    """Whether it is a word for many things of several kinds, such as "tableware"."""
-    return _head(noun.casefold()) in _COLLECTIVES
-
-
-def is_light(noun: str) -> bool:
-    """Whether it is made of light, such as a "highlight", and has no color of its own."""
-    head = _head(noun.casefold())
-    return any(head in (light, plural(light)) for light in _LIGHT)
+def is_kind(noun: str, kinds: Iterable[str]) -> bool:
+    """Whether it names one or several things of some kinds: "row of coins" is one of `GROUPS`."""
+    return any(_head(noun) in (kind, plural(kind)) for kind in kinds)
 
 
 def _head(noun: str) -> str:
     """The word that names the kind of thing: "spoon bowl" -> "bowl"."""
-    return noun.partition(" of ")[0].split(" ")[-1]
+    return noun.casefold().partition(" of ")[0].split(" ")[-1]
 
 
 def listing(items: Sequence[str]) -> str:

@@ -20,9 +20,9 @@ from ureca_lib.annotate.referring.attributes import (
     UNNAMED,
     UNNAMED_MAIN,
     UNNAMED_PART,
-    different_ancestors,
     mask_keys,
-    measure_regions,
+    measure_masks,
+    region_noun,
 )
 from ureca_lib.annotate.referring.english import MANY
 from ureca_lib.mask_tree import MaskTree
@@ -36,9 +36,9 @@ SECONDARY = (
     *("far left", "far right", "far up", "far down"),
 )
 ROW_DIRECTIONS = ("top", "bottom", "left", "right")
-# place: ranges of the center, as shares of a frame, in which it is said and in which it fits
-_LOW, _MIDDLE, _HIGH, _ANY = (0.0, 0.35), (0.38, 0.62), (0.65, 1.0), (0.0, 1.0)
-_WIDER = {_LOW: (0.0, 0.48), _MIDDLE: (0.27, 0.73), _HIGH: (0.52, 1.0), _ANY: _ANY}
+# ranges of the center, as shares of a frame, in which a place is said, and in which it fits
+_LOW, _MIDDLE = ((0.0, 0.35), (0.0, 0.48)), ((0.38, 0.62), (0.27, 0.73))
+_HIGH, _ANY = ((0.65, 1.0), (0.52, 1.0)), ((0.0, 1.0), (0.0, 1.0))
 PLACES = {
     "left": (_LOW, _ANY),
     "right": (_HIGH, _ANY),
@@ -54,14 +54,15 @@ PLACES = {
     "top middle": (_MIDDLE, _LOW),
     "bottom middle": (_MIDDLE, _HIGH),
 }
-# extent: ranges of the share of the image's area, width and height, the clearest first
+# extent, the clearest first: ranges of the share of the image's area, width and height; the verb
+# and the object that state it
 EXTENTS = {
-    "most": ((0.6, 1.0), _ANY, _ANY),
-    "much": ((0.3, 1.0), _ANY, _ANY),
-    "width": (_ANY, (0.9, 1.0), _ANY),
-    "height": (_ANY, _ANY, (0.9, 1.0)),
-    "quarter": ((0.2, 0.3), _ANY, _ANY),
-    "small": ((0.0, 0.2), _ANY, _ANY),
+    "most": ((0.6, 1), (0, 1), (0, 1), "fills", "most of the image"),
+    "much": ((0.3, 1), (0, 1), (0, 1), "fills", "much of the image"),
+    "width": ((0, 1), (0.9, 1), (0, 1), "spans", "the width of the image"),
+    "height": ((0, 1), (0, 1), (0.9, 1), "spans", "the height of the image"),
+    "quarter": ((0.2, 0.3), (0, 1), (0, 1), "covers", "about a quarter of the image"),
+    "small": ((0, 0.2), (0, 1), (0, 1), "covers", "a small part of the image"),
 }
 _PLACE_EXTENT = 0.6  # of the frame, above which a region is not said to be on a side of it
 _LEAST_IN_ROWS = 6  # fewer regions are not described in rows
@@ -78,7 +79,7 @@ class Attribute:
         value: the noun, the color, ... or the end from which a rank is counted.
         number: of a rank, row or column: 1 is the first from the end in `value`. Of "with": the
             number of parts; 1 is at least one, and `MANY` that or more.
-        of: number of regions, rows or columns that are counted; 0 is not checked.
+        of: number of regions, rows or columns that are counted.
         among: the attributes that this one is relative to: those that define the regions to count
             (for ranks, rows and columns, all attributes before it), or those of the whole.
     """
@@ -89,11 +90,6 @@ class Attribute:
     of: int = 0
     among: Description = ()
 
-    def __str__(self) -> str:
-        count = f" {self.number} of {self.of}" if self.of else ""
-        among = f" ({', '.join(map(str, self.among))})" if self.kind == "whole" else ""
-        return f"{self.kind}: {self.value}{count}{among}"
-
 
 Description = tuple[Attribute, ...]
 
@@ -102,49 +98,54 @@ class ImageAttributes:
     """All regions of an image with their attributes, and the regions that a description fits.
 
     Args:
-        image: the regions and, if `color` is set, the photo.
+        image: the regions and the photo.
         tree: of the same regions.
-        color: False needs no photo, and there are no colors.
+
+    Attributes:
+        nouns: name of each region, and in `kinds` without regard to case.
+        regions: measures of each.
+        twin: (R,) index of the first region that has the same mask.
+        ancestors: indices for each region, from the parent up, without those of the same mask.
 
     Raises:
-        FileMissingError: the photo is needed but there is none.
+        FileMissingError: there is no photo.
         ValueError: the tree is not of these regions.
     """
 
-    def __init__(self, image: RegionImage, tree: MaskTree, color: bool = True):
-        attributes = measure_regions(image, tree, color)
-        self.regions = list(attributes.values())
-        self.ids = list(attributes)
+    def __init__(self, image: RegionImage, tree: MaskTree):
+        self.ids = [region.id for region in image]
+        if different := {region.id for region in tree.regions}.symmetric_difference(self.ids):
+            wrong = ", ".join(sorted(map(str, different)))
+            raise ValueError(f"the tree and the image are not of the same regions: {wrong}")
         self.index = {region_id: i for i, region_id in enumerate(self.ids)}
-        keys = mask_keys(image)
-        self.mask_keys = [keys[region_id] for region_id in self.ids]
-        first: dict[bytes, int] = {}
-        # (R,) index of the first region that has the same mask
-        self.twin = np.array(
-            [first.setdefault(key, i) for i, key in enumerate(self.mask_keys)], np.intp
-        )
-        holders = different_ancestors(tree, keys)
-        self.ancestors = [[self.index[other] for other in holders[i]] for i in self.ids]
-        self.depths = [tree.depth(region_id) for region_id in self.ids]
         self.size = (image.width, image.height)
-        self.kinds = np.array([region.noun.casefold() for region in self.regions], dtype=object)
+        keys = mask_keys(image)
+        self.mask_keys = list(keys.values())
+        self.twin = np.array([self.mask_keys.index(key) for key in self.mask_keys], np.intp)
+        self.ancestors = [
+            [self.index[other] for other in tree.ancestors(i) if keys[other] != keys[i]]
+            for i in self.ids
+        ]
+        self.depths = [tree.depth(region_id) for region_id in self.ids]
+        main = UNNAMED_MAIN if any(self.ancestors) else UNNAMED
+        self.nouns = [
+            region_noun(region.name, region.crowd) or (UNNAMED_PART if above else main)
+            for region, above in zip(image, self.ancestors, strict=True)
+        ]
+        self.kinds = np.array([noun.casefold() for noun in self.nouns], dtype=object)
+        self.regions = measure_masks(image, keys)
+        self.areas = np.array([region.area for region in self.regions], np.int64)
         self.boxes = np.array([region.box for region in self.regions]).reshape(-1, 4)
         self.centers = np.array([region.center for region in self.regions]).reshape(-1, 2)
-        self.keys = self._rank_keys()
-        self._fits: dict[tuple[Description, bool], np.ndarray] = {}
-        self._frames: dict[Description, np.ndarray] = {}
-
-    def _rank_keys(self) -> dict[str, np.ndarray]:
-        """The (R,) numbers by which each direction ranks regions, the first smallest."""
-        x, y, columns, rows = self.boxes.T
-        across, down = self.centers.T
-        self.areas = np.array([region.area for region in self.regions], np.int64)
-        return {
+        (across, down), (x, y, columns, rows) = self.centers.T, self.boxes.T
+        # (R,) numbers by which each direction ranks regions, the first smallest
+        self.keys = {
             **{"left": across, "right": -across, "top": down, "bottom": -down},
             **{"largest": -self.areas, "smallest": self.areas, "widest": -columns},
             **{"narrowest": columns, "tallest": -rows, "shortest": rows, "far left": x},
             **{"far right": -(x + columns), "far up": y, "far down": -(y + rows)},
         }
+        self._known: dict[tuple[Description, bool], np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -162,19 +163,17 @@ class ImageAttributes:
                 just fit it in a wider sense.
 
         Raises:
-            ValueError: an attribute of no known kind, or a count that is not over the regions
-                that the attributes before it leave.
+            ValueError: a count that is not over the regions that the attributes before it leave.
         """
         if not description:
             return np.ones(len(self), bool)
         key = (description, clearly)
-        if key not in self._fits:
+        if key not in self._known:
             *before, last = description
             if last.kind in ("rank", "row", "column") and last.among != tuple(before):
                 raise ValueError(f"{last} counts among other regions than the words before it")
-            fits = self._fits_clearly if clearly else self._fits_widely
-            self._fits[key] = self.fits(tuple(before), clearly) & fits(last)
-        return self._fits[key]
+            self._known[key] = self.fits(tuple(before), clearly) & self._fits(last, clearly)
+        return self._known[key]
 
     def counted(self, description: Description) -> np.ndarray:
         """Indices of the regions that fit, one per mask."""
@@ -191,47 +190,33 @@ class ImageAttributes:
         """
         return bool((self.fits(description) == self.fits(description, clearly=True)).all())
 
-    def _fits_clearly(self, attribute: Attribute) -> np.ndarray:
-        kind, value = attribute.kind, attribute.value
-        if kind == "color":
-            return self._where(value in region.color.said for region in self.regions)
-        if kind == "shape":
-            return self._where(value in region.shapes for region in self.regions)
-        if kind == "place":
-            return self._where(self.placed(i, value, attribute.among) for i in range(len(self)))
-        return self._fits_widely(attribute)
-
-    def _fits_widely(self, attribute: Attribute) -> np.ndarray:
-        kind, value = attribute.kind, attribute.value
+    def _fits(self, attribute: Attribute, clearly: bool) -> np.ndarray:
+        kind, value, number = attribute.kind, attribute.value, attribute.number
         if kind == "type":
-            return self._of_type(value.casefold())
-        if kind == "color":
-            return self._where(value in region.color.fits for region in self.regions)
-        if kind == "shape":
-            return self._where(value in region.shape_fits for region in self.regions)
+            return self._of_type(value)
+        if kind in ("color", "shape"):
+            words = (one.said[kind] if clearly else one.fits for one in self.regions)
+            return self._where(value in known for known in words)
         if kind == "whole":
             whole = self.fits(attribute.among)
             return self._where(whole[above].any() for above in self.ancestors)
         if kind == "with":
             parts = self.part_counts(value)
-            few = attribute.number not in (1, MANY)
-            return parts == attribute.number if few else parts >= attribute.number
+            return parts == number if 1 < number < MANY else parts >= number
         if kind == "place":
-            return self._in_place(tuple(_WIDER[side] for side in PLACES[value]), attribute.among)
+            return self._in_place(value, attribute.among, clearly)
         if kind == "extent":
             shares = np.stack([self.areas, *self.boxes[:, 2:].T], 1).astype(float)  # (R, 3)
-            shares /= (self.size[0] * self.size[1], *self.size)
-            return _within(shares, EXTENTS[value])
+            return _within(shares / [np.prod(self.size), *self.size], EXTENTS[value][:3])
+        counted = self.counted(attribute.among)
         if kind == "rank":
-            return self._ranked(attribute)
-        if kind in ("row", "column"):
-            counted = self.counted(attribute.among)
-            numbers = self.row_numbers(counted, attribute.value)
-            fits = np.zeros(len(self), bool)
-            if numbers is not None and attribute.of in (0, numbers.max()):
-                fits[counted] = numbers == attribute.number
-            return fits[self.twin]
-        raise ValueError(f"there is no attribute of kind {kind!r}")
+            before = np.searchsorted(np.sort(self.keys[value][counted]), self.keys[value])
+            return (before == number - 1) & (attribute.of == len(counted))
+        numbers = self.row_numbers(counted, value)
+        fits = np.zeros(len(self), bool)
+        if numbers is not None and attribute.of == numbers.max():
+            fits[counted] = numbers == number
+        return fits[self.twin]
 
     def _where(self, values: Iterable[bool]) -> np.ndarray:
         return np.fromiter(values, bool, len(self))
@@ -242,7 +227,7 @@ class ImageAttributes:
             return np.ones(len(self), bool)
         if noun in (UNNAMED_MAIN, UNNAMED_PART):
             return self._where(bool(above) == (noun == UNNAMED_PART) for above in self.ancestors)
-        return self.kinds == noun
+        return self.kinds == noun.casefold()
 
     def part_counts(self, noun: str) -> np.ndarray:
         """(R,) int: the number of different masks of this name in each region.
@@ -253,21 +238,12 @@ class ImageAttributes:
         nearest = 1 if noun == UNNAMED_PART else None
         pairs = {
             (self.twin[holder], self.twin[part])
-            for part in np.flatnonzero(self._of_type(noun.casefold()))
+            for part in np.flatnonzero(self._of_type(noun))
             for holder in self.ancestors[part][:nearest]
         }
         counts = np.zeros(len(self), np.int64)
-        for holder, _ in pairs:
-            counts[holder] += 1
+        np.add.at(counts, [holder for holder, _ in pairs], 1)
         return counts[self.twin]
-
-    def _ranked(self, attribute: Attribute) -> np.ndarray:
-        counted = self.counted(attribute.among)
-        if attribute.of not in (0, len(counted)):
-            return np.zeros(len(self), bool)
-        keys = self.keys[attribute.value]
-        before = np.searchsorted(np.sort(keys[counted]), keys, side="left")
-        return before == attribute.number - 1
 
     def row_numbers(self, counted: np.ndarray, direction: str) -> np.ndarray | None:
         """Row (column) of each counted region, from 1 at the end `direction`; None: not in rows."""
@@ -277,34 +253,32 @@ class ImageAttributes:
             return numbers
         return numbers.max() + 1 - numbers
 
-    def placed(self, index: int, value: str, among: Description) -> bool:
-        """Whether a region is clearly at a place in the image, or in the whole that `among` is."""
-        extent = self.boxes[index, 2:] / self._frames_of(among)[index, 2:]
-        sides = zip(PLACES[value], extent, strict=True)
-        small = all(side is _ANY or share < _PLACE_EXTENT for side, share in sides)
-        return small and bool(self._in_place(PLACES[value], among)[index])
+    def place(self, index: int, among: Description = ()) -> list[Attribute]:
+        """Places that a region is clearly at in the image, or in the whole that `among` is.
 
-    def _in_place(self, ranges: tuple[tuple[float, float], ...], among: Description) -> np.ndarray:
-        frames = self._frames_of(among)
-        return _within((self.centers - frames[:, :2] + 0.5) / frames[:, 2:], ranges)
+        The narrowest is the last.
+        """
+        places = [Attribute("place", value, among=among) for value in PLACES]
+        return [place for place in places if self.fits((place,), clearly=True)[index]]
 
-    def _frames_of(self, among: Description) -> np.ndarray:
-        """(R, 4) boxes of the nearest whole that `among` fits; of the image if there is none."""
-        if among not in self._frames:
-            frames = np.tile([0, 0, *self.size], (len(self), 1))
-            if among:
-                fits = self.fits(among)
-                for index, above in enumerate(self.ancestors):
-                    whole = next((i for i in above if fits[i]), None)
-                    if whole is not None:
-                        frames[index] = self.boxes[whole]
-            self._frames[among] = frames
-        return self._frames[among]
+    def _in_place(self, value: str, among: Description, clearly: bool) -> np.ndarray:
+        # boxes of the nearest whole that `among` fits; of the image if there is none
+        frames = np.tile([0, 0, *self.size], (len(self), 1))
+        fits = self.fits(among)
+        for index, above in enumerate(self.ancestors if among else ()):
+            if wholes := [i for i in above if fits[i]]:
+                frames[index] = self.boxes[wholes[0]]
+        shares = (self.centers - frames[:, :2] + 0.5) / frames[:, 2:]
+        said, wider = zip(*PLACES[value], strict=True)
+        if not clearly:
+            return _within(shares, wider)
+        small = self.boxes[:, 2:] < _PLACE_EXTENT * frames[:, 2:]
+        return _within(shares, said) & (small | [side is _ANY for side in PLACES[value]]).all(1)
 
 
-def _within(values: np.ndarray, ranges: tuple[tuple[float, float], ...]) -> np.ndarray:
+def _within(values: np.ndarray, ranges: Iterable[tuple[float, float]]) -> np.ndarray:
     """(R, K) values and K ranges -> (R,) bool: all K values of a row are in their range."""
-    low, high = np.array(ranges).T
+    low, high = np.array(tuple(ranges)).T
     return ((low <= values) & (values <= high)).all(1)
 
 
@@ -335,14 +309,11 @@ def row_numbers(centers: np.ndarray, boxes: np.ndarray, axis: int) -> np.ndarray
         return None
     if gaps[split].min() <= max(np.ptp(across[row]) for row in rows):
         return None
-    if not all(_beside(boxes[row, 1 - axis], boxes[row, 3 - axis]) for row in rows):
-        return None
+    starts, ends = boxes[:, 1 - axis], boxes[:, 1 - axis] + boxes[:, 3 - axis]
+    for row in rows:
+        beside = row[np.argsort(starts[row], kind="stable")]
+        if any(ends[one] > starts[other] for one, other in pairwise(beside)):
+            return None
     numbers = np.empty(len(centers), np.int64)
-    for number, row in enumerate(rows, 1):
-        numbers[row] = number
+    numbers[order] = 1 + np.concatenate([[0], np.cumsum(split)])
     return numbers
-
-
-def _beside(starts: np.ndarray, extents: np.ndarray) -> bool:
-    order = np.argsort(starts, kind="stable")
-    return all(starts[one] + extents[one] <= starts[other] for one, other in pairwise(order))

@@ -1,4 +1,4 @@
-"""The kinds of object: how each is drawn, how large it is, what it is made of, where it can be.
+"""The kinds of objects: drawing, size, surfaces and places of each.
 
 Heights are shares of the scene's unit (the canvas height, less for upright canvases) for an object
 in the front row; the back row is smaller.
@@ -24,10 +24,10 @@ class Kind:
     Args:
         draw: adds its parts and shapes to a sketch.
         height: in the front row, as a share of the scene's unit.
-        surfaces: what it can be made of.
+        surfaces: possible colors and materials.
         spots: "ground", "water" or "air".
         patterned: whether it may be striped, dotted or checkered.
-        mirrors: whether it may look either way.
+        mirrors: whether it may face either way.
         groups: whether it may stand in a pair or row.
     """
 

@@ -64,7 +64,7 @@ def lamp(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
 
 
 def robot(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
-    """Body, head, arms and legs, each with something on it."""
+    """Body, head, arms and legs, each with a detail."""
     whole = s.part("robot", None, surface, pattern, mention=True)
     extra = rng.choice(("hands", "feet", "neither"))
     hands, feet = extra == "hands", extra == "feet"

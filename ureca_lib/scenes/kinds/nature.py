@@ -37,7 +37,7 @@ def tree(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
 
 
 def flower(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
-    """A stem with two leaves, and a blossom of petals around a centre."""
+    """A stem with two leaves, and a blossom of petals around a center."""
     del pattern
     whole = s.part("flower", None, surface, mention=True)
     stem = s.part("stem", whole, "green")
@@ -78,7 +78,7 @@ def mushroom(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
 
 
 def snowman(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
-    """Three balls of snow, coloured by its scarf and hat: its surface is always white."""
+    """Three balls of snow, always white; scarf and hat have colors."""
     whole = s.part("snowman", None, surface)
     for sign in (-1, 1):
         arm = s.part("arm", whole, "brown")

@@ -43,7 +43,7 @@ def _wheel(s: Sketch, whole: int, x: float, radius: float, hub: bool) -> None:
 
 
 def train(s: Sketch, rng: Random, surface: str, pattern: str) -> None:
-    """An engine and one or two wagons of another colour."""
+    """An engine and one or two wagons of another color."""
     whole = s.part("train", None, surface, pattern, mention=True)
     wagons, hub = rng.choice((1, 1, 2)), rng.random() < 0.3
     start = -0.65 * (wagons + 1)

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import multiprocessing
 from transformers import GotOcr2ImageProcessorPil
 
-from ureca_lib.checkpoints.loading import save_half
+from ureca_lib.checkpoints.loading import save_float16
 from ureca_lib.configuration import MAX_TILES_TRAIN
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
 from ureca_lib.scenes import SceneSpecification
@@ -321,7 +321,7 @@ def _order(count: int, seed: int, first: int, length: int) -> np.ndarray:
 def _write(settings: BaseSettings, out: Path, work: Path) -> Path:
     run = BaseRun(0, settings, work, [], [])
     run.resume()
-    save_half(as_internvl(run.model), out)
+    save_float16(as_internvl(run.model), out)
     scene_tokenizer().save_pretrained(out)
     # how InternVL checkpoints describe the tiling of images
     side = run.model.config.tile_size
