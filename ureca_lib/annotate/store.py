@@ -90,7 +90,7 @@ class Store:
         create: False raises if there is no file.
 
     Attributes:
-        recipe: of the keys of stored answers, see `questions`: 1 in stores made before there were
+        recipe: of the keys of stored answers, see `run`: 1 in stores made before there were
             several, else 2.
 
     Raises:
