@@ -188,7 +188,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(folder, tmp_path):
     one = replace(SMALL, check=CheckSettings(rounds=1))
     assert stages_asked(folder, store, one, asker) == {"short", "long", "unique"}
     calls = len(asker.calls)
-    assert stages_asked(folder, store, replace(one, open_images=1)) == set()
+    assert stages_asked(folder, store, replace(one, retry_failed=False)) == set()
     # a second round asks for itself alone
     asker = FakeAnnotator(say=same)
     assert stages_asked(folder, store, replace(SMALL, check=CheckSettings(rounds=2)), asker) == {
@@ -646,10 +646,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
             return reply
 
     write_images(tmp_path / "photos", 50, side=24)
-    settings = replace(SMALL, open_images=4)
     gc.disable()  # what only a cycle keeps alive counts as well
     try:
-        summary = run(tmp_path / "photos", tmp_path / "s.db", Watched(), settings)
+        summary = run(tmp_path / "photos", tmp_path / "s.db", Watched(max_in_flight=4))
     finally:
         gc.enable()
     assert summary.done == 50

@@ -13,15 +13,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Sequence
 
 from ureca_lib.annotate.protocol import STAGES, Reply, Stage
 from ureca_lib.chat import ChatReply, NoAnswerError, Turn
 
-MAX_CHARACTERS: Mapping[str, int] = MappingProxyType(
-    {"short": 320, "long": 1600, "unique": 1600, "verify": 320}
-)
+MAX_CHARACTERS = {"short": 320, "long": 1600, "unique": 1600, "verify": 320}
 _LONGEST = 20_000  # characters of a reply that are looked at
 _EXCERPT = 160  # characters of a bad reply that an error shows
 _QUOTES = ('""', "''", "“”", "‘’", "„“", "«»", "「」", "『』", "``")

@@ -361,7 +361,7 @@ class _Run:
         self.splits, self.by_split, self.bar = splits, callers, bar
         self.summary = Summary(images=len(splits))
         self.callers = {caller for pair in callers.values() for caller in pair}
-        self._most = settings.open_images or max((c.calls for c in self.callers), default=1)
+        self._most = max((caller.calls for caller in self.callers), default=1)  # images open
         self._preparers = ThreadPoolExecutor(_SPARE, "prepare")  # load images, draw pictures
         self._open = 0  # images in memory
         self._held: list[Source] = []  # images of other processes

@@ -96,9 +96,6 @@ class PipelineSettings:
     )
     strict: bool = setting(True, "a bad mask fails its image; else it is left out")
     retry_failed: bool = setting(True, "ask questions again that failed in an earlier run")
-    open_images: int | None = setting(
-        None, "most images in memory; None: as many as calls in flight"
-    )
 
     @classmethod
     def paper(cls) -> PipelineSettings:
@@ -132,7 +129,7 @@ class PipelineSettings:
         stores again. A setting that is removed from its class keeps its former default here.
         """
         known = asdict(self)
-        for name in ("retry_failed", "open_images", "verify_splits"):
+        for name in ("retry_failed", "verify_splits"):
             del known[name]
         if recipe == 1:
             del known["describe_leaves"], known["views"]["numbers"]

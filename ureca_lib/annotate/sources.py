@@ -41,7 +41,6 @@ class SplitRule:
         shares: split -> its share of the images; the remaining images go to `rest`.
         rest: the split of all others.
         named: file name (of the photo or the JSON) or stem of an image -> its split.
-        seed: another seed, another draw.
 
     Raises:
         ValueError: shares that are negative or more than 1 together, or a split whose name no
@@ -51,7 +50,6 @@ class SplitRule:
     shares: Mapping[str, float] = field(default_factory=dict)
     rest: str = "train"
     named: Mapping[str, str] = field(default_factory=dict)
-    seed: str = ""
 
     def __post_init__(self) -> None:
         if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) > 1:
@@ -127,7 +125,7 @@ class SplitRule:
             raise ValueError(f"{name}: {', '.join(listed)} have several splits; name one")
         if listed:
             return next(iter(listed.values()))
-        drawn = int.from_bytes(hashlib.sha256(f"{self.seed}/{stem}".encode()).digest()[:8])
+        drawn = int.from_bytes(hashlib.sha256(f"/{stem}".encode()).digest()[:8])
         place = drawn / 2**64
         for split, share in self.shares.items():
             if place < share:
