@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
-from tqdm.auto import tqdm
 
 from ureca_lib.checkpoints import load_model_and_processor
 from ureca_lib.conversation import QUESTION, TURN_END
@@ -147,7 +146,7 @@ class RegionCaptioner:
         for asked in dict.fromkeys(questions):
             places = [place for place, each in enumerate(questions) if each == asked]
             encoded = self._encode(size, features, asked, max_tiles)
-            decoded = self._grouped(
+            decoded = in_groups(
                 [regions[place] for place in places],
                 self._fitting(encoded, max_new_tokens),
                 lambda group: self._decode(encoded, group, max_new_tokens),  # noqa: B023
@@ -185,7 +184,7 @@ class RegionCaptioner:
         if not regions or not answers:
             return torch.zeros(len(regions), len(answers))
         encoded = self._encode(*self._features(image, regions, max_tiles), question, max_tiles)
-        rows = self._grouped(
+        rows = in_groups(
             regions,
             # without a stem, each region's prompt is the stem of its own captions
             self._fitting(encoded, max(map(len, answers))) if len(encoded.stem) else 1,
@@ -193,11 +192,6 @@ class RegionCaptioner:
             progress,
         )
         return torch.stack(rows)
-
-    @staticmethod
-    def _grouped(regions: list[Region], size: int, run: Callable, progress: bool) -> list:
-        with tqdm(total=len(regions), desc="regions", disable=not progress) as bar:
-            return in_groups(regions, size, run, bar.update)
 
     def _features(
         self, image: Photo, regions: list[Region], max_tiles: int | None
@@ -290,9 +284,8 @@ class RegionCaptioner:
         text, item = self.model.config.text_config, self.model.lm_head.weight.element_size()
         shared, most = len(encoded.stem), REGIONS_PER_GROUP
         length = len(encoded.prompt) - shared
-        each = sequence_bytes(text, length + new_tokens, item) + activation_bytes(
-            text, length, item
-        )
+        kept = sequence_bytes(text, length + new_tokens, item)
+        each = kept + activation_bytes(text, length, item)
         if shared:  # run in one pass, under an attention mask as wide as the tree
             each += length * len(encoded.prompt) * item
             most = min(most, max(TOKENS_PER_TREE, shared) // length)

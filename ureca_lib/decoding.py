@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedConfig
 
 from ureca_lib.configuration import CACHE
@@ -104,8 +105,8 @@ class TokenTree:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Take off every token and branch that is added within; old branches must not grow."""
-        length, branches = len(self), len(self.depths)
+        """Take off every token and branch that is added within."""
+        length, depths = len(self), list(self.depths)
         try:
             yield
         finally:
@@ -114,7 +115,7 @@ class TokenTree:
                 if (extra := layer.get_seq_length() - length) > 0:
                     layer.crop(-extra)
             self._branches, self._positions = self._branches[:length], self._positions[:length]
-            del self.depths[branches:], self._above[branches:]
+            self.depths, self._above = depths, self._above[: len(depths)]
 
 
 _POSITIONS_PER_HEAD = 256  # positions whose logits exist at one time; a vocabulary is large
@@ -291,7 +292,7 @@ def in_groups(
     items: Sequence[Item],
     size: int,
     run: Callable[[Sequence[Item]], list[Result]],
-    done: Callable[[int], object] = lambda count: None,
+    progress: bool = False,
 ) -> list[Result]:
     """Run items in groups; where memory runs out the group is halved and the work goes on.
 
@@ -299,28 +300,28 @@ def in_groups(
         items: all items, in order.
         size: how many to try at first; a smaller size that was needed is kept for the rest.
         run: a group -> its results, one an item; must leave nothing behind when it fails.
-        done: told how many items each finished group had.
+        progress: show a bar.
 
     Raises:
         torch.OutOfMemoryError, MemoryError: one item alone does not fit.
     """
     results: list[Result] = []
-    while len(results) < len(items):
-        group = items[len(results) : len(results) + size]
-        try:
-            results += run(group)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-            # the CPU allocator has no error type of its own
-            if len(group) == 1 or not (known or "can't allocate memory" in str(error)):
-                raise
+    with tqdm(total=len(items), desc="regions", disable=not progress) as bar:
+        while len(results) < len(items):
+            group = items[len(results) : len(results) + size]
+            try:
+                results += run(group)
+                bar.update(len(group))
+                continue
+            except (MemoryError, RuntimeError) as error:
+                known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+                # the CPU allocator has no error type of its own
+                if len(group) == 1 or not (known or "can't allocate memory" in str(error)):
+                    raise
+            # outside the handler: the error held on to the tensors of the group that failed
             size = len(group) // 2
-        else:
-            done(len(group))
-            continue
-        # outside the handler: the error held on to the tensors of the group that failed
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
     return results
 
 

@@ -309,11 +309,6 @@ class UrecaProcessor(ProcessorMixin):
             "labels": torch.tensor([[IGNORED] * g + r for g, r in zip(gaps, labels, strict=True)]),
         }
 
-    @property
-    def model_input_names(self) -> list[str]:
-        places = ["mask_places"] if self.mask_tile_embedding else []
-        return ["input_ids", "attention_mask", "pixel_values", "mask_values", *places]
-
 
 def load_photo(photo: Photo, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8, in the orientation whose size is that of its masks, where one is."""

@@ -15,6 +15,7 @@ a region and not on the size of its photo, and a tile that no mask touches takes
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -26,10 +27,8 @@ import torch
 from PIL import Image
 
 from ureca_lib.regions import (
-    AnnotationFormatError,
     EmptyMaskError,
     Region,
-    RegionError,
     SizeMismatchError,
     load_image,
 )
@@ -75,20 +74,15 @@ def best_grid(
         )
     ratio, area = width / height, width * height
     best, best_difference = (1, 1), float("inf")
-    for columns, rows in _grids(min_tiles, max_tiles):
+    sides = range(1, max_tiles + 1)
+    grids = [(c, r) for c in sides for r in sides if min_tiles <= c * r <= max_tiles]
+    # fewer tiles first: the order decides ties
+    for columns, rows in sorted(grids, key=math.prod):
         difference = abs(ratio - columns / rows)
         large_enough = area > 0.5 * tile_size * tile_size * columns * rows
         if difference < best_difference or (difference == best_difference and large_enough):
             best, best_difference = (columns, rows), difference
     return best
-
-
-@lru_cache(maxsize=64)
-def _grids(min_tiles: int, max_tiles: int) -> list[tuple[int, int]]:
-    """Every grid of an allowed number of tiles, fewer tiles first; the order decides ties."""
-    sides = range(1, max_tiles + 1)
-    grids = [(c, r) for c in sides for r in sides if min_tiles <= c * r <= max_tiles]
-    return sorted(grids, key=lambda grid: grid[0] * grid[1])
 
 
 def tile_places(grid: tuple[int, int], thumbnail: bool = False) -> torch.Tensor:
@@ -159,12 +153,11 @@ class MaskTiles(NamedTuple):
 
     def values(self, scale: float = 1) -> torch.Tensor:
         """(K, S, S) float32, the distinct tiles with values 0..`scale`."""
-        values = self.distinct.float() / 255
-        return values if scale == 1 else values * scale
+        return self.distinct.float() / 255 * scale
 
 
 def distinct_mask_tiles(
-    masks: MaskLike | Iterable[MaskLike],
+    masks: Iterable[MaskLike],
     max_tiles: int = MAX_TILES,
     tile_size: int = TILE_SIZE,
     thumbnail: bool = False,
@@ -185,7 +178,7 @@ def distinct_mask_tiles(
 
     Raises:
         ValueError: no masks, or settings out of range; RegionError: a mask of another size than
-            the first, not two-dimensional, of no size or malformed, with its place or id.
+            the first, not two-dimensional, or malformed, with its id, or place if it has none.
     """
     shape, pieces = _pieces(masks, max_tiles, tile_size, thumbnail, min_tiles, overshoot)
     index, parts = np.zeros(shape, np.int64), []
@@ -204,7 +197,7 @@ def distinct_mask_tiles(
 
 
 def tile_masks(
-    masks: MaskLike | Iterable[MaskLike],
+    masks: Iterable[MaskLike],
     max_tiles: int = MAX_TILES,
     tile_size: int = TILE_SIZE,
     thumbnail: bool = False,
@@ -255,14 +248,9 @@ def masks_from_tiles(
 
     Returns:
         (R, H, W) bool.
-
-    Raises:
-        ValueError: fewer tiles than the image's grid has.
     """
     size = tiles.shape[-1]
     columns, rows = best_grid(width, height, max_tiles, min_tiles, size)
-    if tiles.shape[1] < columns * rows:
-        raise ValueError(f"{tiles.shape[1]} tiles for a grid of {columns} x {rows}")
     canvas = tiles[:, : columns * rows].unflatten(1, (rows, columns)).transpose(2, 3)
     canvas = canvas.flatten(3, 4).flatten(1, 2)  # (R, rows, S, columns, S) -> (R, rows * S, ...)
     down = torch.tensor(nearest_pixels(rows * size, height), device=tiles.device)
@@ -271,7 +259,7 @@ def masks_from_tiles(
 
 
 def _pieces(
-    masks: MaskLike | Iterable[MaskLike],
+    masks: Iterable[MaskLike],
     max_tiles: int,
     tile_size: int,
     thumbnail: bool,
@@ -325,31 +313,22 @@ def as_region(mask: MaskLike, number: int) -> Region:
 _Box = tuple[int, int, np.ndarray]
 
 
-def _checked(
-    masks: MaskLike | Iterable[MaskLike],
-) -> tuple[list[Region | None], tuple[int, int]]:
+def _checked(masks: Iterable[MaskLike]) -> tuple[list[Region | None], tuple[int, int]]:
     """R masks in any form as regions, None for an empty mask, and their size (H, W)."""
-    if isinstance(masks, Region | Mapping):
-        raise AnnotationFormatError("tiling takes a list of masks: put a single mask into a list")
-    if isinstance(masks, np.ndarray | torch.Tensor) and masks.ndim != 3:
-        raise AnnotationFormatError(f"masks are (R, H, W), not {tuple(masks.shape)}")
     regions: list[Region | None] = []
     size = None
     for place, mask in enumerate(masks):
         try:
-            regions.append(as_region(mask, 0))
+            regions.append(as_region(mask, place))
             own = regions[-1].size
         except EmptyMaskError:
             regions.append(None)
-            own = tuple(map(int, mask["size"] if isinstance(mask, Mapping) else mask.shape))
-        except RegionError as error:
-            region_id = getattr(mask, "id", error.region_id)
-            raise type(error)(f"mask {place}: {error.reason}", None, region_id) from None
+            own = tuple(mask["size"] if isinstance(mask, Mapping) else mask.shape)
         if own != (size := size or own):
             raise SizeMismatchError(
-                f"mask {place}: this mask is {own[1]} x {own[0]} but the first is "
-                f"{size[1]} x {size[0]} (width x height)",
-                region_id=getattr(mask, "id", None),
+                f"the mask is {own[1]} x {own[0]} but the first is {size[1]} x {size[0]} "
+                "(width x height)",
+                region_id=getattr(mask, "id", place),
             )
     if size is None:
         raise ValueError("no masks: tiling needs at least one")
