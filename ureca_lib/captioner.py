@@ -30,16 +30,16 @@ from ureca_lib.regions import Region
 from ureca_lib.tiling import MaskLike, as_region
 
 MAX_NEW_TOKENS = 256
-REGIONS_PER_GROUP = 32  # in a tree each looks past the others' tokens, which costs more and more
+REGIONS_PER_GROUP = 32  # attention to a tree passes over all regions' tokens
 TOKENS_PER_TREE = 1024  # of prompts in a group, or as many as the image has, if those are more
 MASKS_PER_PASS = 8
-MASKED_ATTENTION = ("sdpa", "eager")  # take a mask of any form, as a tree of tokens needs
+MASKED_ATTENTION = ("sdpa", "eager")  # support masks of any form, which a tree of tokens needs
 TOKENS_PER_PASS = 4096  # new tokens of a tree that are run together when captions are scored
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What the model says about a region.
+    """A generated caption of a region.
 
     Attributes:
         region_id: the region's id; for a mask without one, its place in the list.
@@ -61,7 +61,7 @@ class _Encoded(NamedTuple):
     max_tiles: int | None
     features: torch.Tensor  # (T, tokens, D)
     prompt: torch.Tensor  # (L,) ids
-    stem: TokenTree  # the leading ids that hold the image and that no mask changes; may be none
+    stem: TokenTree  # the leading ids with the image, which no mask changes; may be empty
 
 
 class RegionCaptioner:
@@ -72,11 +72,11 @@ class RegionCaptioner:
     sequence is its own, and regions are batched.
 
     Args:
-        model, processor: that belong together. The language model is set to "sdpa" attention where
-            it has a kind that takes causal masks only.
+        model, processor: a matching pair. The language model is set to "sdpa" attention where
+            its attention supports causal masks only.
 
     Raises:
-        ValueError: they do not belong together.
+        ValueError: their placeholder ids differ.
     """
 
     def __init__(self, model: UrecaForConditionalGeneration, processor: UrecaProcessor):
@@ -125,7 +125,7 @@ class RegionCaptioner:
             progress: show a bar.
 
         Returns:
-            As many captions as regions; none for no regions.
+            One caption per region.
 
         Raises:
             RegionError: an unreadable image, a mask that is empty or of another size.
@@ -165,7 +165,7 @@ class RegionCaptioner:
         max_tiles: int | None = None,
         progress: bool = True,
     ) -> torch.Tensor:
-        """How likely each caption is for each region.
+        """Log-likelihood of each caption for each region.
 
         Args:
             captions: C texts; an empty one is an answer that ends at once.
@@ -272,7 +272,7 @@ class RegionCaptioner:
         return Caption(region_id, text, mean, decoded.log_likelihood)
 
     def _stops(self) -> set[int]:
-        """Ids that end a caption: the chat's, the tokenizer's, the generation config's."""
+        """Ids that end a caption: of the chat, the tokenizer and the generation config."""
         tokenizer = self.processor.tokenizer
         configured = self.model.generation_config.eos_token_id
         listed = configured if isinstance(configured, list) else [configured]
@@ -280,7 +280,7 @@ class RegionCaptioner:
         return stops - {None}
 
     def _fitting(self, encoded: _Encoded, new_tokens: int) -> int:
-        """How many regions to run together."""
+        """Number of regions that fit into memory together."""
         text, item = self.model.config.text_config, self.model.lm_head.weight.element_size()
         shared, most = len(encoded.stem), REGIONS_PER_GROUP
         length = len(encoded.prompt) - shared

@@ -1,11 +1,11 @@
-"""Caption a photo with what is at hand: a URECA checkpoint, an annotator, or no model at all.
+"""Caption a photo with a URECA checkpoint, with an annotator, or without any model.
 
     import ureca_lib
 
     print(ureca_lib.caption("photo.jpg"))                   # the embedded annotator
     print(ureca_lib.caption("photo.jpg", model="tiny", points=[(200, 200)]))
 
-`ureca caption` is the same as a command. `PhotoCaptioner` keeps its model for many photos.
+`ureca caption` is the same as a command. `PhotoCaptioner` loads its model once for many photos.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class PhotoCaptions(Sequence[CaptionRow]):
             yield f"{row.number:>3}  {printable(row.text)}{known}"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Rows of the published JSONL layout, with what is known besides."""
+        """Rows of the published JSONL layout, with additional fields."""
         for row, plain in zip(self.items, caption_rows(self.image, self.items), strict=True):
             annotation = annotation_from(row.region)
             plain["bbox"] = annotation["bbox"]
@@ -264,7 +264,7 @@ class PhotoCaptioner:
     def _chosen(
         self, regions: RegionImage, points: Sequence[tuple[float, float]], boxes: Sequence[Box]
     ) -> tuple[RegionImage, list[Region]]:
-        """The regions of a photo, with those that SAM adds, and those to caption."""
+        """All regions of a photo, with those added by SAM, and the regions to caption."""
         if not (points or boxes):
             return regions, regions.regions
         check_prompts(regions.width, regions.height, points, boxes)
@@ -338,7 +338,7 @@ def caption(
     strict: bool = True,
     **options: Any,
 ) -> PhotoCaptions:
-    """Caption the regions of a photo with what is at hand.
+    """Caption the regions of a photo.
 
     Args:
         photo: a path, a PIL image, or an array.
@@ -374,7 +374,7 @@ def coco_document(photos: Sequence[PhotoCaptions]) -> dict[str, Any]:
 
 
 def _joined(regions: RegionImage, prompted: Sequence[Region]) -> RegionImage:
-    """The regions with those that SAM was prompted for, in place of any that are the same."""
+    """All regions; SAM's regions replace any that are the same."""
     from pycocotools import mask as coco_mask
 
     others = list(regions)
@@ -406,7 +406,7 @@ def _with_look_alikes(rows: list[CaptionRow], regions: RegionImage) -> list[Capt
 
 
 def _compared(row: CaptionRow, scores: dict[Region, float]) -> CaptionRow:
-    """A row with the regions for which the model finds its caption at least as likely.
+    """Add the regions for which the model finds the row's caption at least as likely.
 
     Args:
         row: of a region.

@@ -17,13 +17,13 @@ TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 VISUAL_TOKENS = (IMAGE_START, IMAGE_END, IMAGE_CONTEXT, MASK_CONTEXT, MASK_START, MASK_END)
 
 QUESTION = "Describe this region in the image."
-MARKS = ("<image>", "<mask>")  # where a question says that image and mask tokens go
+MARKS = ("<image>", "<mask>")  # places of image and mask tokens in a question
 
 _VISUALS = {
     "<image>": f"{IMAGE_START}{IMAGE_CONTEXT}{IMAGE_END}",
     "<mask>": f"{MASK_START}{MASK_CONTEXT}{MASK_END}",
 }
-IGNORED = -100  # a label that the loss leaves out
+IGNORED = -100  # a label without loss
 
 
 def add_visual_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -35,7 +35,7 @@ def add_visual_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizer
 
 
 def require_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that a tokenizer has every special token that a conversation is made of.
+    """Check that a tokenizer has all special tokens of a conversation.
 
     Raises:
         ValueError: names those it lacks.
@@ -50,7 +50,7 @@ def require_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
 
 @dataclass(frozen=True)
 class TokenizedTurn:
-    """A conversation as ids, with each placeholder standing once; labels where it has an answer."""
+    """A conversation as ids, each placeholder once, and the labels of its answer."""
 
     input_ids: list[int]
     labels: list[int]
@@ -62,7 +62,7 @@ class Conversation:
 
     Args:
         tokenizer: has every special token; see `add_visual_tokens`.
-        mask_position: "before_image" or "after_image", for questions that do not say it.
+        mask_position: "before_image" or "after_image", for questions without marks.
         system_message: opens the conversation; empty for none.
         with_mask: false for a model without masks: the user's turn holds an image only.
     """
@@ -73,10 +73,10 @@ class Conversation:
     with_mask: bool = True
 
     def prompt(self, question: str = QUESTION) -> str:
-        """The text up to where the answer begins, each placeholder standing once.
+        """The text before the answer, each placeholder once.
 
-        A question may place `<image>` and `<mask>` itself, each once; what it does not place is
-        put before it, in the order that `mask_position` says.
+        A question may place `<image>` and `<mask>` itself, each once; the others are
+        put before it, in the order of `mask_position`.
 
         Raises:
             ValueError: a mark stands twice, or where it has no place, or the question holds a
@@ -96,7 +96,7 @@ class Conversation:
         return f"{system}{self._turn('user', body)}{TURN_START}assistant\n"
 
     def tokenize(self, question: str = QUESTION, answer: str | None = None) -> TokenizedTurn:
-        """Question, and answer where there is one, as ids.
+        """Question and optional answer as ids.
 
         Labels are the ids of the answer and of the token that ends it, and `IGNORED` before.
 
@@ -128,7 +128,7 @@ class Conversation:
         return f"{TURN_START}{role}\n{text}{TURN_END}\n"
 
     def check_answer(self, answer: str) -> None:
-        """Whether an answer can be learnt.
+        """Check that an answer can be trained on.
 
         Raises:
             ValueError: it holds a special token.
@@ -149,6 +149,6 @@ class Conversation:
 def expand(
     ids: list[int], labels: list[int], repeats: dict[int, int]
 ) -> tuple[list[int], list[int]]:
-    """Repeat placeholders: `repeats` says how often each id stands; other ids stand once."""
+    """Repeat each id as often as `repeats` says; other ids stand once."""
     times = [repeats.get(token, 1) for token in ids]
     return np.repeat(ids, times).tolist(), np.repeat(labels, times).tolist()

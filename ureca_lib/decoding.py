@@ -1,9 +1,9 @@
-"""Captions and log-likelihoods of many regions of one image, as many at a time as memory holds.
+"""Captions and log-likelihoods of many regions of one image at a time.
 
 All regions of an image share the image; all captions of a region share the region. Such sequences
 are the branches of a tree: the whole tree is one row of tokens with one cache, in which a token
-sees its ancestors and itself, at the position that it has in its own sequence. The result is what
-each sequence alone would give, up to the order in which sums are rounded.
+sees its ancestors and itself, at the position that it has in its own sequence. The result is
+that of each sequence alone, up to rounding.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TokenTree:
         return len(self._branches)
 
     def sprout(self, parent: int, count: int = 1) -> list[int]:
-        """Begin new branches where `parent` ends now. `parent` must not grow any more."""
+        """Start new branches at the end of `parent`, which must not grow any more."""
         first = len(self.depths)
         new = list(range(first, first + count))
         self._above += [[*self._above[parent], branch] for branch in new]
@@ -61,7 +61,7 @@ class TokenTree:
         """Append tokens to branches, none of which is another's ancestor.
 
         Args:
-            branches: which to grow, each once.
+            branches: the branches to grow, each once.
             embeds: for each, (L, D) embeddings of the tokens to append.
 
         Returns:
@@ -105,7 +105,7 @@ class TokenTree:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Take off every token and branch that is added within."""
+        """Remove, at the end, every token and branch that is added within."""
         length, depths = len(self), list(self.depths)
         try:
             yield
@@ -181,14 +181,14 @@ def greedy(
     stops: set[int],
     max_new_tokens: int,
 ) -> list[Decoded]:
-    """The most likely next token, again and again, until each sequence ends.
+    """Greedy decoding: append the most likely token until each sequence ends.
 
     Args:
         rows: R sequences.
         head: (A, D) hidden states -> (A, V) logits.
         embedding: (A,) ids -> (A, D).
         stops: ids that end a sequence.
-        max_new_tokens: at most so many, the one that ends the sequence included.
+        max_new_tokens: maximum number, the one that ends the sequence included.
     """
     hidden = rows.first()
     decoded = [Decoded([]) for _ in hidden]
@@ -250,7 +250,7 @@ def _log_probabilities(
     parts = zip(hidden.split(_POSITIONS_PER_HEAD), targets.split(_POSITIONS_PER_HEAD), strict=True)
     found = []
     for states, ids in parts:
-        logits = head(states).float()  # where the head lies, which may be elsewhere
+        logits = head(states).float()  # on the head's device, which may be another
         chosen = ids[:, None].to(logits.device)
         found.append(torch.log_softmax(logits, dim=-1).gather(1, chosen)[:, 0])
     return torch.cat(found)
@@ -259,23 +259,23 @@ def _log_probabilities(
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CPU_SHARE, _CUDA_SHARE = 0.4, 0.7  # of what is free now
+_CPU_SHARE, _CUDA_SHARE = 0.4, 0.7  # of the memory that is free now
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a run may take: a share of the memory that is free on the device now."""
+    """Memory that a run may take: a share of what is free on the device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE)
     return int(psutil.virtual_memory().available * _CPU_SHARE)
 
 
 def sequence_bytes(text: PreTrainedConfig, length: int, item: int) -> int:
-    """Roughly what a sequence keeps in memory: keys and values, embeddings, logits of one token.
+    """Estimate of the memory of a sequence: keys and values, embeddings, logits of one token.
 
     Args:
         text: the language model's configuration.
         length: tokens, those to come included.
-        item: bytes a number.
+        item: bytes per number.
     """
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -284,7 +284,7 @@ def sequence_bytes(text: PreTrainedConfig, length: int, item: int) -> int:
 
 
 def activation_bytes(text: PreTrainedConfig, tokens: int, item: int) -> int:
-    """Roughly what running `tokens` together takes on top of what they leave behind."""
+    """Estimate of the temporary memory of running `tokens` together."""
     return item * tokens * (3 * text.intermediate_size + 8 * text.hidden_size)
 
 
@@ -294,12 +294,12 @@ def in_groups(
     run: Callable[[Sequence[Item]], list[Result]],
     progress: bool = False,
 ) -> list[Result]:
-    """Run items in groups; where memory runs out the group is halved and the work goes on.
+    """Run items in groups. If memory runs out, the group is halved and tried again.
 
     Args:
         items: all items, in order.
-        size: how many to try at first; a smaller size that was needed is kept for the rest.
-        run: a group -> its results, one an item; must leave nothing behind when it fails.
+        size: initial size of a group; once halved, it stays smaller.
+        run: maps a group to one result per item; must leave no state behind when it fails.
         progress: show a bar.
 
     Raises:
@@ -326,7 +326,7 @@ def in_groups(
 
 
 def give_back_freed() -> None:
-    """Give memory that was freed back to the system, where the C library can (glibc).
+    """Return freed memory to the system if the C library can (glibc).
 
     glibc keeps freed blocks below one that is still in use. Large tensors that come and go between
     small ones that stay, as mask tiles do, make a process grow to several times what it holds.

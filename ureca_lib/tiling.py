@@ -90,7 +90,7 @@ def tile_places(grid: tuple[int, int], thumbnail: bool = False) -> torch.Tensor:
 
     Args:
         grid: (columns, rows), as `best_grid` has them.
-        thumbnail: whether a thumbnail follows, where there is more than one tile.
+        thumbnail: whether a thumbnail follows if there is more than one tile.
 
     Returns:
         (T, 2) int64, counted from 1; 0 and 0 for a tile that shows the whole mask.
@@ -115,7 +115,7 @@ def tile_image(
         image: anything `load_image` takes: an array, a PIL image or a path.
         max_tiles, min_tiles: bounds of the number of tiles, the thumbnail not counted.
         tile_size: S, side of a tile in pixels.
-        thumbnail: add the whole image, resized to one tile, where there is more than one tile.
+        thumbnail: add the whole image, resized to one tile, if there is more than one tile.
 
     Returns:
         (T, S, S, 3) uint8 RGB, tiles row by row from the top left, the thumbnail last.
@@ -173,7 +173,7 @@ def distinct_mask_tiles(
             `Region`s. Pixels that are not zero are inside.
         max_tiles, min_tiles: bounds of the number of tiles; 1 resizes each mask to one tile.
         tile_size: S, side of a tile in pixels.
-        thumbnail: add the whole mask, resized to one tile, where there is more than one tile.
+        thumbnail: add the whole mask, resized to one tile, if there is more than one tile.
         overshoot: "wrap" (published) or "clip" for a thumbnail whose levels stay within 0..255.
 
     Raises:
@@ -239,12 +239,12 @@ def masks_from_tiles(
     max_tiles: int = MAX_TILES,
     min_tiles: int = 1,
 ) -> torch.Tensor:
-    """What is left of masks after tiling: the tiles put together and resized back, nearest.
+    """Masks restored from their tiles: joined and resized back by nearest neighbor.
 
     Args:
-        tiles: (R, T, S, S) of `tile_masks`; a thumbnail is left aside.
+        tiles: (R, T, S, S) of `tile_masks`; a thumbnail is ignored.
         height, width: of the image in pixels.
-        max_tiles, min_tiles: as `tile_masks` had them.
+        max_tiles, min_tiles: as for `tile_masks`.
 
     Returns:
         (R, H, W) bool.
@@ -336,7 +336,7 @@ def _checked(masks: Iterable[MaskLike]) -> tuple[list[Region | None], tuple[int,
 
 
 def _box(mask: Region) -> _Box:
-    """The box that a mask touches, with levels 0 and 255."""
+    """Decode the box that a mask touches, with levels 0 and 255."""
     height = mask.size[0]
     flips = np.cumsum(run_lengths(mask.rle["counts"]))
     flips = flips[: len(flips) // 2 * 2]  # begin, end, begin, end, ... in column-major order
@@ -353,7 +353,7 @@ def _box(mask: Region) -> _Box:
 
 @lru_cache(maxsize=64)
 def nearest_pixels(length: int, size: int) -> np.ndarray:
-    """(size,) int64: the pixel of `length` that each pixel of Pillow's NEAREST resize takes."""
+    """(size,) int64: the source pixel of each pixel of Pillow's NEAREST resize."""
     # the center of an output pixel, scaled and rounded down; Pillow's Geometry.c adds the step up
     # instead of multiplying, and the rounding of that sum decides ties
     steps = np.full(size, length / size)
