@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -49,14 +51,6 @@ def require_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 @dataclass(frozen=True)
-class TokenizedTurn:
-    """A conversation as ids, each placeholder once, and the labels of its answer."""
-
-    input_ids: list[int]
-    labels: list[int]
-
-
-@dataclass(frozen=True)
 class Conversation:
     """InternVL2.5's chat format with an image and a mask in the user's turn.
 
@@ -95,28 +89,39 @@ class Conversation:
         system = self._turn("system", self.system_message) if self.system_message else ""
         return f"{system}{self._turn('user', body)}{TURN_START}assistant\n"
 
-    def tokenize(self, question: str = QUESTION, answer: str | None = None) -> TokenizedTurn:
-        """Question and optional answer as ids.
+    def tokenize(
+        self,
+        question: str = QUESTION,
+        answer: str | None = None,
+        repeats: Mapping[int, int] = MappingProxyType({}),
+    ) -> tuple[list[int], list[int]]:
+        """Question and optional answer as ids and labels.
 
         Labels are the ids of the answer and of the token that ends it, and `IGNORED` before.
+
+        Args:
+            question: see `prompt`.
+            answer: None for a prompt.
+            repeats: how often ids of placeholders stand; others stand once.
 
         Raises:
             ValueError: see `prompt`; or the answer holds a special token.
         """
         prompt = self.prompt(question)
-        start = self._ids(prompt)
-        if answer is None:
-            return TokenizedTurn(start, [IGNORED] * len(start))
-        self.check_answer(answer)
-        end = self.tokenizer.convert_tokens_to_ids(TURN_END)
-        ids = [*self._ids(f"{prompt}{answer.strip()}"), end]
+        ids = start = self._ids(prompt)
+        if answer is not None:
+            self.check_answer(answer)
+            end = self.tokenizer.convert_tokens_to_ids(TURN_END)
+            ids = [*self._ids(f"{prompt}{answer.strip()}"), end]
         pairs = zip(start, ids, strict=False)
         shared = next((i for i, (one, two) in enumerate(pairs) if one != two), len(start))
-        return TokenizedTurn(ids, [IGNORED] * shared + ids[shared:])
+        labels = [IGNORED] * shared + ids[shared:]
+        times = [repeats.get(token, 1) for token in ids]
+        return np.repeat(ids, times).tolist(), np.repeat(labels, times).tolist()
 
     def answer_ids(self, answer: str, question: str = QUESTION) -> list[int]:
         """The answer's ids as they stand after the question, with the token that ends it."""
-        return [label for label in self.tokenize(question, answer).labels if label != IGNORED]
+        return [label for label in self.tokenize(question, answer)[1] if label != IGNORED]
 
     def _ids(self, text: str) -> list[int]:
         ids = self.tokenizer(text).input_ids
@@ -144,11 +149,3 @@ class Conversation:
     def _check_plain(self, what: str, text: str) -> None:
         if found := sorted(token for token in self.special_tokens if token in text):
             raise ValueError(f"the {what} holds the special token {found[0]}: {text!r}")
-
-
-def expand(
-    ids: list[int], labels: list[int], repeats: dict[int, int]
-) -> tuple[list[int], list[int]]:
-    """Repeat each id as often as `repeats` says; other ids stand once."""
-    times = [repeats.get(token, 1) for token in ids]
-    return np.repeat(ids, times).tolist(), np.repeat(labels, times).tolist()

@@ -21,7 +21,6 @@ from ureca_lib.conversation import (
     MASK_CONTEXT,
     QUESTION,
     Conversation,
-    expand,
     require_tokens,
 )
 from ureca_lib.mask_encoder import MAX_PLACES
@@ -289,12 +288,11 @@ class UrecaProcessor(ProcessorMixin):
         self, question: str, answer: str | None, image_tiles: int, mask_tiles: int
     ) -> tuple[list[int], list[int]]:
         """Ids and labels of one sample, placeholders repeated for its tiles."""
-        turn = self.conversation.tokenize(question, answer)
         repeats = {
             self.image_token_id: self.image_seq_length * image_tiles,
             self.mask_token_id: self.num_mask_tokens * mask_tiles,
         }
-        return expand(turn.input_ids, turn.labels, repeats)
+        return self.conversation.tokenize(question, answer, repeats)
 
     def pad(self, rows: list[list[int]], labels: list[list[int]]) -> dict[str, torch.Tensor]:
         """Pad on the left: `input_ids`, `attention_mask`, `labels`, each (B, L)."""

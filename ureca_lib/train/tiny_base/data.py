@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ureca_lib.boxes import BOX_MARKS, SCENE_QUESTION, box_question, told_box
 from ureca_lib.configuration import MAX_TILES_TRAIN
-from ureca_lib.conversation import Conversation, expand
+from ureca_lib.conversation import Conversation
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
 from ureca_lib.scenes import Scene, SceneSpecification, generate_scene
 from ureca_lib.scenes.lexicon import KINDS, SURFACES
@@ -297,9 +297,8 @@ class BaseBatches:
     def _split(
         self, question: str, answer: str, tiles: int
     ) -> tuple[list[int], list[int], list[int]]:
-        turn = self.conversation.tokenize(question, answer)
         repeats = {self.image_token_id: tiles * self.tokens_per_tile}
-        ids, labels = expand(turn.input_ids, turn.labels, repeats)
+        ids, labels = self.conversation.tokenize(question, answer, repeats)
         image, region = split_prompt(ids, self.image_token_id)
         return image, region, labels[len(image) :]
 
