@@ -13,11 +13,11 @@ from ureca_lib.checkpoints import load_model_and_processor
 from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.decoding import (
     ROOT,
-    BatchRows,
     Decoded,
     TokenTree,
-    TreeRows,
     activation_bytes,
+    batch_runner,
+    branch_runner,
     free_bytes,
     greedy,
     in_groups,
@@ -243,10 +243,10 @@ class RegionCaptioner:
         head, embedding = self.model.lm_head, self.model.get_input_embeddings()
         with stem.restored():
             if len(stem):
-                rows = TreeRows(stem, prompts)
+                run = branch_runner(stem, len(group))
             else:
-                rows = BatchRows(self.model.model.language_model, prompts)
-            return greedy(rows, head, embedding, self._stops(), max_new_tokens)
+                run = batch_runner(self.model.model.language_model, len(group))
+            return greedy(run, prompts, head, embedding, self._stops(), max_new_tokens)
 
     def _score(
         self, encoded: _Encoded, group: Sequence[Region], answers: list[list[int]]

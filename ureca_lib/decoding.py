@@ -130,52 +130,37 @@ class Decoded:
     tokens: int = 0  # with the one that ended them
 
 
-class TreeRows:
-    """Sequences that share a long beginning: branches of a tree (see `TokenTree`)."""
-
-    def __init__(self, tree: TokenTree, prompts: Sequence[torch.Tensor]):
-        """`prompts`: for each of R sequences, (L, D), what follows the tree's root."""
-        self.tree, self.prompts = tree, list(prompts)
-        self.branches = tree.sprout(ROOT, len(prompts))
-
-    def first(self) -> torch.Tensor:
-        """(R, D) hidden states that predict each sequence's first new token."""
-        hidden = self.tree.grow(self.branches, self.prompts)
-        return torch.stack([part[-1] for part in hidden])
-
-    def step(self, embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        """Append one token to each of `rows`: (A, D) embeddings -> (A, D) hidden states."""
-        branches = [self.branches[row] for row in rows]
-        return torch.cat(self.tree.grow(branches, list(embeds.unsqueeze(1))))
+Run = Callable[[torch.Tensor, list[int]], torch.Tensor]  # see `greedy`
 
 
-class BatchRows:
-    """Sequences of one length that share nothing: an ordinary batch. Same methods as `TreeRows`."""
+def branch_runner(tree: TokenTree, count: int) -> Run:
+    """Run `count` sequences as branches of a tree, whose root they share."""
+    branches = tree.sprout(ROOT, count)
 
-    def __init__(self, language_model: nn.Module, prompts: torch.Tensor):
-        """`prompts`: (R, L, D)."""
-        self.language_model, self.prompts = language_model, prompts
-        self.cache, self.rows = DynamicCache(), list(range(len(prompts)))
+    def run(embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        grown = tree.grow([branches[row] for row in rows], list(embeds))
+        return torch.stack([hidden[-1] for hidden in grown])
 
-    def first(self) -> torch.Tensor:
-        """See `TreeRows.first`."""
-        return self._run(self.prompts)
+    return run
 
-    def step(self, embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        """See `TreeRows.step`."""
-        if rows != self.rows:
-            self.cache.batch_select_indices(torch.tensor([self.rows.index(row) for row in rows]))
-            self.rows = rows
-        return self._run(embeds.unsqueeze(1))
 
-    def _run(self, embeds: torch.Tensor) -> torch.Tensor:
-        past = {CACHE: self.cache}
-        out = self.language_model(inputs_embeds=embeds, use_cache=True, **past)
+def batch_runner(language_model: nn.Module, count: int) -> Run:
+    """Run `count` sequences that share nothing: an ordinary batch."""
+    cache, kept = DynamicCache(), list(range(count))
+
+    def run(embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        if rows != kept:
+            cache.batch_select_indices(torch.tensor([kept.index(row) for row in rows]))
+            kept[:] = rows
+        out = language_model(inputs_embeds=embeds, use_cache=True, **{CACHE: cache})
         return out.last_hidden_state[:, -1]
+
+    return run
 
 
 def greedy(
-    rows: TreeRows | BatchRows,
+    run: Run,
+    prompts: torch.Tensor,
     head: nn.Module,
     embedding: nn.Module,
     stops: set[int],
@@ -184,17 +169,18 @@ def greedy(
     """Greedy decoding: append the most likely token until each sequence ends.
 
     Args:
-        rows: R sequences.
+        run: appends (A, L, D) embeddings to A of the sequences, given their numbers; returns the
+            (A, D) hidden states that predict their next tokens.
+        prompts: (R, L, D) embeddings.
         head: (A, D) hidden states -> (A, V) logits.
         embedding: (A,) ids -> (A, D).
         stops: ids that end a sequence.
         max_new_tokens: maximum number, the one that ends the sequence included.
     """
-    hidden = rows.first()
-    decoded = [Decoded([]) for _ in hidden]
-    active = list(range(len(hidden)))
-    for step in range(max_new_tokens):
-        logits = head(hidden).float()
+    embeds, active = prompts, list(range(len(prompts)))
+    decoded = [Decoded([]) for _ in active]
+    for _ in range(max_new_tokens):
+        logits = head(run(embeds, active)).float()
         best = logits.argmax(dim=-1)
         gains = torch.log_softmax(logits, dim=-1).gather(1, best[:, None])[:, 0].tolist()
         going = []
@@ -205,10 +191,10 @@ def greedy(
             if token not in stops:
                 row.ids.append(token)
                 going.append(place)
-        if not going or step + 1 == max_new_tokens:
+        if not going:
             break
         active = [active[place] for place in going]
-        hidden = rows.step(embedding(best[going]), active)
+        embeds = embedding(best[going]).unsqueeze(1)  # (A, D) -> (A, 1, D)
     return decoded
 
 
