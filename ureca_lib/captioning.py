@@ -143,6 +143,9 @@ class PhotoCaptions(Sequence[CaptionRow]):
         return caption_figure(self.regions, texts, ids=shown)
 
 
+_Rows = tuple[list[CaptionRow], list[str]]  # captions, and why regions have none
+
+
 class PhotoCaptioner:
     """Captions photos with one model, which is loaded once.
 
@@ -276,18 +279,14 @@ class PhotoCaptioner:
             regions = _joined(regions, chosen)
         return regions, list({region.id: region for region in chosen}.values())
 
-    def _by_attributes(
-        self, regions: RegionImage, chosen: list[Region]
-    ) -> tuple[list[CaptionRow], list[str]]:
+    def _by_attributes(self, regions: RegionImage, chosen: list[Region]) -> _Rows:
         rows = []
         for row in AttributeAnnotator().caption(regions, build_mask_tree(regions)):
             others = row.same_as + row.confused_with
             rows.append(CaptionRow(0, regions[row.region_id], row.text, row.unique, others))
         return rows, []
 
-    def _by_model(
-        self, regions: RegionImage, chosen: list[Region]
-    ) -> tuple[list[CaptionRow], list[str]]:
+    def _by_model(self, regions: RegionImage, chosen: list[Region]) -> _Rows:
         pixels, progress = regions.pixels, self.progress
         captions = self._network.caption(pixels, chosen, progress=progress)
         rows = [
@@ -297,15 +296,16 @@ class PhotoCaptioner:
         if self.check and len(regions) > 1:
             texts = [row.text for row in rows]
             scores = self._network.score(pixels, regions.regions, texts, progress=progress)
-            rows = [
-                _compared(row, dict(zip(regions, column, strict=True)))
-                for row, column in zip(rows, scores.T.tolist(), strict=True)  # (R, C) -> (C, R)
-            ]
+            for place, column in enumerate(scores.T.tolist()):  # (R, C) -> (C, R)
+                by_id = {region.id: score for region, score in zip(regions, column, strict=True)}
+                own = by_id.pop(chosen[place].id)
+                best = sorted(by_id, key=by_id.__getitem__, reverse=True)
+                # regions for which the model finds the caption at least as likely
+                confused = tuple(i for i in best if by_id[i] >= own)
+                rows[place] = replace(rows[place], unique=not confused, confused_with=confused)
         return rows, []
 
-    def _by_stages(
-        self, regions: RegionImage, chosen: list[Region]
-    ) -> tuple[list[CaptionRow], list[str]]:
+    def _by_stages(self, regions: RegionImage, chosen: list[Region]) -> _Rows:
         from ureca_lib.annotate.run import annotate_images
         from ureca_lib.annotate.store import Store
 
@@ -403,16 +403,3 @@ def _with_look_alikes(rows: list[CaptionRow], regions: RegionImage) -> list[Capt
         row if row.look_alikes else replace(row, look_alikes=tuple(found[row.region_id]))
         for row in rows
     ]
-
-
-def _compared(row: CaptionRow, scores: dict[Region, float]) -> CaptionRow:
-    """Add the regions for which the model finds the row's caption at least as likely.
-
-    Args:
-        row: of a region.
-        scores: log-likelihood of its caption for each region.
-    """
-    best = sorted(scores, key=scores.__getitem__, reverse=True)
-    own = scores[row.region]
-    confused = tuple(r.id for r in best if r.id != row.region_id and scores[r] >= own)
-    return replace(row, unique=not confused, confused_with=confused)
