@@ -313,7 +313,7 @@ def test_a_tree_gives_what_each_sequence_alone_gives():
 
     tree = TokenTree(language)
     assert torch.allclose(tree.grow([ROOT], [stem])[0], alone(stem), atol=1e-5)
-    for _ in range(2):  # what is cut off leaves no trace
+    for _ in range(2):  # removed branches leave no trace
         with tree.restored():
             one, two = tree.sprout(ROOT, 2)
             first, second = tree.grow([one, two], twigs[:2])
@@ -335,7 +335,7 @@ def test_a_published_folder_without_a_tokenizer_is_an_error(peer):
 
 @pytest.fixture
 def asked(monkeypatch) -> list:
-    """What transformers' loaders and ours are asked for; nothing is loaded, nothing is fetched."""
+    """Record the paths that loaders are given; nothing is loaded or fetched."""
     found = []
 
     def note(path, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""Mask tokens that know the place of their tile: an option of ours, off by default."""
+"""Mask tokens with an embedding of their tile's place: an option of ours, off by default."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_nearest_pixels_are_pillows(length, size):
 
 
 def test_nearest_pixels_add_the_step_up_as_pillow_does():
-    # multiplied instead of added, some centre falls on the other side of a pixel's edge
+    # multiplied instead of added, some center falls on the other side of a pixel's edge
     sizes = [(length, 448) for length in range(1, 3000)]
     differ = [
         (length, size)
