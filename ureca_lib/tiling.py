@@ -281,11 +281,17 @@ def _pieces(
         for number, region in enumerate(regions):
             if region is None:
                 continue
-            box = _box(region)
-            for place, *piece in _cut(_nearest(box, across, down), columns, tile_size):
-                yield number, place, *piece
+            top, left, levels = _box(region)
+            # nearest neighbor: the pixels of the box that the resized canvas samples
+            first, last = np.searchsorted(across, [left, left + levels.shape[0]])
+            start, stop = np.searchsorted(down, [top, top + levels.shape[1]])
+            resized = levels[across[first:last] - left][:, down[start:stop] - top]
+            for place, *part in _cut(int(start), int(first), resized, columns, tile_size):
+                yield number, place, *part
             if thumbnail:
-                top, left, levels = _bicubic(box, (height, width), tile_size)
+                # Pillow resizes across, rounds to float32, and resizes down
+                left, levels = _resize_lines(levels.T, left, width, tile_size)  # (rows, columns)
+                top, levels = _resize_lines(levels.T, top, height, tile_size)  # (columns, rows)
                 if overshoot == "wrap":
                     levels = levels.astype(np.int16).astype(np.uint8)  # a C cast to a byte
                 yield number, columns * rows, top, left, levels.clip(0, 255)
@@ -307,10 +313,6 @@ def as_region(mask: MaskLike, number: int) -> Region:
         # numpy has no bfloat16
         mask = (mask.float() if mask.is_floating_point() else mask).detach().cpu().numpy()
     return Region.from_mask(number, mask)
-
-
-# First row and first column of a part of an image, and its pixels, (columns, rows)
-_Box = tuple[int, int, np.ndarray]
 
 
 def _checked(masks: Iterable[MaskLike]) -> tuple[list[Region | None], tuple[int, int]]:
@@ -335,8 +337,8 @@ def _checked(masks: Iterable[MaskLike]) -> tuple[list[Region | None], tuple[int,
     return regions, size
 
 
-def _box(mask: Region) -> _Box:
-    """Decode the box that a mask touches, with levels 0 and 255."""
+def _box(mask: Region) -> tuple[int, int, np.ndarray]:
+    """First row and column of the box that a mask touches, and its (columns, rows) levels."""
     height = mask.size[0]
     flips = np.cumsum(run_lengths(mask.rle["counts"]))
     flips = flips[: len(flips) // 2 * 2]  # begin, end, begin, end, ... in column-major order
@@ -361,25 +363,18 @@ def nearest_pixels(length: int, size: int) -> np.ndarray:
     return np.cumsum(steps).astype(np.int64)
 
 
-def _nearest(box: _Box, across: np.ndarray, down: np.ndarray) -> _Box:
-    """The box of a nearest-neighbor resize that a mask touches.
+def _cut(
+    top: int, left: int, block: np.ndarray, columns: int, side: int
+) -> Iterator[tuple[int, int, int, np.ndarray]]:
+    """Cut a block at the borders of the tiles of a grid with `columns` columns.
+
+    Yields the place of a tile in the grid, the first row and column of the part within the tile,
+    and the part.
 
     Args:
-        box: of the mask. across, down: `nearest_pixels` of width and height.
+        top, left: of the block on the grid.
+        block: (columns, rows).
     """
-    top, left, inside = box
-    first, last = np.searchsorted(across, [left, left + inside.shape[0]])
-    start, stop = np.searchsorted(down, [top, top + inside.shape[1]])
-    resized = inside[across[first:last] - left][:, down[start:stop] - top]
-    return int(start), int(first), resized
-
-
-def _cut(box: _Box, columns: int, side: int) -> Iterator[tuple[int, int, int, np.ndarray]]:
-    """Cut a box at the borders of the tiles of a grid with `columns` columns.
-
-    Yields the place of a tile in the grid, and the part of the box within the tile.
-    """
-    top, left, block = box
     for column in range(left // side, -(-(left + block.shape[0]) // side)):
         x = max(column * side - left, 0)
         for row in range(top // side, -(-(top + block.shape[1]) // side)):
@@ -408,24 +403,6 @@ def _bicubic_weights(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np
     weights *= (pixels >= starts) & (pixels < ends)
     sums = np.cumsum(weights / weights.sum(axis=0), axis=0)
     return starts, ends, np.diff(np.rint(sums * WEIGHT_STEPS) / WEIGHT_STEPS, axis=0, prepend=0)
-
-
-def _bicubic(box: _Box, image: tuple[int, int], size: int) -> _Box:
-    """The box of Pillow's bicubic resize of a mask of 0 and 255 that the mask touches.
-
-    Args:
-        box: of the mask.
-        image: (H, W) of the mask.
-        size: side of the result in pixels.
-
-    Returns:
-        The box; its float32 levels may lie outside 0..255.
-    """
-    top, left, inside = box
-    # Pillow resizes across, rounds to float32, and resizes down
-    first, across = _resize_lines(inside.T, left, image[1], size)  # (rows, columns)
-    start, down = _resize_lines(across.T, top, image[0], size)  # (columns, rows)
-    return start, first, down
 
 
 def _resize_lines(lines: np.ndarray, begin: int, length: int, size: int) -> tuple[int, np.ndarray]:
