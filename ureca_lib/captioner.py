@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 
 from ureca_lib.checkpoints import load_model_and_processor
@@ -74,31 +77,38 @@ class RegionCaptioner:
     Args:
         model, processor: a matching pair. The language model is set to "sdpa" attention where
             its attention supports causal masks only.
+        photos: number of photos whose features are kept for the next call, as a server needs it.
 
     Raises:
         ValueError: their placeholder ids differ.
     """
 
-    def __init__(self, model: UrecaForConditionalGeneration, processor: UrecaProcessor):
-        self.model, self.processor = model.eval(), processor
+    def __init__(
+        self, model: UrecaForConditionalGeneration, processor: UrecaProcessor, photos: int = 0
+    ):
+        self.model, self.processor, self._photos = model.eval(), processor, photos
+        self._kept: OrderedDict[tuple[bytes, int | None], torch.Tensor] = OrderedDict()
         processor.match(model.config)
         language = model.model.language_model
         if language.config._attn_implementation not in MASKED_ATTENTION:
             language.set_attn_implementation("sdpa")
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+    def from_pretrained(
+        cls, path: str | Path, device: str | torch.device = "cpu", photos: int = 0
+    ) -> Self:
         """Load a checkpoint folder of ours, or one in the published layout with its tokenizer.
 
         Args:
             path: the folder, or for ours a hub id "org/name".
             device: where the model runs.
+            photos: see the constructor.
 
         Raises:
             CheckpointError: no such folder, one without a tokenizer, or a published checkpoint
                 that cannot be read.
         """
-        return cls(*load_model_and_processor(path, device))
+        return cls(*load_model_and_processor(path, device), photos)
 
     @property
     def device(self) -> torch.device:
@@ -201,8 +211,16 @@ class RegionCaptioner:
         size = photo.shape[:2]
         for region in regions:
             region.check_size(*size)
-        pixels = self.processor.image_tiles(photo, max_tiles).to(self.device)
-        return size, self.model.get_image_features(pixels).pooler_output
+        key = None
+        if self._photos:
+            key = hashlib.sha256(np.ascontiguousarray(photo)).digest(), max_tiles
+        if (features := self._kept.pop(key, None)) is None:
+            pixels = self.processor.image_tiles(photo, max_tiles).to(self.device)
+            features = self.model.get_image_features(pixels).pooler_output
+        self._kept[key] = features  # the latest at the end
+        while len(self._kept) > self._photos:
+            self._kept.popitem(last=False)
+        return size, features
 
     def _encode(
         self, size: tuple[int, int], features: torch.Tensor, question: str, max_tiles: int | None

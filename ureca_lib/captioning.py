@@ -160,6 +160,7 @@ class PhotoCaptioner:
         check: look for look-alikes, and test whether each caption fits its region only. A URECA
             model judges its own captions.
         progress: show a bar for each photo's regions.
+        photos: number of photos whose features a URECA model keeps for the next call.
 
     Raises:
         ValueError: options that do not go together, or a checkpoint that cannot be loaded
@@ -178,8 +179,9 @@ class PhotoCaptioner:
         device: str | None = None,
         check: bool = False,
         progress: bool = False,
+        photos: int = 0,
     ):
-        self.check, self.progress, self.note = check, progress, ""
+        self.check, self.progress, self.note, self._photos = check, progress, "", photos
         if annotator is None and (base_url or api_key_env):
             raise ValueError("--base-url and --api-key-env go with --annotator openai")
         runs_here = sam is not None or (model is not None and annotator != "openai")
@@ -211,12 +213,12 @@ class PhotoCaptioner:
                     f"{TINY_FOLDER}: the tiny model is not there. It comes with a clone of the "
                     "repository, not with the package alone; name a checkpoint's folder instead"
                 )
-        return RegionCaptioner.from_pretrained(model, device)
+        return RegionCaptioner.from_pretrained(model, device, self._photos)
 
     def caption(
         self,
         photo: Photo,
-        masks: str | Path | None = None,
+        masks: str | Path | RegionImage | None = None,
         points: Sequence[tuple[float, float]] = (),
         boxes: Sequence[Box] = (),
         strict: bool = True,
@@ -226,8 +228,8 @@ class PhotoCaptioner:
 
         Args:
             photo: a path, a PIL image, or an array.
-            masks: any file that `load_regions` reads; None takes the JSON beside the photo, else
-                segments it.
+            masks: any file that `load_regions` reads, or its regions; None takes the JSON beside
+                the photo, else segments it.
             points: (x, y) pixels. With SAM, the region that it sees there; else the smallest
                 region that holds the point.
             boxes: (x, y, width, height) pixels. With SAM, the region that it sees there; else the
@@ -244,12 +246,14 @@ class PhotoCaptioner:
         if masks is None and isinstance(photo, str | Path):
             beside = Path(photo).with_suffix(".json")
             masks = beside if beside.is_file() else None
-        if masks is not None:
+        if isinstance(masks, RegionImage):
+            regions = masks
+        elif masks is not None:
             regions = load_regions(masks, photo, strict)
-        elif self._sam is not None and not (points or boxes):
-            regions = sam_regions(photo, self._sam)
-        else:
+        elif points or boxes:  # SAM is asked for these alone
             regions = superpixel_regions(photo, levels=FEW_PIECES)
+        else:
+            regions = self.segment(photo)
         regions, chosen = self._chosen(regions, points, boxes)
         rows, left_out = self._write(regions, chosen)
         by_id = {row.region_id: row for row in rows}
@@ -263,6 +267,12 @@ class PhotoCaptioner:
         name = name or regions.file_name or "photo"
         from_file = masks is not None and (self._sam is None or not (points or boxes))
         return PhotoCaptions(regions, tuple(rows), name, from_file, tuple(left_out))
+
+    def segment(self, photo: Photo) -> RegionImage:
+        """Find the regions of a photo: SAM's, or superpixels."""
+        if self._sam is not None:
+            return sam_regions(photo, self._sam)
+        return superpixel_regions(photo, levels=FEW_PIECES)
 
     def _chosen(
         self, regions: RegionImage, points: Sequence[tuple[float, float]], boxes: Sequence[Box]

@@ -25,6 +25,7 @@ _PACKAGE = Path(__file__).parents[1]
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Caption": {
         "caption": ("cli.caption:caption", "Caption the regions of photos."),
+        "serve": ("cli.serve:serve", "Serve captions: OpenAI's protocol and a web page."),
         "segment": ("cli.caption:segment", "Find nested masks in a photo; write SA-1B JSON."),
     },
     "Data set": {
