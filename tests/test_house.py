@@ -69,7 +69,7 @@ def test_the_users_top_level_and_no_other_folder(root):
         ["git", "-C", str(root), "ls-files"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     folders = {path.split("/")[0] for path in listed if "/" in path}
-    assert folders - {".ci"} <= TOP_FOLDERS
+    assert folders - {".ci", ".github"} <= TOP_FOLDERS
 
 
 def test_no_module_is_a_drawer_for_odds_and_ends(root):
