@@ -166,7 +166,7 @@ class PhotoCaptioner:
         ValueError: options that do not go together, or a checkpoint that cannot be loaded
             (`CheckpointError`).
         ImportError: "openai" without the extra of that name.
-        SegmentationUnavailable: no such SAM checkpoint.
+        OSError: no such SAM checkpoint.
     """
 
     def __init__(
@@ -239,9 +239,8 @@ class PhotoCaptioner:
 
         Raises:
             RegionError: the photo or the masks cannot be read.
-            ValueError: a point or a box outside the photo, or the annotator made no caption; the
-                message has the reason.
-            SegmentationUnavailable: SAM sees nothing there.
+            ValueError: a point or a box outside the photo, SAM sees nothing there, or the annotator
+                made no caption; the message has the reason.
         """
         if masks is None and isinstance(photo, str | Path):
             beside = Path(photo).with_suffix(".json")

@@ -51,7 +51,6 @@ STYLE_NOTE = (
     "them."
 )
 Captions = Mapping[str, Mapping[str, str]]  # image id -> region id, as a text -> caption
-LookAlikes = Mapping[RegionId, Sequence[RegionId]]
 _SHOWN = 3  # ids in an error
 
 
@@ -266,7 +265,6 @@ def score_image(
     captions: Mapping[RegionId, str],
     listener: Listener,
     system: str = "",
-    alike: LookAlikes | None = None,
 ) -> ListenerScores:
     """Score the captions of an image.
 
@@ -278,7 +276,6 @@ def score_image(
         captions: of some or all regions, by id.
         listener: computes log-likelihoods.
         system: that wrote the captions.
-        alike: look-alikes of each region; None finds them (`look_alikes`).
 
     Raises:
         ValueError: a caption of a region that the image lacks, or scores of another shape.
@@ -293,20 +290,14 @@ def score_image(
         if np.isnan(columns).any() or np.isposinf(columns).any():
             raise ValueError(f"{image.image_id}: scores of {listener.name} hold NaN or +inf")
         scores[:, asked] = columns  # (R, asked) -> columns of (R, C)
-    alike, levels = look_alikes(image) if alike is None else alike, image.levels
-    return ListenerScores(
-        image.image_id,
-        listener.name,
-        system,
-        image.size,
-        tuple(
-            ScoredRegion(r.id, r.area, levels[r.id], (*alike.get(r.id, ()),)) for r in image.regions
-        ),
-        texts,
-        {region_id: texts.index(text) for region_id, text in captions.items()},
-        scores,
-        {index: reason for index, reason in reasons.items() if reason is not None},
+    alike, levels = look_alikes(image), image.levels
+    regions = tuple(
+        ScoredRegion(r.id, r.area, levels[r.id], (*alike.get(r.id, ()),)) for r in image.regions
     )
+    index = {region_id: texts.index(text) for region_id, text in captions.items()}
+    refused = {place: reason for place, reason in reasons.items() if reason is not None}
+    about = (image.image_id, listener.name, system, image.size)
+    return ListenerScores(*about, regions, texts, index, scores, refused)
 
 
 def score_images(
@@ -372,12 +363,12 @@ def _own(image: CaptionedImage, captions: Mapping[str, str]) -> dict[RegionId, s
 
 def _check_same(path: Path, scores: ListenerScores, captions: Captions, listener_name: str) -> None:
     """Raise JournalError for scores of another listener or of other captions."""
-    given = dict(captions.get(scores.image_id, {}))
+    given, reason = dict(captions.get(scores.image_id, {})), ""
     # regions without a prediction were scored with an empty caption
     texts = {str(i): text for i, text in scores.texts.items() if text or str(i) in given}
-    if scores.listener != listener_name:
-        reason = f"was scored by {scores.listener}, not {listener_name}"
-        raise JournalError(path, f"{scores.image_id} {reason}; name another file")
     if texts != given:
         reason = "has other captions than the predictions"
+    if scores.listener != listener_name:
+        reason = f"was scored by {scores.listener}, not {listener_name}"
+    if reason:
         raise JournalError(path, f"{scores.image_id} {reason}; name another file")

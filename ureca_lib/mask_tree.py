@@ -7,14 +7,13 @@ region that contains at least `threshold` of its pixels.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ureca_lib.regions import AnnotationFormatError, Region, RegionError, SizeMismatchError
-from ureca_lib.regions.sa1b import annotation_from, region_from
+from ureca_lib.regions import AnnotationFormatError, Region, SizeMismatchError
 
 RegionId = int | str
 ParentRule = Literal["smallest", "first"]
@@ -69,11 +68,8 @@ def build_mask_tree(
 
 def _smallest_container(holds: np.ndarray) -> list[int | None]:
     """Rank of each region's parent; `holds[i, j]`: region j holds enough of region i."""
-    parents: list[int | None] = []
-    for rank in range(len(holds)):
-        before = np.flatnonzero(holds[rank, :rank])
-        parents.append(int(before[-1]) if before.size else None)
-    return parents
+    before = (np.flatnonzero(holds[rank, :rank]) for rank in range(len(holds)))
+    return [int(ranks[-1]) if ranks.size else None for ranks in before]
 
 
 def _first_container(holds: np.ndarray) -> list[int | None]:
@@ -81,10 +77,7 @@ def _first_container(holds: np.ndarray) -> list[int | None]:
     children: dict[int | None, list[int]] = {None: []}
     for rank in range(len(holds)):
         parent: int | None = None
-        while True:
-            down = next((child for child in children[parent] if holds[rank, child]), None)
-            if down is None:
-                break
+        while (down := next((i for i in children[parent] if holds[rank, i]), None)) is not None:
             parent = down
         children[parent].append(rank)
         children[rank] = []
@@ -176,28 +169,21 @@ class MaskTree:
         self._children: dict[RegionId | None, list[RegionId]] = {None: []}
         self._children.update({region_id: [] for region_id in ordered})
         for region_id, parent in self._parents.items():
-            if not isinstance(parent, Hashable) or parent not in self._children:
+            if parent not in self._children:
                 raise ValueError(f"the parent {parent} of region {region_id} is not a region")
             self._children[parent].append(region_id)
-        self._order = self._walk()
-        self._depth: dict[RegionId, int] = {}
+        # level by level, within a level by parent and then by area, largest first
+        self._order = self.descendants()
+        if len(self._order) != len(self.regions):
+            lost = sorted(map(str, set(self._parents) - set(self._order)))
+            raise ValueError(f"the parents form a cycle among {', '.join(lost)}")
+        self._depth: dict[RegionId | None, int] = {None: 0}
         for region_id in self._order:
-            parent = self._parents[region_id]
-            self._depth[region_id] = 1 if parent is None else self._depth[parent] + 1
+            self._depth[region_id] = 1 + self._depth[self._parents[region_id]]
         self._height: dict[RegionId, int] = {}
         for region_id in reversed(self._order):
             below = (self._height[child] for child in self._children[region_id])
             self._height[region_id] = 1 + max(below, default=0)
-
-    def _walk(self) -> list[RegionId]:
-        """Ids level by level, within a level by parent and then by area, largest first."""
-        order: list[RegionId] = list(self._children[None])
-        for region_id in order:  # grows while it is read
-            order.extend(self._children[region_id])
-        if len(order) != len(self.regions):
-            lost = sorted(map(str, set(self._parents) - set(order)))
-            raise ValueError(f"the parents form a cycle among {', '.join(lost)}")
-        return order
 
     def __getitem__(self, region_id: RegionId) -> Region:
         return self._by_id[region_id]
@@ -212,8 +198,6 @@ class MaskTree:
         if not isinstance(other, MaskTree):
             return NotImplemented
         return (self.regions, self._parents) == (other.regions, other._parents)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def parent(self, region_id: RegionId) -> RegionId | None:
         """The parent's id, or None where the parent is the whole image."""
@@ -230,10 +214,8 @@ class MaskTree:
     def ancestors(self, region_id: RegionId) -> list[RegionId]:
         """Ids from the parent up to the child of the image."""
         found = []
-        parent = self._parents[region_id]
-        while parent is not None:
-            found.append(parent)
-            parent = self._parents[parent]
+        while (region_id := self._parents[region_id]) is not None:
+            found.append(region_id)
         return found
 
     def descendants(self, region_id: RegionId | None = None) -> list[RegionId]:
@@ -245,7 +227,7 @@ class MaskTree:
 
     def depth(self, region_id: RegionId | None) -> int:
         """Steps from the whole image, which has 0."""
-        return 0 if region_id is None else self._depth[region_id]
+        return self._depth[region_id]
 
     def height(self, region_id: RegionId | None = None) -> int:
         """Levels of the subtree; a leaf has 1. None gives the tree's, not counting the image."""
@@ -285,41 +267,10 @@ class MaskTree:
                 found.append(region)
         return found
 
-    def to_dict(self) -> dict[str, Any]:
-        """The tree as plain data that JSON can hold; its regions are SA-1B annotations."""
-        parents = [[region_id, parent] for region_id, parent in self._parents.items()]
-        settings = {"threshold": self.threshold, "parent_rule": self.parent_rule}
-        rows = [annotation_from(region) for region in self.regions]
-        return {**settings, "regions": rows, "parents": parents}
-
-    @classmethod
-    def from_dict(
-        cls, data: Mapping[str, Any], regions: Iterable[Region] | None = None
-    ) -> MaskTree:
-        """The tree of `to_dict`; with `regions`, around those instead of the stored ones.
-
-        Raises:
-            ValueError: the data is not what `to_dict` writes, or the parents form a cycle.
-        """
-        try:
-            if regions is None:
-                regions = [region_from(row) for row in data["regions"]]
-            pairs, rule = list(data["parents"]), data["parent_rule"]
-            parents, threshold = dict(pairs), float(data["threshold"])
-        except RegionError:
-            raise
-        except KeyError as error:
-            raise ValueError(f"the data of the tree has no {error}") from None
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"the data is not that of a tree ({error})") from None
-        if len(parents) < len(pairs):
-            raise ValueError("the data of the tree gives a region two parents")
-        return cls(list(regions), parents, threshold, rule)
-
-    def outline(self, most: int | None = None) -> str:
-        """The tree as indented text, one region a line, at most `most` lines."""
-        lines: list[str] = []
-        stack = list(reversed(self._children[None]))
+    def __repr__(self) -> str:
+        rule = f"threshold {self.threshold:g}, parent rule '{self.parent_rule}'"
+        lines = [f"MaskTree of {len(self)} regions, {self.height()} levels ({rule})", "image"]
+        stack = self._children[None][::-1]
         while stack:
             region_id = stack.pop()
             region = self._by_id[region_id]
@@ -327,14 +278,9 @@ class MaskTree:
             said = f"{100 * share:.2g}" if share < 0.1 else f"{100 * share:.0f}"
             lines.append(f"{'  ' * self._depth[region_id]}{region_label(region)} {said}%")
             stack.extend(reversed(self._children[region_id]))
-        if most is not None and len(lines) > most:
-            lines = [*lines[:most], f"  ... and {len(lines) - most} more"]
-        return "\n".join(["image", *lines])
-
-    def __repr__(self) -> str:
-        rule = f"threshold {self.threshold:g}, parent rule '{self.parent_rule}'"
-        head = f"MaskTree of {len(self)} regions, {self.height()} levels ({rule})"
-        return f"{head}\n{self.outline(_SHOWN)}"
+        if len(self) > _SHOWN:
+            lines[_SHOWN + 2 :] = [f"  ... and {len(self) - _SHOWN} more"]
+        return "\n".join(lines)
 
 
 def region_label(region: Region) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
+from ureca_lib.annotate.referring.predicates import Description, ImageAttributes
 from ureca_lib.regions import Region, RegionImage
 
 RED, GREEN, BLUE, YELLOW = (220, 20, 30), (20, 140, 40), (30, 60, 200), (250, 220, 30)
@@ -71,3 +72,8 @@ def images(draw: st.DrawFn, named: bool = True) -> RegionImage:
     palette = st.sampled_from([RED, BLUE, GREY, WHITE, BLACK])
     colors = draw(st.lists(palette, min_size=count, max_size=count))
     return image_of(masks, names, colors)
+
+
+def matching(scene: ImageAttributes, description: Description) -> tuple[int | str, ...]:
+    """Ids of the regions that every attribute fits, in the order of the image."""
+    return tuple(scene.ids[i] for i in np.flatnonzero(scene.fits(description)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotate.drawn import BLUE, GREY, RED, ellipse, image_of, images, rectangle
+from annotate.drawn import BLUE, GREY, RED, ellipse, image_of, images, matching, rectangle
 from hypothesis import given, settings
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
@@ -43,7 +43,7 @@ def test_captions_are_unique_exactly_where_masks_differ(image):
         assert caption.unique == (not twins and not nothing_known)
         assert caption.confused_with == ()
         # the attributes, read by themselves, give the region and what has its mask
-        found = set(scene.matching(caption.attributes))
+        found = set(matching(scene, caption.attributes))
         assert caption.region_id in found
         assert found <= {caption.region_id} | twins
     for one in captions:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotate.drawn import image_of, images, rectangle
+from annotate.drawn import image_of, images, matching, rectangle
 from hypothesis import given, settings
 from PIL import Image
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
+from ureca_lib.annotate.referring.annotator import ImageCaptions
 from ureca_lib.annotate.referring.expressions import phrase
 from ureca_lib.annotate.referring.predicates import ImageAttributes
 from ureca_lib.mask_tree import build_mask_tree
@@ -57,11 +58,11 @@ class Reader:
     def read(self, description) -> set:
         left = {region.id for region in self.image}
         for place, attribute in enumerate(description):
-            if attribute.kind in ("rank", "row", "column"):
+            if attribute.kind in ("rank", "row"):
                 assert attribute.among == description[:place]  # the scope is the one stated
-            if attribute.kind in ("row", "column", "place", "extent"):
+            if attribute.kind in ("row", "place", "extent"):
                 # read by the package; their definitions have tests of their own
-                left &= set(self.scene.matching(description[: place + 1]))
+                left &= set(matching(self.scene, description[: place + 1]))
             left &= {i for i in left if self.one(i, attribute, left)}
             if attribute.kind == "rank":  # and no word but another count comes after a count
                 assert {a.kind for a in description[place:]} == {"rank"}
@@ -88,7 +89,7 @@ class Reader:
             return len(parts) >= attribute.number if few else len(parts) == attribute.number
         if kind == "rank":
             return self.has_rank(i, attribute, left)
-        return kind in ("row", "column", "place", "extent")
+        return kind in ("row", "place", "extent")
 
     def is_a(self, i, noun) -> bool:
         if noun in ("main region", "part"):
@@ -118,15 +119,15 @@ def check(image: RegionImage) -> None:
     """All captions of all stages against the pixels."""
     reader = Reader(image)
     tree, scene = reader.tree, reader.scene
-    captions = AttributeAnnotator().captions(image, tree)
+    captions = ImageCaptions(image, tree)
     for region in image:
         for stage in STAGES:
             caption = captions.caption(stage, region.id, tree.children(region.id))
             description = caption.attributes
-            fits = reader.fits(description) & set(scene.matching(description))
+            fits = reader.fits(description) & set(matching(scene, description))
             assert region.id in fits, (stage, caption)
             assert region.id in reader.fits(caption.claims), (stage, caption)
-            assert region.id in scene.matching(caption.claims), (stage, caption)
+            assert region.id in matching(scene, caption.claims), (stage, caption)
             assert fits <= {region.id, *caption.same_as, *caption.confused_with}, (stage, caption)
             # what is said of the region itself holds clearly, and not just in a wider sense
             index = scene.index[region.id]
@@ -240,7 +241,7 @@ def test_wording_does_not_repeat():
     for path in sorted(PHOTOS.glob("*.json")):
         image = load_sa1b(path)
         tree = build_mask_tree(image.regions)
-        captions = AttributeAnnotator().captions(image, tree)
+        captions = ImageCaptions(image, tree)
         texts = [
             captions.caption("unique", region.id, tree.children(region.id)).text for region in image
         ]

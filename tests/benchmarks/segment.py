@@ -20,21 +20,20 @@ from record import record
 from skimage.segmentation import felzenszwalb, slic
 
 from ureca_lib.regions import RegionImage, load_sa1b
-from ureca_lib.segment import SuperpixelConfig, superpixel_regions
-from ureca_lib.segment.superpixels import nested_labels
+from ureca_lib.segment import superpixel_regions
+from ureca_lib.segment.superpixels import LEVELS, nested_labels
 
 PHOTOS = Path(__file__).resolve().parents[2] / "data_samples" / "photos"
 REPEATS = 5
-CONFIG = SuperpixelConfig()
 SCALES = (10_000, 3_000, 1_000, 300)  # of Felzenszwalb: rather more regions than the levels give
 METHODS = {
     "SLIC at 4 counts (baseline)": lambda pixels: [
-        slic(pixels, count, start_label=0) for count in CONFIG.levels
+        slic(pixels, count, start_label=0) for count in LEVELS
     ],
     "Felzenszwalb at 4 scales": lambda pixels: [
         felzenszwalb(pixels, scale, min_size=pixels[..., 0].size // 1000) for scale in SCALES
     ],
-    "nested superpixels": lambda pixels: nested_labels(pixels, CONFIG),
+    "nested superpixels": nested_labels,
 }
 
 

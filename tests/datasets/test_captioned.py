@@ -12,7 +12,7 @@ from fake_annotators import small_image, write_images
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.export import conversation, export_dataset, write_jsonl
 from ureca_lib.annotate.run import annotate_images
-from ureca_lib.datasets import PublishedError, read_jsonl
+from ureca_lib.datasets import read_jsonl
 from ureca_lib.datasets.captioned import CaptionedError, CaptionedImage, from_scene, open_captioned
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import RegionError, load_sa1b
@@ -112,7 +112,7 @@ def test_faulty_rows_stop_the_reading_or_are_left_out(tmp_path):
     write_images(tmp_path, 2)
     rows = [row("image_1.jpg", 99), row("image_0.jpg", 5), row("gone.jpg", 5)]
     write_jsonl(tmp_path / "x.jsonl", rows)
-    with pytest.raises(PublishedError, match=r"line 3.*gone\.json"):
+    with pytest.raises(CaptionedError, match=r"line 3.*gone\.json"):
         open_captioned(tmp_path / "x.jsonl")
     assert open_captioned(tmp_path / "x.jsonl", strict=False).ids == ["image_0"]
 

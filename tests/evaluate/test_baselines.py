@@ -116,7 +116,7 @@ def test_own_reader_says_what_transformers_generates(internvl, image):
         Question(np.ascontiguousarray(image.pixels[::-1]), "Describe it."),
     ]
     said = reader.read(asks)
-    network, processor = from_internvl_hf(internvl), reader._processor
+    network, processor = from_internvl_hf(internvl), reader.processor
     conversation = replace(processor.conversation, with_mask=False)
     for ask, one in zip(asks, said, strict=True):
         tiles = processor.image_tiles(ask.picture, 4)
@@ -212,7 +212,7 @@ def test_vip_llava_sees_the_edges_of_a_long_photo(tmp_path, tall):
 def test_kosmos_gets_the_regions_box_as_location_tokens(tmp_path, image):
     system = build_system("kosmos-2", save_kosmos(tmp_path), max_new_tokens=4, batch_size=2)
     inputs = system.inputs(image, image.regions)
-    vocabulary = system._processor.tokenizer
+    vocabulary = system.processor.tokenizer
     for row, region in zip(inputs["input_ids"], image.regions, strict=True):
         text = " ".join(vocabulary.convert_ids_to_tokens(row))
         left, top, right, bottom = relative_box(region)

@@ -145,7 +145,7 @@ def test_a_model_listens_and_a_caption_with_a_special_token_is_kept_with_its_rea
     image = small()
     texts = ["a red car", "<mask>", ""]
     heard = score_image(
-        image, dict(zip([1, 2, 3], texts, strict=True)), ModelListener(captioner, "tiny"), "s", {}
+        image, dict(zip([1, 2, 3], texts, strict=True)), ModelListener(captioner, "tiny"), "s"
     )
     expected = captioner.score(image.pixels, image.regions, texts[:1], progress=False)
     assert heard.scores[:, 0] == pytest.approx(expected[:, 0].numpy(), abs=1e-4)
@@ -160,10 +160,8 @@ def test_a_checkpoint_on_disk_listens_under_a_name_that_changes_with_its_weights
     captioner.model.save_pretrained(folder)
     captioner.processor.save_pretrained(folder)
     listener, image = make_listener(str(folder)), small()
-    heard = score_image(image, {1: "a red car", 3: "a car"}, listener, alike={})
-    direct = score_image(
-        image, {1: "a red car", 3: "a car"}, ModelListener(captioner, "x"), alike={}
-    )
+    heard = score_image(image, {1: "a red car", 3: "a car"}, listener)
+    direct = score_image(image, {1: "a red car", 3: "a car"}, ModelListener(captioner, "x"))
     assert heard.scores == pytest.approx(direct.scores, abs=1e-3)
     assert heard.listener == listener_name(str(folder)) and heard.listener.startswith("tiny-")
     tiny_model(seed=1).save_pretrained(folder)
@@ -188,7 +186,7 @@ class Fixed:
 )
 def test_scores_that_are_none_are_refused(scores, message):
     with pytest.raises(ValueError, match=message):
-        score_image(small(), {1: "a car"}, ModelListener(Fixed(scores), "fixed"), alike={})
+        score_image(small(), {1: "a car"}, ModelListener(Fixed(scores), "fixed"))
 
 
 def test_look_alikes_of_a_scene_are_of_its_kind_and_of_a_photo_by_features(images):

@@ -9,6 +9,7 @@ import pytest
 from annotate.drawn import image_of, rectangle
 from explorer.speakers import SIZE, Listener, Speaker, nested_image
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from ureca_lib.explorer import RegionExplorer
@@ -48,8 +49,8 @@ def test_path_caption_score_verdict_and_probabilities_are_written():
 def test_the_target_and_its_rivals_are_outlined_and_numbered():
     explorer = explorer_of(Speaker({1: "a box", 2: "the box"}))
     figure = explorer.figure(1)
-    colors = {line.get_color() for line in figure.axes[0].lines}
-    assert {"#FFD700", "#E69F00"} <= colors
+    colors = {to_hex(lines.get_edgecolor()[0]) for lines in figure.axes[0].collections}
+    assert {"#ffd700", "#e69f00"} <= colors
     assert [text.get_text() for text in figure.axes[0].texts] == ["1"]
     assert "same" in texts(figure) and "✗ Not unique" in texts(figure)
 
@@ -67,7 +68,7 @@ def test_without_a_region_all_are_shown():
     explorer = explorer_of(Speaker())
     figure = explorer.figure()
     assert "5 regions on 4 levels" in texts(figure)
-    assert len(figure.axes[0].lines) == 5
+    assert len(figure.axes[0].collections) == 5
     assert explorer.book.captioner.asked == []  # nothing has to be captioned for that
 
 

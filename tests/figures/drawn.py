@@ -17,6 +17,14 @@ from ureca_lib.mask_tree import MaskTree, build_mask_tree
 from ureca_lib.regions import Region, RegionImage
 
 
+def texts_of(figure: Figure) -> list[str]:
+    """Every text on a figure that is not empty, in the order in which they were written."""
+    texts = [
+        text.get_text() for text in [*figure.texts, *(t for a in figure.axes for t in a.texts)]
+    ]
+    return [text for text in texts if text]
+
+
 def words_of(figure: Figure) -> Counter[str]:
     """Every word on a figure and how often it occurs: lines are broken anywhere."""
     texts = (text.get_text().replace(r"\$", "$") for text in figure.findobj(Text))

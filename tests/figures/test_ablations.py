@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection, PathCollection
 
 from ureca_lib.figures.ablations import size_effect_figure, sweep_figure
 from ureca_lib.runs.summary import SettingSummary, SweepSummary, measure
@@ -29,9 +30,16 @@ def setting(label, parameters, **values):
 
 def bars(ax):
     """Means and spreads as they are drawn: x, y, half the length of the bar."""
-    line, _, (segments,) = ax.containers[0]
+    (line,) = ax.lines
+    (segments,) = [one for one in ax.collections if isinstance(one, LineCollection)]
     half = [(end[1] - begin[1]) / 2 for begin, end in segments.get_segments()]
     return list(line.get_xdata()), list(line.get_ydata()), half
+
+
+def seeds(ax):
+    """(x, y) of each seed."""
+    found = [one.get_offsets() for one in ax.collections if isinstance(one, PathCollection)]
+    return sorted(map(tuple, np.concatenate(found)))
 
 
 def test_one_numeric_parameter_is_the_axis():
@@ -45,8 +53,7 @@ def test_one_numeric_parameter_is_the_axis():
     assert places == [4, 32] and means == pytest.approx([0.2, 0.5])
     assert half == pytest.approx([np.std([0.1, 0.3], ddof=1), 0])
     assert ax.get_xlabel() == "mask tokens per tile" and ax.get_xscale() == "log"
-    seeds = np.concatenate([found.get_offsets() for found in ax.collections[1:]])
-    assert sorted(map(tuple, seeds)) == [(4, 0.1), (4, 0.3), (32, 0.5), (32, 0.5)]
+    assert seeds(ax) == [(4, 0.1), (4, 0.3), (32, 0.5), (32, 0.5)]
 
 
 def test_shares_are_in_percent_with_words_and_no_bar_ends_beyond_100():
@@ -56,13 +63,13 @@ def test_shares_are_in_percent_with_words_and_no_bar_ends_beyond_100():
     ]
     (ax,) = sweep_figure(summary(settings, ["unique"])).axes
     assert bars(ax)[1] == pytest.approx([90, 95]) and ax.get_title() == "unique captions, % ↑"
-    ((segments,),) = [bar for _, _, bar in ax.containers]
+    (segments,) = [one for one in ax.collections if isinstance(one, LineCollection)]
     assert max(end[:, 1].max() for end in segments.get_segments()) == pytest.approx(100)
     sizes = [SettingSummary("num_mask_tokens 4", {"num_mask_tokens": 4}, 2, {
         "by_size.large.unique": measure({"0": 0.8, "1": 1.0})})]  # fmt: skip
     (ax,) = size_effect_figure(summary(sizes)).axes
     assert ax.get_legend().get_texts()[0].get_text() == "mask tokens per tile 4"
-    assert ax.containers[0][2][0].get_segments()[0][:, 1].max() == pytest.approx(100)
+    assert ax.collections[0].get_segments()[0][:, 1].max() == pytest.approx(100)
 
 
 def test_the_line_goes_from_left_to_right_however_the_settings_are_listed():
@@ -88,8 +95,9 @@ def test_other_settings_stand_one_below_the_other(parameters):
     ]
     figure = sweep_figure(summary(settings, ["exact", "size", "lost"]))
     assert [ax.get_title() for ax in figure.axes] == ["exact", "size"]
-    line = figure.axes[0].containers[0][0]
-    assert list(line.get_ydata()) == [0, 1] and list(line.get_xdata()) == [0, 1]
+    marks = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
+    assert [line.get_data() for line in marks] == [([0], [0]), ([1], [1])]
+    assert seeds(figure.axes[0]) == [(0, 0), (0, 0), (1, 1), (1, 1)]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == [r"setting \$0", r"setting \$1"]
     assert figure.axes[0].yaxis_inverted()
@@ -131,7 +139,7 @@ def test_sizes_are_in_order_and_every_setting_has_its_line():
     (ax,) = size_effect_figure(summary(settings)).axes
     labels = [label.get_text() for label in ax.get_xticklabels()]
     assert labels == ["< 0.1", "≥ 10"]
-    drawn = {item.get_label(): item[0].get_ydata() for item in ax.containers}
+    drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
     assert list(drawn) == ["single", "dynamic"]
     assert drawn["single"] == pytest.approx([20, 80])
     assert drawn["dynamic"] == pytest.approx([50])

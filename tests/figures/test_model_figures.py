@@ -14,16 +14,11 @@ from ureca_lib.figures.model import (
     architecture_figure,
     channels_figure,
     influence_figure,
+    model_shapes,
 )
 from ureca_lib.mask_encoder import MaskEncoder
-
-SHAPES = {
-    "pixel_values": (3, 3, 28, 28),
-    "image_features": (3, 4, 64),
-    "mask_values": (2, 1, 28, 28),
-    "mask_features": (2, 8, 64),
-    "logits": (1, 40, 99),
-}
+from ureca_lib.presets import preset_config
+from ureca_lib.regions import Region, RegionImage
 
 
 @pytest.fixture(autouse=True)
@@ -32,26 +27,27 @@ def closed_figures():
     plt.close("all")
 
 
-def architecture(mask_first):
-    generator = np.random.default_rng(0)
-    image = generator.integers(0, 256, (40, 60, 3), np.uint8)
-    tiles = generator.integers(0, 256, (3, 28, 28, 3), np.uint8)
-    masks = np.zeros((2, 28, 28))
-    masks[1, 5:9] = 1
-    (ax,) = architecture_figure(image, masks[1] > 0, tiles, masks, SHAPES, mask_first).axes
+def architecture(mask_position="before_image"):
+    mask = np.zeros((224, 336), bool)
+    mask[190:200, 300:310] = True
+    pixels = np.random.default_rng(0).integers(0, 256, (224, 336, 3), np.uint8)
+    image = RegionImage([Region.from_mask(1, mask)], 336, 224, pixels)
+    config = preset_config("tiny", mask_position=mask_position)
+    (ax,) = architecture_figure(config, image, 1).axes
     return ax
 
 
 def test_every_shape_is_written():
-    text = " ".join(label.get_text() for label in architecture(True).texts)
-    for shape in ((40, 60, 3), (28, 28), *SHAPES.values()):
+    text = " ".join(label.get_text() for label in architecture().texts)
+    shapes = model_shapes(preset_config("tiny"), 7, 7)
+    for shape in ((224, 336, 3), (224, 336), *shapes.values()):
         assert str(shape) in text
-    assert "40 tokens" in text
+    assert f"{shapes['logits'][1]} tokens" in text
 
 
 @pytest.mark.parametrize("mask_first", [True, False])
 def test_the_sequence_has_the_order_asked_for(mask_first):
-    ax = architecture(mask_first)
+    ax = architecture("before_image" if mask_first else "after_image")
     squares = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_x() > 70]
     rows = sorted(squares, key=lambda square: -square.get_y())
     names = {color.lower(): kind for kind, color in KIND_COLORS.items()}
@@ -61,7 +57,9 @@ def test_the_sequence_has_the_order_asked_for(mask_first):
 
 
 def test_the_fullest_mask_tile_is_in_front():
-    masks = [image for image in architecture(True).images if image.get_array().shape == (28, 28)]
+    images = architecture().images
+    masks = [image for image in images if image.get_array().shape == (112, 112)]
+    assert len(masks) == 7
     front = max(masks, key=lambda image: image.get_zorder())
     assert front.get_array().any()
 

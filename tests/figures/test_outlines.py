@@ -13,7 +13,6 @@ from matplotlib.colors import to_rgb
 from ureca_lib.figures.outlines import (
     anchor_point,
     close_view,
-    draw_edge,
     draw_outline,
     draw_photo,
 )
@@ -79,10 +78,11 @@ def test_a_region_too_thin_for_that_has_an_outline_all_the_same(ax, thin):
 
 
 def test_a_region_at_the_border_is_closed(ax):
-    draw_edge(ax, Region.from_mask(1, np.ones((120, 160), bool)), "white", 1)
-    places = vertices(ax)
-    assert places.min(0) == pytest.approx([-0.5, -0.5])
-    assert places.max(0) == pytest.approx([159.5, 119.5])
+    draw_outline(ax, Region.from_mask(1, np.ones((120, 160), bool)), width=1)
+    (path,) = ax.collections[-1].get_paths()
+    assert np.array_equal(path.vertices[0], path.vertices[-1])
+    assert path.vertices.min(0) == pytest.approx([0, 0], abs=1)
+    assert path.vertices.max(0) == pytest.approx([159, 119], abs=1)
 
 
 def test_outside_of_the_bright_regions_is_dimmed_and_they_are_not(image):

@@ -55,7 +55,7 @@ def points(ax):
     """(x, y) of all marks, and (low, high) of all intervals."""
     lines = [line for line in ax.lines if line.get_linestyle() != ":"]
     marks = [line for line in lines if line.get_marker() != "None"]
-    bars = [line for line in lines if line.get_marker() == "None"]
+    bars = [line for line in lines if line.get_marker() == "None" and None not in line.get_xdata()]
     ends = [tuple(map(list, line.get_data())) for line in bars]
     return [np.stack(line.get_data(), 1).tolist() for line in marks], ends
 
@@ -110,12 +110,12 @@ def test_scores_by_size_are_joined_in_the_order_of_the_sizes():
     less = {"below 1%": {"unique": score(None)}, "large": {"unique": score(0.4)}}
     figure = size_scores_figure({"ours": sizes, "$theirs$": less}, "unique", "unique, %")
     (ax,) = figure.axes
-    first, second = ax.containers
-    assert [list(one[0].get_ydata()) for one in (first, second)] == [[10, 90], [40]]
-    (small, large), (other,) = (one[0].get_xdata() for one in (first, second))
+    first, second = ax.lines
+    assert [list(one.get_ydata()) for one in (first, second)] == [[10, 90], [40]]
+    (small, large), (other,) = (one.get_xdata() for one in (first, second))
     assert round(small) == 0 and round(large) == round(other) == 1 and large != other
-    (segments,) = first[2]
-    assert [list(end[:, 1]) for end in segments.get_segments()] == [[0, 20], [90, 90]]
+    interval, unknown = ax.collections[0].get_segments()
+    assert interval[:, 1].tolist() == [0, 20] and not unknown.size
     assert [label.get_text() for label in ax.get_xticklabels()] == ["< 1", "large"]
     assert says(figure, "$theirs$") and not faults(figure)
 
@@ -123,7 +123,7 @@ def test_scores_by_size_are_joined_in_the_order_of_the_sizes():
 def test_an_interval_ends_at_100():
     sizes = {"small": {"unique": score(0.9, 0.8, 1.1)}}
     (ax,) = size_scores_figure({"ours": sizes}, "unique", "unique, %").axes
-    (segments,) = ax.containers[0][2]
+    (segments,) = ax.collections
     assert segments.get_segments()[0][:, 1].tolist() == [80, 100]
 
 

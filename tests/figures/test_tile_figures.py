@@ -9,10 +9,9 @@ from PIL import Image
 
 from ureca_lib.figures.tiles import (
     fidelity_figure,
-    image_tiles_figure,
-    mask_tiles_figure,
     masks_kept,
     resizing_figure,
+    tiles_figure,
 )
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.tiling import tile_image, tile_masks
@@ -40,7 +39,7 @@ def pictures(ax):
 
 
 def test_the_tiles_are_shown_at_their_places(scene):
-    left, right = image_tiles_figure(scene.pixels, 6, 28).axes
+    left, right = tiles_figure(scene, None, 6, 28).axes
     tiles = tile_image(scene.pixels, 6, 28).numpy()
     assert np.array_equal(pictures(right), tiles)
     corners = [image.get_extent()[::3] for image in right.images]  # left and top
@@ -51,13 +50,13 @@ def test_the_tiles_are_shown_at_their_places(scene):
 
 
 def test_a_photo_of_one_tile_has_no_grid_and_no_thumbnail(scene):
-    left, right = image_tiles_figure(scene.pixels, 1, 28).axes
+    left, right = tiles_figure(scene, None, 1, 28).axes
     assert not left.lines
     assert len(right.images) == 1
 
 
 def test_tiles_of_one_value_are_counted_and_marked(scene):
-    _, right = mask_tiles_figure(scene, 1, 6, 28).axes
+    _, right = tiles_figure(scene, 1, 6, 28).axes
     tiles = tile_masks([scene[1]], 6, 28, thumbnail=True)[0].flatten(1)
     constant = [bool(tile.min() == tile.max()) for tile in tiles]
     assert 0 < sum(constant) < 7
@@ -79,17 +78,12 @@ def test_what_is_kept_is_what_pillow_keeps(scene):
 
 
 def test_a_lost_region_is_said_to_be_lost(scene):
-    axes = resizing_figure(scene, [0, 2], 6, 28).axes
-    assert len(axes) == 6
-    assert [ax.get_title() for ax in axes[:3]] == [
-        "the region",
-        "one mask, 28 × 28",
-        "tiles of that size",
-    ]
-    assert axes[0].get_xlabel() == "dot, 1 pixel"
-    assert axes[1].get_xlabel() == "0 pixels, IoU 0.00"
+    titles = [ax.get_title() for ax in resizing_figure(scene, [0, 2], 6, 28).axes]
+    assert len(titles) == 6
+    assert titles[0] == "the region\ndot, 1 px"
+    assert titles[1] == "one mask, 28 × 28\n0 px, IoU 0.00"
     _, pixels, share = masks_kept([scene[2]], 6, 28)
-    assert axes[5].get_xlabel() == f"{pixels[0]} pixels, IoU {share[0]:.2f}"
+    assert titles[5] == f"tiles of that size\n{pixels[0]} px, IoU {share[0]:.2f}"
 
 
 def test_close_ups_stay_inside_the_photo(scene):
@@ -109,5 +103,6 @@ def test_every_region_of_every_photo_is_a_point(scene):
 
 def test_one_tile_at_most_makes_both_ways_the_same(scene):
     axes = resizing_figure(scene, [1], 1, 28).axes
-    assert axes[1].get_xlabel() == axes[2].get_xlabel()
+    notes = [ax.get_title().split("\n")[1] for ax in axes]
+    assert notes[1] == notes[2]
     assert np.array_equal(pictures(axes[1])[0], pictures(axes[2])[0])

@@ -20,6 +20,7 @@ from ureca_lib.regions import (
     SizeMismatchError,
     load_image,
 )
+from ureca_lib.regions import photo as photos
 from ureca_lib.regions.photo import check_photo
 
 GENERATOR = np.random.default_rng(0)
@@ -275,8 +276,8 @@ def test_an_array_with_alpha_lies_on_white():
         (np.zeros((1, 12, 16, 3), np.uint8), "an image array is"),
         (np.zeros(12, np.uint8), "an image array is"),
         (np.zeros((0, 16, 3), np.uint8), "an image array is"),
-        (np.zeros((12, 16, 3), np.int64), "uint8, uint16, bool or float, not int64"),
-        (np.zeros((12, 16, 3), object), "uint8, uint16, bool or float, not object"),
+        (np.zeros((12, 16, 3), np.int64), "uint8, uint16, bool, or float .*int64"),
+        (np.zeros((12, 16, 3), object), "uint8, uint16, bool, or float .*object"),
         (PIXELS.astype(float), "between 0 and 1"),
         (np.full((2, 2), np.nan), "between 0 and 1"),
         (np.full((2, 2), -0.1), "between 0 and 1"),
@@ -383,17 +384,18 @@ def test_any_damage_is_an_error_of_our_own_or_none(tmp_path_factory, data):
         content[place] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("fuzz") / "x.img"
     path.write_bytes(content)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as changed:
         warnings.simplefilter("ignore")  # Pillow's remarks on what it skips
+        changed.setattr(photos, "MAX_PIXELS", 10_000)
         try:
-            found = load_image(path, max_pixels=10_000)
+            found = load_image(path)
         except RegionError as error:
             assert error.file == str(path)
         else:
             assert_rgb(found)
 
 
-@pytest.mark.parametrize("side", [14_000, 60_000, 2**31 - 1])
+@pytest.mark.parametrize("side", [17_000, 60_000, 2**31 - 1])
 def test_a_header_that_claims_too_many_pixels_is_refused_undecoded(tmp_path, side):
     (tmp_path / "bomb.png").write_bytes(png(side, side, 8, 2, b"\0" * 1000))
     with warnings.catch_warnings():
@@ -401,17 +403,8 @@ def test_a_header_that_claims_too_many_pixels_is_refused_undecoded(tmp_path, sid
         with pytest.raises(
             ImageUnreadableError, match=r"bomb.png: the photo (has|is too large)"
         ) as caught:
-            load_image(tmp_path / "bomb.png", max_pixels=100_000_000)
+            load_image(tmp_path / "bomb.png")
     assert type(caught.value) is ImageUnreadableError
-
-
-def test_the_largest_size_is_the_callers_choice(tmp_path):
-    Image.fromarray(PIXELS).save(tmp_path / "x.png")
-    assert load_image(tmp_path / "x.png", max_pixels=192).shape == (12, 16, 3)
-    with pytest.raises(
-        ImageUnreadableError, match=r"x.png: the photo has 192 pixels, more than the 191"
-    ):
-        load_image(tmp_path / "x.png", max_pixels=191)
 
 
 def test_a_turned_tiff_passes_the_check_where_it_can_be_read(tmp_path):

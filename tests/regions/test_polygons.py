@@ -136,11 +136,6 @@ def test_a_bad_size_has_its_own_error(size, error):
         Region.from_polygons(8, [TRIANGLE], *size)
 
 
-def test_the_largest_size_is_the_callers_choice():
-    with pytest.raises(AnnotationFormatError, match="more than the 100 allowed"):
-        Region.from_polygons(1, [TRIANGLE], 12, 16, max_pixels=100)
-
-
 def test_an_outline_without_end_is_refused_before_it_is_drawn():
     to_and_fro = [0, 0, 4000, 4000] * 1500
     with pytest.raises(AnnotationFormatError, match="region 8: the polygons' outline"):

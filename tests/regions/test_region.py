@@ -210,7 +210,7 @@ def test_what_is_not_zero_is_inside(array):
         (np.ones((4, 3), complex), AnnotationFormatError, "complex"),
         (np.array([["a", "b"]]), AnnotationFormatError, "of numbers"),
         (np.array([[1, None]]), AnnotationFormatError, "object"),
-        ([[1, 0], [1]], AnnotationFormatError, "not of one length"),
+        ([[1, 0], [1]], AnnotationFormatError, "no array"),
         (None, AnnotationFormatError, "0-dimensional"),
     ],
 )

@@ -86,6 +86,13 @@ def test_null_is_like_a_missing_key_where_a_key_is_optional(tmp_path):
     assert image[1].bbox == (2, 2, 2, 2) and image.file_name is None
 
 
+def test_polygons_are_read_as_in_coco(tmp_path):
+    ring = [2, 2, 5, 2, 5, 5, 2, 5]
+    document = sa1b_document({"id": 1, "segmentation": [ring]}, {"id": 2, "segmentation": ring})
+    image = load_sa1b(write_json(tmp_path / "x.json", document))
+    assert all((region.mask == square(2, 2)).all() for region in image)
+
+
 def test_no_annotations_are_no_error(tmp_path):
     assert len(load_sa1b(write_json(tmp_path / "x.json", sa1b_document()))) == 0
 
@@ -123,8 +130,8 @@ BAD_FILES = [
     (b"   \n", AnnotationFormatError, "truncated or is not JSON"),
     (b"hello", AnnotationFormatError, "truncated or is not JSON"),
     (b"\x00" * 20, AnnotationFormatError, "truncated or is not JSON"),
-    (b"\xff\xfe{\x00}\x00", AnnotationFormatError, "not text"),
-    (b"\x89PNG\r\n\x1a\n", AnnotationFormatError, "not text"),
+    (b"\xff\xfe{\x00}\x00", AnnotationFormatError, "truncated or is not JSON"),
+    (b"\x89PNG\r\n\x1a\n", AnnotationFormatError, "truncated or is not JSON"),
     (b"{" * 100_000, AnnotationFormatError, "truncated or is not JSON"),
     (b"[" * 100_000, AnnotationFormatError, "truncated or is not JSON"),
     (b'{"image": ' + b"1" * 5000 + b"}", AnnotationFormatError, "truncated or is not JSON"),
@@ -150,7 +157,7 @@ def test_a_file_that_is_no_sa1b_json_is_named(tmp_path, content, error, reason, 
 def test_a_missing_file_and_a_directory_are_named(tmp_path):
     with pytest.raises(FileMissingError, match=r"gone.json: the annotation file does not exist"):
         load_sa1b(tmp_path / "gone.json")
-    with pytest.raises(AnnotationFormatError, match="cannot be read"):
+    with pytest.raises(AnnotationFormatError, match="truncated or is not JSON"):
         load_sa1b(tmp_path)
     with pytest.raises(RegionError):
         load_sa1b("nul\x00.json")
@@ -225,9 +232,14 @@ BAD_ANNOTATIONS = [
     ({"segmentation": MISSING}, AnnotationFormatError, "no 'segmentation'", 12),
     ({"segmentation": None}, AnnotationFormatError, "'segmentation' is NoneType", 12),
     ({"segmentation": "04"}, AnnotationFormatError, "'segmentation' is str", 12),
-    ({"segmentation": [[1, 1, 9, 1, 1, 9]]}, AnnotationFormatError, "'segmentation' is list", 12),
-    ({"segmentation": {"size": [12, 16]}}, AnnotationFormatError, "no 'counts'", 12),
-    ({"segmentation": {"counts": "04"}}, AnnotationFormatError, "no 'size'", 12),
+    ({"segmentation": [[1, 1, 9, 1]]}, AnnotationFormatError, "three .x, y. pairs", 12),
+    (
+        {"segmentation": {"size": [12, 16]}},
+        AnnotationFormatError,
+        "'counts' is a string or a list",
+        12,
+    ),
+    ({"segmentation": {"counts": "04"}}, AnnotationFormatError, "a 'size' of two", 12),
     (with_rle(size=["12", 16]), AnnotationFormatError, "two whole numbers", 12),
     (with_rle(size=[12.0, 16.0]), AnnotationFormatError, "two whole numbers", 12),
     (with_rle(size=16), AnnotationFormatError, "two whole numbers", 12),

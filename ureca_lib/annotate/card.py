@@ -8,20 +8,22 @@ metrics (App. G) and ethics.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib import resources
 from itertools import pairwise
+from string import Formatter
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
 from ureca_lib.annotate.look_alikes import groups, normalized
 from ureca_lib.annotate.protocol import STAGES
 from ureca_lib.annotate.records import STATES, ImageRow, State, region_of
-from ureca_lib.annotate.referring.colors import BASIC_COLORS
 from ureca_lib.annotate.reviews import REASONS
 from ureca_lib.markdown import escaped, percent, table
 
@@ -32,35 +34,7 @@ CAPABILITIES = ("S", "D", "R", "M", "U")  # the columns of Table 1
 _LEAST = {"S": 0.5, "D": 0.5, "R": 0.0, "M": 0.0, "U": 0.95}
 _LISTED = 50  # regions and failures that the card lists
 _DENSE_KINDS = 2  # "multiple attributes" (Sec. 3, data statistics)
-_FILL_IN = "*to be filled in*"
 FINISHED = ("done", "partial")  # status of the images that are exported
-
-_ATTRIBUTES = {
-    "color": f"{' '.join(BASIC_COLORS)} gray gold golden silver tan maroon cream turquoise teal "
-    "colorful colourful dark light bright pale",
-    "size": "large larger largest small smaller smallest big tiny huge tall taller tallest short "
-    "shorter shortest long wide wider widest narrow narrower narrowest thin thick",
-    "shape": "round rounded circular oval square rectangular triangular curved straight flat "
-    "pointed cylindrical spherical slanted arched folded bent curly",
-    "texture": "wooden metal metallic plastic glass leather stone brick fabric knitted furry "
-    "fluffy smooth rough shiny glossy matte transparent striped spotted checkered plaid patterned "
-    "textured plain ribbed worn",
-    "position": "left leftmost right rightmost top topmost bottom upper lower middle center centre "
-    "front behind beside above below under near between foreground background corner edge",
-    "parts": "with has having featuring wearing holding",
-}
-
-_OUR_EXAMPLES = (
-    "The prompts follow Tables 7 to 9 of the paper. It does not print the eight in-context "
-    "examples of Table 7, nor the prompts for regions under the root, for later rounds with the "
-    "look-alikes' captions, and for verification: those examples and prompts are this project's "
-    "own.\n\n"
-)
-_CLOSED = (
-    "- **A closed vocabulary.** Captions of the annotator `attributes` are composed by rule from "
-    "color, shape, place, size, parts and the masks' names. They say nothing that these do not "
-    "hold: no action, material or relation between things. A name is as right as the masks' file."
-)
 
 
 @dataclass(frozen=True)
@@ -110,7 +84,8 @@ class DatasetStatistics:
         self.left_out = sum(len(image.left_out) for image in images if image.status in FINISHED)
         self.images = pd.DataFrame(images, columns=[known.name for known in fields(ImageRow)])
         rows = rows.combine_chunks()
-        regions = self.regions = rows.drop(["answers"]).flatten().to_pandas()
+        regions = rows.drop(["answers", "segmentation", "bbox"]).flatten().to_pandas()
+        self.regions = regions
         answers = pa.Table.from_struct_array(pc.list_flatten(rows["answers"])).to_pandas()
         holders = pc.list_parent_indices(rows["answers"]).to_numpy()
         answers[["id", "split"]] = regions[["id", "split"]].to_numpy()[holders]
@@ -161,7 +136,13 @@ def attribute_kinds(caption: str) -> set[str]:
     By a closed list of English words, so that the count is a lower bound.
     """
     words = set(re.findall(r"[a-z]+", caption.casefold()))
-    return {kind for kind, known in _ATTRIBUTES.items() if words & set(known.split())}
+    return {kind for kind, known in _kinds().items() if words & known}
+
+
+@cache
+def _kinds() -> dict[str, set[str]]:
+    texts = yaml.safe_load(_resource("attribute_words.yaml"))
+    return {kind: set(words.split()) for kind, words in texts.items()}
 
 
 def area_names() -> list[str]:
@@ -222,51 +203,64 @@ def data_card(
             differing settings of each group.
     """
     texts, regions = texts or CardTexts(), statistics.regions
-    annotators = set(statistics.answers.annotator)
-    sets, unique = statistics.look_alike_sets, int(regions.unique.sum())
-    captioned = int(regions.captioned.sum())
-    limits = [_CLOSED] if "attributes" in annotators else []
-    licenses = {
-        name: _FILL_IN if value is None else escaped(value)
-        for name, value in vars(texts).items()
-        if name != "title"
+    sets, annotators = statistics.look_alike_sets, set(statistics.answers.annotator)
+    captioned, unique = int(regions.captioned.sum()), int(regions.unique.sum())
+    sizes = sets.regions.value_counts().sort_index()
+    doubtful = regions[~regions.unique & (regions.state != "skipped")]
+    reviews = {name: int((regions.reason == reason).sum()) for name, reason in REASONS.items()}
+    values: dict[str, str | None] = {
+        **{name: _escaped_or_open(text) for name, text in vars(texts).items()},
+        **{name: f"{count:,}" for name, count in reviews.items()},
+        "reviewed": f"{sum(reviews.values()):,}" if any(reviews.values()) else None,
+        "overview": _overview(statistics),
+        "states": ", ".join(states),
+        "left_out": f"{statistics.left_out:,}",
+        "depths": _granularity("depth", regions["tree.depth"], regions, total=True),
+        "heights": _granularity("height", regions["tree.height"], regions),
+        "areas": _granularity("area", regions.area, regions),
+        "lengths": _lengths(statistics),
+        "unique": f"{unique:,} of {captioned:,} captions ({percent(unique, captioned)})",
+        "look_alikes": f"{len(sets):,} sets of look-alikes; in {int(sets.resolved.sum()):,}",
+        "sizes": table(["regions of a set", "sets"], sizes.items(), (0, 1)) if len(sets) else None,
+        "not_unique": _not_unique(doubtful) if len(doubtful) else None,
+        "failures": _failures(statistics),
+        "work": _work(statistics.answers),
+        "models": ", ".join(map(escaped, sorted(annotators - {"attributes"}))) or None,
+        "rules": "attributes" if "attributes" in annotators else None,
+        "groups": f"{len(mixed)}" if mixed else None,
+        "mixed": table(["split", "images", "made with"], mixed, (1,)) if mixed else None,
+        "settings": table(["setting", "value"], sorted(settings.items())),
+        "table_1": table_one(statistics),
     }
-    return _resource("data_card.md").format(
-        title=escaped(texts.title),
-        overview=_overview(statistics),
-        states=", ".join(states),
-        left_out=f"{statistics.left_out:,}",
-        depths=_granularity("depth", regions["tree.depth"], regions, total=True),
-        heights=_granularity("height", regions["tree.height"], regions),
-        areas=_granularity("area", regions.area, regions),
-        lengths=_lengths(statistics),
-        unique=f"{unique:,} of {captioned:,} captions ({percent(unique, captioned)})",
-        look_alikes=f"{len(sets):,} sets of look-alikes; in {int(sets.resolved.sum()):,}",
-        sizes=_set_sizes(sets) if len(sets) else "",
-        reviewed=_reviewed(regions.reason),
-        not_unique=_not_unique(regions),
-        failures=_failures(statistics),
-        work=_work(statistics.answers),
-        prompts=_OUR_EXAMPLES if annotators - {"attributes"} else "",
-        mixed=_mixed(mixed),
-        settings=table(["setting", "value"], sorted(settings.items())),
-        table_1=table_one(statistics),
-        limits="".join(f"{line}\n" for line in [*limits, *_verified(statistics)]),
-        **licenses,
-    )
+    if len(doubtful):
+        values["more"] = " The first of them:" if len(doubtful) > _LISTED else ""
+    # a paragraph that needs a value that does not apply is left out
+    paragraphs = []
+    for paragraph in _resource("data_card.md").rstrip().split("\n\n"):
+        names = [name for _, name, *_ in Formatter().parse(paragraph) if name]
+        if all(values.get(name) is not None for name in names):
+            paragraphs.append(paragraph.format_map(values).rstrip())
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _escaped_or_open(text: str | None) -> str:
+    return "*to be filled in*" if text is None else escaped(text)
 
 
 def _overview(statistics: DatasetStatistics) -> str:
     images = pd.crosstab(statistics.images.split, statistics.images.status)
     images = images.reindex(columns=[*FINISHED, "failed", "waiting"], fill_value=0)
-    regions = statistics.regions
+    regions, answers = statistics.regions, statistics.answers
     states = pd.crosstab(regions.split, regions.state)
     states = states.reindex(images.index, columns=STATES, fill_value=0)
     exported = regions.groupby("split").exported.sum().reindex(images.index, fill_value=0)
+    verified = answers[answers.stage == "verify"].groupby("split").annotator.unique()
+    verified = verified.map(", ".join).reindex(images.index, fill_value="–")
+    finished, known = images[list(FINISHED)].sum(axis=1), states.sum(axis=1)
+    counts = [finished, images.failed, images.waiting, known, states, exported, verified]
     head = ["split", "images", "failed", "unfinished", "regions", *STATES, "captions in JSONL"]
-    finished = images[list(FINISHED)].sum(axis=1)
-    counts = [finished, images.failed, images.waiting, states.sum(axis=1), states, exported]
-    return table(head, pd.concat(counts, axis=1).itertuples(name=None), range(1, len(head)))
+    rows = pd.concat(counts, axis=1).itertuples(name=None)
+    return table([*head, "verified by"], rows, range(1, len(head)))
 
 
 def _granularity(name: str, levels: pd.Series, regions: pd.DataFrame, total: bool = False) -> str:
@@ -300,35 +294,14 @@ def _lengths(statistics: DatasetStatistics) -> str:
     return table(head, rows, range(1, len(head)))
 
 
-def _set_sizes(sets: pd.DataFrame) -> str:
-    rows = sets.regions.value_counts().sort_index().items()
-    return table(["regions of a set", "sets"], rows, (0, 1))
-
-
-def _reviewed(reasons: pd.Series) -> str:
-    counts = {decision: int((reasons == reason).sum()) for decision, reason in REASONS.items()}
-    if not any(counts.values()):
-        return ""
-    return (
-        f"People reviewed {sum(counts.values()):,} captions: {counts['accept']:,} accepted, "
-        f"{counts['edit']:,} rewritten, {counts['reject']:,} rejected; the others are as the "
-        "pipeline left them.\n\n"
-    )
-
-
 def _not_unique(regions: pd.DataFrame) -> str:
-    found = regions[~regions.unique & (regions.state != "skipped")].fillna({"reason": ""})
-    if found.empty:
-        return ""
     same = {"unique": "another region's caption reads the same"}
     rows = [
         [row.image_key, str(region_of(row.mask_id)), row.state, row.caption, why]
-        for row in found.head(_LISTED).itertuples()
+        for row in regions.fillna({"reason": ""}).head(_LISTED).itertuples()
         for why in [row.reason or same.get(row.state, "")]
     ]
-    more = " The first of them:" if len(found) > _LISTED else ""
-    listed = table(["image", "region", "state", "caption", "why"], rows)
-    return f"Regions without a unique caption.{more}\n\n{listed}"
+    return table(["image", "region", "state", "caption", "why"], rows)
 
 
 def _failures(statistics: DatasetStatistics) -> str:
@@ -352,24 +325,3 @@ def _work(answers: pd.DataFrame) -> str:
     head = ["split", "stage", "annotator", "prompt", "answers", "failed", "prompt tokens"]
     rows = sums.itertuples(index=False)
     return table([*head, "reply tokens", "seconds"], rows, range(4, 9))
-
-
-def _mixed(groups: Sequence[tuple[str, int, str]]) -> str:
-    """Table of the settings that differ, and the number of images captioned with each."""
-    if not groups:
-        return ""
-    return (
-        "**The captions were not all made with the same settings or prompts.** The differences:"
-        f"\n\n{table(['split', 'images', 'made with'], groups, (1,))}\n"
-    )
-
-
-def _verified(statistics: DatasetStatistics) -> Iterator[str]:
-    answers = statistics.answers
-    verified = answers[answers.stage == "verify"].groupby("split").annotator.unique()
-    for split in sorted(set(statistics.images.split)):
-        names = ", ".join(escaped(name) for name in sorted(verified.get(split, ())))
-        outcome = (
-            f"was verified by {names}" if names else "was not verified; its captions are as written"
-        )
-        yield f"- Split {escaped(split)} {outcome}."

@@ -39,7 +39,14 @@ from ureca_lib.annotate.card import (
     table_one,
 )
 from ureca_lib.annotate.protocol import STAGES
-from ureca_lib.annotate.records import STATES, ImageRow, State, masks_digest, region_key
+from ureca_lib.annotate.records import (
+    STATES,
+    FinalCaption,
+    ImageRow,
+    State,
+    masks_digest,
+    region_key,
+)
 from ureca_lib.annotate.sources import names_files
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.captioned import INTERRUPTED, image_keys
@@ -50,7 +57,12 @@ from ureca_lib.regions.sa1b import annotation_from
 
 QUESTION = "<image>\nDescribe this region in the image."  # asked in each row of the JSONL
 MANIFEST = "manifest.json"
-_ROW_GROUP = 1024  # regions of a Parquet file that are in memory at a time
+_ROW_GROUP = 1024  # regions per row group of a Parquet file
+# COCO files, and what their heads say
+_COCO: dict[str, dict[str, Any]] = {
+    "captions": {"type": "captions"},
+    "instances": {"categories": [{"id": 1, "name": "region", "supercategory": "region"}]},
+}
 _OURS = re.compile(r"(parquet/|coco/(captions|instances)_)?\w+(\.\w+)*\.(jsonl|parquet|json|md)")
 
 _TEXT, _SMALL, _WHOLE, _REAL, _FLAG = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
@@ -84,9 +96,6 @@ SCHEMA = pa.schema(
         "answers": pa.list_(_ANSWER),
     }
 )
-
-
-_COUNTED = [name for name in SCHEMA.names if name not in ("name", "segmentation", "bbox")]
 
 
 class Exported(NamedTuple):
@@ -160,8 +169,7 @@ def export_dataset(
             files = {split: _SplitFiles(partial, split, states) for split in splits}
             for row in tqdm(finished, unit="image", disable=not progress):
                 image = images.get(row.image) or _masks(store, row)
-                regions = _region_rows(store, row, keys[row.image], image)
-                left_out += files[row.split].add_image(regions)
+                left_out += files[row.split].add_image(store, row, keys[row.image], image)
             tables = [files[split].close(texts.title) for split in splits]
             statistics = DatasetStatistics(pa.concat_tables(tables), rows, states)
             (partial / "left_out.jsonl").write_text("".join(left_out), encoding="utf-8")
@@ -237,33 +245,6 @@ def region_row_id(key: str, region_id: RegionId) -> str:
 # a store's images and settings
 
 
-def _region_rows(
-    store: Store, row: ImageRow, key: str, image: RegionImage
-) -> Iterator[tuple[Region, dict[str, Any]]]:
-    """Regions of an image with their rows, with captions as people's reviews left them.
-
-    The rows have the columns of `SCHEMA`, and other keys.
-    """
-    captions = store.reviewed_captions(row.image)
-    _check_masks(row, image, [caption.region_id for caption in captions])
-    answers: dict[RegionId, list[dict[str, Any]]] = defaultdict(list)
-    saved = store.answers(row.image).values()
-    for answer in sorted(saved, key=lambda a: (STAGES.index(a.step.stage), a.step.round)):
-        answers[answer.step.region_id].append(answer.step._asdict() | vars(answer))
-    photo = PurePosixPath(key).with_name(Path(row.photo or row.image).name)
-    of_image = {"image_key": key, "image": str(photo), "split": row.split}
-    of_image |= {"width": image.width, "height": image.height}
-    for caption in captions:
-        region = image[caption.region_id]
-        parent = region_key(caption.parent)
-        row = annotation_from(region) | vars(caption) | of_image
-        row |= {"id": region_row_id(key, region.id), "mask_id": region_key(region.id)}
-        row |= {"caption": caption.text, "crowd": region.crowd, "answers": answers[region.id]}
-        row["tree"] = {"parent": parent, "depth": caption.depth, "height": caption.height}
-        row["look_alikes"] = [region_key(other) for other in caption.look_alikes]
-        yield region, row
-
-
 def _masks(store: Store, row: ImageRow) -> RegionImage:
     """Load the masks of an image: from their place beside the store, else from the old path."""
     if row.path is None:
@@ -277,18 +258,17 @@ def _masks(store: Store, row: ImageRow) -> RegionImage:
 
 def _check_masks(row: ImageRow, image: RegionImage, captioned: list[RegionId]) -> None:
     """Raise ValueError unless the masks are those that were captioned."""
-    reason = None
-    # a store of before digests has none
-    same = row.masks is None or row.masks == masks_digest(image)
-    if (image.width, image.height) != (row.width, row.height):
-        reason = f"{image.width} x {image.height} pixels are not those that were captioned"
-    elif different := {region.id for region in image}.symmetric_difference(captioned):
-        ids = ", ".join(sorted(map(repr, different)))
+    known, size = {region.id for region in image}, (image.width, image.height)
+    if size != (row.width, row.height):
+        reason = f"{size[0]} x {size[1]} pixels are not those that were captioned"
+    elif different := sorted(map(repr, known.symmetric_difference(captioned))):
+        ids = ", ".join(different)
         reason = f"region {ids}: a mask without a caption, or a caption without a mask"
-    elif not same:
+    elif row.masks not in (None, masks_digest(image)):  # a store of before digests has none
         reason = "its masks have changed since they were captioned"
-    if reason:
-        raise ValueError(f"{image.path or row.image}: {reason}; annotate it again")
+    else:
+        return
+    raise ValueError(f"{image.path or row.image}: {reason}; annotate it again")
 
 
 def _made_with(
@@ -324,10 +304,11 @@ def _made_with(
         found.append(dict(_flat(settings)))
     values = pd.DataFrame(found)
     differ = values.loc[:, values.nunique() > 1]
-    groups = [
-        (split, counts[split, digest], _named(own) if digest else "not known")
-        for (split, digest), (_, own) in zip(order, differ.iterrows(), strict=True)
-    ]
+    groups = []
+    for (split, digest), (_, own) in zip(order, differ.iterrows(), strict=True):
+        named = ", ".join(f"{name}: {value}" for name, value in own.dropna().items())
+        known = named or "no setting that is stored"
+        groups.append((split, counts[split, digest], known if digest else "not known"))
     made_with = {name: " or ".join(values[name].dropna().unique()) for name in values}
     return made_with, groups if several else []
 
@@ -341,45 +322,53 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", ", ".join(map(str, value)) if listed else str(value)
 
 
-def _named(settings: pd.Series) -> str:
-    known = [f"{name}: {value}" for name, value in settings.dropna().items()]
-    return ", ".join(known) or "no setting that is stored"
-
-
 # files
 
 
 class _SplitFiles:
-    """Files of one split: Parquet is written as it comes, the texts of the others at the end."""
+    """Content of the files of one split, in memory: Arrow tables and lines of text."""
 
     def __init__(self, folder: Path, split: str, states: Sequence[State]):
         for name in ("parquet", "coco"):
             (folder / name).mkdir(exist_ok=True)
         self._folder, self._split, self._states = folder, split, states
-        self._path = folder / f"parquet/{split}.parquet"
-        self._parquet = pq.ParquetWriter(self._path, SCHEMA, compression="zstd")
-        self._rows: list[dict[str, Any]] = []
-        # lines of the JSONL, and of the lists of both COCO files
+        self._tables = [SCHEMA.empty_table()]
+        # lines of the JSONL, and of the lists of each COCO file
         self._jsonl: list[str] = []
-        self._captions: dict[str, list[str]] = {"images": [], "annotations": []}
-        self._instances: dict[str, list[str]] = {"images": [], "annotations": []}
+        self._coco = {kind: {"images": [], "annotations": []} for kind in _COCO}
 
-    def add_image(self, regions: Iterable[tuple[Region, dict[str, Any]]]) -> list[str]:
-        """Add an image; returns the lines of the regions that are left out of the JSONL."""
-        left_out = []
-        for region, row in regions:
-            self._rows.append(row)
-            if row["caption"] and row["state"] in self._states:
-                self._add_caption(region, row)
+    def add_image(self, store: Store, row: ImageRow, key: str, image: RegionImage) -> list[str]:
+        """Add an image with its captions as people's reviews left them.
+
+        Returns:
+            Lines of the regions that are left out of the JSONL.
+        """
+        captions = store.reviewed_captions(row.image)
+        _check_masks(row, image, [caption.region_id for caption in captions])
+        answers: dict[RegionId, list[dict[str, Any]]] = defaultdict(list)
+        saved = store.answers(row.image).values()
+        for answer in sorted(saved, key=lambda a: (STAGES.index(a.step.stage), a.step.round)):
+            answers[answer.step.region_id].append(answer.step._asdict() | vars(answer))
+        photo = PurePosixPath(key).with_name(Path(row.photo or row.image).name)
+        of_image = {"image_key": key, "image": str(photo), "split": row.split}
+        of_image |= {"width": image.width, "height": image.height}
+        number = len(self._coco["instances"]["images"]) + 1
+        self._coco["instances"]["images"].append(_coco_image(number, of_image))
+        rows, left_out = [], []
+        for caption in captions:
+            region = image[caption.region_id]
+            found = _region_row(region, caption) | of_image | {"answers": answers[region.id]}
+            found["id"] = region_row_id(key, region.id)
+            rows.append(found)
+            if caption.text and caption.state in self._states:
+                self._add_caption(number, region, found)
             else:
                 names = ("id", "split", "image", "mask_id", "state", "reason", "caption")
-                left_out.append(json_line({n: row[n] for n in names} | {"mask_id": region.id}))
-        self._instances["images"].append(_coco_image(len(self._instances["images"]) + 1, row))
-        if len(self._rows) >= _ROW_GROUP:
-            self._write_rows()
+                left_out.append(json_line({n: found[n] for n in names} | {"mask_id": region.id}))
+        self._tables.append(pa.Table.from_pylist(rows, SCHEMA))
         return left_out
 
-    def _add_caption(self, region: Region, row: dict[str, Any]) -> None:
+    def _add_caption(self, image: int, region: Region, row: dict[str, Any]) -> None:
         published = {"id": row["id"], "image": row["image"], "mask_id": region.id}
         published["conversations"] = conversation(row["caption"])
         if Path(row["image"]).with_suffix("") != Path(row["image_key"]):
@@ -387,56 +376,51 @@ class _SplitFiles:
         if tuple(self._states) != ("unique",):
             published["state"] = row["state"]
         self._jsonl.append(json_line(published))
-        number, image = len(self._jsonl), len(self._instances["images"]) + 1
-        caption = {"caption": row["caption"]}
-        self._captions["images"].append(_coco_image(row["id"], row))
-        self._captions["annotations"].append(
-            _json({"image_id": row["id"], **caption, "id": number})
-        )
+        number = len(self._jsonl)
+        caption = {"image_id": row["id"], "caption": row["caption"], "id": number}
+        self._coco["captions"]["images"].append(_coco_image(row["id"], row))
+        self._coco["captions"]["annotations"].append(json_line(caption))
         annotation = {"iscrowd": 0} | annotation_from(region) | {"id": number}
         place = {"image_id": image, "category_id": 1, "mask_id": region.id}
         box = {"bbox": list(region.pixel_box)}  # COCO's; SA-1B's is a pixel less
         more = {"region_id": row["id"], "caption": row["caption"]}
-        self._instances["annotations"].append(_json(annotation | place | box | more))
-
-    def _write_rows(self) -> None:
-        self._parquet.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
-        self._rows = []
+        self._coco["instances"]["annotations"].append(json_line(annotation | place | box | more))
 
     def close(self, title: str) -> pa.Table:
-        """Write what is in memory; returns the columns that the statistics count.
-
-        Args:
-            title: of the data set.
-        """
-        if self._rows:
-            self._write_rows()
-        self._parquet.close()
+        """Write the files of a data set of this title; returns the rows of the Parquet."""
         folder, split = self._folder, self._split
+        rows = pa.concat_tables(self._tables).combine_chunks()
+        path = folder / f"parquet/{split}.parquet"
+        pq.write_table(rows, path, row_group_size=_ROW_GROUP, compression="zstd")
         (folder / f"{split}.jsonl").write_text("".join(self._jsonl), encoding="utf-8")
         head = {"info": {"description": f"{title}, {split}"}, "licenses": []}
-        captions = folder / f"coco/captions_{split}.json"
-        _write_coco(captions, head | {"type": "captions"}, self._captions)
-        categories = {"categories": [{"id": 1, "name": "region", "supercategory": "region"}]}
-        _write_coco(folder / f"coco/instances_{split}.json", head | categories, self._instances)
-        return pq.read_table(self._path, columns=_COUNTED)
+        for kind, lists in self._coco.items():
+            text = json_line(head | _COCO[kind])[:-2]
+            for name, lines in lists.items():  # one line per image and annotation
+                text += f', "{name}": [\n' + ",".join(lines).replace("\n,", ",\n") + "]"
+            (folder / f"coco/{kind}_{split}.json").write_text(text + "}\n", encoding="utf-8")
+        return rows
+
+
+def _region_row(region: Region, caption: FinalCaption) -> dict[str, Any]:
+    """Columns of `SCHEMA` that depend on the region alone, and other keys."""
+    tree = {"depth": caption.depth, "height": caption.height}
+    return (
+        annotation_from(region)
+        | vars(caption)
+        | {
+            "mask_id": region_key(region.id),
+            "crowd": region.crowd,
+            "caption": caption.text,
+            "tree": tree | {"parent": region_key(caption.parent)},
+            "look_alikes": [region_key(other) for other in caption.look_alikes],
+        }
+    )
 
 
 def _coco_image(image_id: int | str, row: Mapping[str, Any]) -> str:
     size = {"width": row["width"], "height": row["height"]}
-    return _json({"id": image_id, "file_name": row["image"], **size})
-
-
-def _json(entry: Mapping[str, Any]) -> str:
-    return json.dumps(entry, ensure_ascii=False, allow_nan=False)
-
-
-def _write_coco(path: Path, head: Mapping[str, Any], lists: Mapping[str, list[str]]) -> None:
-    """Write a COCO file with one line per image and annotation."""
-    texts = [_json(head)[:-1]]
-    for name, lines in lists.items():
-        texts.append(f', "{name}": [\n' + ",\n".join(lines) + "\n]")
-    path.write_text("".join(texts) + "}\n", encoding="utf-8")
+    return json_line({"id": image_id, "file_name": row["image"], **size})
 
 
 def _check_folder(path: Path) -> None:

@@ -258,7 +258,5 @@ def _about(photo: Path, error: Exception) -> str:
 def _errors() -> tuple[type[Exception], ...]:
     """Return errors of one photo or of a service: the other photos are still captioned."""
     from ureca_lib.annotate.protocol import AnnotatorUnavailableError, BudgetSpentError
-    from ureca_lib.segment import SegmentationUnavailable
 
-    services = (AnnotatorUnavailableError, BudgetSpentError, SegmentationUnavailable)
-    return (ValueError, OSError, ImportError, *services)
+    return (ValueError, OSError, ImportError, AnnotatorUnavailableError, BudgetSpentError)

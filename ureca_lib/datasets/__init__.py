@@ -5,20 +5,14 @@ from ureca_lib.datasets import visual_genome as visual_genome
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages, open_captioned
 from ureca_lib.datasets.jsonl import read_jsonl
 from ureca_lib.datasets.published import (
-    PublishedCaption,
     PublishedDataset,
-    PublishedError,
-    PublishedImage,
     load_published,
 )
 
 __all__ = [
     "CaptionedImage",
     "CaptionedImages",
-    "PublishedCaption",
     "PublishedDataset",
-    "PublishedError",
-    "PublishedImage",
     "load_published",
     "open_captioned",
     "read_jsonl",

@@ -210,7 +210,7 @@ def open_captioned(
 
     Raises:
         CaptionedError: `data` is in no such form, is empty, or names several files.
-        FileNotFoundError: no such file or folder. PublishedError, RegionError: a faulty file, at
+        FileNotFoundError: no such file or folder. RegionError: a faulty file, at
             once or when the image is read. ValueError: a bad limit, style or split.
     """
     if limit is not None and limit < 1:
@@ -249,10 +249,16 @@ def _open_scenes(text: str, options: OpenOptions) -> CaptionedImages:
     return CaptionedImages(list(names), load, text)
 
 
+def split_masks(text: str, masks: str | Path | None = None) -> tuple[Path, Path]:
+    """Split `train.jsonl@sa1b/` into the JSONL and the folder of its masks, by default its own."""
+    name, named, folder = text.partition(".jsonl@")  # an @ may be in a folder's name too
+    path = Path(f"{name}.jsonl" if named else text)
+    return path, Path(folder or masks or path.parent)
+
+
 def _open_path(text: str, options: OpenOptions) -> CaptionedImages:
     """Open a JSONL, an SA-1B JSON, a stored scene, or a folder of one of these."""
-    path, named, _ = text.partition(".jsonl@")
-    path = Path(f"{path}.jsonl" if named else text)
+    path, _ = split_masks(text)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
     if path.is_dir() and (splits := jsonl_files(path)):

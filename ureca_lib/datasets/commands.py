@@ -9,7 +9,6 @@ tokenizer's files. The URECA weights have the same layout; `ureca convert` reads
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -61,7 +60,7 @@ def check_data(source: str) -> Iterator[Finding]:
         FileNotFoundError: there is no such folder.
     """
     from ureca_lib.datasets.captioned import OPENERS, jsonl_files
-    from ureca_lib.datasets.visual_genome import REGIONS
+    from ureca_lib.datasets.visual_genome import REGIONS, SPLITS
 
     path = Path(source)
     if ".jsonl" in source or source.partition(":")[0] in OPENERS:
@@ -69,12 +68,23 @@ def check_data(source: str) -> Iterator[Finding]:
         return
     if not path.is_dir():
         raise FileNotFoundError(f"{source}: there is no such folder")
-    found = [*_refcocog(path)]
-    if (path / REGIONS).is_file():
-        found += _visual_genome(path)
+    missing, texts = [], []
+    for partition, splits in {"umd": ("train", "val", "test"), "google": ("train", "val")}.items():
+        names = [f"refs({partition}).p", f"refs({partition}).json"]
+        if any((path / name).is_file() for name in names):
+            texts += [f"refcocog:{partition}:{split}:{path}" for split in splits]
+        elif (path / "instances.json").is_file():
+            missing.append(names[0])
+    if not (path / REGIONS).is_file():
+        parts = [part for part in ("train", "test") if (path / f"{part}.json").is_file()]
+    elif (path / SPLITS).is_file():
+        parts = ["train", "val", "test"]
     else:
-        files = [path / f"{split}.json" for split in ("train", "test")]
-        found += [_opened(f"visual_genome:{f.stem}:{path}") for f in files if f.is_file()]
+        missing.append(f"{SPLITS}, which says what train, val and test are")
+        parts = ["all"]
+    texts += [f"visual_genome:{part}:{path}" for part in parts]
+    found = [Finding(f"{path}: missing {name}") for name in missing]
+    found += map(_opened, texts)
     if (path / "config.json").is_file():
         found.append(_weights(path))
     found += [_published(str(file)) for file in jsonl_files(path)]
@@ -96,37 +106,19 @@ def _opened(text: str) -> Finding:
     return Finding(f"{text}: {counts}; {notes}", True)
 
 
-def _refcocog(folder: Path) -> Iterator[Finding]:
-    for partition, splits in {"umd": ("train", "val", "test"), "google": ("train", "val")}.items():
-        names = [f"refs({partition}).p", f"refs({partition}).json"]
-        if any((folder / name).is_file() for name in names):
-            for split in splits:
-                yield _opened(f"refcocog:{partition}:{split}:{folder}")
-        elif (folder / "instances.json").is_file():
-            yield Finding(f"{folder}: missing {names[0]}")
-
-
-def _visual_genome(folder: Path) -> Iterator[Finding]:
-    from ureca_lib.datasets.visual_genome import SPLITS
-
-    complete = (folder / SPLITS).is_file()
-    if not complete:
-        yield Finding(f"{folder}: missing {SPLITS}, which says what train, val and test are")
-    for split in ("train", "val", "test") if complete else ("all",):
-        yield _opened(f"visual_genome:{split}:{folder}")
-
-
 def _published(text: str) -> Finding:
-    from ureca_lib.datasets.published import load_published, split_masks
+    from ureca_lib.datasets.captioned import split_masks
+    from ureca_lib.datasets.published import load_published
 
     path, masks = split_masks(text)
     try:
         found = load_published(path, masks, strict=False)
     except (ValueError, OSError) as error:
         return Finding(f"{text}: {error}")
-    faults = found.left_out
-    note = f"; {len(faults):,} rows cannot be used: {faults[0]}" if faults else ""
-    if faults and not found.rows:
+    note = ""
+    if found.left_out:
+        note = f"; {len(found.left_out):,} rows cannot be used: {found.left_out[0]}"
+    if note and not found.rows:
         note += f"\nmasks elsewhere are named behind an @: {path}@MASKS"
     counts = f"published layout, {len(found):,} images, {found.rows:,} captions"
     return Finding(f"{text}: {counts}{note}", bool(found.rows))
@@ -139,28 +131,28 @@ def _masks(folder: Path) -> Finding:
     from ureca_lib.regions.sa1b import annotation_files
 
     files = annotation_files(folder)
-    photos = sum(any(f.with_suffix(end).exists() for end in PHOTO_SUFFIXES) for f in files)
-    counts = f"SA-1B layout, {len(files):,} files of masks, {photos:,} with a photo beside"
     if not files:
         return Finding(f"{folder}: no files of masks, captions or weights")
+    photos = sum(any(f.with_suffix(end).exists() for end in PHOTO_SUFFIXES) for f in files)
+    counts = f"SA-1B layout, {len(files):,} files of masks, {photos:,} with a photo beside"
     try:
         first = open_captioned(folder)[0]
     except (ValueError, OSError) as error:
         return Finding(f"{folder}: {counts}; the first cannot be read: {error}")
-    captions = sum(map(len, first.captions.values()))
-    shown = f"the first, {first.image_id}, has {len(first.regions)} masks, {captions} captions"
-    return Finding(f"{folder}: {counts}; {shown}", True)
+    return Finding(f"{folder}: {counts}; the first: {first!r}", True)
 
 
 def _weights(folder: Path) -> Finding:
     """Check that a checkpoint has a configuration, all files of weights, and a tokenizer."""
+    from ureca_lib.regions.sa1b import read_json
+
+    index = folder / "model.safetensors.index.json"
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-        index = folder / "model.safetensors.index.json"
+        kind = read_json(folder / "config.json")["model_type"]
         names = {"model.safetensors"}
         if index.is_file():
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            names = set(read_json(index)["weight_map"].values())
+    except (ValueError, LookupError, AttributeError) as error:
         return Finding(f"{folder}: weights whose config.json or index cannot be read ({error})")
     missing = sorted(name for name in names if not (folder / name).is_file())
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json")

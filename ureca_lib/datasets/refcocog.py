@@ -20,30 +20,27 @@ from __future__ import annotations
 import io
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from ureca_lib.datasets.captioned import CaptionedError, OpenOptions, opens
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ureca_lib.datasets.captioned import OpenOptions, opens
+from ureca_lib.datasets.jsonl import Whole, first_reason
 from ureca_lib.datasets.zero_shot import (
-    Faults,
+    Entries,
     LazyImage,
     LazyImages,
     LazyRegion,
     RegionSet,
-    dataset_name,
+    check_split,
     parse_text,
     photo_finder,
-    select_images,
     stream_items,
 )
-from ureca_lib.regions import (
-    AnnotationFormatError,
-    FileMissingError,
-    RegionError,
-)
-from ureca_lib.regions.rle import MAX_PIXELS
-from ureca_lib.regions.sa1b import get, image_size, need_object, optional
+from ureca_lib.regions import AnnotationFormatError, FileMissingError
+from ureca_lib.regions.sa1b import get, image_size
 
 Partition = Literal["umd", "google"]
 MAX_BYTES = 2**26  # of a pickle; RefCOCOg's 49,822 references take 20 to 45 million
@@ -55,19 +52,37 @@ _PHOTOS += ("../train2014", "../images/train2014", "../photos")
 _OPCODES = b"\x80\x95.(N\x88\x89ILJKM\x8aFGSTUVX\x8c\x8d]lae}dsu)t\x85\x86\x87pqr\x94ghjc\x93i"
 
 
-class Reference(NamedTuple):
-    """An object and the expressions for it.
+def _decoded(text: Any) -> Any:
+    """Decode a Python 2 string that was not UTF-8 as Latin-1."""
+    if isinstance(text, str) and any("\udc80" <= letter <= "\udcff" for letter in text):
+        return text.encode("utf-8", "surrogateescape").decode("latin-1")
+    return text
 
-    `sentences` are by `sent_id`, each in lower case and without punctuation, as `sent` has it and
-    the refer API's evaluation compares it.
-    """
 
-    ref_id: int
-    ann_id: int
-    image_id: int
-    category_id: int
+class Sentence(BaseModel):
+    """An expression, in lower case and without punctuation, as the evaluation compares it."""
+
+    model_config = ConfigDict(strict=True)
+    sent_id: Whole
+    sent: Annotated[str, BeforeValidator(_decoded), Field(pattern=r"\S")]
+
+
+class Reference(BaseModel):
+    """An object and the expressions for it."""
+
+    model_config = ConfigDict(strict=True)
+    ref_id: Whole
+    ann_id: Whole
+    image_id: Whole
+    category_id: Whole
     split: str
-    sentences: dict[int, str]
+    sentences: Annotated[list[Sentence], Field(min_length=1)]
+    sent_ids: list[Whole] | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The expressions."""
+        return [sentence.sent for sentence in self.sentences]
 
 
 @opens("refcocog")
@@ -113,23 +128,61 @@ def refcocog_captioned(
     path = reference_file(folder, partition)
     found, splits = read_references(path), split.split("+")
     counts = Counter(reference.split for reference in found)
-    if unknown := [name for name in splits if name not in counts]:
-        known = ", ".join(f"{name} ({count:,})" for name, count in counts.items()) or "none"
-        raise CaptionedError(f"{path}: there is no split {unknown[0]!r}; there are {known}")
+    for name in splits:
+        check_split(path, name, counts)
     wanted = [reference for reference in found if reference.split in splits]
-    instances = _Instances(Path(folder), images, wanted)
-    faults, lazy = Faults(strict), dict[int, LazyImage]()
-    for reference in wanted:
-        try:
-            instances.add(reference, lazy)
-        except RegionError as error:
-            faults.malformed(error.located(path, f"of ref_id {reference.ref_id}"))
-    selected = select_images(lazy.values(), regions, limit)
-    if not strict:  # only building the masks shows which are faulty
-        for image in selected:
-            image.regions = [one for one in image.regions if _is_good(one, image, path, faults)]
-    name = dataset_name(f"refcocog:{partition}", split, regions, folder, images)
-    return LazyImages(selected, name, instances.path, faults.left_out)
+    instances = Path(folder) / "instances.json"
+    find = photo_finder(Path(folder), images, _PHOTOS)
+    about = _by_id(instances, "images", {reference.image_id for reference in wanted})
+    annotations = _by_id(instances, "annotations", {reference.ann_id for reference in wanted})
+    categories = _by_id(instances, "categories", None)
+    by_image: dict[int, LazyImage] = {}
+
+    def add(ref: Reference) -> None:
+        """Add the region of a reference, or its expressions if the region is there."""
+        for kind, known, key in (
+            ("image", about, ref.image_id),
+            ("annotation", annotations, ref.ann_id),
+        ):
+            if key not in known:
+                raise AnnotationFormatError(f"{instances.name} has no {kind} {key}")
+        annotation, image = annotations[ref.ann_id], about[ref.image_id]
+        for key in ("image_id", "category_id"):
+            if (stated := get(annotation, key, int)) != getattr(ref, key):
+                raise AnnotationFormatError(
+                    f"its {key} is {getattr(ref, key)}, but annotation {ref.ann_id} has {stated}: "
+                    "the two files do not belong together"
+                )
+        segmentation = get(annotation, "segmentation", (list, Mapping))
+        if ref.image_id not in by_image:
+            size, name = image_size(image), get(image, "file_name", str)
+            by_image[ref.image_id] = LazyImage(str(ref.image_id), *size, name, find(name))
+        lazy = by_image[ref.image_id]
+        same = next((one for one in lazy.regions if one.id == ref.ann_id), None)
+        if same is not None:
+            same.texts += ref.texts
+            return
+        label = categories.get(ref.category_id, {}).get("name")
+        label = None if label is None else str(label)
+        region = LazyRegion(ref.ann_id, ref.texts, None, segmentation, label)
+        if not strict:  # only building the mask shows whether it is faulty
+            region.region(lazy.height, lazy.width)
+        lazy.regions.append(region)
+
+    entries = Entries(strict)
+    list(entries.built(path, wanted, add, lambda ref: f"of ref_id {ref.ref_id}"))
+    opened = f"refcocog:{partition}:{split}", folder, images
+    return LazyImages(by_image.values(), entries, instances, opened, regions, limit)
+
+
+def _by_id(path: Path, key: str, wanted: set[int] | None) -> dict[int, Mapping[str, Any]]:
+    """The entries of a list of a COCO file that are wanted; nothing else is in memory."""
+    items = (item for item in stream_items(path, f"{key}.item") if isinstance(item, dict))
+    return {
+        item["id"]: item
+        for item in items
+        if isinstance(item.get("id"), int) and (wanted is None or item["id"] in wanted)
+    }
 
 
 def reference_file(folder: str | Path, partition: Partition = "umd") -> Path:
@@ -163,17 +216,23 @@ def read_references(path: str | Path) -> list[Reference]:
     if not isinstance(entries, list) or not entries:
         kind = "nothing" if entries == [] else f"a {type(entries).__name__}"
         raise AnnotationFormatError(f"the file holds {kind}, not a list of references", path)
-    found, refs, sentences = [], set[int](), set[int]()
+    found: list[Reference] = []
+    seen: set[tuple[str, int]] = set()
     for index, entry in enumerate(entries):
+        stated = entry.get("ref_id") if isinstance(entry, Mapping) else None
+        # of a list in lists without end no text is made
+        label = f"ref_id {stated}" if isinstance(stated, int) else f"reference number {index}"
         try:
-            reference = _reference(entry)
-            _check_new(reference.ref_id, refs, "ref_id")
-            for sent_id in reference.sentences:
-                _check_new(sent_id, sentences, "sent_id")
-        except RegionError as error:
-            stated = entry.get("ref_id") if isinstance(entry, Mapping) else None
-            label = f"ref_id {stated}" if isinstance(stated, int) else f"reference number {index}"
-            raise type(error)(f"{label}: {error.reason}", path) from None
+            reference = Reference.model_validate(entry)
+        except ValidationError as error:
+            raise AnnotationFormatError(f"{label}: {first_reason(error)}", path) from None
+        sent_ids = [sentence.sent_id for sentence in reference.sentences]
+        if reference.sent_ids not in (None, sent_ids):
+            raise AnnotationFormatError(f"{label}: 'sent_ids' are not those of 'sentences'", path)
+        for key in (("ref_id", reference.ref_id), *(("sent_id", each) for each in sent_ids)):
+            if key in seen:
+                raise AnnotationFormatError(f"{label}: {key[0]} {key[1]} is there twice", path)
+            seen.add(key)
         found.append(reference)
     return found
 
@@ -206,111 +265,15 @@ def read_pickle(path: str | Path, max_bytes: int = MAX_BYTES) -> Any:
     path = Path(path)
     try:
         if (size := path.stat().st_size) > max_bytes:
-            reason = f"the file has {size:,} bytes, at most {max_bytes:,} are read"
-            raise AnnotationFormatError(reason, path)
+            raise ValueError(f"it has {size:,} bytes, at most {max_bytes:,} are read")
         file = io.BytesIO(path.read_bytes())  # whose read() allocates no more than there is
         return _PlainUnpickler(file, encoding="utf-8", errors="surrogateescape").load()
-    except AnnotationFormatError:
-        raise
     except FileNotFoundError:
         raise FileMissingError("the file does not exist", path) from None
-    except KeyError as error:
-        reason = f"the file is damaged, no pickle, or holds more than plain data ({error})"
-        raise AnnotationFormatError(reason, path) from None
     except Exception as error:  # damaged files raise a dozen kinds
-        reason = f"the file cannot be read as a pickle of plain data ({error or 'it is truncated'})"
-        raise AnnotationFormatError(reason, path) from None
-
-
-def _check_new(value: int, seen: set[int], name: str) -> None:
-    if value in seen:
-        raise AnnotationFormatError(f"{name} {value} is there twice")
-    seen.add(value)
-
-
-def _reference(entry: Any) -> Reference:
-    need_object(entry)
-    numbers = [get(entry, key, int) for key in ("ref_id", "ann_id", "image_id", "category_id")]
-    listed = get(entry, "sentences", list)
-    if not listed:
-        raise AnnotationFormatError("'sentences' is empty")
-    sentences: dict[int, str] = {}
-    for sentence in listed:
-        need_object(sentence)
-        sent_id, text = get(sentence, "sent_id", int), _decode(get(sentence, "sent", str))
-        if not text.strip():
-            raise AnnotationFormatError("a sentence is empty")
-        if sent_id in sentences:
-            raise AnnotationFormatError(f"sent_id {sent_id} is there twice")
-        sentences[sent_id] = text
-    stated = optional(entry, "sent_ids", list)
-    if stated is not None and stated != list(sentences):
-        raise AnnotationFormatError("'sent_ids' are not those of 'sentences'")
-    return Reference(*numbers, get(entry, "split", str), sentences)
-
-
-def _decode(text: str) -> str:
-    """Decode a Python 2 string that was not UTF-8 as Latin-1."""
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogateescape").decode("latin-1")
-
-
-def _is_good(one: LazyRegion, image: LazyImage, path: Path, faults: Faults) -> bool:
-    try:
-        one.region(image.height, image.width)
-        return True
-    except RegionError as error:
-        faults.malformed(error.located(path))
-        return False
-
-
-class _Instances:
-    """The parts of `instances.json` that belong to some references; nothing else is in memory."""
-
-    def __init__(self, folder: Path, images: str | Path | None, wanted: Iterable[Reference]):
-        self.path, self._find = folder / "instances.json", photo_finder(folder, images, _PHOTOS)
-        image_ids = {reference.image_id for reference in wanted}
-        ann_ids = {reference.ann_id for reference in wanted}
-        self.images = self._by_id("images", image_ids)
-        self.annotations = self._by_id("annotations", ann_ids)
-        self.categories = self._by_id("categories", None)
-
-    def _by_id(self, key: str, wanted: set[int] | None) -> dict[int, Mapping[str, Any]]:
-        items = (one for one in stream_items(self.path, f"{key}.item") if isinstance(one, dict))
-        stated = ((one.get("id"), one) for one in items)
-        return {
-            number: one
-            for number, one in stated
-            if isinstance(number, int) and (wanted is None or number in wanted)
-        }
-
-    def add(self, ref: Reference, lazy: dict[int, LazyImage]) -> None:
-        """Add a reference's region, or its expressions if the region is there, to its image."""
-        if ref.image_id not in self.images:
-            raise AnnotationFormatError(f"{self.path.name} has no image {ref.image_id}")
-        if ref.ann_id not in self.annotations:
-            raise AnnotationFormatError(f"{self.path.name} has no annotation {ref.ann_id}")
-        annotation = self.annotations[ref.ann_id]
-        for key, value in (("image_id", ref.image_id), ("category_id", ref.category_id)):
-            if (stated := get(annotation, key, int)) != value:
-                raise AnnotationFormatError(
-                    f"its {key} is {value}, but annotation {ref.ann_id} has {stated}: "
-                    "the two files do not belong together"
-                )
-        segmentation = get(annotation, "segmentation", (list, Mapping))
-        if ref.image_id not in lazy:
-            about = self.images[ref.image_id]
-            width, height = image_size(about, MAX_PIXELS)
-            name = get(about, "file_name", str)
-            lazy[ref.image_id] = LazyImage(str(ref.image_id), width, height, name, self._find(name))
-        regions = lazy[ref.image_id].regions
-        same = next((one for one in regions if one.id == ref.ann_id), None)
-        if same is None:
-            name = self.categories.get(ref.category_id, {}).get("name")
-            texts = [*ref.sentences.values()]
-            regions.append(LazyRegion(ref.ann_id, texts, None, segmentation, name and str(name)))
-        else:
-            same.texts += ref.sentences.values()
+        reason = f"{type(error).__name__}: {error}"
+        raise AnnotationFormatError(
+            f"the file cannot be read as a pickle of plain data ({reason}): it is damaged, no "
+            "pickle, or holds more than plain data",
+            path,
+        ) from None

@@ -10,16 +10,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ureca_lib.datasets.captioned import CaptionedError, open_captioned
-from ureca_lib.datasets.jsonl import read_jsonl
-from ureca_lib.datasets.published import published_keys
+from ureca_lib.datasets.jsonl import first_reason, read_jsonl
+from ureca_lib.datasets.published import PublishedRow, published_keys
 from ureca_lib.mask_tree import RegionId
+from ureca_lib.regions.sa1b import read_json
 
 References = dict[str, list[str]]
 _NUMBER = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
@@ -72,53 +74,32 @@ def read_references(source: str | Path) -> References:
 
 
 def _of_json(path: Path) -> Iterable[tuple[str, list[str]]]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise CaptionedError(f"{path}: truncated or not JSON ({error})") from None
-    if not isinstance(document, dict):
-        raise CaptionedError(f"{path}: references are an object {{id: texts}}")
-    return [(key, _texts(value, f"{path}: id {key}")) for key, value in document.items()]
+    return [(key, _texts(value, f"{path}: id {key}")) for key, value in read_json(path).items()]
 
 
 def _of_jsonl(path: Path) -> Iterable[tuple[str, list[str]]]:
-    rows = list(read_jsonl(path))
-    published = [names for row in rows if "conversations" in row and (names := _names(row))]
-    keys = published_keys(published)
-    for number, row in enumerate(rows, 1):
-        place = f"{path}: row {number}"
-        try:
-            yield _published(row, keys, place) if "conversations" in row else _plain(row, place)
-        except CaptionedError:
-            raise
-        except (LookupError, TypeError, ValueError) as error:
-            raise CaptionedError(f"{place}: {type(error).__name__}: {error}") from None
-
-
-def _names(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return photo and masks of a published row; None if the row is at fault."""
-    photo, masks = row.get("image"), row.get("masks")
-    if not isinstance(photo, str) or not isinstance(masks, str | None):
-        return None
-    return photo, masks or PurePosixPath(photo).with_suffix(".json").as_posix()
-
-
-def _published(
-    row: Mapping[str, Any], keys: Mapping[tuple[str, str], str], place: str
-) -> tuple[str, list[str]]:
-    turns = [turn["value"] for turn in row["conversations"] if turn["from"] == "gpt"]
-    if (names := _names(row)) is None:
-        raise CaptionedError(f"{place}: 'image', and 'masks' if there, are file names")
-    return prediction_id(keys[names], row["mask_id"]), _texts(turns, place)
-
-
-def _plain(row: Mapping[str, Any], place: str) -> tuple[str, list[str]]:
-    texts, row_id = row.get("references", row.get("caption")), row.get("id")
-    if row_id is None and "image_id" in row and "region_id" in row:
-        row_id = prediction_id(row["image_id"], row["region_id"])
-    if not isinstance(row_id, str):
-        raise CaptionedError(f"{place}: 'id' is a text IMAGE/REGION, not {row_id!r}")
-    return row_id, _texts(texts, f"{place}: id {row_id}")
+    rows = list(enumerate(read_jsonl(path), 1))
+    published: dict[int, PublishedRow] = {}
+    for number, row in rows:
+        if "conversations" in row:
+            try:
+                published[number] = PublishedRow.model_validate(row)
+            except ValidationError as error:
+                reason = first_reason(error)
+                raise CaptionedError(f"{path}: row {number}: {reason}") from None
+    keys = published_keys((row.image, row.masks) for row in published.values())
+    for number, row in rows:
+        if known := published.get(number):
+            key = keys[known.image, known.masks]
+            yield prediction_id(key, known.mask_id), [known.said("gpt")]
+            continue
+        row_id = row.get("id")
+        if row_id is None and {"image_id", "region_id"} <= row.keys():
+            row_id = prediction_id(row["image_id"], row["region_id"])
+        place = f"{path}: row {number}: id {row_id}"
+        if not isinstance(row_id, str):
+            raise CaptionedError(f"{place}: an id is a text IMAGE/REGION")
+        yield row_id, _texts(row.get("references", row.get("caption")), place)
 
 
 def _texts(value: Any, place: str) -> list[str]:

@@ -28,32 +28,29 @@ import json
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.datasets.captioned import CaptionedError, OpenOptions, opens
+from ureca_lib.datasets.captioned import OpenOptions, opens
 from ureca_lib.datasets.zero_shot import (
-    Faults,
+    Entries,
     LazyImage,
     LazyImages,
     LazyRegion,
     RegionSet,
     check_box,
-    dataset_name,
+    check_split,
     parse_text,
     photo_finder,
-    select_images,
     stream_items,
 )
 from ureca_lib.regions import (
     AnnotationFormatError,
-    EmptyMaskError,
     FileMissingError,
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.rle import MAX_PIXELS
 from ureca_lib.regions.sa1b import get, image_size, need_object
 
 MAX_WORDS = 15  # GRiT's preparation of Visual Genome; DenseCap's own code takes 25
@@ -101,17 +98,16 @@ def visual_genome_captioned(
         CaptionedError: no such split, or no regions. ValueError: a bad limit or region set.
         RegionError: a file that is missing, truncated or malformed, naming it and the id.
     """
-    data, faults = Path(data), Faults(strict)
+    data, entries = Path(data), Entries(strict)
     if data.is_dir() and (data / REGIONS).is_file():
-        path, found = data / REGIONS, _own_files(data, split, images, faults)
+        path, found = data / REGIONS, _own_files(data, split, images, entries)
     else:
         path = data / f"{split}.json" if data.is_dir() else data
         if data.is_dir() and not path.is_file():
             raise FileMissingError(f"there is neither {REGIONS} nor {path.name}", data)
-        found = iter(_coco_like(path, images, faults))
-    selected = select_images(found, regions, limit)
-    name = dataset_name("visual_genome", split, regions, data, images)
-    return LazyImages(selected, name, path, faults.left_out)
+        found = _coco_like(path, images, entries)
+    opened = f"visual_genome:{split}", data, images
+    return LazyImages(found, entries, path, opened, regions, limit)
 
 
 def densecap_words(phrase: str) -> list[str]:
@@ -124,41 +120,55 @@ def densecap_words(phrase: str) -> list[str]:
 
 
 def _own_files(
-    folder: Path, split: str, images: str | Path | None, faults: Faults
+    folder: Path, split: str, images: str | Path | None, entries: Entries
 ) -> Iterator[LazyImage]:
+    """Read the data set's own files, an image at a time."""
     wanted = None if split == "all" else _split_ids(folder / SPLITS, split)
     find = photo_finder(folder, images, _PHOTOS, _PARTS)
-    about = _image_data(folder / IMAGES, wanted)
     path, seen = folder / REGIONS, set[int]()
-    for entry in stream_items(path, "item"):
-        try:
-            need_object(entry)
-            image_id = _either(entry, "image_id", "id")
-            if wanted is not None and image_id not in wanted:
-                continue
-            if image_id in seen:
-                raise AnnotationFormatError(f"image {image_id} is there twice")
-            if image_id not in about:
-                raise AnnotationFormatError(f"{IMAGES} has no image {image_id}")
-            listed = get(entry, "regions", list)
-        except RegionError as error:
-            faults.malformed(error.located(path))
-            continue
+
+    def photo(item: Any) -> tuple[int, tuple[int, int, str]]:
+        """Id, and width, height and file name."""
+        width, height = image_size(item)
+        url = item.get("url")
+        # of https://.../VG_100K_2/1.jpg the folder and the file
+        steps = re.split(r"[\\/]", url)[-2:] if isinstance(url, str) else []
+        image_id = _either(item, "image_id", "id")
+        return image_id, (width, height, "/".join(steps) or f"{image_id}.jpg")
+
+    def image(entry: Any) -> tuple[LazyImage, list[Any]] | None:
+        """An image and its regions as they are in the file; None if it is of another split."""
+        need_object(entry)
+        image_id = _either(entry, "image_id", "id")
+        if wanted is not None and image_id not in wanted:
+            return None
+        if image_id in seen:
+            raise AnnotationFormatError(f"image {image_id} is there twice")
+        if image_id not in about:
+            raise AnnotationFormatError(f"{IMAGES} has no image {image_id}")
         seen.add(image_id)
         width, height, name = about[image_id]
-        image = LazyImage(str(image_id), width, height, name, find(name))
-        for item in listed:
-            _add_region(image, item, path, faults, _own_region)
-        yield image
+        listed = get(entry, "regions", list)
+        return LazyImage(str(image_id), width, height, name, find(name)), listed
 
+    def region(item: Any) -> LazyRegion:
+        need_object(item)
+        words = densecap_words(get(item, "phrase", str))
+        if len(words) > MAX_WORDS:
+            raise RegionError(f"the phrase has {len(words)} words, more than {MAX_WORDS}")
+        box = [get(item, side, (int, float)) for side in ("x", "y", "width", "height")]
+        return LazyRegion(_either(item, "region_id", "id"), [" ".join(words)], box)
 
-def _own_region(item: Any) -> LazyRegion:
-    need_object(item)
-    region_id, words = _either(item, "region_id", "id"), densecap_words(get(item, "phrase", str))
-    box = [get(item, side, (int, float)) for side in ("x", "y", "width", "height")]
-    if len(words) > MAX_WORDS:
-        raise RegionError(f"the phrase has {len(words)} words, more than {MAX_WORDS}")
-    return LazyRegion(region_id, [" ".join(words)], box)
+    photos = stream_items(folder / IMAGES, "item")
+    about = {
+        image_id: rest
+        for image_id, rest in entries.built(folder / IMAGES, photos, photo)
+        if wanted is None or image_id in wanted
+    }
+    found = entries.built(path, stream_items(path, "item"), image)
+    for lazy, listed in filter(None, found):
+        list(entries.built(path, listed, lambda item, lazy=lazy: _add(lazy, region(item))))
+        yield lazy
 
 
 def _split_ids(path: Path, split: str) -> set[int]:
@@ -173,28 +183,8 @@ def _split_ids(path: Path, split: str) -> set[int]:
         ) from None
     except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
         raise AnnotationFormatError(f"not an object of lists of ids ({error})", path) from None
-    if split not in splits:
-        known = ", ".join(f"{name} ({count:,})" for name, count in counts.items()) or "none"
-        raise CaptionedError(f"{path}: there is no split {split!r}; there are {known}")
+    check_split(path, split, counts)
     return {number for number in splits[split] if isinstance(number, int)}
-
-
-def _image_data(path: Path, wanted: set[int] | None) -> dict[int, tuple[int, int, str]]:
-    """(width, height, file name) of the wanted images."""
-    found: dict[int, tuple[int, int, str]] = {}
-    for item in stream_items(path, "item"):
-        try:
-            need_object(item)
-            image_id = _either(item, "image_id", "id")
-            if wanted is None or image_id in wanted:
-                width, height = image_size(item, MAX_PIXELS)
-                url = item.get("url")
-                # of https://.../VG_100K_2/1.jpg the folder and the file
-                steps = re.split(r"[\\/]", url)[-2:] if isinstance(url, str) else []
-                found[image_id] = width, height, "/".join(steps) or f"{image_id}.jpg"
-        except RegionError as error:
-            raise error.located(path, _stated_id(item)) from None
-    return found
 
 
 def _either(entry: Mapping[str, Any], key: str, old: str) -> int:
@@ -202,67 +192,45 @@ def _either(entry: Mapping[str, Any], key: str, old: str) -> int:
     return get(entry, key if key in entry or old not in entry else old, int)
 
 
-def _coco_like(path: Path, images: str | Path | None, faults: Faults) -> list[LazyImage]:
+def _coco_like(path: Path, images: str | Path | None, entries: Entries) -> Iterable[LazyImage]:
     """Read the images of a file in GRiT's layout in file order, entries of one photo as one."""
     find = photo_finder(path.parent, images, _PHOTOS, _PARTS)
     by_id: dict[int, LazyImage] = {}
     by_file: dict[str, LazyImage] = {}
-    for item in stream_items(path, "images.item"):
-        try:
-            width, height = image_size(item, MAX_PIXELS)
-            image_id, name = get(item, "id", int), get(item, "file_name", str)
-            if image_id in by_id and by_id[image_id].file_name != name:
-                other = by_id[image_id].file_name
-                raise AnnotationFormatError(f"an image before it, {other}, has this id")
-            if name not in by_file:
-                by_file[name] = LazyImage(str(image_id), width, height, name, find(name))
-            image = by_id[image_id] = by_file[name]
-            if (image.width, image.height) != (width, height):
-                raise SizeMismatchError(
-                    f"{name} is {width} x {height} here and {image.width} x {image.height} before"
-                )
-        except RegionError as error:
-            faults.malformed(error.located(path, _stated_id(item)))
-    for item in stream_items(path, "annotations.item"):
-        try:
-            need_object(item)
-            image_id = get(item, "image_id", int)
-            if image_id not in by_id:
-                raise AnnotationFormatError(f"there is no image {image_id}")
-        except RegionError as error:
-            faults.malformed(error.located(path, _stated_id(item)))
-        else:
-            _add_region(by_id[image_id], item, path, faults, _coco_region)
-    return list(by_file.values())
+
+    def image(item: Any) -> None:
+        width, height = image_size(item)
+        image_id, name = get(item, "id", int), get(item, "file_name", str)
+        if image_id in by_id and by_id[image_id].file_name != name:
+            other = by_id[image_id].file_name
+            raise AnnotationFormatError(f"an image before it, {other}, has this id")
+        if name not in by_file:
+            by_file[name] = LazyImage(str(image_id), width, height, name, find(name))
+        found = by_id[image_id] = by_file[name]
+        if (found.width, found.height) != (width, height):
+            raise SizeMismatchError(
+                f"{name} is {width} x {height} here and {found.width} x {found.height} before"
+            )
+
+    def region(item: Any) -> None:
+        need_object(item)
+        image_id = get(item, "image_id", int)
+        if image_id not in by_id:
+            raise AnnotationFormatError(f"there is no image {image_id}")
+        caption = get(item, "caption", str).strip()
+        found = LazyRegion(get(item, "id", int), [caption], get(item, "bbox", list))
+        _add(by_id[image_id], found)
+
+    for prefix, build in (("images.item", image), ("annotations.item", region)):
+        list(entries.built(path, stream_items(path, prefix), build))
+    return by_file.values()
 
 
-def _coco_region(item: Mapping[str, Any]) -> LazyRegion:
-    caption = get(item, "caption", str).strip()
-    return LazyRegion(get(item, "id", int), [caption], get(item, "bbox", list))
-
-
-def _add_region(
-    image: LazyImage, item: Any, path: Path, faults: Faults, build: Callable[[Any], LazyRegion]
-) -> None:
-    """Add a region to its image, or to the faults the reason why it is left out."""
-    try:
-        region = build(item)
-        if not region.texts[0]:
-            raise RegionError("the phrase is empty")
-        if any(other.id == region.id for other in image.regions):
-            raise AnnotationFormatError(f"image {image.key} has this region twice")
-        check_box(region.box, image.height, image.width)
-        image.regions.append(region)
-    except RegionError as error:
-        placed = error.located(path, _stated_id(item))
-        # the plain class is the protocol's; the data set has boxes outside of their images
-        if type(error) in (RegionError, EmptyMaskError):
-            faults.left_out.append(placed)
-        else:
-            faults.malformed(placed)
-
-
-def _stated_id(item: Any) -> int | None:
-    """Return the id that an entry states, for errors."""
-    value = item.get("region_id", item.get("id")) if isinstance(item, Mapping) else None
-    return value if isinstance(value, int) else None
+def _add(image: LazyImage, region: LazyRegion) -> None:
+    """Add a region to its image, or raise the reason why it is left out."""
+    if not region.texts[0]:
+        raise RegionError("the phrase is empty")
+    if any(other.id == region.id for other in image.regions):
+        raise AnnotationFormatError(f"image {image.key} has this region twice")
+    check_box(region.box, image.height, image.width)
+    image.regions.append(region)

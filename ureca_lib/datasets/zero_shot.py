@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import ijson
 import numpy as np
@@ -49,17 +49,24 @@ from ureca_lib.regions import (
     Region,
     RegionError,
     RegionImage,
+    rle,
 )
 from ureca_lib.regions.photo import find_photo
-from ureca_lib.regions.rle import as_list, is_finite
+from ureca_lib.regions.sa1b import region_from
 
 RegionSet = Literal["all", "single", "multi"]
-REGION_SETS: tuple[RegionSet, ...] = ("all", "single", "multi")
+# least and most regions per image
+REGION_SETS: dict[RegionSet, tuple[int, float]] = {
+    "all": (1, math.inf),
+    "single": (1, 1),
+    "multi": (2, math.inf),
+}
 MAX_DEPTH = 64  # of nested lists and objects in a JSON file
 _ESCAPES = re.compile(rb"\\.", re.DOTALL)
 _NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS = np.zeros(256, np.int8)  # change of the depth by byte
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+Built = TypeVar("Built")
 
 
 def protocol_markdown() -> str:
@@ -93,9 +100,8 @@ class LazyRegion:
         """
         if self.segmentation is None:
             return Region.from_mask(self.id, box_mask(self.box, height, width), self.name)
-        if isinstance(self.segmentation, (list, tuple)):
-            return Region.from_polygons(self.id, self.segmentation, height, width, self.name)
-        return Region(self.id, self.segmentation, name=self.name)
+        annotation = {"id": self.id, "segmentation": self.segmentation}
+        return region_from(annotation, (height, width), self.name)
 
 
 @dataclass
@@ -110,24 +116,87 @@ class LazyImage:
     regions: list[LazyRegion] = field(default_factory=list)
 
 
+def _stated_id(item: Any) -> int | None:
+    value = item.get("region_id", item.get("id")) if isinstance(item, Mapping) else None
+    return value if isinstance(value, int) else None
+
+
+class Entries:
+    """Entries of a data set's files; those that are left out are in `left_out`.
+
+    By the protocol (a plain `RegionError`, or an empty mask) they are left out always; malformed
+    ones only if not strict.
+    """
+
+    def __init__(self, strict: bool):
+        self.strict = strict
+        self.left_out: list[RegionError] = []
+
+    def built(
+        self,
+        path: Path,
+        items: Iterable[Any],
+        build: Callable[[Any], Built],
+        label: Callable[[Any], int | str | None] = _stated_id,
+    ) -> Iterator[Built]:
+        """Build each of the items of a file, or leave it out.
+
+        Args:
+            path: the file, for errors.
+            items: as parsed.
+            build: makes the result for an item, or raises a `RegionError`.
+            label: of an item for errors; by default its id.
+        """
+        for item in items:
+            try:
+                result = build(item)
+            except RegionError as error:
+                placed = error.located(path, label(item))
+                if self.strict and type(error) not in (RegionError, EmptyMaskError):
+                    raise placed from None
+                self.left_out.append(placed)
+            else:
+                yield result
+
+
 class LazyImages(CaptionedImages):
     """Captioned images whose masks and pixels are made when an image is indexed.
 
     Args:
-        images: those of a split, in the data set's order.
-        name: text that opens them again.
+        images: those of a split, in the data set's order; no more are taken than needed, and none
+            without regions.
+        entries: what was left out while they were read.
         path: the annotation file, for errors.
-        left_out: errors of the entries that were left out.
+        opened: scheme and split, folder, and folder of the photos, for the text that opens the
+            images again.
+        regions: "single" takes images with exactly one region, "multi" those with more.
+        limit: only the first so many images; None is all.
 
     Raises:
         CaptionedError: there are no images.
+        ValueError: no such set of regions, or a limit below 1.
     """
 
     def __init__(
-        self, images: Iterable[LazyImage], name: str, path: Path, left_out: Iterable[RegionError]
+        self,
+        images: Iterable[LazyImage],
+        entries: Entries,
+        path: Path,
+        opened: tuple[str, str | Path, str | Path | None],
+        regions: RegionSet = "all",
+        limit: int | None = None,
     ):
-        self._images = {image.key: image for image in images if image.regions}
-        self.path, self.left_out = path, list(left_out)
+        if regions not in REGION_SETS:
+            raise ValueError(f"regions must be one of {', '.join(REGION_SETS)}, not {regions!r}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}")
+        least, most = REGION_SETS[regions]
+        chosen = islice((one for one in images if least <= len(one.regions) <= most), limit)
+        self._images = {image.key: image for image in chosen}
+        self.path, self.left_out = path, entries.left_out
+        split, folder, photos = opened
+        name = f"{split if regions == 'all' else f'{split}/{regions}'}:{folder}"
+        name += "" if photos is None else f"@{photos}"
         if not self._images:
             raise CaptionedError(f"{name}: there are no regions ({len(self.left_out)} left out)")
         super().__init__(list(self._images), self._captioned, name)
@@ -158,19 +227,6 @@ class LazyImages(CaptionedImages):
         return CaptionedImage(key, found, {one.id: one.texts for one in image.regions})
 
 
-class Faults:
-    """Entries that are left out: always by the protocol; malformed ones only if not strict."""
-
-    def __init__(self, strict: bool):
-        self.strict, self.left_out = strict, list[RegionError]()
-
-    def malformed(self, error: RegionError) -> None:
-        """Raise the error if strict, else list it."""
-        if self.strict:
-            raise error from None
-        self.left_out.append(error)
-
-
 def parse_text(
     text: str, form: str, photos: str | Path | None
 ) -> tuple[list[str], RegionSet, str, str | Path | None]:
@@ -192,41 +248,19 @@ def parse_text(
         raise CaptionedError(f"{text!r}: a data set is opened as {form}")
     *names, split, place = parts
     split, _, regions = split.partition("/")
-    if regions not in ("", *REGION_SETS):
-        raise CaptionedError(f"{text!r}: a split may have /{' or /'.join(REGION_SETS[1:])} only")
+    if regions and regions not in REGION_SETS:
+        raise CaptionedError(f"{text!r}: a split may have /single or /multi only")
     if "@" in place and not Path(place).exists():
         place, _, named = place.rpartition("@")
         photos = photos or named
     return [*names, split], regions or "all", place, photos
 
 
-def dataset_name(
-    scheme: str, split: str, regions: RegionSet, folder: str | Path, photos: str | Path | None
-) -> str:
-    """Return the text that opens the same images: `visual_genome:val/single:FOLDER@PHOTOS`."""
-    wanted = split if regions == "all" else f"{split}/{regions}"
-    return f"{scheme}:{wanted}:{folder}" + ("" if photos is None else f"@{photos}")
-
-
-def select_images(
-    images: Iterable[LazyImage], regions: RegionSet = "all", limit: int | None = None
-) -> list[LazyImage]:
-    """Take the first `limit` images of a region set; images without regions never.
-
-    Args:
-        images: all of a split; no more are taken than needed.
-        regions: "single" takes images with exactly one region, "multi" those with more.
-        limit: None is all.
-
-    Raises:
-        ValueError: no such set, or a limit below 1.
-    """
-    if regions not in REGION_SETS:
-        raise ValueError(f"regions must be one of {', '.join(REGION_SETS)}, not {regions!r}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, not {limit}")
-    least, most = {"all": (1, math.inf), "single": (1, 1), "multi": (2, math.inf)}[regions]
-    return list(islice((one for one in images if least <= len(one.regions) <= most), limit))
+def check_split(path: Path, split: str, counts: Mapping[str, int]) -> None:
+    """Raise a `CaptionedError` that lists the splits of a file unless `split` is among them."""
+    if split not in counts:
+        known = ", ".join(f"{name} ({count:,})" for name, count in counts.items()) or "none"
+        raise CaptionedError(f"{path}: there is no split {split!r}; there are {known}")
 
 
 def stream_items(path: Path, prefix: str) -> Iterator[Any]:
@@ -302,11 +336,7 @@ def photo_finder(
         raise FileMissingError("the folder of the photos does not exist", images)
     folders = [folder / place for place in places] if images is None else [Path(images)]
     folders += [each / part for each in folders for part in parts]
-
-    def find(name: str) -> Path | None:
-        return next((photo for each in folders if (photo := find_photo(each, name))), None)
-
-    return find
+    return lambda name: next(filter(None, (find_photo(each, name) for each in folders)), None)
 
 
 def box_mask(box: Any, height: int, width: int) -> np.ndarray:
@@ -334,10 +364,7 @@ def box_mask(box: Any, height: int, width: int) -> np.ndarray:
 
 def check_box(box: Any, height: int, width: int) -> tuple[int, int, int, int]:
     """Return the first column and row of `box_mask`, and those after its last; raise as it does."""
-    sides = as_list(box)
-    if sides is None or len(sides) != 4 or not all(is_finite(side) for side in sides):
-        raise AnnotationFormatError(f"a box is four finite numbers, not {box!r}"[:200])
-    x, y, columns, rows = (float(side) for side in sides)
+    x, y, columns, rows = rle.check_box(box)
     left, top = max(math.ceil(x - 0.5), 0), max(math.ceil(y - 0.5), 0)
     right = min(math.ceil(x + columns - 0.5), width)
     bottom = min(math.ceil(y + rows - 0.5), height)
@@ -361,10 +388,9 @@ def each_expression(
     Returns:
         Both by `ID#0`, `ID#1`, ...; a region without a caption stays without.
     """
-    captions, singles = {}, {}
+    owners, singles = {}, {}
     for key, texts in references.items():
         for number, text in enumerate(texts):
-            singles[f"{key}#{number}"] = [text]
-            if key in predictions:
-                captions[f"{key}#{number}"] = predictions[key]
+            owners[f"{key}#{number}"], singles[f"{key}#{number}"] = key, [text]
+    captions = {one: predictions[key] for one, key in owners.items() if key in predictions}
     return captions, singles

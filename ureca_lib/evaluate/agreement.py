@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -161,17 +161,15 @@ def _agreement(
     cells = np.eye(4)[2 * votes[:, 0] + votes[:, 1]]  # neither, second only, first only, both
     equal = (votes[:, 0] == votes[:, 1]).astype(float)
     share = measured("share", "equal judgments", equal, "ureca-lib", "1")
-    beyond = measured("kappa", "Cohen's kappa", equal, "ureca-lib", "1", Tally(cells, kappa))
-    if beyond.value is None:
-        reason = "both judged all captions alike, which chance would do as well"
-        beyond = replace(beyond, reason=reason)
+    void = "both judged all captions alike, which chance would do as well"
+    about = ("kappa", "Cohen's kappa", equal, "ureca-lib", "1", Tally(cells, kappa), void)
     images = {key: split_id(key)[0] for key in ids}
     disagreements = [
         {"id": key, "caption": caption, name: _WORDS[vote], other_name: _WORDS[other_vote]}
         for key, caption, vote, other_vote in items
         if vote != other_vote
     ]
-    scores = with_intervals([share, beyond], ids, images, settings)
+    scores = with_intervals([share, measured(*about)], ids, images, settings)
     return Agreement((name, other_name), scores, disagreements, len(common) - len(set(ids)))
 
 

@@ -29,7 +29,7 @@ from ureca_lib.evaluate.scores import Score, measured
 DEFAULT_MODEL = "roberta-large"  # of bert-score for English
 OFFLINE_MODEL = "minilm"  # all-MiniLM-L6-v2, in the extra "offline"
 _MINILM_NAME = "all-MiniLM-L6-v2"
-_AT_A_TIME = 2000  # captions with references whose vectors are in memory together
+_AT_A_TIME = 2000  # pairs of caption and reference whose vectors are in memory together
 _BATCH = 64
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _PATIENCE = 5.0  # seconds for the hub to answer at all
@@ -150,19 +150,6 @@ def bertscore(pairs: Sequence[Pair], encoder: Encoder, progress: bool = True) ->
         encoder: of `load_encoder`.
         progress: show a bar.
     """
-    scores: list[float] = []
-    with tqdm(total=len(pairs), desc="BERTScore", disable=not progress, leave=False) as bar:
-        for start in range(0, len(pairs), _AT_A_TIME):
-            part = pairs[start : start + _AT_A_TIME]
-            scores += _best(part, encoder)
-            bar.update(len(part))
-    settings = {"layers": encoder.layers, "idf": False, "rescaled": False, "value": "F1"}
-    about = ("bertscore", f"BERTScore ({encoder.name})", np.array(scores), "bert-score")
-    return [measured(*about, version("bert-score"), model=encoder.name, settings=settings)]
-
-
-def _best(pairs: Sequence[Pair], encoder: Encoder) -> list[float]:
-    """The highest F1 of each caption."""
     from bert_score.utils import bert_cos_score_idf
 
     asked = [
@@ -171,17 +158,18 @@ def _best(pairs: Sequence[Pair], encoder: Encoder) -> list[float]:
         for text in texts
         if caption.strip() and text.strip()
     ]
-    best = [0.0] * len(pairs)
-    if not asked:
-        return best
-    places, captions, references = map(list, zip(*asked, strict=True))
-    ids = encoder.tokenizer
+    ids, best = encoder.tokenizer, np.zeros(len(pairs))
     weights: dict[int, float] = defaultdict(lambda: 1.0)
     weights[ids.sep_token_id] = weights[ids.cls_token_id] = 0
     device = next(encoder.network.parameters()).device
-    found = bert_cos_score_idf(
-        encoder.network, references, captions, ids, weights, batch_size=_BATCH, device=device
-    )  # (pairs, 3): precision, recall, F1
-    for place, value in zip(places, found[:, 2].tolist(), strict=True):
-        best[place] = max(best[place], value)
-    return best
+    starts = range(0, len(asked), _AT_A_TIME)
+    for start in tqdm(starts, "BERTScore", disable=not progress, leave=False):
+        part = asked[start : start + _AT_A_TIME]
+        places, captions, references = map(list, zip(*part, strict=True))
+        options = {"batch_size": _BATCH, "device": device}
+        texts = (references, captions, ids, weights)
+        found = bert_cos_score_idf(encoder.network, *texts, **options)
+        np.maximum.at(best, places, found[:, 2].double().numpy())  # precision, recall, F1
+    settings = {"layers": encoder.layers, "idf": False, "rescaled": False, "value": "F1"}
+    about = ("bertscore", f"BERTScore ({encoder.name})", best, "bert-score")
+    return [measured(*about, version("bert-score"), model=encoder.name, settings=settings)]

@@ -5,6 +5,7 @@ Errors of the input pass through: the `ureca` command prints them in one line an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -22,6 +23,7 @@ from ureca_lib.evaluate.settings import (
     SystemOptions,
     UniquenessSettings,
 )
+from ureca_lib.journal import write_json, write_text
 from ureca_lib.options import options_of
 
 _SYSTEM = tuple(name for name in SystemOptions.__dataclass_fields__ if name != "server")
@@ -33,6 +35,13 @@ def _exit_1(reason: str | None) -> NoReturn:
     """Exit with status 1: nothing was predicted or scored."""
     typer.echo(f"ureca: {reason}", err=True)
     raise typer.Exit(1)
+
+
+def _report(target: Path, record: Mapping[str, Any], text: str) -> None:
+    """Write a record of scores, and show a text about them."""
+    write_json(target, record)
+    typer.echo(text)
+    typer.echo(f"all scores -> {target}", err=True)
 
 
 def _bootstrap(given: dict[str, Any]) -> BootstrapSettings:
@@ -124,8 +133,8 @@ def evaluate(
     if kept:
         typer.echo(f"kept from an earlier run: {', '.join(kept)}", err=True)
     typer.echo(f"all scores -> {target}", err=True)
-    if all(score.value is None for score in found.scores.values()):
-        reasons = [score.reason for score in found.scores.values()]
+    reasons = [score.reason for score in found.scores.values()]
+    if all(reasons):
         first = (reasons or ["there are neither references (--refs) nor scenes"])[0]
         _exit_1(f"nothing was scored: {first}")
 
@@ -159,10 +168,8 @@ def clair(
     from ureca_lib.datasets.references import read_references
     from ureca_lib.evaluate.clair import make_judge, score_clair
     from ureca_lib.evaluate.evaluation import captions_of, evaluate
-    from ureca_lib.journal import write_json
 
     log = log or predictions.with_suffix(".clair.jsonl")
-    target = out or predictions.with_suffix(".clair.json")
     settings = ClairSettings(bootstrap=_bootstrap(given), **given)
     asked = make_judge(judge, model, base_url, device=device, api_key_env=api_key_env, **chat)
     found = evaluate(predictions, read_references(refs) if refs else None, ())
@@ -174,13 +181,11 @@ def clair(
     except (AnnotatorUnavailableError, BudgetSpentError) as error:
         _exit_1(str(error))
     score = replace(score, missing=len(found.missing))
-    write_json(target, found.to_dict() | {"metrics": {"clair": score.as_record()}})
-    for line in (f"{found.system}: {len(references):,} captions", f"  {score}", *found.messages()):
-        typer.echo(line)
-    for name in ("unread", "unanswered", "empty"):
-        if number := score.settings.get(name):
-            typer.echo(f"  {name}: {number:,}")
-    typer.echo(f"all scores -> {target}", err=True)
+    lines = [f"{found.system}: {len(references):,} captions", f"  {score}", *found.messages()]
+    counts = {name: score.settings.get(name) for name in ("unread", "unanswered", "empty")}
+    lines += [f"  {name}: {number:,}" for name, number in counts.items() if number]
+    record = found.to_dict() | {"metrics": {"clair": score.as_record()}}
+    _report(out or predictions.with_suffix(".clair.json"), record, "\n".join(lines))
     if score.value is None:
         _exit_1(f"nothing was scored: {score.reason}")
 
@@ -208,16 +213,12 @@ def uniqueness(
 ) -> None:
     """Measure self-retrieval and collision; resumes an interrupted run."""
     from ureca_lib.evaluate.uniqueness import score_uniqueness
-    from ureca_lib.journal import write_json
 
     settings = UniquenessSettings(bootstrap=_bootstrap(given), **given)
     found, record = score_uniqueness(
         predictions, listener, data, masks, heard, settings, device, progress
     )
-    target = out or predictions.with_suffix(".uniqueness.json")
-    write_json(target, record)
-    typer.echo(str(found))
-    typer.echo(f"all scores -> {target}", err=True)
+    _report(out or predictions.with_suffix(".uniqueness.json"), record, str(found))
 
 
 @options_of(ReproductionSettings)
@@ -258,7 +259,6 @@ def table(
     """
     from ureca_lib.evaluate import tables
     from ureca_lib.evaluate.reproduction import reproduce_table_2
-    from ureca_lib.journal import write_text
 
     failures: dict[str, str] = {}
     if models is None:
@@ -295,14 +295,12 @@ def agreement(
     on which two disagree.
     """
     from ureca_lib.evaluate.agreement import measure_agreement, read_judgments
-    from ureca_lib.journal import write_json
 
     judgments = read_judgments(sources)
     found = measure_agreement(judgments, BootstrapSettings(**given))
     if not found:
         _exit_1(f"no caption was judged by two; there are judgments of {', '.join(judgments)}")
-    if out is not None:
-        write_json(out, [each.to_dict() for each in found])
     typer.echo("\n".join(map(str, found)))
     if out is not None:
+        write_json(out, [each.to_dict() for each in found])
         typer.echo(f"all disagreements -> {out}", err=True)

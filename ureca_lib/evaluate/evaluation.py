@@ -96,8 +96,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """The scores and their provenance, as JSON can hold them."""
         texts = json.dumps({r.id: r.references for r in self.rows if r.references}, sort_keys=True)
-        coverage: dict[str, Any] = {"scored": sum(bool(row.references) for row in self.rows)}
-        coverage["scored"] -= len(self.missing)
+        scored = len(self.rows) - len(self.surplus) - len(self.missing)
+        coverage: dict[str, Any] = {"scored": scored}
         for name, ids in (("missing", self.missing), ("surplus", self.surplus)):
             coverage |= {name: len(ids), f"first_{name}": ids[:_SHOWN]}
         return {

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
+import pandas
 
 from ureca_lib.annotate.card import AREA_BOUNDS, area_names
 from ureca_lib.evaluate.predictions import Prediction
@@ -88,50 +88,48 @@ def measure_exact(
     Raises:
         ValueError: an image is named after a scene that has other regions or another size.
     """
-    rows, values = [], {EXACT: [], UNIQUE: []}
+    lines = []
     for prediction in predictions:  # in one pass, as generating a scene takes longest
         scene, row = scene_of(prediction.image_id), completed(prediction)
         fits = None if scene is None else resolve(row.caption, scene) == {row.region_id}
-        rows.append(row)
-        values[EXACT].append(is_exact(row) if row.references else None)
-        values[UNIQUE].append(fits)
-    columns = {name: np.array(column, np.float64) for name, column in values.items()}
-    columns = {name: column for name, column in columns.items() if not np.isnan(column).all()}
-    if not columns:
+        exact = is_exact(row) if row.references else None
+        about = (row.id, row.image_id, area_name(row.area, row.image_size), level_name(row.level))
+        lines.append((*about, exact, fits))
+    names = ("id", "image", "size", "level", EXACT, UNIQUE)
+    rows = pandas.DataFrame(lines, columns=names).astype({EXACT: float, UNIQUE: float})
+    known = [name for name in (EXACT, UNIQUE) if rows[name].notna().any()]
+    if not known:
         return ExactReport({}, {}, {})
 
-    def measure(chosen: np.ndarray) -> dict[str, Score]:
-        """Means over the rows that are chosen (N,) and to which a measure applies."""
+    def measure(chosen: pandas.DataFrame) -> dict[str, Score]:
+        """Means over the rows to which a measure applies."""
         found = {}
-        for name, column in columns.items():
-            known = chosen & ~np.isnan(column)
-            images = {rows[place].id: rows[place].image_id for place in np.flatnonzero(known)}
-            score = measured(name, _LABELS[name], column[known], "ureca-lib", "1")
-            draws = settings or BootstrapSettings()
-            found |= with_intervals([score], tuple(images), images, draws)
+        for name in known:
+            part = chosen[chosen[name].notna()]
+            score = measured(name, _LABELS[name], part[name].to_numpy(), "ureca-lib", "1")
+            images, draws = dict(zip(part.id, part.image, strict=True)), settings
+            found |= with_intervals([score], part.id.tolist(), images, draws or BootstrapSettings())
         return found
 
-    return ExactReport(
-        measure(np.ones(len(rows), bool)),
-        by_group([area_name(row.area, row.image_size) for row in rows], area_order, measure),
-        by_group([level_name(row.level) for row in rows], level_order, measure),
-    )
+    return ExactReport(*in_groups(rows, measure))
 
 
-def by_group(
-    labels: Sequence[str],
-    order: Callable[[str], Any],
-    measure: Callable[[np.ndarray], dict[str, Score]],
-) -> dict[str, dict[str, Score]]:
-    """Measure each group of captions.
+_Scores = dict[str, Score]
+
+
+def in_groups(
+    rows: pandas.DataFrame, measure: Callable[[pandas.DataFrame], _Scores]
+) -> tuple[_Scores, dict[str, _Scores], dict[str, _Scores]]:
+    """Scores of all rows, of those of each "size", and of those of each "level", unknown ones last.
 
     Args:
-        labels: group of each of N captions.
-        order: sort key of the groups.
-        measure: computes scores of the captions that are chosen, (N,) bool.
+        rows: one per caption.
+        measure: computes scores of some of the rows.
     """
-    column = np.array(labels, object)
-    return {name: measure(column == name) for name in sorted(set(labels), key=order)}
+    sizes, levels = dict(list(rows.groupby("size"))), dict(list(rows.groupby("level")))
+    by_size = {name: measure(sizes[name]) for name in (*AREA_NAMES, UNKNOWN) if name in sizes}
+    order = sorted(levels, key=lambda name: math.inf if name == UNKNOWN else int(name))
+    return measure(rows), by_size, {name: measure(levels[name]) for name in order}
 
 
 def completed(prediction: Prediction) -> Prediction:
@@ -145,11 +143,8 @@ def completed(prediction: Prediction) -> Prediction:
         return prediction
     if prediction.region_id not in {facts.id for facts in scene.description.facts}:
         raise ValueError(f"{prediction.id}: the scene has no region of this id")
-    values = {
-        "area": scene.regions[prediction.region_id].area,
-        "level": scene.tree.depth(prediction.region_id),
-        "image_size": (scene.height, scene.width),
-    }
+    area, level = scene.regions[prediction.region_id].area, scene.tree.depth(prediction.region_id)
+    values = {"area": area, "level": level, "image_size": (scene.height, scene.width)}
     for name, value in values.items():
         stated = getattr(prediction, name)
         if stated is not None and stated != value:
@@ -174,16 +169,6 @@ def area_name(area: int | None, size: tuple[int, int] | None) -> str:
     return AREA_NAMES[sum(area / (size[0] * size[1]) >= bound for bound in AREA_BOUNDS)]
 
 
-def area_order(name: str) -> int:
-    """Sort key of areas, the smallest first and unknown ones last."""
-    return (*AREA_NAMES, UNKNOWN).index(name)
-
-
 def level_name(level: int | None) -> str:
     """The group of regions of a level of the mask tree."""
     return UNKNOWN if level is None else str(level)
-
-
-def level_order(name: str) -> float:
-    """Sort key of levels, with unknown ones last."""
-    return math.inf if name == UNKNOWN else int(name)

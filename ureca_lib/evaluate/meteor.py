@@ -132,14 +132,14 @@ def _downloaded() -> Synonyms | None:
     """Try once; a warning and the score's name tell of a failure."""
     import nltk
 
-    output, reason = io.StringIO(), ""
+    output = io.StringIO()
     try:
         nltk.download("wordnet", quiet=True, print_error_to=output)
     except Exception as error:  # whatever a network does
-        reason = f"{type(error).__name__}: {error}"
+        output.write(f"{type(error).__name__}: {error}")
     found = _of_nltk_data()
     if not found:
-        reason += " ".join(output.getvalue().replace("[nltk_data]", "").split())
+        reason = " ".join(output.getvalue().replace("[nltk_data]", "").split())
         warnings.warn(f"METEOR without synonyms: WordNet could not be downloaded ({reason})")
     return found
 

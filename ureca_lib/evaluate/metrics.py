@@ -94,19 +94,17 @@ def match_captions(
     for key, (caption, texts) in pairs.items():
         if strange := [text for text in (caption, *texts) if not isinstance(text, str)]:
             raise ValueError(f"{key!r}: a caption or reference is text, not {strange[0]!r}")
-    found = {
-        "missing": [key for key in listed if key not in predictions],
-        "surplus": [key for key in predictions if key not in listed],
-    }
-    problems = {
-        "missing": "references have no prediction and count as empty captions",
-        "surplus": "predictions have no reference and are left out",
-    }
-    for name, ids in found.items():
-        if ids:
-            shown = ", ".join(map(repr, ids[:_SHOWN])) + ", ..." * (len(ids) > _SHOWN)
-            warnings.warn(f"{len(ids)} {problems[name]}: {shown}", stacklevel=3)
-    return pairs, {name: len(ids) for name, ids in found.items()}
+    missing = [key for key in listed if key not in predictions]
+    surplus = [key for key in predictions if key not in listed]
+    _warn(missing, "references have no prediction and count as empty captions")
+    _warn(surplus, "predictions have no reference and are left out")
+    return pairs, {"missing": len(missing), "surplus": len(surplus)}
+
+
+def _warn(ids: Sequence[Hashable], problem: str) -> None:
+    if ids:
+        shown = ", ".join(map(repr, ids[:_SHOWN])) + ", ..." * (len(ids) > _SHOWN)
+        warnings.warn(f"{len(ids)} {problem}: {shown}", stacklevel=4)
 
 
 def check_ids(

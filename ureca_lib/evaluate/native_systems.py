@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from PIL import Image, ImageOps
 from transformers import Kosmos2ForConditionalGeneration, VipLlavaForConditionalGeneration
 
 from ureca_lib.annotate.views import Cut, ViewSettings, draw_contour, frame_of
-from ureca_lib.chat import generate_greedily, load_transformers
+from ureca_lib.chat import load_transformers
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.predictions import Caption
 from ureca_lib.evaluate.settings import SystemOptions
+from ureca_lib.evaluate.systems import generate_in_batches
 from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
 
@@ -46,8 +48,8 @@ class NativeSystem:
 
     def __init__(self, options: SystemOptions):
         model, device = str(options.model), chosen_device(options.device)
-        self._network, self._processor = load_transformers(self.kind, model, device, options.dtype)
-        self.model, self._batch_size = model_record(model), options.batch_size
+        self.network, self.processor = load_transformers(self.kind, model, device, options.dtype)
+        self.model, self.batch_size = model_record(model), options.batch_size
         self.settings = {"question": options.question or self.question, "dtype": options.dtype}
         self.settings["max_new_tokens"] = options.max_new_tokens
 
@@ -57,13 +59,8 @@ class NativeSystem:
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
         """See `System`."""
-        captions: list[Caption] = []
-        for start in range(0, len(regions), self._batch_size):
-            inputs = self.inputs(image, regions[start : start + self._batch_size])
-            options = (self._processor.tokenizer, self.settings["max_new_tokens"])
-            for reply in generate_greedily(self._network, inputs, *options, with_scores=True):
-                captions.append(Caption(self._clean(reply.text).strip(), reply.score))
-        return captions
+        replies = generate_in_batches(self, partial(self.inputs, image), regions)
+        return [Caption(self._clean(reply.text).strip(), reply.score) for reply in replies]
 
     def _clean(self, reply: str) -> str:
         raise NotImplementedError
@@ -81,11 +78,11 @@ class VipLlavaSystem(NativeSystem):
 
     def __init__(self, options: SystemOptions):
         super().__init__(options)
-        processor = self._processor
+        processor = self.processor
         processor.tokenizer.padding_side = "left"
         # an older checkpoint's processor does not know its number of image tokens
         if processor.patch_size is None:
-            processor.patch_size = self._network.config.vision_config.patch_size
+            processor.patch_size = self.network.config.vision_config.patch_size
         if processor.vision_feature_select_strategy is None:
             processor.vision_feature_select_strategy = "default"  # all but the class token
             processor.num_additional_image_tokens = 1
@@ -95,12 +92,12 @@ class VipLlavaSystem(NativeSystem):
         """The whole image, marked and made square, and the question."""
         # CLIP's processor cuts the middle square out of a picture; ViP-LLaVA was trained, and is
         # evaluated, on pictures that are padded with the mean color before
-        mean = tuple(int(255 * value) for value in self._processor.image_processor.image_mean)
+        mean = tuple(int(255 * value) for value in self.processor.image_processor.image_mean)
         size = (_VIP_VIEW.max_side, _VIP_VIEW.max_side)
         shown = [Image.fromarray(marked(image.pixels, region)) for region in regions]
         pictures = [ImageOps.pad(each, size, color=mean) for each in shown]
         text = [_VIP_CHAT.format(question=self.settings["question"])] * len(regions)
-        return self._processor(text=text, images=pictures, return_tensors="pt", padding=True)
+        return self.processor(text=text, images=pictures, return_tensors="pt", padding=True)
 
     def _clean(self, reply: str) -> str:
         return reply.split("###")[0]  # the chat's next turn is text to its tokenizer
@@ -126,7 +123,7 @@ class Kosmos2System(NativeSystem):
         question = self.settings["question"]
         if question.count("<phrase>") != 1 or question.count("</phrase>") != 1:
             raise ValueError(f"KOSMOS-2: a question has one <phrase>...</phrase>, not {question!r}")
-        return self._processor(
+        return self.processor(
             text=[question] * len(regions),
             images=[Image.fromarray(image.pixels)] * len(regions),
             bboxes=[[relative_box(region)] for region in regions],
@@ -136,7 +133,7 @@ class Kosmos2System(NativeSystem):
 
     def _clean(self, reply: str) -> str:
         # removes the phrases' tags and the location tokens that the model adds
-        return self._processor.post_process_generation(reply)[0]
+        return self.processor.post_process_generation(reply)[0]
 
 
 def marked(pixels: np.ndarray, region: Region) -> np.ndarray:

@@ -23,6 +23,7 @@ _ROUGE_BETA = 1.2  # weight of recall, as in rouge.py
 _CIDER_SIGMA = 6.0  # of the penalty on length, as in cider_scorer.py
 
 Counts = list[Counter[tuple[str, ...]]]
+Weights = list[dict[tuple[str, ...], float]]  # of n-grams, for n from 1 to `ORDER`
 Pair = tuple[str, Sequence[str]]  # a caption and its references, tokens between white space
 
 
@@ -123,37 +124,34 @@ def cider(pairs: Sequence[Pair]) -> list[Score]:
         seen.update({ngram for counts in counted for order in counts for ngram in order})
     unseen = math.log(len(pairs))
     weights = {ngram: unseen - math.log(count) for ngram, count in seen.items()}
+
+    def weighted(counts: Counts) -> Weights:
+        """A text's n-grams, weighted by their count in it and by their rarity."""
+        return [{g: times * weights.get(g, unseen) for g, times in one.items()} for one in counts]
+
     scores = []
     for (caption, _), counted in zip(pairs, references, strict=True):
-        vector = _Vector(ngram_counts(caption), weights, unseen)
-        others = [_Vector(counts, weights, unseen) for counts in counted]
-        total = sum(vector.likeness(other) for other in others)
-        scores.append(10 * total / (ORDER * len(others)))
+        counts, total = ngram_counts(caption), 0.0
+        vector = weighted(counts)
+        for other in counted:
+            delta = counts[1].total() - other[1].total()  # pycocoevalcap counts pairs of words
+            penalty = math.exp(-(delta**2) / (2 * _CIDER_SIGMA**2))
+            total += _clipped_cosines(vector, weighted(other)) * penalty
+        scores.append(10 * total / (ORDER * len(counted)))
     settings = {"sigma": _CIDER_SIGMA, "variant": "CIDEr-D", "rarity": "of these references"}
     return [measured("cider", "CIDEr", np.array(scores), BACKEND, FORMULAS, settings=settings)]
 
 
-class _Vector:
-    """A text's n-grams, weighted by their count in it and by their rarity."""
+def _clipped_cosines(vector: Weights, reference: Weights) -> float:
+    """Sum over n of the cosines, the caption's weights clipped to the reference's."""
+    total = 0.0
+    for part, other in zip(vector, reference, strict=True):
+        norm = _norm(part) * _norm(other)
+        if norm:
+            dot = sum(min(v, other[g]) * other[g] for g, v in part.items() if g in other)
+            total += dot / norm
+    return total
 
-    def __init__(
-        self, counts: Counts, weights: Mapping[tuple[str, ...], float], unseen: float
-    ) -> None:
-        self.parts = [
-            {ngram: times * weights.get(ngram, unseen) for ngram, times in one.items()}
-            for one in counts
-        ]
-        self.norms = [math.sqrt(sum(v * v for v in part.values())) for part in self.parts]
-        self.length = counts[1].total()  # pycocoevalcap counts pairs of words
 
-    def likeness(self, reference: _Vector) -> float:
-        """Sum over n of the clipped cosine, with the penalty on length."""
-        total = 0.0
-        for n, part in enumerate(self.parts):
-            other = reference.parts[n]
-            norm = self.norms[n] * reference.norms[n]
-            if norm:
-                dot = sum(min(v, other[g]) * other[g] for g, v in part.items() if g in other)
-                total += dot / norm
-        delta = self.length - reference.length
-        return total * math.exp(-(delta**2) / (2 * _CIDER_SIGMA**2))
+def _norm(weights: Mapping[tuple[str, ...], float]) -> float:
+    return math.sqrt(sum(value * value for value in weights.values()))

@@ -112,26 +112,16 @@ def _predict_image(system: System, image: CaptionedImage, writer: PredictionWrit
     missing = [region for region in image.targets if ids[region.id] not in writer.errors]
     if not missing:
         return
-    captions, levels = system.describe(image, missing), image.levels
-    writer.add(
-        [
-            Prediction(
-                ids[region.id],
-                image.image_id,
-                region.id,
-                caption.text,
-                tuple(image.captions.get(region.id, ())),
-                caption.score,
-                region.area,
-                image.size,
-                levels[region.id],
-                system.name,
-                {n: text for n in ("error", "question") if (text := getattr(caption, n))},
-            )
-            for region, caption in zip(missing, captions, strict=True)
-            if isinstance(caption, Caption)
-        ]
-    )
+    captions, levels, rows = system.describe(image, missing), image.levels, []
+    for region, caption in zip(missing, captions, strict=True):
+        if isinstance(caption, Caption):
+            texts = tuple(image.captions.get(region.id, ()))
+            said = (caption.text, texts, caption.score)
+            about = (region.area, image.size, levels[region.id], system.name)
+            more = {n: text for n in ("error", "question") if (text := getattr(caption, n))}
+            own = (ids[region.id], image.image_id, region.id)
+            rows.append(Prediction(*own, *said, *about, more))
+    writer.add(rows)
     for caption in captions:
         if isinstance(caption, Exception):
             raise caption

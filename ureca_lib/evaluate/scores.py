@@ -132,6 +132,7 @@ def measured(
     backend: str,
     version: str,
     tally: Tally | None = None,
+    void: str = "no caption has a score",
     **more: Any,
 ) -> Score:
     """A score as its backend gives it, without ids and interval.
@@ -139,16 +140,14 @@ def measured(
     Args:
         captions: (N,) score of each caption alone.
         tally: None if the metric is the mean of `captions`.
+        void: reason of a value that is not a number, which becomes None.
         more: other fields of `Score`.
-
-    Returns:
-        The score; a value that is not a number becomes None with a reason.
     """
     tally = tally or mean_tally(captions)
     about = {"backend": backend, "version": version, "captions": captions, "tally": tally}
     about |= {"count": len(captions)} | more
     if not math.isfinite(tally.value):
-        return Score(name, label, None, reason="no caption has a score", **about)
+        return Score(name, label, None, reason=void, **about)
     return Score(name, label, tally.value, **about)
 
 

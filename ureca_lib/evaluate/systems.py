@@ -36,7 +36,7 @@ from __future__ import annotations
 import asyncio
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -50,6 +50,7 @@ from ureca_lib.chat import (
     AnnotatorUnavailableError,
     BudgetSpentError,
     ChatModel,
+    ChatReply,
     NoAnswerError,
     OpenAIChat,
     TransformersChat,
@@ -373,40 +374,59 @@ class OwnReader:
 
         folder, device = Path(str(options.model)).expanduser(), chosen_device(options.device)
         if load := internvl_reader(folder):
-            self._network, tokenizer = load(folder, device=device), load_tokenizer(folder)
-            self._processor = UrecaProcessor.from_config(self._network.config, tokenizer)
+            self.network, tokenizer = load(folder, device=device), load_tokenizer(folder)
+            self.processor = UrecaProcessor.from_config(self.network.config, tokenizer)
         else:
-            self._network, self._processor = load_model_and_processor(folder, device)
-        tokenizer = self._processor.tokenizer
+            self.network, self.processor = load_model_and_processor(folder, device)
+        tokenizer = self.processor.tokenizer
         stops = {tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id} - {None}
-        self._network.generation_config.eos_token_id = sorted(stops)
-        self.model, self._batch_size = model_record(str(options.model)), options.batch_size
+        self.network.generation_config.eos_token_id = sorted(stops)
+        self.model, self.batch_size = model_record(str(options.model)), options.batch_size
         limits = {"max_new_tokens": options.max_new_tokens, "max_tiles": options.max_tiles}
         self.settings: Mapping[str, Any] = limits
 
     def read(self, questions: Sequence[Question]) -> Captions:
         """Answers in order."""
-        captions: list[Caption] = []
-        for start in range(0, len(questions), self._batch_size):
-            inputs = self._inputs(questions[start : start + self._batch_size])
-            options = (self._processor.tokenizer, self.settings["max_new_tokens"])
-            replies = generate_greedily(self._network, inputs, *options, with_scores=True)
-            captions += [Caption(reply.text.strip(), reply.score) for reply in replies]
-        return captions
+        # only prompts of one length go together: padding would change digits
+        groups: dict[tuple[Any, int], list[int]] = {}
+        for place, (picture, text) in enumerate(questions):
+            length = len(self.processor.tokenizer(text).input_ids)
+            groups.setdefault((picture.shape, length), []).append(place)
+        found: dict[int, ChatReply] = {}
+        for places in groups.values():
+            asked = [questions[place] for place in places]
+            found |= zip(places, generate_in_batches(self, self._inputs, asked), strict=True)
+        return [Caption(found[i].text.strip(), found[i].score) for i in range(len(questions))]
 
     def _inputs(self, questions: Sequence[Question]) -> Any:
         import torch
         from transformers import BatchFeature
 
-        processor, tiles, rows = self._processor, [], []
+        processor, tiles, rows = self.processor, [], []
         conversation = replace(processor.conversation, with_mask=False)
         for picture, text in questions:
             tiles.append(processor.image_tiles(picture, self.settings["max_tiles"]))
             repeats = {processor.image_token_id: processor.image_seq_length * len(tiles[-1])}
             rows.append(conversation.tokenize(text, repeats=repeats)[0])
-        padded = processor.pad(rows, rows)
-        del padded["labels"]
-        return BatchFeature(padded | {"pixel_values": torch.cat(tiles)})
+        ids, pixels = torch.tensor(rows), torch.cat(tiles)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+        return BatchFeature(inputs)
 
 
 Reader = ChatReader | OwnReader
+
+
+def generate_in_batches(
+    model: Any, inputs: Callable[[Sequence[Any]], Any], items: Sequence[Any]
+) -> Iterator[ChatReply]:
+    """Greedy replies of a network.
+
+    Args:
+        model: with `network`, `processor`, `batch_size`, and the limit of tokens in `settings`.
+        inputs: makes the network's inputs of some items.
+        items: one per reply.
+    """
+    limit = model.settings["max_new_tokens"]
+    for start in range(0, len(items), model.batch_size):
+        batch, tokens = inputs(items[start : start + model.batch_size]), model.processor.tokenizer
+        yield from generate_greedily(model.network, batch, tokens, limit, with_scores=True)

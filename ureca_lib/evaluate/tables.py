@@ -99,21 +99,6 @@ class Cell:
         if (self.value is None) == (self.reason is None):
             raise ValueError("a cell has a value, or a reason why there is none")
 
-    @property
-    def computed_by(self) -> str:
-        """Backend, version, model and tokenizer in words; empty if quoted."""
-        parts = [f"{self.backend} {self.version}".strip(), self.model]
-        parts += [self.tokenizer and f"{self.tokenizer} tokens"]
-        return ", ".join(filter(None, parts))
-
-    @property
-    def measure(self) -> str:
-        """The metric's label; behind a recall that of a guess, and the number of candidates."""
-        if self.settings.get("chance") is None:
-            return self.label
-        chance, candidates = PERCENT * self.settings["chance"], self.settings["candidates"]
-        return f"{self.label} (a guess: {chance:.1f}, of {candidates:.1f} regions on average)"
-
     def text(self, decimals: int, intervals: bool = False) -> str:
         """The value as shown; empty for a dash."""
         if self.value is None:
@@ -149,17 +134,7 @@ class Row:
     @property
     def origin(self) -> Origin:
         """Whether the paper prints the row, or it was measured here."""
-        return self._any.origin
-
-    @property
-    def _any(self) -> Cell:
-        return next(iter(self.cells.values()))
-
-    def with_dashes(self, columns: Mapping[str, str]) -> Row:
-        """The row with a dash in each column that it lacks."""
-        why = "not measured" if self.origin == "measured" else "the paper does not measure it"
-        dash = Cell(value=None, origin=self.origin, place=self._any.place, reason=why)
-        return replace(self, cells=dict.fromkeys(columns, dash) | dict(self.cells))
+        return next(iter(self.cells.values())).origin
 
 
 @dataclass(frozen=True)
@@ -195,8 +170,12 @@ class Table:
         """
         if quoted := [row.system for row in rows if row.origin != "measured"]:
             raise ValueError(f"{quoted[0]}: a row that is added is measured")
-        columns = {**self.columns, **(extra or {})}
-        filled = [row.with_dashes(columns) for row in (*self.rows, *rows)]
+        columns, filled = {**self.columns, **(extra or {})}, []
+        for row in (*self.rows, *rows):
+            why = "the paper does not measure it" if row.origin == "quoted" else "not measured"
+            place = next(iter(row.cells.values())).place
+            dash = Cell(value=None, origin=row.origin, place=place, reason=why)
+            filled.append(replace(row, cells=dict.fromkeys(columns, dash) | dict(row.cells)))
         return replace(self, columns=columns, rows=tuple(filled))
 
     def cells_frame(self) -> pandas.DataFrame:
@@ -301,20 +280,28 @@ def latex_escaped(text: str) -> str:
 
 def _provenance(row: Row, content: Table) -> str:
     """Software, predictions and command of a measured row."""
-    cells = [row.cells[key] for key in content.columns]
     labels: dict[str, list[str]] = {}
-    for cell in cells:
-        if cell.computed_by:
-            labels.setdefault(cell.computed_by, []).append(cell.measure)
+    files, commands = {}, {}
+    for cell in map(row.cells.__getitem__, content.columns):
+        files[cell.place + (f" (sha256 {cell.sha256[:12]})" if cell.sha256 else "")] = None
+        commands |= {cell.command: None} if cell.command else {}
+        tokens = cell.tokenizer and f"{cell.tokenizer} tokens"
+        software = filter(None, (f"{cell.backend} {cell.version}".strip(), cell.model, tokens))
+        if backend := ", ".join(software):
+            labels.setdefault(backend, []).append(cell.label + _guess(cell))
     backends = [f"{', '.join(names)} by {backend}" for backend, names in labels.items()]
-    files = dict.fromkeys(
-        cell.place + (f" (sha256 {cell.sha256[:12]})" if cell.sha256 else "") for cell in cells
-    )
-    commands = dict.fromkeys(cell.command for cell in cells if cell.command)
     parts = [f"{row.system}: {'; '.join(backends) or 'nothing was measured'}"]
     parts.append(f"predictions {', '.join(files)}")
     parts += [f"made by {', '.join(commands)}"] if commands else []
     return "; ".join(parts) + "."
+
+
+def _guess(cell: Cell) -> str:
+    """Behind a recall that of a guess, and the number of candidates."""
+    if cell.settings.get("chance") is None:
+        return ""
+    chance, candidates = PERCENT * cell.settings["chance"], cell.settings["candidates"]
+    return f" (a guess: {chance:.1f}, of {candidates:.1f} regions on average)"
 
 
 def paper_table(number: int) -> Table:

@@ -31,22 +31,17 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas
 
 from ureca_lib.annotate.look_alikes import normalized, word_overlaps
 from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
-from ureca_lib.evaluate.exact_match import (
-    area_name,
-    area_order,
-    by_group,
-    level_name,
-    level_order,
-)
+from ureca_lib.evaluate.exact_match import area_name, in_groups, level_name
 from ureca_lib.evaluate.predictions import (
     left_out,
     read_meta,
@@ -173,62 +168,42 @@ def measure_uniqueness(
     for name in ("system", "listener"):
         if len(found := sorted({getattr(image, name) for image in images})) > 1:
             raise ValueError(f"captions of several {name}s: {', '.join(found)}")
-    parts = [_of_image(image, settings) for image in images]
-    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    chance = {name: values.pop(f"chance {name}") for name in _RECALLS}
-    owners, levels, areas = {}, [], []
-    for image in images:
-        regions = {region.id: region for region in image.regions}
-        for region in map(regions.__getitem__, image.caption_index):
-            owners[f"{image.image_id}/{region.id}"] = image.image_id
-            levels.append(level_name(region.level))
-            areas.append(area_name(region.area, image.size))
-    ids, listener = np.array(list(owners), object), images[0].listener
+    rows = pandas.concat([_of_image(image, settings) for image in images], ignore_index=True)
+    listener = images[0].listener
 
-    def measure(chosen: np.ndarray) -> dict[str, Score]:
-        """Each measure over the captions that are chosen (N,), with intervals over their images."""
-        found = []
-        for name, column in values.items():
-            score = _score(name, column[chosen], listener, settings)
-            if name in chance:
-                guess = _guess(chance[name][chosen])
-                score = replace(score, settings={**score.settings, **guess})
-            found.append(score)
-        return with_intervals(found, ids[chosen].tolist(), owners, settings.bootstrap)
+    def measure(chosen: pandas.DataFrame) -> dict[str, Score]:
+        """Each measure over some captions, with intervals over their images."""
+        found = [_score(name, chosen, listener, settings) for name in LABELS]
+        owners = dict(zip(chosen.id, chosen.image, strict=True))
+        return with_intervals(found, chosen.id.tolist(), owners, settings.bootstrap)
 
-    return Uniqueness(
-        system=images[0].system,
-        listener=listener,
-        settings=settings,
-        overall=measure(np.ones(len(ids), bool)),
-        by_level=by_group(levels, level_order, measure),
-        by_area=by_group(areas, area_order, measure),
-        unscorable=sum(
-            index in image.unscorable for image in images for index in image.caption_index.values()
-        ),
+    overall, by_area, by_level = in_groups(rows, measure)
+    unscorable = sum(
+        i in image.unscorable for image in images for i in image.caption_index.values()
     )
+    about = (images[0].system, listener, settings)
+    return Uniqueness(*about, overall, by_level, by_area, unscorable)
 
 
-def _guess(chance: np.ndarray) -> dict[str, float | None]:
-    """Mean recall of a guess (N,), and mean number of candidates; NaN where a measure is void."""
-    if np.isnan(chance).all():
-        return {"chance": None, "candidates": None}
-    return {"chance": float(np.nanmean(chance)), "candidates": float(np.nanmean(1 / chance))}
-
-
-def _score(name: str, values: np.ndarray, listener: str, settings: UniquenessSettings) -> Score:
-    """The mean of `values` (N,), NaN where a measure does not apply."""
-    if np.isnan(values).all():
-        return Score(name, LABELS[name], None, reason="no region has look-alikes")
+def _score(name: str, rows: pandas.DataFrame, listener: str, settings: UniquenessSettings) -> Score:
+    """The mean of a column, NaN where a measure does not apply."""
+    about: dict[str, Any] = {"void": "no region has look-alikes"}
     if name in COLLISION:
-        about: dict[str, Any] = {"settings": {"near": settings.near}}
-        return measured(name, LABELS[name], values, "collision", _VERSION, **about)
-    about = {"model": f"listener {listener}", "settings": {"calibrate": settings.calibrate}}
-    return measured(name, LABELS[name], values, "self-retrieval", _VERSION, **about)
+        backend, about["settings"] = "collision", {"near": settings.near}
+    else:
+        backend, about["model"] = "self-retrieval", f"listener {listener}"
+        about["settings"] = {"calibrate": settings.calibrate}
+    if name in _RECALLS:  # beside that of a guess, and the mean number of candidates
+        chance = rows[f"chance {name}"].to_numpy()
+        guess = {"chance": chance, "candidates": 1 / chance}
+        void = np.isnan(chance).all()
+        means = {key: None if void else float(np.nanmean(each)) for key, each in guess.items()}
+        about["settings"] |= means
+    return measured(name, LABELS[name], rows[name].to_numpy(), backend, _VERSION, **about)
 
 
-def _of_image(image: ListenerScores, settings: UniquenessSettings) -> dict[str, np.ndarray]:
-    """(C,) values of each measure for the captions of an image, and the recall of a guess."""
+def _of_image(image: ListenerScores, settings: UniquenessSettings) -> pandas.DataFrame:
+    """A row for each of the C captions of an image: its region, and the value of each measure."""
     rows = {region.id: row for row, region in enumerate(image.regions)}
     targets = np.array([rows[region_id] for region_id in image.caption_index], np.intp)
     places = list(image.caption_index.values())
@@ -236,19 +211,25 @@ def _of_image(image: ListenerScores, settings: UniquenessSettings) -> dict[str, 
     if settings.calibrate == "pmi":
         scores = calibrated(scores)  # on all captions: a text of two regions counts twice
     alike = np.zeros(scores.shape, bool)
-    for column, region_id in enumerate(image.caption_index):
-        others = image.regions[rows[region_id]].look_alikes
-        alike[[rows[other] for other in others], column] = True
+    regions = [image.regions[row] for row in targets]
+    for column, region in enumerate(regions):
+        alike[[rows[other] for other in region.look_alikes], column] = True
     equal, near = find_collisions([image.captions[place] for place in places], settings.near)
-    found = {}
+    found: dict[str, Any] = {
+        "id": [f"{image.image_id}/{region.id}" for region in regions],
+        "image": image.image_id,
+        "size": [area_name(region.area, image.size) for region in regions],
+        "level": [level_name(region.level) for region in regions],
+        COLLISION[0]: equal.astype(float),
+        COLLISION[1]: near.astype(float),
+    }
     for names, candidates in ((RETRIEVAL, None), (LOOK_ALIKE, alike)):
-        retrieved = retrieve(scores, targets, candidates)
+        columns = retrieve(scores, targets, candidates)
         # among look-alikes the measure is for regions that have some
-        applies = (retrieved.chance < 1) | (candidates is None)
-        columns = {names[0]: retrieved.first, names[1]: retrieved.reciprocal}
-        columns[f"chance {names[0]}"] = retrieved.chance
-        found |= {name: np.where(applies, column, np.nan) for name, column in columns.items()}
-    return found | dict(zip(COLLISION, (equal.astype(float), near.astype(float)), strict=True))
+        applies = (columns[2] < 1) | (candidates is None)
+        for name, column in zip((*names, f"chance {names[0]}"), columns, strict=True):
+            found[name] = np.where(applies, column, np.nan)
+    return pandas.DataFrame(found)
 
 
 class Retrieved(NamedTuple):

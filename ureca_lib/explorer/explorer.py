@@ -15,17 +15,15 @@ import traitlets
 from IPython.core.getipython import get_ipython
 from matplotlib.figure import Figure
 
-from ureca_lib.annotate.look_alikes import RegionFeatures
 from ureca_lib.annotate.records import FinalCaption
 from ureca_lib.annotate.replay import AnnotatedImage
-from ureca_lib.annotate.reviews import CaptionChangedError, Decision, Review
+from ureca_lib.annotate.reviews import Decision, Review
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.explorer.geometry import LabelMap, drawn_region, outline_path, photo_jpeg
 from ureca_lib.explorer.review import ReviewSession
 from ureca_lib.explorer.state import (
     CaptionCache,
     Captioner,
-    Confusion,
     Entry,
     Judgement,
     TreeCursor,
@@ -108,7 +106,6 @@ class RegionExplorer:
             the listener. None if `captions` has all captions.
         tree: of the regions; None builds the default tree.
         captions: known captions by region id.
-        features: for look-alikes; None compares color and texture.
 
     Raises:
         ValueError: no regions, or neither a captioner nor captions.
@@ -122,7 +119,6 @@ class RegionExplorer:
         captioner: Captioner | None = None,
         tree: MaskTree | None = None,
         captions: Mapping[RegionId, str] | None = None,
-        features: RegionFeatures | None = None,
     ):
         regions = list(regions)
         if not regions:
@@ -131,7 +127,7 @@ class RegionExplorer:
             raise ValueError("give a captioner, or captions")
         self.pixels = load_image(image, expected=regions[0].size)
         entries = {region_id: Entry(text) for region_id, text in (captions or {}).items()}
-        self.book = CaptionCache(self.pixels, captioner, entries, features)
+        self.book = CaptionCache(self.pixels, captioner, entries)
         self.session: ReviewSession | None = None
         self._review_of: tuple[Store, str, str | None] | None = None
         self._lock = threading.RLock()
@@ -188,6 +184,10 @@ class RegionExplorer:
             self.cursor = TreeCursor(tree)
 
     @property
+    def _regions(self) -> list[Region]:
+        return [self.tree[one] for one in self.order]
+
+    @property
     def region_id(self) -> RegionId | None:
         """The selected region; None is the whole image."""
         return self.cursor.region_id
@@ -222,15 +222,7 @@ class RegionExplorer:
 
     def step(self, to: str) -> None:
         """Select the "up" (parent), "down" (child), "next" or "previous" (sibling) region."""
-        steps = {
-            "up": self.cursor.up,
-            "down": self.cursor.down,
-            "next": self.cursor.next_sibling,
-            "previous": lambda: self.cursor.next_sibling(-1),
-        }
-        if to not in steps:
-            raise ValueError(f"a step is {', '.join(steps)}, not {to!r}")
-        steps[to]()
+        self.cursor.step(to)
         self.go_to(self.region_id)
 
     def draw(self, points: Sequence[Sequence[float]]) -> Region:
@@ -296,10 +288,7 @@ class RegionExplorer:
 
     def reviews(self) -> list[Review]:
         """All decisions of the store about this image, by all reviewers."""
-        if self._review_of is None:
-            return []
-        store, name, _ = self._review_of
-        return store.reviews(name)
+        return self._review_of[0].reviews(self._review_of[1]) if self._review_of else []
 
     def stop_review(self) -> None:
         """End the review; decisions are in the store already."""
@@ -317,12 +306,9 @@ class RegionExplorer:
         if self.session is None:
             raise ValueError("no review is in progress: call start_review() first")
         try:
-            saved = self.session.decide(decision, text, note)
-        except CaptionChangedError:
+            return self.session.decide(decision, text, note)
+        finally:  # also where another person has changed the caption
             self._show_review()
-            raise
-        self._show_review()
-        return saved
 
     def move_review(self, count: int) -> None:
         """Go to the next caption under review, or back for -1, without a decision."""
@@ -346,10 +332,9 @@ class RegionExplorer:
         if self._widget is None:
             return
         self._error = ""
-        for one in self.order:  # a drawn region leaves the outlines of the others as they are
-            if one not in self._outlines:
-                self._outlines[one] = outline_path(self.tree[one])
-        self._widget.outlines = [self._outlines[one] for one in self.order]
+        known = self._outlines  # a drawn region leaves the outlines of the others as they are
+        self._outlines = {r.id: known.get(r.id) or outline_path(r) for r in self._regions}
+        self._widget.outlines = list(self._outlines.values())
         region_id = self.region_id
         if region_id is None or region_id in self.book.judgements:
             self._show()
@@ -378,28 +363,36 @@ class RegionExplorer:
         with self._lock:
             if self._error and not error:  # the end of background work does not resolve it
                 note, error = self._error, True
-            self._widget.view = self._view() | {"note": note, "busy": busy, "error": error}
+            notice = {"note": note, "busy": busy, "error": error}
+            self._widget.view = self._view(self.region_id) | notice
 
-    def _view(self) -> dict[str, Any]:
+    def _view(self, region_id: RegionId | None) -> dict[str, Any]:
         """Content of the panel as plain data; regions are named by their place in `order`."""
-        cursor, region_id = self.cursor, self.region_id
-        entry, judgement = self.book.known(region_id), self.book.judgements.get(region_id)
+        label, entry = self.cursor.label, self.book.known(region_id)
+        judgement = self.book.judgements.get(region_id)
         places = {one: place for place, one in enumerate(self.order)}
-        rivals = judgement.rivals if judgement else ()
+        above = () if region_id is None else (*self.tree.ancestors(region_id)[::-1], region_id)
         return {
             "selected": places.get(region_id),
-            "crumbs": [
-                {"label": cursor.label(one), "place": places.get(one)}
-                for one in (None, *cursor.path())
-            ],
-            "title": cursor.label(region_id),
+            "crumbs": [{"label": label(one), "place": places.get(one)} for one in (None, *above)],
+            "title": label(region_id),
             "facts": self._facts(region_id),
             "drawn": region_id in self._drawn,
             "caption": entry.text if entry else None,
             "score": None if entry is None or entry.score is None else f"{entry.score:.2f}",
             "state": entry.state if entry else "",
             "verdict": verdict(entry, judgement),
-            "rivals": [self._rival(region_id, rival, places) for rival in rivals],
+            "rivals": [
+                {
+                    "place": places[rival.region_id],
+                    "label": label(rival.region_id),
+                    "caption": getattr(self.book.known(rival.region_id), "text", ""),
+                    "probability": rival.probability,
+                    "relation": self._relation(rival.region_id, region_id),
+                    "clash": rival.clash,
+                }
+                for rival in (judgement.rivals if judgement else ())
+            ],
             "own": judgement.probability if judgement else None,
             "canDraw": self.book.captioner is not None,
             "canReview": self._review_of is not None,
@@ -412,27 +405,15 @@ class RegionExplorer:
             return f"{len(tree)} regions on {tree.height()} levels"
         region, parts = tree[region_id], len(tree.children(region_id))
         share = 100 * region.area / (region.size[0] * region.size[1])
-        percent = f"{share:.2g}" if share < 10 else f"{share:.0f}"
         level = f"level {tree.depth(region_id)} of {tree.height()}"
         return (
-            f"{percent}% of the image · {level} · {parts or 'no'} part{'s' if parts != 1 else ''}"
+            f"{share:.3g}% of the image · {level} · {parts or 'no'} part{'s' if parts != 1 else ''}"
         )
 
-    def _rival(
-        self, region_id: RegionId, rival: Confusion, places: Mapping[RegionId, int]
-    ) -> dict[str, Any]:
-        other, entry = rival.region_id, self.book.known(rival.region_id)
-        relation = "part of this region" if region_id in self.tree.ancestors(other) else ""
-        if other in self.tree.ancestors(region_id):
-            relation = "contains this region"
-        return {
-            "place": places[other],
-            "label": self.cursor.label(other),
-            "caption": entry.text if entry else "",
-            "probability": rival.probability,
-            "relation": relation,
-            "clash": rival.clash,
-        }
+    def _relation(self, other: RegionId, region_id: RegionId) -> str:
+        if region_id in self.tree.ancestors(other):
+            return "part of this region"
+        return "contains this region" if other in self.tree.ancestors(region_id) else ""
 
     def _review_view(self, session: ReviewSession) -> dict[str, Any]:
         review = session.decisions.get(self.region_id)
@@ -518,7 +499,7 @@ class RegionExplorer:
         chosen = self.region_id if region_id is None else region_id
         if chosen is not None and chosen in self.captions:
             self.judge(chosen)
-        return explorer_figure(self, chosen, note)
+        return explorer_figure(self.pixels, self._regions, self._view(chosen), note)
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Show the widget if there is a front end, with a picture for pages without one."""
@@ -527,7 +508,7 @@ class RegionExplorer:
             picture = figure_png(self.figure(note=STILL))
             return {"text/plain": f"{text}. {STILL}", "image/png": picture}, {}
         # an HTML export of the notebook shows the picture
-        picture = figure_png(explorer_figure(self))
+        picture = figure_png(explorer_figure(self.pixels, self._regions, self._view(None)))
         data, metadata = self.widget._repr_mimebundle_(**options)
         return {**data, "text/plain": text, "image/png": picture}, metadata
 

@@ -17,7 +17,6 @@ from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.look_alikes import (
     ColorTextureFeatures,
     LookAlikeSettings,
-    RegionFeatures,
     find_look_alikes,
     normalized,
     word_overlaps,
@@ -111,30 +110,28 @@ class TreeCursor:
             self._last_child[parent] = region_id
             region_id = parent
 
-    def up(self) -> None:
-        """Select the parent; the image has none."""
-        if self.region_id is not None:
-            self.region_id = self.tree.parent(self.region_id)
+    def step(self, to: str) -> None:
+        """Select the "up" (parent), "down" (child), "next" or "previous" (sibling) region.
 
-    def down(self) -> None:
-        """Select the child that was selected last, else the largest; a leaf has none."""
-        children = self.tree.children(self.region_id)
-        last = self._last_child.get(self.region_id)
-        if children:
+        A child is the one that was selected last, else the largest. Siblings go from large to
+        small, and their ends are joined. Where there is no such region, nothing changes.
+
+        Raises:
+            ValueError: no such step.
+        """
+        here, tree = self.region_id, self.tree
+        steps = {"next": 1, "previous": -1}
+        if to not in ("up", "down", *steps):
+            raise ValueError(f"a step is up, down, next or previous, not {to!r}")
+        children = tree.children(here)
+        if to == "down" and children:
+            last = self._last_child.get(here)
             self.move_to(last if last in children else children[0])
-
-    def next_sibling(self, step: int = 1) -> None:
-        """Select the next smaller sibling for 1, the next larger for -1; the ends are joined."""
-        if self.region_id is not None:
-            family = self.tree.children(self.tree.parent(self.region_id))
-            place = family.index(self.region_id) + step
-            self.move_to(family[place % len(family)])
-
-    def path(self) -> list[RegionId]:
-        """Ids from a child of the image down to the selected region; empty for the image."""
-        if self.region_id is None:
-            return []
-        return [*reversed(self.tree.ancestors(self.region_id)), self.region_id]
+        elif to == "up" and here is not None:
+            self.region_id = tree.parent(here)
+        elif to in steps and here is not None:
+            family = tree.children(tree.parent(here))
+            self.move_to(family[(family.index(here) + steps[to]) % len(family)])
 
     def label(self, region_id: RegionId | None) -> str:
         """Name and id of a region, or "image"."""
@@ -214,7 +211,7 @@ def verdict(entry: Entry | None, judgement: Judgement | None) -> dict[str, str]:
         others = f"{judgement.same} other regions have"
         reason = f"{'another region has' if judgement.same == 1 else others} the same caption"
     elif chance is not None:
-        picked = f"the listener picks this region with {100 * chance:.0f}%"
+        picked = f"the listener picks this region with {chance:.0%}"
         reason = picked if unique else "the listener prefers another region"
     elif entry.unique is False:
         unique, reason = False, entry.state or "the captioner found nothing that fits it alone"
@@ -222,8 +219,9 @@ def verdict(entry: Entry | None, judgement: Judgement | None) -> dict[str, str]:
         reason = "fits no other region" if entry.unique else "no other caption reads the same"
     else:
         reason = "a look-alike's caption is nearly the same"
-    kind, word = ("good", "Unique") if unique else ("bad", "Not unique")
-    return {"kind": kind, "text": f"{word}: {reason}"}
+    if unique:
+        return {"kind": "good", "text": f"Unique: {reason}"}
+    return {"kind": "bad", "text": f"Not unique: {reason}"}
 
 
 class CaptionCache:
@@ -235,7 +233,6 @@ class CaptionCache:
         pixels: (H, W, 3) uint8.
         captioner: writes missing captions; None if `entries` has all of them.
         entries: known captions.
-        features: for look-alikes; None compares color and texture.
     """
 
     def __init__(
@@ -243,7 +240,6 @@ class CaptionCache:
         pixels: np.ndarray,
         captioner: Captioner | None,
         entries: Mapping[RegionId, Entry] | None = None,
-        features: RegionFeatures | None = None,
     ):
         self.pixels, self.captioner = pixels, captioner
         # replaced, never cleared, when a caption or the tree changes: a judgement that was under
@@ -251,8 +247,7 @@ class CaptionCache:
         self.judgements: dict[RegionId, Judgement] = {}
         self._entries = dict(entries or {})
         self._alike: dict[RegionId, list[RegionId]] = {}
-        self._features = features or ColorTextureFeatures()
-        self._heard: dict[tuple[str, tuple[RegionId, ...]], np.ndarray] = {}
+        self._features = ColorTextureFeatures()
         # one thread at a time may ask the captioner, which can take long; known captions can be
         # read and changed meanwhile
         self._asking, self._lock = threading.RLock(), threading.Lock()
@@ -334,14 +329,11 @@ class CaptionCache:
         Raises:
             AttributeError: the captioner cannot score.
         """
-        key = (text, tuple(region.id for region in regions))
         with self._asking:
-            if key not in self._heard:
-                scores: Any = self.captioner.score(self.pixels, regions, [text], progress=False)
-                values = np.asarray(scores, np.float64)[:, 0]  # (R, 1) -> (R,)
-                weights = np.exp(values - values.max())
-                self._heard[key] = weights / weights.sum()
-            return self._heard[key]
+            scores: Any = self.captioner.score(self.pixels, regions, [text], progress=False)
+        values = np.asarray(scores, np.float64)[:, 0]  # (R, 1) -> (R,)
+        weights = np.exp(values - values.max())
+        return weights / weights.sum()
 
     def look_alikes(self, tree: MaskTree) -> dict[RegionId, list[RegionId]]:
         """Look-alikes of each region, the most similar first."""

@@ -4,6 +4,8 @@ The names here need no model. `model` and `tiles` draw a model's parts, `compari
 evaluations, `training` runs in progress; `model`, `tiles` and `training` load PyTorch.
 """
 
+# ruff: noqa: F401, names for users of the package
+
 from ureca_lib.figures.comparison import ComparedRegion, comparison_figure
 from ureca_lib.figures.outlines import deepest_point, draw_outline
 from ureca_lib.figures.paper import (
@@ -15,13 +17,11 @@ from ureca_lib.figures.paper import (
 )
 from ureca_lib.figures.regions import (
     Example,
-    OverviewColumn,
     caption_figure,
     draw_regions,
     draw_target,
     examples_figure,
     level_figure,
-    overview_figure,
     spread_examples,
     spread_over_levels,
     statistics_figure,
@@ -37,37 +37,3 @@ from ureca_lib.figures.trees import (
     similarity_figure,
     survey_figure,
 )
-
-__all__ = [
-    "PALETTE",
-    "ComparedRegion",
-    "Example",
-    "OverviewColumn",
-    "ambiguity_figure",
-    "caption_figure",
-    "comparison_figure",
-    "containment_figure",
-    "deepest_point",
-    "draw_outline",
-    "draw_regions",
-    "draw_target",
-    "examples_figure",
-    "granularity_figure",
-    "level_figure",
-    "mask_tree_figure",
-    "overview_figure",
-    "parent_figure",
-    "pipeline_figure",
-    "plot_tree",
-    "save_figure",
-    "shared_name",
-    "similarity_figure",
-    "spread_examples",
-    "spread_over_levels",
-    "statistics_figure",
-    "survey_figure",
-    "teaser_figure",
-    "telling_region",
-    "views_figure",
-    "wrapped",
-]

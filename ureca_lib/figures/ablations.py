@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ureca_lib.figures.style import (
     COLUMN_WIDTH,
     HEAD,
-    LEGEND,
     PAGE_WIDTH,
-    PALETTE,
     Interval,
     chart,
+    interval_panels,
     label_of,
+    marks,
     size_chart,
     wrapped,
 )
 
 _PANELS = 4
 _SEEDS = {"s": 8, "color": "0.3", "alpha": 0.5, "linewidths": 0, "zorder": 3}
-_BARS = {"markersize": 4, "linewidth": 1, "capsize": 3}
 
 
 class Measure(Protocol):
@@ -50,81 +49,70 @@ class Summary(Protocol):
     name: str
     title: str
     report: Sequence[str]  # names of the values to show
-    settings: Sequence[Any]  # of `Setting`
+    settings: Sequence[Setting]
 
 
-def sweep_figure(summary: Summary, names: Sequence[str] | None = None) -> Figure:
+def sweep_figure(summary: Summary) -> Figure:
     """Draw a panel per measured value: the mean of each setting, its spread, and each seed.
 
-    Settings are on an axis of numbers if they differ in one numeric parameter only, else one below
-    the other. Shares are in percent.
+    The values are the first four of the summary's report that were measured. Settings are on an
+    axis of numbers if they differ in one numeric parameter only, else one below the other. Shares
+    are in percent.
 
     Args:
         summary: of a sweep.
-        names: of the values; if None, the first four of the summary's report that were measured.
 
     Raises:
         ValueError: none of the values was measured.
     """
-    measured = [
-        name
-        for name in names or summary.report
-        if any(name in setting.measures for setting in summary.settings)
-    ]
-    if not measured:
+    settings = summary.settings
+    names = [name for name in summary.report if any(name in s.measures for s in settings)][:_PANELS]
+    if not names:
         raise ValueError(f"sweep {summary.name}: none of its values was measured")
-    measured = measured if names else measured[:_PANELS]
-    axis = _numeric_axis(summary.settings)
-    labels = [_label(s) if s.measures else f"{_label(s)} (not run)" for s in summary.settings]
-    width = max(PAGE_WIDTH * len(measured) / _PANELS, COLUMN_WIDTH) + (0 if axis else 1.2)
-    height = 2.4 if axis else 1.0 + 0.3 * len(labels)
-    size = (min(width, PAGE_WIDTH), height)
-    style = {"squeeze": False, "sharey": axis is None, "layout": "constrained"}
-    figure, axes = plt.subplots(1, len(measured), figsize=size, **style)
-    for number, (ax, name) in enumerate(zip(axes[0], measured, strict=True)):
-        rows = [setting.measures.get(name) for setting in summary.settings]
-        _draw_settings(ax, name, rows, axis, PALETTE[number % len(PALETTE)])
-        if axis is None:
-            ax.set_yticks(range(len(labels)), [wrapped(label, 32, 2) for label in labels])
-            ax.set_ylim(len(labels) - 0.5, -0.5)
+    titles = {name: ", ".join(map(label_of, name.split("."))) for name in names}
+    parameter, places = _numeric_axis(settings) or ("", range(len(settings)))
+    if parameter:
+        size = (max(PAGE_WIDTH * len(names) / _PANELS, COLUMN_WIDTH), 2.4)
+        figure, grid = plt.subplots(
+            1, len(names), figsize=size, layout="constrained", squeeze=False
+        )
+        axes = list(grid[0])
+    else:
+        rows = {}
+        for setting in settings:
+            label = _label(setting) + ("" if setting.measures else " (not run)")
+            measured = {name: row for name, row in setting.measures.items() if name in names}
+            rows[label] = {name: _interval(row, titles[name]) for name, row in measured.items()}
+        figure, axes = interval_panels(rows, titles)
+    for number, (ax, (name, title)) in enumerate(zip(axes, titles.items(), strict=True)):
+        # a sweep's file may list its settings in any order
+        pairs = sorted(zip(places, settings, strict=True), key=lambda pair: pair[0])
+        drawn = [(place, s.measures[name]) for place, s in pairs if name in s.measures]
+        seeds = [(at, _scale(title) * value) for at, row in drawn for value in row.values.values()]
+        x, y = np.transpose(seeds)
+        ax.scatter(*((x, y) if parameter else (y, x)), **_SEEDS)
+        if parameter:
+            at = [place for place, _ in drawn]
+            values, *ends = np.transpose([_interval(row, title) for _, row in drawn])
+            ax.vlines(at, *ends, color=marks(number)["color"], linewidth=1)
+            ax.plot(at, values, linewidth=1, **marks(number))
+            if min(places) > 0 and max(places) / min(places) >= 4:
+                ax.set_xscale("log", base=2)
+            ax.set_xticks(places, [f"{place:g}" for place in places])
+            ax.minorticks_off()
+            chart(ax, label_of(parameter), title=title)
     figure.suptitle(wrapped(summary.title, 70), fontsize=HEAD)
     return figure
 
 
-def _draw_settings(
-    ax: Axes,
-    name: str,
-    rows: Sequence[Measure | None],
-    axis: tuple[str, list[float]] | None,
-    color: str,
-) -> None:
-    """Draw the settings' means over a parameter, joined by a line, or one below the other."""
-    scale = 100 if "%" in label_of(name.rpartition(".")[2]) else 1
-    places = axis[1] if axis else range(len(rows))
-    # a sweep's file may list its settings in any order
-    drawn = sorted((place, row) for place, row in zip(places, rows, strict=True) if row)
-    at = [place for place, _ in drawn]
-    means = [scale * row.mean for _, row in drawn]
-    spreads = np.array([scale * (row.spread or 0.0) for _, row in drawn])
-    ends = np.array([spreads, spreads])
-    if scale == 100:  # no share is below 0 or above 100
-        ends = np.minimum(ends, [means, np.subtract(100, means)])
-    if axis:
-        ax.errorbar(at, means, yerr=ends, fmt="o-", color=color, **_BARS)
-    else:
-        ax.errorbar(means, at, xerr=ends, fmt="o", color=color, **_BARS)
-    for place, row in drawn:
-        seeds = [scale * value for value in row.values.values()]
-        pair = ([place] * len(seeds), seeds)
-        ax.scatter(*(pair if axis else pair[::-1]), **_SEEDS)
-    if axis:
-        if min(places) > 0 and max(places) / min(places) >= 4:
-            ax.set_xscale("log", base=2)
-        ax.set_xticks(places, [f"{place:g}" for place in places])
-        ax.minorticks_off()
-    *group, value = name.split(".")
-    title = ", ".join([*map(label_of, group), label_of(value)])
-    chart(ax, label_of(axis[0]) if axis else "", grid="y" if axis else "x", title=title)
+def _scale(title: str) -> int:
+    return 100 if "%" in title else 1
+
+
+def _interval(row: Measure, title: str) -> Interval:
+    """Mean, and mean minus and plus the spread; no share is below 0% or above 100%."""
+    ends = _scale(title) * (row.mean + np.array([0, -1, 1]) * (row.spread or 0.0))
+    return tuple(ends.clip(0, 100) if "%" in title else ends)
 
 
 def size_effect_figure(summary: Summary, value: str = "unique", group: str = "by_size") -> Figure:
@@ -140,20 +128,16 @@ def size_effect_figure(summary: Summary, value: str = "unique", group: str = "by
     """
     curves: dict[str, dict[str, Interval]] = {}
     for setting in summary.settings:
-        curve: dict[str, Interval] = {}
+        curve = curves[_label(setting)] = {}
         for name, row in setting.measures.items():
             if name.startswith(f"{group}.") and name.endswith(f".{value}"):
                 size = name.removeprefix(f"{group}.").removesuffix(f".{value}")
-                spread = row.spread or 0.0
-                ends = (row.mean, row.mean - spread, row.mean + spread)
-                curve[size] = tuple(100 * end for end in ends)
-        curves[_label(setting)] = curve
+                curve[size] = _interval(row, "%")
     if not any(curves.values()):
         raise ValueError(f"sweep {summary.name}: no run recorded '{value}' in '{group}'")
     figure, ax = plt.subplots(figsize=(PAGE_WIDTH, 2.9), layout="constrained")
     label = label_of(value)
     size_chart(ax, curves, label if "%" in label else f"{label}, %")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), **LEGEND)
     return figure
 
 
@@ -171,7 +155,5 @@ def _numeric_axis(settings: Sequence[Setting]) -> tuple[str, list[float]] | None
     if len(settings) < 2 or len(names) != 1 or len(name := names.pop()) != 1:
         return None
     values = [setting.parameters[name[0]] for setting in settings]
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        return None
-    places = [float(value) for value in values]
-    return (name[0], places) if np.isfinite(places).all() else None
+    numbers = all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    return (name[0], [float(value) for value in values]) if numbers else None

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.transforms import Bbox
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
 from ureca_lib.evaluate.predictions import Prediction, prediction_id, read_meta, read_predictions
 from ureca_lib.evaluate.scores import Score
-from ureca_lib.figures.outlines import close_view, draw_outline, draw_photo
+from ureca_lib.figures.regions import draw_target
 from ureca_lib.figures.style import (
-    BODY,
     FAINT,
     HEAD,
     INK,
-    LEGEND,
     PAGE_WIDTH,
     RIGHT_COLOR,
     SMALL,
     WRONG_COLOR,
     Interval,
-    chart,
     fitted,
-    marks,
+    interval_panels,
     sheet,
     size_chart,
     text_height,
-    wrapped,
     write,
 )
 from ureca_lib.regions import Region
@@ -45,9 +41,8 @@ from ureca_lib.scenes.phrases import fits
 
 REFERENCE = "reference"
 _PICTURE = (1.3, 0.87)  # inches, width and height
-_PAD = 0.08  # inches
+_GAP = 0.1  # inches between columns
 _OURS = "#EAF2F8"  # behind the column that is pointed out
-_PANELS = 4  # in a row
 _LOWER_IS_BETTER = "collision"  # how the names of such scores begin
 
 
@@ -79,83 +74,52 @@ def comparison_figure(
 
     Args:
         rows: regions, from the same image or from several.
-        systems: whose captions are shown, in this order; at most 5.
-        ours: the system whose column is pointed out.
-
-    Raises:
-        ValueError: no rows, no systems or too many, or `ours` is not among them.
+        systems: whose captions are shown, in this order; up to 5 can be read.
+        ours: the one of them whose column is pointed out.
     """
-    if not rows or not 0 < len(systems) <= 5:
-        raise ValueError(f"a table has rows and 1 to 5 systems, not {len(rows)} and {len(systems)}")
-    if ours is not None and ours not in systems:
-        raise ValueError(f"{ours!r} is not among the systems {', '.join(systems)}")
-    column = (PAGE_WIDTH - _PICTURE[0] - _PAD) / len(systems)
-    room = column - 1.5 * _PAD
-    heads = [fitted(name, 0.9 * room, HEAD, 2) for name in systems]
+    column = (PAGE_WIDTH - _PICTURE[0]) / len(systems) - _GAP
+    heads = [fitted(name, 0.9 * column, HEAD, 2) for name in systems]
+    room = 0.95 * column
     cells = [[fitted(row.captions.get(name) or "–", room) for name in systems] for row in rows]
     notes = [fitted(row.note, _PICTURE[0], SMALL, 2) for row in rows]
     heights = [0.1 + max(text_height(head, HEAD) for head in heads)]
-    for row, blocks, note in zip(rows, cells, notes, strict=True):
-        marked = text_height("x", SMALL) if row.fits else 0
-        said = max(text_height(block) for block in blocks) + marked
-        heights.append(max(said, _PICTURE[1] + 0.04 + text_height(note, SMALL)) + 2 * _PAD)
-    figure, grid = sheet([_PICTURE[0], _PAD, *[column] * len(systems)], heights)
-    for place, head in enumerate(heads):
-        write(grid[0, place + 2], head, HEAD, down=0.05, right=_PAD, fontweight="bold")
-    for number, (row, blocks, note) in enumerate(zip(rows, cells, notes, strict=True), 1):
-        _rule(figure, grid[number, 0].get_position(figure).y1, number == 1)
-        _draw_region(figure, grid[number, 0].get_position(figure), row)
-        down = _PAD + _PICTURE[1] + 0.04
-        write(grid[number, 0], note, SMALL, "center", down, color=FAINT)
-        for place, (name, block) in enumerate(zip(systems, blocks, strict=True), 2):
+    for blocks, note in zip(cells, notes, strict=True):
+        said = max(text_height(block) for block in blocks) + text_height("a mark", SMALL)
+        heights += [0.1, max(said, _PICTURE[1]), text_height(note, SMALL) + 0.12]
+    figure, grid = sheet([_PICTURE[0], *[column] * len(systems)], heights, _GAP)
+    for cell, head in zip(grid[0, 1:], heads, strict=True):
+        write(cell, head, HEAD, down=0.05, fontweight="bold")
+    for row, line, blocks in zip(rows, grid[2::3], cells, strict=True):
+        draw_target(line[0], row.image, row.region)
+        for cell, name, block in zip(line[1:], systems, blocks, strict=True):
             # a short caption stands in the middle of its row
-            mark = bool(row.fits and name in row.fits)
-            taken = text_height(block) + (text_height("x", SMALL) if mark else 0)
-            down = (heights[number] - taken) / 2
-            color = INK if row.captions.get(name) else FAINT
-            end = write(grid[number, place], block, BODY, down=down, right=_PAD, color=color)
-            if mark:
-                sign, color, words = _judged(row.fits[name])
-                write(grid[number, place], sign, SMALL, down=end, right=_PAD, color=color)
-                indent = _PAD + 0.13 * bool(sign)
-                write(grid[number, place], words, SMALL, down=end, right=indent, color=FAINT)
-    _rule(figure, 0.002, True)
+            mark, color = _judged(row, name)
+            taken = text_height(block) + text_height(mark, SMALL)
+            down = (cell.get_ylim()[0] - taken) / 2
+            write(cell, mark, SMALL, down=write(cell, block, down=down), color=color)
+    for cell, note in zip(grid[3::3, 0], notes, strict=True):
+        write(cell, note, SMALL, "center", 0.04, color=FAINT)
+    for cell in grid[1::3, 0]:
+        top = cell.get_position().y1
+        figure.add_artist(Line2D([0, 1], [top, top], color="#BBBBBB", linewidth=0.6))
     if ours is not None:
-        left = grid[0, systems.index(ours) + 2].get_position(figure).x0
-        size = (column - 0.5 * _PAD) / PAGE_WIDTH, 1
-        figure.add_artist(Rectangle((left, 0), *size, color=_OURS, lw=0, zorder=-1))
+        box = grid[0, systems.index(ours) + 1].get_position()
+        corner, size = (box.x0 - 0.5 * _GAP / PAGE_WIDTH, 0), (box.width + _GAP / PAGE_WIDTH, 1)
+        figure.add_artist(Rectangle(corner, *size, color=_OURS, lw=0, zorder=-1))
     return figure
 
 
-def _draw_region(figure: Figure, cell: Bbox, row: ComparedRegion) -> None:
-    """Show the row's region with its surroundings at the top of a cell."""
-    wide, high = figure.get_size_inches()
-    height, width = row.image.shape[:2]
-    # an upright photo gets a narrower picture, in the middle
-    share = max(0.6, width / height) if height > width else 1.0
-    shown = _PICTURE[0] * share
-    left, bottom = (_PICTURE[0] - shown) / 2 / wide, cell.y1 - (_PAD + _PICTURE[1]) / high
-    ax = figure.add_axes((left, bottom, shown / wide, _PICTURE[1] / high))
-    view = close_view(row.region, shown / _PICTURE[1], context=0.9, least=0.25)
-    draw_photo(ax, row.image, [row.region], view)
-    draw_outline(ax, row.region)
-
-
-def _judged(fitting: tuple[int, bool] | None) -> tuple[str, str, str]:
-    """Sign, its color, and words for the number of regions that a caption fits."""
-    if fitting is None:
-        return "", FAINT, "not scenes' words"
-    count, among = fitting
-    if not among:
-        return "✗", WRONG_COLOR, "fits no region" if count == 0 else "fits another region"
-    if count > 1:
-        return "✗", WRONG_COLOR, f"fits {count} regions"
-    return "✓", RIGHT_COLOR, "fits this region only"
-
-
-def _rule(figure: Figure, y: float, strong: bool) -> None:
-    color, width = ("#444444", 0.9) if strong else ("#CCCCCC", 0.6)
-    figure.add_artist(Line2D([0, 1], [y, y], color=color, linewidth=width))
+def _judged(row: ComparedRegion, name: str) -> tuple[str, str]:
+    """The number of regions that a system's caption fits in words, and their color."""
+    if not row.fits or name not in row.fits:
+        return "", INK
+    if row.fits[name] is None:
+        return "not scenes' words", FAINT
+    count, among = row.fits[name]
+    if (count, among) == (1, True):
+        return "✓ fits this region only", RIGHT_COLOR
+    wrong = f"{count} regions" if among else "another region" if count else "no region"
+    return f"✗ fits {wrong}", WRONG_COLOR
 
 
 def compared_regions(
@@ -184,7 +148,7 @@ def compared_regions(
     Raises:
         ValueError: no region is in all files and among the images.
     """
-    said = {name: {row.id: row for row in rows} for name, rows in systems.items()}
+    said = {name: {row.id: row.caption for row in rows} for name, rows in systems.items()}
     shared = set.intersection(*(set(rows) for rows in said.values())) if said else set()
     candidates = []
     for image in images:
@@ -195,43 +159,36 @@ def compared_regions(
         names = ", ".join(systems) or "no system"
         raise ValueError(f"no region of these images has a caption of each of {names}")
     candidates.sort(key=lambda candidate: (-candidate[0], candidate[1]))
-    drawn = _drawn(candidates, count, np.random.default_rng(seed))
+    rng, times, drawn = np.random.default_rng(seed), Counter(), []
+    for places in np.array_split(np.arange(len(candidates)), min(count, len(candidates))):
+        group = [candidates[place] for place in places]
+        fewest = min(times[image.image_id] for _, _, image, _ in group)
+        free = [one for one in group if times[one[2].image_id] == fewest]
+        drawn.append(free[rng.choice(len(free))])
+        times[drawn[-1][2].image_id] += 1
     known = all(image.captions.get(region.id) for _, _, image, region in drawn)
-    rows = []
-    for share, key, image, region in drawn:
-        captions = {name: predictions[key].caption for name, predictions in said.items()}
-        if known:
-            captions = {REFERENCE: image.captions[region.id][0]} | captions
-        note = f"level {image.levels[region.id]} · {100 * share:.2g}%"
-        counted = None if image.scene is None else _fits(image, region.id, captions)
-        rows.append(ComparedRegion(image.pixels, region, captions, counted, note))
-    return rows
+    return [
+        _compared(image, region, {name: texts[key] for name, texts in said.items()}, known)
+        for _, key, image, region in drawn
+    ]
 
 
-def _drawn(candidates: list[tuple], count: int, rng: np.random.Generator) -> list[tuple]:
-    """Draw a candidate of each group, of an image that has few so far."""
-    times: dict[str, int] = {}
-    drawn = []
-    for group in np.array_split(np.arange(len(candidates)), min(count, len(candidates))):
-        fewest = min(times.get(candidates[n][2].image_id, 0) for n in group)
-        free = [n for n in group if times.get(candidates[n][2].image_id, 0) == fewest]
-        drawn.append(candidates[int(rng.choice(free))])
-        image_id = drawn[-1][2].image_id
-        times[image_id] = times.get(image_id, 0) + 1
-    return drawn
-
-
-def _fits(
-    image: CaptionedImage, region_id: int | str, captions: Mapping[str, str]
-) -> dict[str, tuple[int, bool] | None]:
-    counted: dict[str, tuple[int, bool] | None] = {}
-    for name, text in captions.items():
-        try:
-            ids = fits(parse(text), image.scene.description)
-            counted[name] = len(ids), region_id in ids
-        except GrammarError:
-            counted[name] = None
-    return counted
+def _compared(
+    image: CaptionedImage, region: Region, captions: Mapping[str, str], known: bool
+) -> ComparedRegion:
+    """A region with its captions, before them the data's own if it is known."""
+    if known:
+        captions = {REFERENCE: image.captions[region.id][0], **captions}
+    counted: dict[str, tuple[int, bool] | None] | None = None
+    if image.scene is not None:
+        counted = dict.fromkeys(captions)
+        for name, text in captions.items():
+            with suppress(GrammarError):
+                ids = fits(parse(text), image.scene.description)
+                counted[name] = len(ids), region.id in ids
+    share = 100 * region.area / (image.size[0] * image.size[1])
+    note = f"level {image.levels[region.id]} · {share:.2g}%"
+    return ComparedRegion(image.pixels, region, captions, counted, note)
 
 
 def ranked_regions(
@@ -265,19 +222,18 @@ def ranked_regions(
     rows = [row for row in next(iter(systems.values())) if row.id in values]
     if not rows:
         raise ValueError(f"{next(iter(systems))}: no caption has a score of its own")
-    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
-    order.sort(key=lambda place: values[rows[place].id] * (1 if worst else -1))
-    taken: dict[str, Prediction] = {}
-    for place in order:
-        taken.setdefault(rows[place].caption, rows[place])
-    places = {image_id: place for place, image_id in enumerate(images.ids)}
+    rows = [rows[place] for place in np.random.default_rng(seed).permutation(len(rows))]
+    rows.sort(key=lambda row: values[row.id], reverse=not worst)
+    first = {row.caption: row for row in reversed(rows)}  # the best, or worst, of each text
+    said = {name: {row.id: row.caption for row in theirs} for name, theirs in systems.items()}
     ranked = []
-    for row in list(taken.values())[:count]:
-        same = {name: [p for p in theirs if p.id == row.id] for name, theirs in systems.items()}
-        same = {name: theirs for name, theirs in same.items() if theirs}
-        (region,) = compared_regions([images[places[row.image_id]]], same, 1)
-        note = f"{score.label} {100 * values[row.id]:.0f} · {region.note}"
-        ranked.append(replace(region, note=note))
+    for row in [row for row in rows if row is first[row.caption]][:count]:
+        image = images[images.ids.index(row.image_id)]
+        captions = {name: texts[row.id] for name, texts in said.items() if row.id in texts}
+        region = image.image[row.region_id]
+        found = _compared(image, region, captions, bool(image.captions.get(region.id)))
+        note = f"{score.label} {100 * values[row.id]:.0f} · {found.note}"
+        ranked.append(replace(found, note=note))
     return ranked
 
 
@@ -293,8 +249,8 @@ def read_systems(paths: Iterable[str | Path]) -> dict[str, list[Prediction]]:
     files = [Path(path) for path in paths]
     rows = [read_predictions(path) for path in files]
     names = [
-        read_meta(path).get("system") or read[0].system or path.stem
-        for path, read in zip(files, rows, strict=True)
+        read_meta(f).get("system") or r[0].system or f.stem
+        for f, r in zip(files, rows, strict=True)
     ]
     if len(set(names)) < len(names):
         names = [path.stem for path in files]
@@ -316,44 +272,20 @@ def scores_figure(
     Raises:
         ValueError: no system has any of the scores.
     """
-    shown = [name for name in names if any(percent(s.get(name)) for s in systems.values())]
-    if not shown:
+    rows, titles = {system: {} for system in systems}, {}
+    for name in names:
+        for system, scores in systems.items():
+            if interval := percent(scores.get(name)):
+                rows[system][name] = interval
+                arrow = "↓" if name.startswith(_LOWER_IS_BETTER) else "↑"
+                titles[name] = f"{scores[name].label}, % {arrow}"
+    if not titles:
         raise ValueError(f"no system has a value for {', '.join(names) or 'no score'}")
-    rows = math.ceil(len(shown) / _PANELS)
-    labels = [wrapped(system, 18) for system in systems]
-    row = 0.07 + 0.125 * max(label.count("\n") + 1 for label in labels)
-    size = (PAGE_WIDTH, rows * (0.62 + row * len(systems)))
-    grid_size = (rows, min(_PANELS, len(shown)))
-    style = {"squeeze": False, "sharey": True, "layout": "constrained"}
-    figure, grid = plt.subplots(*grid_size, figsize=size, **style)
-    for ax in grid.flat[len(shown) :]:
-        ax.set_axis_off()
-    for ax, name in zip(grid.flat, shown, strict=False):
-        _draw_scores(ax, systems, name, (chance or {}).get(name))
-    for ax in grid[:, 0]:
-        ax.set_yticks(range(len(systems)), labels)
-    grid[0, 0].set_ylim(len(systems) - 0.5, -0.5)
+    figure, axes = interval_panels(rows, titles)
+    for ax, name in zip(axes, titles, strict=True):
+        if (guess := (chance or {}).get(name)) is not None:
+            ax.axvline(100 * guess, color=FAINT, linestyle=":", linewidth=1)
     return figure
-
-
-def _draw_scores(
-    ax: Axes, systems: Mapping[str, Mapping[str, Score]], name: str, chance: float | None
-) -> None:
-    label = name
-    for place, scores in enumerate(systems.values()):
-        interval, style = percent(scores.get(name)), marks(place)
-        if interval is None:
-            continue
-        label = scores[name].label
-        value, *ends = interval
-        if ends[0] is not None:
-            ax.plot(ends, [place] * 2, color=style["color"], linewidth=1)
-        ax.plot([value], [place], **style, linestyle="")
-    if chance is not None:
-        ax.axvline(100 * chance, color=FAINT, linestyle=":", linewidth=1)
-    arrow = "↓" if name.startswith(_LOWER_IS_BETTER) else "↑"
-    chart(ax, grid="x", title=f"{label}, % {arrow}")
-    ax.margins(x=0.1)
 
 
 def size_scores_figure(
@@ -369,19 +301,15 @@ def size_scores_figure(
     Raises:
         ValueError: no system has the score at any size.
     """
-    curves = {
-        system: {
-            size: interval
-            for size, scores in groups.items()
-            if (interval := percent(scores.get(name))) is not None
-        }
-        for system, groups in systems.items()
-    }
+    curves: dict[str, dict[str, Interval]] = {system: {} for system in systems}
+    for system, groups in systems.items():
+        for size, scores in groups.items():
+            if interval := percent(scores.get(name)):
+                curves[system][size] = interval
     if not any(curves.values()):
         raise ValueError(f"no system has a value for {name} at any size")
     figure, ax = plt.subplots(figsize=(PAGE_WIDTH, 2.7), layout="constrained")
     size_chart(ax, curves, what)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), **LEGEND)
     return figure
 
 

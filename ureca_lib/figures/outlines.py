@@ -42,14 +42,11 @@ def close_view(
     wide = max(columns + margin, (rows + margin) * shape, least * max(height, width))
     # the margin is given up before the part reaches beyond the photo
     wide = min(wide, max(min(width, height * shape), columns, rows * shape))
-    tall = wide / shape
-    left, top = (
-        min(max(start + (side - shown) / 2, 0), whole - shown)
-        if shown < whole
-        else (whole - shown) / 2
-        for start, side, shown, whole in ((x, columns, wide, width), (y, rows, tall, height))
-    )
-    return left, top, left + wide, top + tall
+    shown = np.array([wide, wide / shape])
+    spare = np.array([width, height]) - shown
+    centered = np.array([x, y]) + (np.array([columns, rows]) - shown) / 2
+    corner = np.clip(centered, np.minimum(0, spare / 2), np.maximum(spare, spare / 2))
+    return (*corner.tolist(), *(corner + shown).tolist())
 
 
 def draw_photo(
@@ -58,7 +55,6 @@ def draw_photo(
     bright: Iterable[Region] | None = None,
     view: View | None = None,
     tints: Iterable[Tint] = (),
-    gray: float | None = None,
 ) -> None:
     """Show a photo, or a part of it, in no more pixels than are printed.
 
@@ -70,7 +66,6 @@ def draw_photo(
         bright: regions that keep their brightness while the rest is dimmed; None dims nothing.
         view: the part, as `close_view` gives it; None shows the whole photo.
         tints: masks that are filled with a color.
-        gray: show the photo without color, at this share of its brightness.
     """
     height, width = image.shape[:2]
     left, top, right, bottom = view or (0, 0, width, height)
@@ -85,8 +80,6 @@ def draw_photo(
         return np.asarray(part, np.float32)
 
     shown = reduced(image)  # (h, w, 3)
-    if gray is not None:
-        shown = np.repeat(shown.mean(2, keepdims=True) * gray, 3, axis=2)
     if bright is not None:
         inside = np.zeros(shown.shape[:2], np.float32)
         for region in bright:
@@ -97,17 +90,13 @@ def draw_photo(
         shown = shown * (1 - share) + share * 255 * np.array(to_rgb(color), np.float32)
     extent = (x0 - 0.5, x1 - 0.5, y1 - 0.5, y0 - 0.5)
     ax.imshow(shown.round().astype(np.uint8), extent=extent)
-    ax.set_xlim(left - 0.5, right - 0.5)
-    ax.set_ylim(bottom - 0.5, top - 0.5)
+    ax.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5))
     ax.axis("off")
     ax.apply_aspect()  # outlines need the size of a pixel
 
 
 def draw_outline(
-    ax: Axes,
-    region: Region,
-    color: str = TARGET_COLOR,
-    width: float = 1.4,
+    ax: Axes, region: Region, color: str = TARGET_COLOR, width: float = 1.4, alpha: float = 1.0
 ) -> None:
     """Draw a region's edge in a color, cased in black so that it shows on any photo.
 
@@ -119,24 +108,27 @@ def draw_outline(
         region: whose mask is drawn.
         color: of the line.
         width: of the line in points.
+        alpha: opacity.
     """
-    places, mask, step = _coarse(ax, region)
-    depth = (ndimage.distance_transform_edt(mask) - 0.5) * step  # in the photo's pixels
     left, right = ax.get_xlim()
-    points_per_pixel = ax.get_window_extent().width / ax.figure.dpi * 72 / abs(right - left)
-    inset = (width / 2 + _CASING / 2) / points_per_pixel
-    level = inset
-    if depth.max() < 4 * inset:
+    step = max(1, int(right - left) // _dots(ax))  # pixels of the photo per sample
+    x, y, columns, rows = region.pixel_box
+    mask = region.mask[y : y + rows, x : x + columns]
+    # a sample is in the mask if any of its pixels is, so that no thin region is lost; the margin
+    # closes the outline of a mask that touches the border
+    mask = np.pad(mask if step == 1 else block_reduce(mask, step, np.max), 1)
+    ys, xs = (
+        start - 0.5 + (np.arange(count) - 0.5) * step
+        for start, count in zip((y, x), mask.shape, strict=True)
+    )
+    depth = (ndimage.distance_transform_edt(mask) - 0.5) * step  # in the photo's pixels
+    points_per_pixel = ax.get_window_extent().width / ax.figure.dpi * 72 / (right - left)
+    level = (width / 2 + _CASING / 2) / points_per_pixel
+    if depth.max() < 4 * level:
         level, width = 0.0, min(width, 0.8)
-    lines = ax.contour(*places, depth, [level], colors=[color], linewidths=width)
-    casing = patheffects.withStroke(linewidth=width + _CASING, foreground="black", alpha=0.75)
-    lines.set_path_effects([casing])
-
-
-def draw_edge(ax: Axes, region: Region, color: str, width: float) -> None:
-    """Draw a bare line where a region's pixels end; see `draw_outline` for the arguments."""
-    places, mask, _ = _coarse(ax, region)
-    ax.contour(*places, mask, [0.5], colors=[color], linewidths=width)
+    lines = ax.contour(xs, ys, depth, [level], colors=[color], linewidths=width, alpha=alpha)
+    black = {"foreground": "black", "alpha": 0.75 * alpha}
+    lines.set_path_effects([patheffects.withStroke(linewidth=width + _CASING, **black)])
 
 
 def anchor_point(region: Region, without: Iterable[Region] = ()) -> tuple[float, float]:
@@ -144,9 +136,7 @@ def anchor_point(region: Region, without: Iterable[Region] = ()) -> tuple[float,
     x, y, columns, rows = region.pixel_box
     box = (slice(y, y + rows), slice(x, x + columns))
     mask = region.mask[box]
-    free = mask.copy()
-    for other in without:
-        free &= ~other.mask[box]
+    free = mask & ~np.any([np.zeros_like(mask), *(other.mask[box] for other in without)], axis=0)
     free = free if free.any() else mask
     step = max(1, max(rows, columns) // _STRIDE)
     step = step if free[::step, ::step].any() else 1  # thin lines may fall between the samples
@@ -165,21 +155,3 @@ def _dots(ax: Axes) -> int:
     """Pixels of print along the longer side of axes."""
     box = ax.get_window_extent()
     return max(1, round(max(box.width, box.height) / ax.figure.dpi * _DPI))
-
-
-def _coarse(ax: Axes, region: Region) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, int]:
-    """x and y of a region's box with a margin, its mask there, and the pixels per sample.
-
-    The margin closes the outline of a mask that touches the border. A sample is in the mask if any
-    of its pixels is, so that no thin region is lost.
-    """
-    left, right = ax.get_xlim()
-    step = max(1, int(abs(right - left)) // _dots(ax))
-    x, y, columns, rows = region.pixel_box
-    mask = region.mask[y : y + rows, x : x + columns]
-    mask = np.pad(mask if step == 1 else block_reduce(mask, step, np.max), 1)
-    xs, ys = (
-        start - 0.5 + (np.arange(-1, count - 1) + 0.5) * step
-        for start, count in ((x, mask.shape[1]), (y, mask.shape[0]))
-    )
-    return (xs, ys), mask, step

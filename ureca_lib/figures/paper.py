@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 from ureca_lib.annotate.replay import AnnotatedImage
@@ -32,119 +31,76 @@ from ureca_lib.figures.style import (
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import Region, RegionImage
 
-# inches of the teaser: a card, between card and photo, a card's colored edge, between cards
-_CARD, _LEAD, _STRIPE, _BETWEEN = 1.72, 0.16, 0.05, 0.1
-_TARGET, _PARENT, _CHILD, _ALIKE = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3]
+_CARD, _LEAD, _STRIPE = 1.72, 0.16, 0.05  # inches: a caption, to the photo, its colored edge
+_TARGET, _PARENT, _CHILD, _ALIKE = PALETTE[:4]
 _COLUMN, _GAP = 1.6, 0.1666  # inches of the pipeline; four columns and three gaps make a page
 _TITLES = ("1 · mask tree", "2 · short, top-down", "3 · long, bottom-up", "4 · unique")
 _LINE = 0.14  # inches per line of the pipeline's tree
 _MOST_LINES = 9  # of a caption in the pipeline
 _MOST_ARROWS = 8
-_SOLID = {"dash_offset": 0, "dash_list": None}
 
 
-@dataclass(frozen=True)
-class _Card:
-    region: Region
-    color: str
-    head: str
-    caption: str
-    anchor: tuple[float, float]  # in the photo's pixels
-
-    @property
-    def height(self) -> float:
-        return text_height(self.head, SMALL) + text_height(self.caption)
-
-
-def teaser_figure(
-    regions: RegionImage,
-    tree: MaskTree,
-    captions: Mapping[RegionId, str],
-    ids: Sequence[RegionId] | None = None,
-) -> Figure:
-    """Draw a photo between the captions of some of its regions, each joined to its region.
+def teaser_figure(regions: RegionImage, tree: MaskTree, captions: Mapping[RegionId, str]) -> Figure:
+    """Draw a photo between the captions of up to 6 of its regions, each joined to its region.
 
     Args:
         regions: with the photo.
         tree: of these regions.
-        captions: text by region id.
-        ids: regions to show, at most 7; None takes those of `spread_over_levels`.
-
-    Raises:
-        ValueError: no regions, or more than there are colors.
+        captions: text by region id; `spread_over_levels` chooses from these regions.
     """
-    chosen = spread_over_levels(tree, list(captions), 6) if ids is None else list(ids)
-    if not 0 < len(chosen) <= len(PALETTE):
-        raise ValueError(f"a teaser shows 1 to {len(PALETTE)} regions, not {len(chosen)}")
-    cards = []
-    for region_id, color in zip(chosen, PALETTE, strict=False):
-        region = regions[region_id]
-        inside = [regions[other] for other in tree.descendants(region_id) if other in set(chosen)]
-        share = 100 * region.area / (regions.width * regions.height)
-        head = f"level {tree.depth(region_id)} · {share:.2g}% of the image"
-        text = fitted(captions[region_id], _CARD - 2 * _STRIPE)
-        cards.append(_Card(region, color, head, text, anchor_point(region, inside)))
-    across = sorted(cards, key=lambda card: card.anchor[0])
-    half = (len(cards) + 1) // 2
-    sides = [
-        sorted(part, key=lambda card: card.anchor[1]) for part in (across[:half], across[half:])
-    ]
+    chosen = spread_over_levels(tree, list(captions), 6)
+    anchors, cards = {}, {}
+    for one in chosen:
+        parts = [regions[other] for other in tree.descendants(one) if other in chosen]
+        anchors[one] = anchor_point(regions[one], parts)
+        share = 100 * regions[one].area / (regions.width * regions.height)
+        head = f"level {tree.depth(one)} · {share:.2g}% of the image"
+        cards[one] = (head, fitted(captions[one], 0.95 * (_CARD - 0.1)))
+    across = sorted(chosen, key=lambda one: anchors[one][0])
+    half = (len(across) + 1) // 2
+    sides = [sorted(p, key=lambda one: anchors[one][1]) for p in (across[:half], across[half:])]
+    taken = [sum(_card_height(*cards[one]) for one in side) for side in sides]
     width = PAGE_WIDTH - 2 * (_CARD + _LEAD)
-    photo_height = width * regions.height / regions.width
-    stacked = [sum(card.height + _BETWEEN for card in side) for side in sides]
-    height = max(photo_height, *stacked) + 0.06
-    figure, grid = sheet([_CARD, _LEAD, width, _LEAD, _CARD], [height])
-    photo = figure.add_subplot(grid[2])
+    height = max(width * regions.height / regions.width, *(high + 0.5 for high in taken))
+    figure, ((left, photo, right),) = sheet([_CARD, width, _CARD], [height], _LEAD)
     draw_photo(photo, regions.pixels)
-    for card in sorted(cards, key=lambda card: -card.region.area):
-        draw_outline(photo, card.region, card.color, 1.6)
-    top, scale = (height - photo_height) / 2, width / regions.width
-    for side, column in zip(sides, (0, 4), strict=True):
-        wanted = [top + card.anchor[1] * scale - card.height / 2 for card in side]
-        tops = _placed(wanted, [card.height for card in side], height)
-        for card, down in zip(side, tops, strict=True):
-            _draw_card(card, grid[column], down, photo)
+    colors = dict(zip(chosen, PALETTE, strict=False))
+    for one in sorted(chosen, key=lambda one: -regions[one].area):
+        draw_outline(photo, regions[one], colors[one], 1.6)
+    line = {"linewidth": 1.1, "capstyle": "butt"}
+    line["path_effects"] = [patheffects.withStroke(linewidth=2.2, foreground="white")]
+    dot = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 9}
+    for cell, side, high, align in zip((left, right), sides, taken, ("right", "left"), strict=True):
+        space = down = (height - high) / (len(side) + 1)
+        for one in side:
+            end = _card(cell, *cards[one], colors[one], down, align)
+            edge = (_CARD if align == "right" else 0, (down + end) / 2)
+            ends = edge, anchors[one], cell.transData, photo.transData
+            figure.add_artist(ConnectionPatch(*ends, color=colors[one], **line))
+            photo.plot(*anchors[one], "o", color=colors[one], **dot)
+            down = end + space
     return figure
 
 
-def _placed(wanted: Sequence[float], heights: Sequence[float], bottom: float) -> list[float]:
-    """Tops as close to those wanted as possible without overlap, above `bottom`."""
-    tops: list[float] = []
-    edge = 0.02
-    for top, height in zip(wanted, heights, strict=True):
-        tops.append(max(edge, top))
-        edge = tops[-1] + height + _BETWEEN
-    edge = bottom
-    for place in range(len(tops) - 1, -1, -1):
-        tops[place] = min(tops[place], edge - heights[place])
-        edge = tops[place] - _BETWEEN
-    return tops
+def _card_height(head: str, text: str) -> float:
+    return text_height(head, SMALL) + text_height(text)
 
 
-def _draw_card(card: _Card, cell: SubplotSpec, down: float, photo: Axes) -> None:
-    """Write a card `down` inches from the top of its column, with a line to its region."""
-    figure = photo.figure
-    box = cell.get_position(figure)
-    left = box.x0 < 0.5
-    align, indent = ("right", -2 * _STRIPE) if left else ("left", 2 * _STRIPE)
-    _bar(cell, down, down + card.height, card.color, _CARD - _STRIPE if left else 0)
-    end = write(cell, card.head, SMALL, align, down, indent, color=FAINT)
-    write(cell, card.caption, BODY, align, end, indent)
-    middle = box.y1 - (down + card.height / 2) / figure.get_figheight()
-    style = {"color": card.color, "linewidth": 1.1, "capstyle": "butt"}
-    style["path_effects"] = [patheffects.withStroke(linewidth=2.2, foreground="white")]
-    ends = (box.x1 if left else box.x0, middle), card.anchor, figure.transFigure, photo.transData
-    figure.add_artist(ConnectionPatch(*ends, **style))
-    photo.plot(*card.anchor, "o", ms=4.5, mec="white", mew=0.8, color=card.color, zorder=9)
-
-
-def _bar(cell: SubplotSpec, top: float, bottom: float, color: str, left: float = 0) -> None:
-    """Draw an upright bar in a cell, in inches from its top and left."""
-    figure = cell.get_gridspec().figure
-    box, (wide, high) = cell.get_position(figure), figure.get_size_inches()
-    corner = (box.x0 + left / wide, box.y1 - bottom / high)
-    size = (_STRIPE / wide, (bottom - top) / high)
-    figure.add_artist(Rectangle(corner, *size, color=color, lw=0))
+def _card(
+    cell: Axes,
+    head: str,
+    text: str,
+    color: str,
+    down: float,
+    align: str = "left",
+    weight: str = "normal",
+) -> float:
+    """Write a head and a text beside a colored bar; return inches from the top to their end."""
+    edge, indent = (0.0, 0.1) if align == "left" else (cell.get_xlim()[1] - _STRIPE, -0.1)
+    body = write(cell, head, SMALL, align, down, indent, color=FAINT)
+    end = write(cell, text, BODY, align, body, indent, fontweight=weight)
+    cell.add_patch(Rectangle((edge, down), _STRIPE, end - down, color=color, lw=0))
+    return end
 
 
 def pipeline_figure(work: AnnotatedImage, region_id: RegionId, most: int = 2) -> Figure:
@@ -160,7 +116,7 @@ def pipeline_figure(work: AnnotatedImage, region_id: RegionId, most: int = 2) ->
     """
     image, tree, region = work.image, work.tree, work.image[region_id]
     children, parent = tree.children(region_id)[:most], tree.parent(region_id)
-    alike = list(work.finals[region_id].look_alikes)[:most]
+    alike = work.finals[region_id].look_alikes[:most]
     context: dict[str, list[tuple[str, str, RegionId]]] = {
         "short": [] if parent is None else [(_PARENT, "parent", parent)],
         "long": [(_CHILD, "part", child) for child in children],
@@ -168,48 +124,46 @@ def pipeline_figure(work: AnnotatedImage, region_id: RegionId, most: int = 2) ->
     }
     columns = [
         [
-            (color, fitted(who, 1.5, SMALL, 1), _caption(work.text(stage, one)))
+            (fitted(who, 1.5, SMALL, 1), _caption(work.text(stage, one)), color)
             for color, who, one in (*rows, (_TARGET, _name(region), region_id))
         ]
         for stage, rows in context.items()
     ]
-    branch = _branch(work, region_id, children)
+    path = [None, *reversed(tree.ancestors(region_id)), region_id]
+    branch = [*enumerate(path), *((len(path), child) for child in children)]
     views = [work.views(stage, region_id)[-1] for stage in context]
     tallest = max(view.shape[0] / view.shape[1] for view in (image.pixels, *views))
-    below = max(_LINE * len(branch), *(sum(map(_said_height, column)) for column in columns))
-    heights = [0.25, min(1.3, _COLUMN * tallest), 0.08, below]
-    figure, grid = sheet([_COLUMN, _GAP] * 3 + [_COLUMN], heights)
-    for number, title in enumerate(_TITLES):
-        write(grid[0, 2 * number], title, HEAD, "center", 0.05, fontweight="bold")
-    _draw_branch(figure.add_subplot(grid[1, 0]), work, region_id, children)
-    for row, (text, depth, color) in enumerate(branch):
-        style = {"color": color, "fontweight": "bold" if color == _TARGET else "normal"}
-        write(grid[3, 0], text, SMALL, down=_LINE * row, right=0.12 * depth, **style)
-    for number, (view, column) in enumerate(zip(views, columns, strict=True), 1):
-        draw_photo(figure.add_subplot(grid[1, 2 * number]), view)
-        gap = grid[1, 2 * number - 1].get_position(figure)
-        middle = gap.y0 + gap.height / 2
-        style = {"arrowstyle": "-|>", "mutation_scale": 7, "color": INK}
-        ends = (gap.x0, middle), (gap.x1, middle)
-        figure.add_artist(ConnectionPatch(*ends, "figure fraction", **style))
-        _write_said(grid[3, 2 * number], column)
+    said = [sum(_card_height(*row[:2]) + 0.08 for row in column) for column in columns]
+    heights = [0.25, min(1.3, _COLUMN * tallest), max(_LINE * (len(branch) + 1), *said) + 0.08]
+    figure, grid = sheet([_COLUMN] * 4, heights, _GAP)
+    for cell, title in zip(grid[0], _TITLES, strict=True):
+        write(cell, title, HEAD, "center", 0.05, fontweight="bold")
+    colors = {parent: _PARENT, region_id: _TARGET, **dict.fromkeys(children, _CHILD)}
+    around = image[region_id if parent is None else parent]
+    draw_photo(grid[1, 0], image.pixels, view=close_view(around, image.width / image.height, 0.25))
+    for one, color in colors.items():
+        if one is not None:
+            draw_outline(grid[1, 0], image[one], color, 1.1 if color == _CHILD else 1.4)
+    rows = [(depth, one, "image" if one is None else _name(image[one])) for depth, one in branch]
+    rest = len(tree.children(region_id)) - len(children)
+    rows += [(len(path), "rest", f"and {rest} more")] if rest else []
+    for number, (depth, one, name) in enumerate(rows):
+        text = fitted(f"{'└ ' if depth else ''}● {name}", _COLUMN - 0.12 * depth, SMALL, 1)
+        style = {
+            "color": colors.get(one, FAINT),
+            "fontweight": "bold" if one == region_id else None,
+        }
+        write(grid[2, 0], text, SMALL, "left", 0.08 + _LINE * number, 0.12 * depth, **style)
+    arrow = {"arrowstyle": "-|>", "mutation_scale": 7, "color": INK, "shrinkA": 0, "shrinkB": 0}
+    for picture, cell, view, column in zip(*grid[1:, 1:], views, columns, strict=True):
+        draw_photo(picture, view)
+        start = (-_GAP / _COLUMN, 0.5)
+        picture.annotate("", (0, 0.5), start, *["axes fraction"] * 2, arrowprops=arrow)
+        down = 0.08
+        for row in column:
+            weight = "bold" if row is column[-1] else "normal"  # the stage's answer
+            down = _card(cell, *row, down, weight=weight) + 0.08
     return figure
-
-
-def _write_said(cell: SubplotSpec, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Write captions below each other; the last one, in bold, is the stage's answer."""
-    down = 0.0
-    for number, (color, who, text) in enumerate(rows):
-        end = down + _said_height(rows[number])
-        _bar(cell, down, end - 0.08, color)
-        body = write(cell, who, SMALL, down=down, right=0.1, color=FAINT)
-        weight = "bold" if number == len(rows) - 1 else "normal"
-        write(cell, text, BODY, down=body, right=0.1, fontweight=weight)
-        down = end
-
-
-def _said_height(row: tuple[str, str, str]) -> float:
-    return text_height(row[1], SMALL) + text_height(row[2]) + 0.08
 
 
 def _caption(text: str) -> str:
@@ -219,41 +173,6 @@ def _caption(text: str) -> str:
 
 def _name(region: Region) -> str:
     return region.name or f"region {region.id}"
-
-
-def _branch(
-    work: AnnotatedImage, region_id: RegionId, children: Sequence[RegionId]
-) -> list[tuple[str, int, str]]:
-    """The region's branch of the tree: text, level and color of each line."""
-    up = list(reversed(work.tree.ancestors(region_id)))
-    rows = [("image", 0, INK)]
-    rows += [(_name(work.image[one]), depth, FAINT) for depth, one in enumerate(up, 1)]
-    if up:
-        rows[-1] = (*rows[-1][:2], _PARENT)
-    depth = len(up) + 1
-    rows.append((_name(work.image[region_id]), depth, _TARGET))
-    rows += [(_name(work.image[child]), depth + 1, _CHILD) for child in children]
-    rest = len(work.tree.children(region_id)) - len(children)
-    if rest > 0:
-        rows.append((f"and {rest} more", depth + 1, FAINT))
-    return [
-        (fitted(("└ ● " if level else "● ") + text, _COLUMN - 0.12 * level, SMALL, 1), level, color)
-        for text, level, color in rows
-    ]
-
-
-def _draw_branch(
-    ax: Axes, work: AnnotatedImage, region_id: RegionId, children: Sequence[RegionId]
-) -> None:
-    """Outline a region, its parent and its children on the photo around the parent."""
-    image, parent = work.image, work.tree.parent(region_id)
-    around = image[region_id if parent is None else parent]
-    draw_photo(ax, image.pixels, view=close_view(around, image.width / image.height, 0.25))
-    if parent is not None:
-        draw_outline(ax, image[parent], _PARENT)
-    draw_outline(ax, image[region_id], _TARGET)
-    for child in children:
-        draw_outline(ax, image[child], _CHILD, 1.1)
 
 
 def telling_region(work: AnnotatedImage) -> RegionId:
@@ -295,56 +214,43 @@ def ambiguity_figure(
         target: the region that both captions are about.
         ambiguous: a caption, and the ids of all regions that it fits.
         unique: another caption, and the ids of all that it fits.
-
-    Raises:
-        ValueError: a caption that fits no region.
     """
     gap, pad = 0.2, 0.1
     width = (PAGE_WIDTH - gap) / 2
     blocks = [fitted(f"“{text}”", 0.9 * (width - 2 * pad), HEAD) for text, _ in (ambiguous, unique)]
-    head = max(text_height(block, HEAD) for block in blocks)
+    head = max(text_height(block, HEAD) for block in blocks) + 2 * pad
     photo = min(3.2, width * regions.height / regions.width)
-    figure, grid = sheet([width, gap, width], [head + 2 * pad, 0.26, photo, 0.2])
-    for column, block, (text, fitting) in zip((0, 2), blocks, (ambiguous, unique), strict=True):
-        if not fitting:
-            raise ValueError(f"{text!r} fits no region, so there is nothing to point at")
+    figure, grid = sheet([width] * 2, [head, 0.26, photo, 0.2], gap)
+    for (top, _, ax, below), block, (_, fitting) in zip(
+        grid.T, blocks, (ambiguous, unique), strict=True
+    ):
         color = RIGHT_COLOR if len(fitting) == 1 else WRONG_COLOR
         frame = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": color}
-        down = pad + (head - text_height(block, HEAD)) / 2
-        write(grid[0, column], block, HEAD, "center", down, fontweight="bold", bbox=frame)
-        ax = figure.add_subplot(grid[2, column])
+        down = (head - text_height(block, HEAD)) / 2
+        write(top, block, HEAD, "center", down, fontweight="bold", bbox=frame)
         ordered = sorted(fitting, key=lambda one: one == target)  # the target last, on top
         draw_photo(ax, regions.pixels, [regions[one] for one in ordered])
+        pointed = ordered if len(ordered) <= _MOST_ARROWS else [target]
         for one in ordered:
-            draw_outline(ax, regions[one], RIGHT_COLOR if one == target else WRONG_COLOR)
-        for one in ordered if len(ordered) <= _MOST_ARROWS else [target]:
-            _point_at(ax, regions[one], one == target, 0.26 / photo)
-        count = len(fitting)
-        note = "fits 1 region of the image" if count == 1 else f"fits {count} regions of the image"
-        write(grid[3, column], note, SMALL, "center", 0.05, color=FAINT)
+            color = RIGHT_COLOR if one == target else WRONG_COLOR
+            draw_outline(ax, regions[one], color)
+            if one in pointed:
+                _point_at(ax, regions[one], color, 0.26 / photo)
+        note = f"fits {len(fitting)} region{'' if len(fitting) == 1 else 's'} of the image"
+        write(below, note, SMALL, "center", 0.05, color=FAINT)
     return figure
 
 
-def _point_at(ax: Axes, region: Region, right: bool, lead: float) -> None:
+def _point_at(ax: Axes, region: Region, color: str, lead: float) -> None:
     """Draw an arrow from the caption above the photo to a region; `lead` in photo heights."""
     x, y = anchor_point(region)
     # each arrow leaves the caption above its own region, as far as the caption reaches
     start = (0.5 + 0.6 * ((x + 0.5) / region.size[1] - 0.5), 1 + lead)
-    style = {
-        "arrowstyle": "-|>",
-        "mutation_scale": 12,
-        "linewidth": 1.5,
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
-    style |= {"color": RIGHT_COLOR if right else WRONG_COLOR}
-    style |= {"linestyle": "-" if right else (0, (3, 1.5))}
-    style["path_effects"] = [
-        patheffects.Stroke(linewidth=3.2, foreground="white", dashes=_SOLID),
-        patheffects.Normal(),
-    ]
-    places = {"xy": (x, y), "xytext": start, "textcoords": "axes fraction"}
-    ax.annotate("", **places, arrowprops=style, annotation_clip=False, zorder=9 if right else 8)
+    style: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 12, "linewidth": 1.5}
+    style |= {"color": color, "linestyle": "-" if color == RIGHT_COLOR else (0, (3, 1.5))}
+    style |= {"shrinkA": 0, "shrinkB": 0}
+    style["path_effects"] = [patheffects.withStroke(linewidth=3.2, foreground="white")]
+    ax.annotate("", (x, y), start, textcoords="axes fraction", arrowprops=style, zorder=9)
 
 
 def shared_name(regions: RegionImage, most: int = _MOST_ARROWS) -> list[RegionId]:

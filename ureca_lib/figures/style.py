@@ -15,7 +15,6 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.gridspec import GridSpec, SubplotSpec
 from matplotlib.textpath import text_to_path
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")  # Okabe-Ito
@@ -31,6 +30,7 @@ LEGEND = {"fontsize": SMALL, "frameon": False}
 _MOST_LINES = 12  # of a text
 _MOST_LETTERS = 10_000  # of a text that are looked at
 _GAP = 0.1  # inches between pictures
+_PANELS = 4  # in a row
 
 # words for recorded names; values whose label has a percent sign are shares from 0 to 1
 WORDS = {
@@ -99,16 +99,38 @@ def text_height(block: str, size: float = BODY) -> float:
     return (block.count("\n") + 1) * 1.25 * size / 72 if block else 0.0
 
 
-def sheet(widths: Sequence[float], heights: Sequence[float]) -> tuple[Figure, GridSpec]:
-    """Make a figure of columns and rows of these inches, without margins."""
-    figure = plt.figure(figsize=(sum(widths), sum(heights)))
-    ratios = {"width_ratios": widths, "height_ratios": heights}
-    borders = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0, "hspace": 0}
-    return figure, figure.add_gridspec(len(heights), len(widths), **ratios, **borders)
+def sheet(
+    widths: Sequence[float], heights: Sequence[float], gap: float = 0.1
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure of columns and rows of these inches, without margins.
+
+    Args:
+        widths, heights: of the columns and rows.
+        gap: inches between columns.
+
+    Returns:
+        The figure, and its axes (rows, columns): empty, with inches from their top left corner
+        as the unit.
+    """
+    size = (sum(widths) + gap * (len(widths) - 1), sum(heights))
+    borders = {"left": 0, "right": 1, "bottom": 0, "top": 1, "hspace": 0}
+    figure, axes = plt.subplots(
+        len(heights),
+        len(widths),
+        figsize=size,
+        squeeze=False,
+        gridspec_kw=borders | {"wspace": gap / np.mean(widths)},
+        width_ratios=widths,
+        height_ratios=heights,
+    )
+    for (row, column), ax in np.ndenumerate(axes):
+        ax.set(xlim=(0, widths[column]), ylim=(heights[row], 0))
+        ax.axis("off")
+    return figure, axes
 
 
 def write(
-    cell: SubplotSpec,
+    ax: Axes,
     block: str,
     size: float = BODY,
     align: str = "left",
@@ -119,7 +141,7 @@ def write(
     """Write a broken text into a cell of a `sheet`.
 
     Args:
-        cell: of the sheet.
+        ax: the cell.
         block: from `fitted` or `wrapped`.
         size: in points.
         align: "left", "center" or "right".
@@ -130,30 +152,18 @@ def write(
     Returns:
         Inches from the top of the cell to the end of the text.
     """
-    figure = cell.get_gridspec().figure
-    box = cell.get_position(figure)
-    x = box.x0 + box.width * {"left": 0, "center": 0.5, "right": 1}[align]
-    x += right / figure.get_figwidth()
-    options = {"ha": align, "va": "top", "fontsize": size, "color": INK} | style
-    figure.text(x, box.y1 - down / figure.get_figheight(), block, **options)
+    start = right + {"left": 0.0, "center": 0.5, "right": 1.0}[align] * ax.get_xlim()[1]
+    ax.text(start, down, block, ha=align, va="top", fontsize=size, **{"color": INK} | style)
     return down + text_height(block, size)
 
 
-def panels(
-    notes: Sequence[Sequence[str]],
-    columns: int,
-    shape: float,
-    room: tuple[float, float] = (0.0, 0.0),
-    align: str = "left",
-) -> tuple[Figure, list[Axes]]:
+def panels(notes: Sequence[Sequence[str]], columns: int, shape: float) -> tuple[Figure, list[Axes]]:
     """Make a page of pictures in rows, with text below each.
 
     Args:
         notes: per picture a short head, which is cut to a line, and paragraphs.
         columns: pictures per row.
         shape: width of each picture over its height.
-        room: inches left free above and below the pictures.
-        align: of the text, "left" or "center".
 
     Returns:
         The figure, and the axes of each picture.
@@ -163,21 +173,16 @@ def panels(
         (fitted(head, width, SMALL, 1), "\n".join(fitted(text, width) for text in body))
         for head, *body in notes
     ]
-    heights = [room[0]]
+    heights = []
     for first in range(0, len(blocks), columns):
         row = blocks[first : first + columns]
         below = max(text_height(head, SMALL) + text_height(body) for head, body in row)
-        heights += [width / shape, below + _GAP + 0.05]
-    figure, grid = sheet([width, _GAP] * (columns - 1) + [width], [*heights, room[1]])
-    axes = []
-    for number, (head, body) in enumerate(blocks):
-        row, column = divmod(number, columns)
-        axes.append(figure.add_subplot(grid[2 * row + 1, 2 * column]))
-        axes[-1].axis("off")
-        cell = grid[2 * row + 2, 2 * column]
-        down = write(cell, head, SMALL, align, 0.04, color=FAINT)
-        write(cell, body, BODY, align, down)
-    return figure, axes
+        heights += [width / shape, below + 0.15]
+    figure, grid = sheet([width] * columns, heights, _GAP)
+    for cell, (head, body) in zip(grid[1::2].flat, blocks, strict=False):
+        down = write(cell, head, SMALL, down=0.04, color=FAINT)
+        write(cell, body, down=down)
+    return figure, list(grid[::2].flat)[: len(blocks)]
 
 
 def chart(ax: Axes, x: str = "", y: str = "", grid: str = "y", title: str = "") -> None:
@@ -219,23 +224,53 @@ def size_chart(
     """
     sizes = list(dict.fromkeys(size for curve in curves.values() for size in curve))
     for number, (name, curve) in enumerate(curves.items()):
-        if not curve:
-            continue
-        # side by side within a size, so that intervals do not hide each other
-        shift = 0.08 * (number - (len(curves) - 1) / 2)
-        places = np.array([sizes.index(size) + shift for size in curve])
-        values = np.array([value for value, _, _ in curve.values()])
-        bounds = [[v if b is None else min(max(b, 0), 100) for b in (low, high)]
-                  for v, low, high in curve.values()]  # fmt: skip
-        errors = np.abs(np.array(bounds).T - values)
-        style = marks(number) | {"linewidth": 1, "elinewidth": 0.8, "capsize": 2}
-        ax.errorbar(places, values, errors, label=wrapped(name, 24), clip_on=False, **style)
+        if curve:
+            # side by side within a size, so that intervals do not hide each other
+            shift, style = 0.08 * (number - (len(curves) - 1) / 2), marks(number)
+            places = [sizes.index(size) + shift for size in curve]
+            values, *ends = np.array(list(curve.values()), float).T
+            ax.vlines(places, *np.clip(ends, 0, 100), color=style["color"], linewidth=0.8)
+            label = wrapped(name, 24)
+            ax.plot(places, values, label=label, clip_on=False, linewidth=1, **style)
     ticks = [short_size(size) + (f"\n({counts[size]})" if counts else "") for size in sizes]
     ax.set_xticks(range(len(sizes)), ticks)
-    ax.set_xlim(-0.5, len(sizes) - 0.5)
     # shares end at 100, and if all are near 0, nothing is magnified
-    ax.set_ylim(0, min(max(5, ax.get_ylim()[1]), 104))
+    ax.set(xlim=(-0.5, len(sizes) - 0.5), ylim=(0, min(max(5, ax.get_ylim()[1]), 104)))
     chart(ax, "share of the image, %" + (" (regions)" if counts else ""), y)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), **LEGEND)
+
+
+def interval_panels(
+    rows: Mapping[str, Mapping[str, Interval]], titles: Mapping[str, str]
+) -> tuple[Figure, list[Axes]]:
+    """Draw a panel per value and a line per row: the value and its interval.
+
+    Args:
+        rows: by label, from the top, values and their bounds by name.
+        titles: of the panels, by the name of their value.
+
+    Returns:
+        The figure, and the axes of each panel.
+    """
+    labels = [wrapped(label, 24, 2) for label in rows]
+    line = 0.07 + 0.125 * max(label.count("\n") + 1 for label in labels)
+    count, columns = -(-len(titles) // _PANELS), min(_PANELS, len(titles))
+    size = (PAGE_WIDTH, count * (0.62 + line * len(rows)))
+    style = {"squeeze": False, "sharey": True, "layout": "constrained"}
+    figure, grid = plt.subplots(count, columns, figsize=size, **style)
+    for ax in grid.flat[len(titles) :]:
+        ax.set_axis_off()
+    for ax, (name, title) in zip(grid.flat, titles.items(), strict=False):
+        for place, values in enumerate(rows.values()):
+            if name in values:
+                style, (value, *ends) = marks(place), values[name]
+                ax.plot(ends, [place] * 2, color=style["color"], linewidth=1)
+                ax.plot([value], [place], linestyle="", **style)
+        chart(ax, grid="x", title=title)
+        ax.margins(x=0.1)
+        ax.set_yticks(range(len(rows)), labels)
+    grid[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    return figure, list(grid.flat)[: len(titles)]
 
 
 def short_size(size: str) -> str:
@@ -264,9 +299,9 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 200, trim: bool = T
     if target.suffix not in _NO_STAMPS:
         raise ValueError(f"{target}: a figure is saved as {', '.join(_NO_STAMPS)}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    files = [target, target.with_suffix(".pdf")] if target.suffix == ".png" else [target]
+    box = "tight" if trim else None
     with matplotlib.rc_context(_LETTERS):
-        for file in files:
-            box = "tight" if trim else None
-            figure.savefig(file, dpi=dpi, bbox_inches=box, metadata=_NO_STAMPS[file.suffix])
+        for suffix in {".png": (".png", ".pdf")}.get(target.suffix, (target.suffix,)):
+            stamps = _NO_STAMPS[suffix]
+            figure.savefig(target.with_suffix(suffix), dpi=dpi, bbox_inches=box, metadata=stamps)
     return target

@@ -9,21 +9,20 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
 
 from ureca_lib.evaluate.scores import Score
 from ureca_lib.figures.comparison import percent
-from ureca_lib.figures.outlines import close_view, draw_edge, draw_outline, draw_photo
+from ureca_lib.figures.outlines import close_view, draw_outline, draw_photo
 from ureca_lib.figures.style import (
     BODY,
     HEAD,
     INK,
     LEGEND,
-    MARKERS,
     PAGE_WIDTH,
     PALETTE,
     SMALL,
     TARGET_COLOR,
+    Interval,
     chart,
     size_chart,
     wrapped,
@@ -35,53 +34,59 @@ from ureca_lib.tiling import MAX_TILES, best_grid, masks_from_tiles, tile_image,
 _BLUE, _ORANGE = PALETTE[:2]
 
 
-def image_tiles_figure(
-    image: np.ndarray, max_tiles: int = MAX_TILES, tile_size: int = 448
+def tiles_figure(
+    regions: RegionImage,
+    region_id: RegionId | None = None,
+    max_tiles: int = MAX_TILES,
+    tile_size: int = 448,
 ) -> Figure:
-    """Draw a photo with its grid, and the tiles that the vision tower gets, the thumbnail last.
+    """Draw a photo with its grid and its tiles, or a region with its mask's tiles.
 
-    Args:
-        image: (H, W, 3) uint8.
-        max_tiles: as `tile_image` takes it.
-        tile_size: side of a tile in pixels.
-    """
-    height, width = image.shape[:2]
-    columns, rows = best_grid(width, height, max_tiles, tile_size=tile_size)
-    tiles = tile_image(image, max_tiles, tile_size).numpy()
-    figure, (left, right) = _photo_and_tiles(width, height, columns, rows)
-    draw_photo(left, image)
-    for line in range(1, columns):
-        left.axvline(line * width / columns - 0.5, color=TARGET_COLOR, linewidth=1.2)
-    for line in range(1, rows):
-        left.axhline(line * height / rows - 0.5, color=TARGET_COLOR, linewidth=1.2)
-    left.set_title(f"photo, {width} × {height}; grid {columns} × {rows}", fontsize=HEAD)
-    _place_tiles(right, tiles, columns, rows)
-    right.set_title(f"{len(tiles)} tiles of {tile_size} × {tile_size}", fontsize=HEAD)
-    return figure
-
-
-def mask_tiles_figure(
-    regions: RegionImage, region_id: RegionId, max_tiles: int = MAX_TILES, tile_size: int = 448
-) -> Figure:
-    """Draw a region and its mask's tiles; tiles of one value, which are encoded once, are marked.
+    The thumbnail is at the right. Tiles of one value, which are encoded once, have no blue frame.
 
     Args:
         regions: with the photo.
-        region_id: of the region.
-        max_tiles: as `tile_masks` takes it.
+        region_id: of the region; None draws the photo's tiles, which the vision tower gets.
+        max_tiles: as `tile_image` and `tile_masks` take it.
         tile_size: side of a tile in pixels.
     """
-    region = regions[region_id]
-    columns, rows = best_grid(regions.width, regions.height, max_tiles, tile_size=tile_size)
-    tiles = tile_masks([region], max_tiles, tile_size, thumbnail=True, overshoot="clip")[0]
-    figure, (left, right) = _photo_and_tiles(regions.width, regions.height, columns, rows)
-    draw_photo(left, regions.pixels, [region])
-    draw_outline(left, region)
-    left.set_title(wrapped(_named(region), 50, 2), fontsize=HEAD)
-    constant = [bool(tile.min() == tile.max()) for tile in tiles]
-    _place_tiles(right, tiles.numpy(), columns, rows, constant)
-    count = f"{sum(constant)} of {len(tiles)} tiles hold only one value"
-    right.set_title(count, fontsize=HEAD)
+    width, height = regions.width, regions.height
+    columns, rows = best_grid(width, height, max_tiles, tile_size=tile_size)
+    tall = max(height / width, rows / (columns + 1.2))
+    size = (PAGE_WIDTH, PAGE_WIDTH / 2 * min(tall, 1.6) + 0.3)
+    style = {"width_ratios": [1, 1.15], "layout": "constrained"}
+    figure, (photo, ax) = plt.subplots(1, 2, figsize=size, **style)
+    if region_id is None:
+        tiles = tile_image(regions.pixels, max_tiles, tile_size).numpy()
+        draw_photo(photo, regions.pixels)
+        for line in np.arange(1, columns) * width / columns - 0.5:
+            photo.axvline(line, color=TARGET_COLOR, linewidth=1.2)
+        for line in np.arange(1, rows) * height / rows - 0.5:
+            photo.axhline(line, color=TARGET_COLOR, linewidth=1.2)
+        photo.set_title(f"photo, {width} × {height}; grid {columns} × {rows}", fontsize=HEAD)
+        ax.set_title(f"{len(tiles)} tiles of {tile_size} × {tile_size}", fontsize=HEAD)
+    else:
+        region, style = regions[region_id], {"thumbnail": True, "overshoot": "clip"}
+        tiles = tile_masks([region], max_tiles, tile_size, **style)[0].numpy()
+        draw_photo(photo, regions.pixels, [region])
+        draw_outline(photo, region)
+        photo.set_title(wrapped(_named(region), 50, 2), fontsize=HEAD)
+        constant = sum(tile.min() == tile.max() for tile in tiles)
+        ax.set_title(f"{constant} of {len(tiles)} tiles hold only one value", fontsize=HEAD)
+    box = {"facecolor": "black", "alpha": 0.55, "pad": 1.2, "lw": 0}
+    for number, tile in enumerate(tiles):
+        last = number == columns * rows
+        x, y = (columns + 0.2, (rows - 1) / 2) if last else (number % columns, number // columns)
+        x, y = 1.06 * x, 1.06 * y  # with gaps
+        extent = (x, x + 1, y + 1, y)
+        ax.imshow(tile, "gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+        color, line = ("#999999", 0.6) if tile.min() == tile.max() else (_BLUE, 1.4)
+        ax.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=color, linewidth=line))
+        label = "thumbnail" if last else str(number + 1)
+        ax.text(x + 0.06, y + 0.06, label, color="white", fontsize=BODY, va="top", bbox=box)
+    wide = columns + (1.2 if len(tiles) > columns * rows else 0)
+    ax.set(xlim=(-0.06, 1.06 * wide), ylim=(1.06 * rows, -0.06))
+    ax.axis("off")
     return figure
 
 
@@ -104,8 +109,6 @@ def resizing_figure(
     """
     size = (PAGE_WIDTH * 0.8, PAGE_WIDTH * 0.8 / 3 * len(ids) * 1.12 + 0.3)
     figure, axes = plt.subplots(len(ids), 3, figsize=size, squeeze=False, layout="constrained")
-    for ax, title in zip(axes[0], _kept_titles(tile_size), strict=True):
-        ax.set_title(title, fontsize=HEAD)
     for row, region_id in zip(axes, ids, strict=True):
         _draw_kept(row, regions, regions[region_id], max_tiles, tile_size)
     return figure
@@ -130,7 +133,7 @@ def fidelity_figure(
         kept = [masks_kept(image.regions, most, tile_size)[2] for image in photos.values()]
         ax.scatter(share, np.concatenate(kept), s=16, color=color, marker=mark, lw=1, label=label)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_ylim(-0.03, 1.03)
     chart(ax, "share of the photo, %", "IoU with the mask")
     ax.legend(loc="lower right", **LEGEND)
@@ -152,33 +155,23 @@ def dynamic_mask_figure(
         region_id: of the region that is shown close up.
         curves: by the system's name, the score by size; sizes are named and in order, the
             smallest first, and are those of all systems, as in `measure_exact(...).by_size`.
-            Without any, the right half is left out.
         what: the axis' label.
         max_tiles: as `tile_masks` takes it.
         tile_size: side of a tile in pixels.
-
-    Raises:
-        ValueError: more systems than marks.
     """
-    if len(curves) > len(MARKERS):
-        raise ValueError(f"at most {len(MARKERS)} curves, not {len(curves)}")
-    ratios, width = [1, 1, 1, 2], PAGE_WIDTH
-    if not curves:
-        ratios, width = ratios[:3], 0.6 * width
-    figure, axes = plt.subplots(
-        1, len(ratios), figsize=(width, 2.1), width_ratios=ratios, layout="constrained"
+    figure, (*axes, right) = plt.subplots(
+        1, 4, figsize=(PAGE_WIDTH, 2.1), width_ratios=[1, 1, 1, 2.2], layout="constrained"
     )
-    for ax, title in zip(axes[:3], _kept_titles(tile_size), strict=True):
-        ax.set_title(wrapped(title, 20), fontsize=BODY)
-        ax.set_anchor("N")
-    _draw_kept(axes[:3], regions, regions[region_id], max_tiles, tile_size)
-    if curves:
-        values = {
-            name: {size: percent(one) for size, one in curve.items() if one.value is not None}
-            for name, curve in curves.items()
-        }
-        size_chart(axes[3], values, what, _counts(curves))
-        axes[3].legend(**LEGEND)
+    _draw_kept(axes, regions, regions[region_id], max_tiles, tile_size)
+    values: dict[str, dict[str, Interval]] = {}
+    counts: dict[str, set[int]] = {}
+    for name, curve in curves.items():
+        values[name] = {size: percent(one) for size, one in curve.items() if percent(one)}
+        for size, one in curve.items():
+            counts.setdefault(size, set()).add(one.count)
+    # a range if systems differ
+    ranges = {size: "–".join(map(str, sorted({min(n), max(n)}))) for size, n in counts.items()}
+    size_chart(right, values, what, ranges)
     return figure
 
 
@@ -218,82 +211,21 @@ def masks_kept(
     return back, tiles.sum((1, 2, 3)).long().numpy(), common / (back | masks).sum((1, 2))
 
 
-def _photo_and_tiles(
-    width: int, height: int, columns: int, rows: int
-) -> tuple[Figure, tuple[Axes, Axes]]:
-    tall = max(height / width, rows / (columns + 1.2))
-    size = (PAGE_WIDTH, PAGE_WIDTH / 2 * min(tall, 1.6) + 0.3)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=size, width_ratios=[1, 1.15], layout="constrained"
-    )
-    right.axis("off")
-    return figure, (left, right)
-
-
-def _place_tiles(
-    ax: Axes, tiles: np.ndarray, columns: int, rows: int, constant: Sequence[bool] | None = None
-) -> None:
-    """Show tiles at their places with gaps between them; the thumbnail at the right."""
-    gap, side = 0.06, 1.0
-    for number, tile in enumerate(tiles):
-        last = number == columns * rows
-        x = columns * (side + gap) + 3 * gap if last else number % columns * (side + gap)
-        y = (rows - 1) * (side + gap) / 2 if last else number // columns * (side + gap)
-        levels = {} if tile.ndim == 3 else {"cmap": "gray", "vmin": 0, "vmax": 1}
-        ax.imshow(tile, extent=(x, x + side, y + side, y), interpolation="nearest", **levels)
-        same = constant is not None and constant[number]
-        frame = {"edgecolor": "#999999" if same else _BLUE, "linewidth": 0.6 if same else 1.4}
-        ax.add_patch(Rectangle((x, y), side, side, fill=False, **frame))
-        label = "thumbnail" if last else str(number + 1)
-        color, box = "black", None
-        if tile.ndim == 3:
-            color, box = "white", {"facecolor": "black", "alpha": 0.55, "pad": 1.2, "lw": 0}
-        elif tile.mean() < 0.5:
-            color = "white"
-        ax.text(x + 0.06, y + 0.06, label, color=color, fontsize=BODY, va="top", bbox=box)
-    many = columns * rows < len(tiles)
-    ax.set_xlim(-gap, columns * (side + gap) + (side + 4 * gap if many else 0))
-    ax.set_ylim(rows * (side + gap), -gap)
-
-
-def _kept_titles(tile_size: int) -> tuple[str, str, str]:
-    one = f"one mask, {tile_size} × {tile_size}"
-    return "the region", one, "tiles of that size"
-
-
 def _draw_kept(
     axes: Sequence[Axes], regions: RegionImage, region: Region, max_tiles: int, tile_size: int
 ) -> None:
-    """Draw a region, what one mask keeps of it and what tiles keep, over the photo in gray."""
+    """Draw a region, what one mask keeps of it and what tiles keep, over the dimmed photo."""
     kept = [masks_kept([region], most, tile_size) for most in (1, max_tiles)]
     masks = [region.mask, *(masks[0] for masks, _, _ in kept)]
-    notes = [_named(region)]
-    notes += [f"{_pixels(left[0])}, IoU {iou[0]:.2f}" for _, left, iou in kept]
-    for ax, mask, note in zip(axes, masks, notes, strict=True):
-        view = close_view(region, context=0.25)
-        draw_photo(ax, regions.pixels, view=view, tints=[(mask, TARGET_COLOR, 0.65)], gray=0.9)
-        draw_edge(ax, region, "white", 0.8)
-        ax.axis("on")
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-        ax.set_xlabel(wrapped(note, 24, 3), fontsize=SMALL, color=INK)
-
-
-def _counts(curves: Mapping[str, Mapping[str, Score]]) -> dict[str, str]:
-    """Number of captions behind each size; a range if systems differ."""
-    counts: dict[str, set[int]] = {}
-    for curve in curves.values():
-        for size, one in curve.items():
-            counts.setdefault(size, set()).add(one.count)
-    return {
-        size: str(min(found)) if len(found) == 1 else f"{min(found)}–{max(found)}"
-        for size, found in counts.items()
-    }
+    titles = ("the region", f"one mask, {tile_size} × {tile_size}", "tiles of that size")
+    notes = [_named(region), *(f"{left[0]} px, IoU {iou[0]:.2f}" for _, left, iou in kept)]
+    view = close_view(region, context=0.25)
+    for ax, mask, title, note in zip(axes, masks, titles, notes, strict=True):
+        draw_photo(ax, regions.pixels, [], view, [(mask, TARGET_COLOR, 0.65)])
+        draw_outline(ax, region, "white", 0.8)
+        ax.set_anchor("N")
+        ax.set_title(f"{title}\n{wrapped(note, 24, 3)}", fontsize=SMALL, color=INK)
 
 
 def _named(region: Region) -> str:
-    return f"{region.name or f'region {region.id}'}, {_pixels(region.area)}"
-
-
-def _pixels(number: int) -> str:
-    return "1 pixel" if number == 1 else f"{number} pixels"
+    return f"{region.name or f'region {region.id}'}, {region.area} px"

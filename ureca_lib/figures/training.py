@@ -6,9 +6,11 @@ import io
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from IPython.display import DisplayHandle, Image, display
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -22,41 +24,37 @@ MEASURES = {"eval_exact_match": "exact match", "eval_unique": "unique"}
 MEASURES |= {"exact": "exact, training scenes", "validation_exact": "exact, held out"}
 
 
-def training_figure(logs: Mapping[str, Log], measures: Sequence[str] | None = None) -> Figure:
+def training_figure(logs: Mapping[str, Log], measures: Sequence[str] = tuple(MEASURES)) -> Figure:
     """Draw the loss on the left, measured shares on the right, with a line per run.
 
     Args:
         logs: rows of each run by its name, each with "step" and the values noted then, as
             `TrainingResult.log` and `training_log.jsonl` have them.
-        measures: names of rows' values to show on the right; by default those of `MEASURES`
-            that a log has.
+        measures: names of rows' values to show on the right, if a log has them.
 
     Raises:
         ValueError: no log, or a log without a loss.
     """
-    for name, rows in logs.items():
-        if not _series(rows, "loss")[0]:
-            raise ValueError(f"the log of {name} has no loss")
-    if not logs:
-        raise ValueError("no logs to draw")
+    without = [name for name, rows in logs.items() if not _series(rows, "loss")[0]]
+    if without or not logs:
+        raise ValueError(f"no loss: {', '.join(without) or 'no logs to draw'}")
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(PAGE_WIDTH, 2.3), layout="constrained", sharex=True
     )
-    for number, (name, rows) in enumerate(logs.items()):
-        color = PALETTE[number % len(PALETTE)]
+    for (name, rows), color in zip(logs.items(), cycle(PALETTE), strict=False):
         left.plot(*_series(rows, "loss"), color=color, lw=1, label=wrapped(name, 30, 2))
-        shown = [key for key in measures or MEASURES if _series(rows, key)[0]]
+        shown = [key for key in measures if _series(rows, key)[0]]
         for style, key in zip(("-", "--", ":", "-."), shown, strict=False):
             steps, values = _series(rows, key)
             label = wrapped(f"{name}: {MEASURES.get(key, label_of(key))}", 40, 2)
-            look = {"color": color, "lw": 1, "ls": style, "ms": 3}
-            look |= {"marker": "o" if len(steps) < 20 else None, "clip_on": False}
-            right.plot(steps, [100 * value for value in values], label=label, **look)
+            look = {"color": color, "lw": 1, "ls": style, "ms": 3, "clip_on": False}
+            look["marker"] = "o" if len(steps) < 20 else None
+            right.plot(steps, np.multiply(values, 100), label=label, **look)
     right.set_ylim(0, 100)
     for ax, y in ((left, "loss per token"), (right, "share of regions, %")):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         chart(ax, "step", y)
-        if ax.get_legend_handles_labels()[0]:
+        if ax.lines:
             ax.legend(**LEGEND)
     return figure
 

@@ -8,11 +8,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from ureca_lib.annotate.look_alikes import NearPair
 from ureca_lib.figures.outlines import draw_outline, draw_photo
-from ureca_lib.figures.regions import draw_target, level_head, levels_of, panel_shape, tree_order
+from ureca_lib.figures.regions import Example, examples_figure, level_head, levels_of
 from ureca_lib.figures.style import (
     BODY,
     COLUMN_WIDTH,
@@ -22,38 +21,28 @@ from ureca_lib.figures.style import (
     SMALL,
     chart,
     marks,
-    panels,
-    sheet,
-    text_width,
     wrapped,
-    write,
 )
 from ureca_lib.mask_tree import MaskTree, RegionId, region_label
 from ureca_lib.regions import Region, RegionImage
 
-LEVEL_COLORS = PALETTE
-_LARGEST = 300.0  # inches per side; matplotlib writes no picture of more than 65,536 px
-_LEFT, _GAP = 3.1, 0.1  # inches: of the photos' column, and between pictures
+_PHOTOS = 3.1  # inches of the photos' column
 _LINE = 0.165  # inches per line of the tree
 _FILL = 0.3  # opacity of a region's color
+_PAIRS = 4  # of look-alikes in a row
 
 
-def plot_tree(tree: MaskTree, ax: Axes | None = None) -> Axes:
+def plot_tree(tree: MaskTree, ax: Axes) -> None:
     """Draw a tree: the image on the left, one column per level, one line per region.
 
     Args:
-        tree: of any size; the drawing grows with the number of regions.
-        ax: where to draw; None makes a figure.
-
-    Returns:
-        The axes drawn on.
+        tree: of any size.
+        ax: where to draw.
     """
-    if ax is None:
-        width, height = 1.6 * (tree.height() + 1), max(2.0, 0.22 * (len(tree) + 1))
-        size = min(width, _LARGEST), min(height, _LARGEST)
-        _, ax = plt.subplots(figsize=size, layout="constrained")
-    rows: dict[RegionId | None, int] = {None: 0}
-    rows |= {region_id: row for row, region_id in enumerate(tree_order(tree), 1)}
+    # each region is followed by everything below it
+    places = {region.id: place for place, region in enumerate(tree.top_down())}
+    order = sorted(places, key=lambda one: [places[up] for up in (*tree.ancestors(one)[::-1], one)])
+    rows = dict(zip([None, *order], range(len(tree) + 1), strict=True))
     for region_id, row in rows.items():
         depth = tree.depth(region_id)
         color, label = "#444444", "image"
@@ -64,15 +53,14 @@ def plot_tree(tree: MaskTree, ax: Axes | None = None) -> Axes:
         ax.plot(depth, row, "o", color=color, ms=4.5, zorder=2)
         style = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         ax.annotate(wrapped(label, 60, 1), (depth, row), fontsize=BODY, **style)
-    ax.set_xlim(-0.2, tree.height() + 1)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    # the layout makes room for the labels
+    ax.set(xlim=(-0.2, tree.height() + 0.2), ylim=(len(rows) - 0.5, -0.5))
     ax.axis("off")
-    return ax
 
 
 def level_color(depth: int) -> str:
     """Color of a level, on photos and in the tree."""
-    return LEVEL_COLORS[(depth - 1) % len(LEVEL_COLORS)]
+    return PALETTE[(depth - 1) % len(PALETTE)]
 
 
 def mask_tree_figure(regions: RegionImage, tree: MaskTree) -> Figure:
@@ -84,27 +72,22 @@ def mask_tree_figure(regions: RegionImage, tree: MaskTree) -> Figure:
         regions: with the photo.
         tree: of these regions; more than about 50 of them do not fit a page.
     """
-    levels = levels_of(tree)
-    shape, width = regions.height / regions.width, (_LEFT - _GAP) / 2
-    heights = [_LEFT * shape, _GAP] + [0.2, width * shape] * ((len(levels) + 1) // 2)
-    spare = _LINE * (len(tree) + 1) - sum(heights)
-    right = PAGE_WIDTH - _LEFT - 0.15
-    figure, grid = sheet([width, _GAP, width, 0.15, right], [*heights, max(spare, 0.04)])
-    _draw_levels(figure.add_subplot(grid[0, :3]), regions, tree, list(tree.top_down()))
+    levels, shape = levels_of(tree), regions.height / regions.width
+    rows = (len(levels) + 1) // 2
+    tall, small = shape * _PHOTOS, shape * _PHOTOS / 2 + 0.2
+    height = max(tall + rows * small, _LINE * (len(tree) + 1))
+    figure = plt.figure(figsize=(PAGE_WIDTH, height), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(_PHOTOS, PAGE_WIDTH - _PHOTOS))
+    drawing = right.subplots()
+    plot_tree(tree, drawing)
+    drawing.set_ylim(height / _LINE - 0.5, -0.5)
+    spare = height - tall - rows * small + 0.01  # below the pictures
+    grid = left.add_gridspec(rows + 2, 2, height_ratios=[tall, *[small] * rows, spare])
+    _draw_levels(left.add_subplot(grid[0, :]), regions, tree, list(tree.top_down()))
     for number, (depth, members) in enumerate(levels.items()):
-        row, column = 2 + number // 2 * 2, number % 2 * 2
-        write(grid[row, column], "●", BODY, down=0.05, color=level_color(depth))
-        write(grid[row, column], level_head(depth, members), SMALL, down=0.055, right=0.12)
-        ax = figure.add_subplot(grid[row + 1, column])
+        ax = left.add_subplot(grid[1 + number // 2, number % 2])
         _draw_levels(ax, regions, tree, members, _FILL)
-    ax = plot_tree(tree, figure.add_subplot(grid[:, 4]))
-    ax.set_ylim(figure.get_figheight() / _LINE - 0.5, -0.5)
-    # levels are as far apart as the longest label allows
-    level = right / (tree.height() + 1)
-    for label in ax.texts:
-        taken = text_width(label.get_text(), BODY) + 8 / 72  # with the dot before it
-        level = min(level, (right - taken) / (label.xy[0] + 0.1))
-    ax.set_xlim(-0.1, right / level - 0.1)
+        ax.set_title(level_head(depth, members), fontsize=SMALL)
     return figure
 
 
@@ -134,17 +117,12 @@ def parent_figure(
         'parent, "smallest"': smallest.parent(region_id),
         'parent, "first" (published)': first.parent(region_id),
     }
-    notes = [
-        [title, "the image" if one is None else regions[one].name or f"region {one}"]
-        for title, one in shown.items()
-    ]
-    figure, axes = panels(notes, 3, panel_shape(regions), align="center")
-    for ax, one in zip(axes, shown.values(), strict=True):
-        if one is None:
-            draw_photo(ax, regions.pixels)
-        else:
-            draw_target(ax, regions.pixels, regions[one], context=0.3)
-    return figure
+    examples = []
+    for head, one in shown.items():
+        region = None if one is None else regions[one]
+        name = "the image" if region is None else region_label(region)
+        examples.append(Example(regions.pixels, region, name, head))
+    return examples_figure(examples, 3)
 
 
 def containment_figure(regions: RegionImage, matrix: np.ndarray) -> Figure:
@@ -204,13 +182,12 @@ def granularity_figure(trees: Mapping[str, MaskTree]) -> Figure:
     """
     figure, ax = plt.subplots(figsize=(PAGE_WIDTH * 0.7, 3), layout="constrained")
     for number, (name, tree) in enumerate(trees.items()):
-        levels = [tree.depth(region.id) for region in tree.regions]
-        shares = [100 * region.area / np.prod(region.size) for region in tree.regions]
         shift = (number - (len(trees) - 1) / 2) * 0.12  # photos side by side within a level
-        style = {key: marks(number)[key] for key in ("marker", "color")}
-        ax.scatter(np.add(levels, shift), shares, s=12, label=wrapped(name, 20), **style)
+        levels = [tree.depth(region.id) + shift for region in tree.regions]
+        shares = [100 * region.area / np.prod(region.size) for region in tree.regions]
+        ax.plot(levels, shares, linestyle="", label=wrapped(name, 20), **marks(number))
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter("{x:g}")
     chart(ax, "level in the tree", "share of the image, %")
     ax.legend(ncols=2, **LEGEND)
     return figure
@@ -224,8 +201,7 @@ def survey_figure(similarities: np.ndarray, threshold: float, pairs: Sequence[Ne
         threshold: from which two regions look alike.
         pairs: with their crops.
     """
-    columns = 4
-    rows = -(-len(pairs) // columns)
+    rows = -(-len(pairs) // _PAIRS)
     figure = plt.figure(figsize=(PAGE_WIDTH, 2 + 1.2 * rows), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(2, 1.2 * rows))
     ax = top.subplots()
@@ -234,14 +210,12 @@ def survey_figure(similarities: np.ndarray, threshold: float, pairs: Sequence[Ne
     ax.axvline(threshold, color=PALETTE[1], label=f"{threshold:g}: {share:.1%} of pairs are above")
     chart(ax, "cosine similarity", "pairs of regions")
     ax.legend(**LEGEND)
-    axes = bottom.subplots(rows, 2 * columns, squeeze=False)
-    for ax in axes.flat:
+    axes = bottom.subplots(rows, 2 * _PAIRS, squeeze=False).flat
+    for ax in axes:
         ax.axis("off")
-    for place, pair in enumerate(pairs):
-        row, column = divmod(place, columns)
-        for side, (crop, region_id) in enumerate(zip(pair.crops, pair.region_ids, strict=True)):
-            ax = axes[row, 2 * column + side]
+    for first, second, pair in zip(axes[::2], axes[1::2], pairs, strict=False):
+        for ax, crop, region_id in zip((first, second), pair.crops, pair.region_ids, strict=True):
             ax.imshow(crop)
-            title = f"{pair.similarity:.3f}" if side == 0 else ""
-            ax.set_title(wrapped(f"{title} [{region_id}]", 24, 1), fontsize=6)
+            ax.set_title(wrapped(f"[{region_id}]", 16, 1), fontsize=6)
+        first.set_title(wrapped(f"{pair.similarity:.3f} {first.get_title()}", 20, 1), fontsize=6)
     return figure

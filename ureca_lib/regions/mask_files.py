@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,21 @@ from ureca_lib.regions.errors import (
     FileMissingError,
     RegionError,
 )
-from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, decode
-from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.sa1b import load_sa1b, read_json
+from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, decode, photo_name
+from ureca_lib.regions.region import Region, RegionImage
+from ureca_lib.regions.sa1b import build_entries, load_sa1b, read_json
 
 MaskSource = np.ndarray | str | Path
-Numbered = tuple[int, Any, Path | None]  # id, array, file or RLE, the file it is from
 
 
 def load_masks(
     masks: np.ndarray | Sequence[MaskSource] | str | Path,
     image: Photo | None = None,
-    names: Sequence[str | None] | None = None,
     strict: bool = True,
 ) -> RegionImage:
     """Read regions from mask arrays or PNG files, numbered from 1 in the given order.
+
+    A region of a PNG file with one mask has the name of the file, such as "lake".
 
     Args:
         masks: (R, H, W) array; a list of (H, W) arrays or of PNG files, one mask each (a pixel
@@ -40,26 +40,31 @@ def load_masks(
             the order of their names, 2 before 10; or one PNG file that is a label map: each value
             other than 0 is a region, whose id is the value.
         image: the photo, if there is one.
-        names: one for each mask; a PNG file without one has that of the file, such as "lake".
         strict: as in `load_sa1b`; the first good mask sets the size of the others.
 
     Raises:
         RegionError: as in `load_sa1b`; the file is the PNG file.
     """
     whole = Path(masks) if isinstance(masks, (str, Path)) else None
-    numbered = _listed(masks) if whole is None or whole.is_dir() else _split_labels(whole)
-    if not numbered:
+    entries = _listed(masks) if whole is None or whole.is_dir() else _split_labels(whole)
+    if not entries:
         raise EmptyMaskError("there are no masks", whole)
-    if names is not None and len(names) != len(numbered):
-        raise AnnotationFormatError(
-            f"there are {len(names)} names for {len(numbered)} masks", whole
-        )
-    regions, left_out = _build(numbered, names or [None] * len(numbered), strict)
+    sizes: list[tuple[int, int]] = []
+
+    def build(entry: dict[str, Any], note: Any) -> Region:
+        try:
+            region = _region(entry)
+            sizes.append(region.size)
+            region.check_size(*sizes[0])
+            return region
+        except RegionError as error:
+            raise error.located(entry["file"]) from None
+
+    regions, left_out = build_entries(enumerate(entries), build, None, strict)
     if not regions:
         raise EmptyMaskError(f"none of the masks is good; the first: {left_out[0].error}", whole)
     height, width = regions[0].size
-    file_name = Path(image).name if isinstance(image, (str, Path)) else None
-    result = RegionImage(regions, width, height, image, None, file_name, whole, left_out)
+    result = RegionImage(regions, width, height, image, None, photo_name(image), whole, left_out)
     _ = result.image  # a photo that was asked for must be readable and of the right size
     return result
 
@@ -86,49 +91,33 @@ def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = T
     return load_coco_image(path, image, strict)
 
 
-def _build(
-    numbered: Iterable[Numbered], names: Sequence[str | None], strict: bool
-) -> tuple[list[Region], list[LeftOut]]:
-    regions: list[Region] = []
-    left_out: list[LeftOut] = []
-    for index, ((number, item, file), name) in enumerate(zip(numbered, names, strict=True)):
-        try:
-            region = _region(number, item, name)
-            if regions:
-                region.check_size(*regions[0].size)
-            regions.append(region)
-        except RegionError as error:
-            placed = error.located(file, number)
-            if strict:
-                raise placed from None
-            left_out.append(LeftOut(index, number, placed))
-    return regions, left_out
-
-
-def _region(number: int, item: Any, name: str | None) -> Region:
+def _region(entry: dict[str, Any]) -> Region:
+    number, item = entry["id"], entry["mask"]
     if isinstance(item, dict):
-        return Region(number, item, name=name)
+        return Region(number, item)
     if isinstance(item, (str, Path)):
-        name = name or Path(item).stem
-        item = decode(item, _inside, "mask")
-    return Region.from_mask(number, item, name)
+        return Region.from_mask(number, decode(item, _inside, "mask"), Path(item).stem)
+    return Region.from_mask(number, item)
 
 
-def _listed(masks: np.ndarray | Sequence[MaskSource] | str | Path) -> list[Numbered]:
+def _listed(masks: np.ndarray | Sequence[MaskSource] | Path | str) -> list[dict[str, Any]]:
+    """List masks with their numbers and files; their arrays are read later, one at a time."""
     if isinstance(masks, np.ndarray) and masks.ndim != 3:
         raise AnnotationFormatError(
             "masks are a (R, H, W) array or a list of (H, W) arrays, not one array of "
             f"{masks.ndim} dimensions"
         )
     items = _png_files(Path(masks)) if isinstance(masks, (str, Path)) else list(masks)
-    files = [Path(item) if isinstance(item, (str, Path)) else None for item in items]
-    return list(zip(range(1, len(items) + 1), items, files, strict=True))
+    return [
+        {"id": number, "mask": item, "file": item if photo_name(item) else None}
+        for number, item in enumerate(items, start=1)
+    ]
 
 
 def _png_files(folder: Path) -> list[Path]:
-    names = (path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [path for path in names if path.suffix.lower() == ".png"]
-    return sorted(found, key=lambda path: (_with_numbers(path.stem), path.name))
+    found = [path for path in folder.iterdir() if path.suffix.lower() == ".png"]
+    shown = [path for path in found if not path.name.startswith(".")]
+    return sorted(shown, key=lambda path: (_with_numbers(path.stem), path.name))
 
 
 def _with_numbers(text: str) -> list[tuple[bool, int, str]]:
@@ -137,31 +126,25 @@ def _with_numbers(text: str) -> list[tuple[bool, int, str]]:
     return [(not digits, int(digits or 0), word) for digits, word in parts]
 
 
-def _split_labels(path: Path) -> list[Numbered]:
+def _split_labels(path: Path) -> list[dict[str, Any]]:
     """List each value of a label map but 0 with its runs; (H, W) is not expanded to (R, H, W)."""
     labels = decode(path, _values, "mask")
     flat = labels.ravel(order="F")  # (H, W) -> (W * H,), column by column as COCO's runs go
-    starts = _changes(flat)
-    ends = np.append(starts[1:], flat.size)
-    values = flat[starts]
-    order = np.argsort(values, kind="stable")
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    ends, values = np.append(starts[1:], flat.size), flat[starts]
     found = []
-    for runs in np.split(order, _changes(values[order])[1:]):
-        borders = np.stack([starts[runs], ends[runs]], axis=1).ravel()  # (runs, 2) -> (runs * 2,)
+    for value in np.unique(values[values != 0]):
+        borders = np.stack([starts, ends], axis=1)[values == value].ravel()  # (runs, 2) -> flat
         counts = np.diff(borders, prepend=0, append=flat.size)
-        found.append((int(values[runs[0]]), {"size": labels.shape, "counts": counts}, path))
-    return [entry for entry in found if entry[0] != 0]
-
-
-def _changes(values: np.ndarray) -> np.ndarray:
-    """Indices where a value differs from its predecessor; 0 is the first."""
-    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+        rle = {"size": labels.shape, "counts": counts}
+        found.append({"id": int(value), "mask": rle, "file": path})
+    return found
 
 
 def _values(image: Image.Image) -> np.ndarray:
     """(H, W) values of a label map; a palette's are its indices."""
     _refuse_lossy(image)
-    if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+    if image.mode not in ("1", "L", "P") and image.mode[0] != "I":
         raise AnnotationFormatError(
             "a label map has one whole number a pixel (grey, palette or 16-bit); this file's mode "
             f"is '{image.mode}'"

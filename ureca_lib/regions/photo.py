@@ -26,9 +26,7 @@ _opening = threading.Lock()  # Pillow has one limit for all threads
 Photo = str | Path | np.ndarray | Image.Image
 
 
-def load_image(
-    photo: Photo, expected: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
+def load_image(photo: Photo, expected: tuple[int, int] | None = None) -> np.ndarray:
     """Read a photo as RGB, the way a viewer shows it.
 
     EXIF rotation is applied, unless only the stored orientation has the `expected` size: then
@@ -40,7 +38,6 @@ def load_image(
         photo: a path, a PIL image, or an array (H, W), (H, W, 1 | 3 | 4): uint8, uint16, bool,
             or float between 0 and 1.
         expected: (H, W) in pixels that the photo must have.
-        max_pixels: the largest size allowed, checked before the pixels are decoded.
 
     Returns:
         (H, W, 3) uint8.
@@ -56,28 +53,28 @@ def load_image(
         raise ImageUnreadableError(
             f"a photo is a path, an image or an array, not {type(photo).__name__}"
         )
-    return decode(photo, lambda image: _to_rgb(_upright(image, expected)), "photo", max_pixels)
+    return decode(photo, lambda image: _to_rgb(_upright(image, expected)), "photo")
 
 
 def decode(
     source: str | Path | Image.Image,
     read: Callable[[Image.Image], np.ndarray],
     what: str,
-    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Decode an image and convert it with `read`; a damaged file becomes a `RegionError`.
+
+    The size is checked before the pixels are decoded.
 
     Args:
         source: a file, or an open image.
         read: called with the image once its pixels are decoded.
         what: the kind of file for the errors: "photo", "mask".
-        max_pixels: the largest size allowed, checked before the pixels are decoded.
     """
     with _opened(source, what) as image:
-        if image.width * image.height > max_pixels:
+        if image.width * image.height > MAX_PIXELS:
             raise ImageUnreadableError(
                 f"the {what} has {image.width * image.height:,} pixels, more than the "
-                f"{max_pixels:,} allowed"
+                f"{MAX_PIXELS:,} allowed"
             )
         image.load()
         return read(image)
@@ -139,6 +136,11 @@ def is_turned(photo: Photo, stored: tuple[int, int]) -> bool:
 def _is_sideways(image: Image.Image) -> bool:
     turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
     return turned and image.format != "TIFF"  # Pillow opens those upright
+
+
+def photo_name(photo: Photo | None) -> str | None:
+    """Return the file name of a photo that is given by its path, else None."""
+    return Path(photo).name if isinstance(photo, (str, Path)) else None
 
 
 def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> Path | None:
@@ -204,19 +206,15 @@ def _from_array(array: np.ndarray) -> np.ndarray:
         raise ImageUnreadableError(
             f"an image array is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}"
         )
-    if array.dtype == np.uint16:
-        array = (array / 257.0).round()
-    elif array.dtype == bool:
-        array = array * 255
-    elif array.dtype.kind == "f":
-        if not (array.min() >= 0 and array.max() <= 1):
-            raise ImageUnreadableError("an image array of floats has values between 0 and 1")
-        array = (array * 255).round()
-    elif array.dtype != np.uint8:
+    kind = "float" if array.dtype.kind == "f" else array.dtype.name
+    top = {"bool": 1, "float": 1, "uint8": 255, "uint16": 65535}.get(kind)
+    if top is None or (kind == "float" and not (array.min() >= 0 and array.max() <= 1)):
         raise ImageUnreadableError(
-            f"an image array is uint8, uint16, bool or float, not {array.dtype}"
+            "an image array is uint8, uint16, bool, or float with values between 0 and 1; this is "
+            f"{array.dtype}"
         )
-    array = array.astype(np.uint8)
+    if top != 255:
+        array = np.rint(array * (255 / top)).astype(np.uint8)
     if array.shape[2] == 1:
-        return np.repeat(array, 3, axis=2)  # (H, W, 1) -> (H, W, 3)
-    return array if array.shape[2] == 3 else _to_rgb(Image.fromarray(array))
+        array = array[..., 0]
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(array)))

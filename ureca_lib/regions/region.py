@@ -22,12 +22,10 @@ from ureca_lib.regions.errors import (
 )
 from ureca_lib.regions.photo import check_photo, load_image
 from ureca_lib.regions.rle import (
-    MAX_PIXELS,
-    as_list,
+    check_box,
     check_rle,
     check_size,
     encode_polygons,
-    is_finite,
     is_whole,
 )
 
@@ -44,7 +42,6 @@ class Region:
         area: stated area in pixels. The mask's own area counts; a difference is noted.
         name: a person's word for it, such as "boot"; optional, a number becomes its digits.
         crowd: COCO's mark for a group of objects in one mask.
-        max_pixels: the largest mask allowed.
         note: called with a sentence about each correction; by default a warning.
 
     Raises:
@@ -61,19 +58,17 @@ class Region:
         area: float | None = None,
         name: str | None = None,
         crowd: bool = False,
-        max_pixels: int = MAX_PIXELS,
         note: Callable[[str], None] = warnings.warn,
     ):
         try:
             if not (is_whole(id) or isinstance(id, str)):
-                raise AnnotationFormatError(
-                    f"an id is a whole number or a string, not {reprlib.repr(id)}"
-                )
-            self.rle, self.area = check_rle(rle, max_pixels=max_pixels)
-            if area is not None and not _is_number(area):
+                raise AnnotationFormatError("an id is a whole number or a string")
+            self.rle, self.area = check_rle(rle)
+            self._bbox = None if bbox is None else check_box(bbox)
+            numeric = isinstance(area, (int, float, np.number)) and not isinstance(area, bool)
+            if area is not None and not numeric:
                 raise AnnotationFormatError(f"an area is a number, not {area!r}")
-            self._bbox = _checked_box(bbox)
-            if name is not None and not (isinstance(name, str) or is_whole(name)):
+            if not (name is None or isinstance(name, str) or is_whole(name)):
                 raise AnnotationFormatError(f"a name is a string, not {type(name).__name__}")
         except RegionError as error:
             raise error.located(None, id) from None
@@ -96,10 +91,8 @@ class Region:
         """
         try:
             array = np.asarray(mask)
-        except ValueError:
-            raise AnnotationFormatError(
-                "the rows of the mask are not of one length", None, id
-            ) from None
+        except ValueError as error:
+            raise AnnotationFormatError(f"the mask is no array: {error}", None, id) from None
         if array.ndim != 2 or array.dtype.kind not in "biuf":
             what = f"{array.ndim}-dimensional {array.dtype}"
             raise AnnotationFormatError(
@@ -108,7 +101,7 @@ class Region:
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise AnnotationFormatError("the mask holds NaN", None, id)
         inside = array != 0
-        if not inside.any():
+        if not inside.any():  # of no size, too, which an encoding cannot have
             raise EmptyMaskError("the mask has no pixels", None, id)
         return cls(id, coco_mask.encode(np.asfortranarray(inside, np.uint8)), name=name)
 
@@ -116,12 +109,11 @@ class Region:
     def from_polygons(
         cls,
         id: int | str,
-        polygons: Sequence[Sequence[Any]],
+        polygons: Sequence[Any],
         height: int,
         width: int,
-        name: str | None = None,
-        max_pixels: int = MAX_PIXELS,
         note: Callable[[str], None] = warnings.warn,
+        **fields: Any,
     ) -> Region:
         """Make a region from the union of polygons, filled as COCO's tools fill them.
 
@@ -129,8 +121,8 @@ class Region:
             polygons: rings of at least three points, flat `[x, y, x, y, ...]` or pairs, in pixels;
                 or a single ring. Shorter rings are dropped and noted.
             height, width: the image's size in pixels.
-            max_pixels: the largest image allowed.
             note: called with a sentence about each correction; by default a warning.
+            fields: `name`, `bbox` and `crowd`, as in `Region`.
 
         Raises:
             AnnotationFormatError: a malformed ring, an image that is too large, or an outline that
@@ -139,13 +131,13 @@ class Region:
             EmptyMaskError: no pixel inside.
         """
         try:
-            check_size(height, width, max_pixels)
+            check_size(height, width)
             rle, dropped = encode_polygons(polygons, int(height), int(width))
         except RegionError as error:
             raise error.located(None, id) from None
         if dropped:
             note(f"region {id}: dropped {dropped} of its rings, which had fewer than three points")
-        return cls(id, rle, name=name, max_pixels=max_pixels)
+        return cls(id, rle, **fields)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -244,24 +236,18 @@ class RegionImage:
         self.path = None if path is None else Path(path)
         self.left_out = list(left_out)
         self._by_id: dict[int | str, Region] = {}
-        for region in self.regions:
-            self._add(region)
         self.photo = Path(photo) if isinstance(photo, (str, Path)) else None
         self._pixels: np.ndarray | None = None
-        if photo is not None and self.photo is None:
-            try:
-                self._pixels = load_image(photo, expected=(self.height, self.width))
-            except RegionError as error:
-                raise error.located(self.path) from None
-
-    def _add(self, region: Region) -> None:
         try:
-            region.check_size(self.height, self.width)
+            for region in self.regions:
+                region.check_size(self.height, self.width)
+                if region.id in self._by_id:
+                    raise AnnotationFormatError("another region has this id", None, region.id)
+                self._by_id[region.id] = region
+            if photo is not None and self.photo is None:
+                self._pixels = load_image(photo, expected=(self.height, self.width))
         except RegionError as error:
             raise error.located(self.path) from None
-        if region.id in self._by_id:
-            raise AnnotationFormatError("another region has this id", self.path, region.id)
-        self._by_id[region.id] = region
 
     @property
     def image(self) -> np.ndarray | None:
@@ -271,9 +257,7 @@ class RegionImage:
             ImageUnreadableError: truncated or not an image; SizeMismatchError: another size.
         """
         if self._pixels is None and self.photo is not None:
-            size = self.height, self.width
-            limit = max(MAX_PIXELS, self.width * self.height)  # the masks may be so large
-            self._pixels = load_image(self.photo, expected=size, max_pixels=limit)
+            self._pixels = load_image(self.photo, expected=(self.height, self.width))
         return self._pixels
 
     @property
@@ -298,14 +282,12 @@ class RegionImage:
         """
         if self._pixels is None and self.photo is not None:
             check_photo(self.photo, (self.height, self.width))
-        elif self._pixels is None:
-            self.pixels  # noqa: B018, says that it is missing
+        else:
+            self.pixels  # noqa: B018, says if it is missing
 
     def __getitem__(self, region_id: int | str) -> Region:
         if region_id not in self._by_id:
-            there = ", ".join(map(str, list(self._by_id)[:20])) or "none"
-            more = ", ..." if len(self._by_id) > 20 else ""
-            raise KeyError(f"no region {region_id!r}; there are {there}{more}")
+            raise KeyError(f"no region {region_id!r}; there are {reprlib.repr([*self._by_id])}")
         return self._by_id[region_id]
 
     def __iter__(self) -> Iterator[Region]:
@@ -320,16 +302,3 @@ class RegionImage:
         return (
             f"RegionImage({label}, {self.width} x {self.height}, {len(self.regions)} regions{left})"
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def _checked_box(bbox: Any) -> Box | None:
-    if bbox is None:
-        return None
-    box = as_list(bbox)
-    if box is None or len(box) != 4 or not all(is_finite(side) for side in box):
-        raise AnnotationFormatError(f"a box is four finite numbers, not {reprlib.repr(bbox)}")
-    return tuple(float(side) for side in box)  # type: ignore[return-value]

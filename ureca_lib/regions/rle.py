@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral
 from typing import Any
 
@@ -19,11 +20,13 @@ from pycocotools import mask as coco_mask
 from ureca_lib.regions.errors import (
     AnnotationFormatError,
     EmptyMaskError,
+    RegionError,
     SizeMismatchError,
 )
 
-MAX_PIXELS = 2**28  # a mask of this size takes 256 MiB decoded; SA-1B's largest have 2**24
-_PIXEL_LIMIT = 2**29 - 1  # beyond, a run takes seven groups, which pycocotools does not hold
+# a mask of this size takes 256 MiB decoded, SA-1B's largest have 2**24; from 2**29, a run takes
+# seven groups, which pycocotools does not hold
+MAX_PIXELS = 2**28
 # magnitudes from which a number takes one group of five bits more
 _GROUP_ENDS = 2 ** (5 * np.arange(1, 7) - 1)
 _OUTLINE_LIMIT = 2**22  # pixels; pycocotools takes 80 bytes for each and trusts malloc
@@ -45,26 +48,23 @@ def run_lengths(counts: str | bytes) -> np.ndarray:
     Raises:
         AnnotationFormatError: an unknown character, an unfinished number, a negative run.
     """
-    codes = np.frombuffer(_as_bytes(counts), np.uint8).astype(np.int64) - 48
-    if codes.size == 0:
-        raise AnnotationFormatError("the encoding is empty")
-    if codes.min() < 0 or codes.max() > 63:
-        raise AnnotationFormatError("the encoding holds a character that no COCO encoding has")
-    last = (codes & 0x20) == 0
-    if not last[-1]:
-        raise AnnotationFormatError("the encoding breaks off in the middle of a number")
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
+    # letters that ASCII lacks become bytes that no encoding has
+    text = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else bytes(counts)
+    codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 0x20:
+        raise AnnotationFormatError(
+            "the encoding is empty, breaks off, or holds a character that no COCO encoding has"
+        )
+    ends = np.flatnonzero((codes & 0x20) == 0)
+    lengths = np.diff(ends, prepend=-1)
     if lengths.max() > 7:  # 7 * 5 bits is more than any 32-bit run takes
         raise AnnotationFormatError("the encoding holds a number that is too large for a run")
+    starts = ends - lengths + 1
     place = np.arange(codes.size) - np.repeat(starts, lengths)
-    values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
-    negative = (codes[ends] & 0x10) != 0
-    values = values - (negative.astype(np.int64) << (5 * lengths))
-    runs = values.copy()
-    runs[1::2] = np.cumsum(values[1::2])  # runs 0, 1 and 2 are written as they are
-    runs[2::2] = np.cumsum(values[2::2])
+    runs = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
+    runs -= (codes[ends] >> 4 & 1) << (5 * lengths)  # the highest bit is the sign
+    runs[1::2] = np.cumsum(runs[1::2])  # runs 0, 1 and 2 are written as they are
+    runs[2::2] = np.cumsum(runs[2::2])
     if runs.min() < 0:
         raise AnnotationFormatError("the encoding has a run of negative length")
     return runs
@@ -80,66 +80,39 @@ def pack_runs(runs: np.ndarray) -> bytes:
     Args:
         runs: (runs,) int64, none negative, of less than 2**29 pixels in all.
     """
-    runs = _without_empty(runs)
-    values = _differences(runs)
-    groups = _groups(values)
-    last = np.cumsum(groups) - 1
-    place = np.arange(groups.sum()) - np.repeat(last - groups + 1, groups)
-    codes = ((np.repeat(values, groups) >> (5 * place)) & 0x1F) | 0x20
-    codes[last] &= 0x1F
-    return (codes + 48).astype(np.uint8).tobytes()
-
-
-def _differences(runs: np.ndarray) -> np.ndarray:
+    total = runs.sum()
+    # where an even number of borders meet, an empty run separates two runs of one kind
+    borders, times = np.unique(np.cumsum(runs)[:-1], return_counts=True)
+    borders = borders[(times % 2 == 1) & (borders < total)]
+    runs = np.diff(borders, prepend=0, append=total)
     values = runs.copy()
     values[3:] -= runs[1:-2]
-    return values
+    groups = 1 + np.searchsorted(_GROUP_ENDS, np.where(values < 0, ~values, values), side="right")
+    left = np.repeat(np.cumsum(groups), groups) - np.arange(groups.sum()) - 1
+    place = np.repeat(groups, groups) - 1 - left
+    codes = (np.repeat(values, groups) >> (5 * place)) & 0x1F
+    return (codes + 0x20 * (left > 0) + 48).astype(np.uint8).tobytes()
 
 
-def _groups(values: np.ndarray) -> np.ndarray:
-    """Number of groups of five bits per number; the highest bit is the sign."""
-    return 1 + np.searchsorted(_GROUP_ENDS, np.where(values < 0, ~values, values), side="right")
-
-
-def _canonical(counts: bytes, runs: np.ndarray) -> bytes:
-    """`pack_runs(runs)`, given an encoding of those runs, which most often is canonical."""
-    if runs[1:].all() and len(counts) == _groups(_differences(runs)).sum():
-        return counts
-    return pack_runs(runs)
-
-
-def _without_empty(runs: np.ndarray) -> np.ndarray:
-    if runs[1:].all():
-        return runs
-    inside = np.arange(runs.size) % 2
-    inside, runs = inside[runs > 0], runs[runs > 0]
-    starts = np.flatnonzero(np.diff(inside, prepend=-1))
-    merged = np.add.reduceat(runs, starts)
-    return np.concatenate([[0], merged]) if inside[0] else merged
-
-
-def check_size(height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise unless (height, width) is a positive size of at most `max_pixels` pixels."""
+def check_size(height: int, width: int) -> None:
+    """Raise unless (height, width) is a positive size of at most `MAX_PIXELS` pixels."""
     if not (is_whole(height) and is_whole(width)):
         raise AnnotationFormatError(f"a size is two whole numbers, not {width!r} x {height!r}")
     height, width = int(height), int(width)  # numpy's 32-bit integers overflow when multiplied
     if height < 1 or width < 1:
         raise SizeMismatchError(f"the size {width} x {height} has no pixels")
-    allowed = min(max_pixels, _PIXEL_LIMIT)
-    if height * width > allowed:
-        hint = "; raise max_pixels if it is meant" if max_pixels < _PIXEL_LIMIT else ""
+    if height * width > MAX_PIXELS:
         raise AnnotationFormatError(
             f"the size {width} x {height} has {height * width:,} pixels, more than the "
-            f"{allowed:,} allowed{hint}"
+            f"{MAX_PIXELS:,} allowed"
         )
 
 
-def check_rle(rle: Any, max_pixels: int = MAX_PIXELS) -> tuple[dict[str, Any], int]:
+def check_rle(rle: Any) -> tuple[dict[str, Any], int]:
     """Check a COCO RLE, compressed or not, and return it compressed, with its area.
 
     Args:
         rle: `{"size": [H, W], "counts": str | bytes | list of int}`.
-        max_pixels: the largest size allowed; 2**29 - 1 at most.
 
     Returns:
         `({"size": [H, W], "counts": bytes}, area)`: the canonical encoding, the same for the same
@@ -148,53 +121,34 @@ def check_rle(rle: Any, max_pixels: int = MAX_PIXELS) -> tuple[dict[str, Any], i
     Raises:
         AnnotationFormatError, SizeMismatchError, EmptyMaskError: before anything is decoded.
     """
-    size, counts = _size_and_counts(rle)
-    check_size(*size, max_pixels)
-    packed = isinstance(counts, bytes)
-    runs = run_lengths(counts) if packed else _uncompressed_runs(counts)
-    total, area = int(runs.sum()), int(runs[1::2].sum())
-    if total != size[0] * size[1]:
+    size = as_list(rle.get("size")) if isinstance(rle, Mapping) else None
+    if size is None or len(size) != 2:
         raise AnnotationFormatError(
-            f"the runs add up to {total} pixels but the size has {size[0] * size[1]}"
+            "a run-length encoding is an object with 'counts' and a 'size' of two whole numbers"
+        )
+    check_size(*size)
+    counts = rle.get("counts")
+    packed = isinstance(counts, _PACKED)
+    runs = run_lengths(counts) if packed else _uncompressed_runs(as_list(counts))
+    total, area = int(runs.sum()), int(runs[1::2].sum())
+    height, width = int(size[0]), int(size[1])
+    if total != height * width:
+        raise AnnotationFormatError(
+            f"the runs add up to {total} pixels but the size has {height * width}"
         )
     if area == 0:
         raise EmptyMaskError("the mask has no pixels")
-    counts = _canonical(counts, runs) if packed else pack_runs(runs)
-    return {"size": list(size), "counts": counts}, area
+    return {"size": [height, width], "counts": pack_runs(runs)}, area
 
 
-def _size_and_counts(rle: Any) -> tuple[tuple[int, int], bytes | list[Any]]:
-    if not isinstance(rle, Mapping):
-        raise AnnotationFormatError(f"a run-length encoding is an object, not {type(rle).__name__}")
-    for key in ("size", "counts"):
-        if key not in rle:
-            raise AnnotationFormatError(f"the segmentation has no '{key}'")
-    size, counts = as_list(rle["size"]), rle["counts"]
-    if size is None or len(size) != 2 or not all(is_whole(side) for side in size):
-        found = reprlib.repr(rle["size"])
-        raise AnnotationFormatError(f"the segmentation's size is two whole numbers, not {found}")
-    counts = _as_bytes(counts) if isinstance(counts, _PACKED) else as_list(counts)
+def _uncompressed_runs(counts: list[Any] | None) -> np.ndarray:
     if counts is None:
-        kind = type(rle["counts"]).__name__
-        raise AnnotationFormatError(f"counts is a string or a list, not {kind}")
-    return (int(size[0]), int(size[1])), counts
-
-
-def _as_bytes(counts: str | bytes) -> bytes:
-    # letters that ASCII lacks become bytes that no encoding has
-    return counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else bytes(counts)
-
-
-def _uncompressed_runs(counts: list[Any]) -> np.ndarray:
-    if not all(is_whole(count) for count in counts):
-        raise AnnotationFormatError("uncompressed counts are whole numbers")
-    if not counts:
-        raise AnnotationFormatError("the encoding is empty")
-    if min(counts) < 0:
-        raise AnnotationFormatError("the encoding has a run of negative length")
-    if max(counts) > _PIXEL_LIMIT:
-        raise AnnotationFormatError("the encoding holds a number that is too large for a run")
-    return np.asarray(counts, np.int64)
+        raise AnnotationFormatError("'counts' is a string or a list")
+    if not all(is_whole(count) and 0 <= count <= MAX_PIXELS for count in counts):
+        raise AnnotationFormatError(
+            "uncompressed counts are whole numbers, none negative or too large for a run"
+        )
+    return np.array(counts, np.int64)
 
 
 def as_list(value: Any) -> list[Any] | None:
@@ -210,7 +164,29 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def encode_polygons(polygons: Sequence[Any], height: int, width: int) -> tuple[dict[str, Any], int]:
+def is_finite(value: Any) -> bool:
+    """Tell whether a value is a finite number within the range of floats, and no bool."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def check_box(box: Any) -> tuple[float, float, float, float]:
+    """Return a box (x, y, width, height) in pixels as floats.
+
+    Raises:
+        AnnotationFormatError: not four finite numbers.
+    """
+    sides = as_list(box)
+    if sides is None or len(sides) != 4 or not all(map(is_finite, sides)):
+        raise AnnotationFormatError(f"a box is four finite numbers, not {reprlib.repr(box)}")
+    return tuple(map(float, sides))  # type: ignore[return-value]
+
+
+def encode_polygons(polygons: Any, height: int, width: int) -> tuple[dict[str, Any], int]:
     """Fill the union of polygons as COCO's tools fill it.
 
     Args:
@@ -227,11 +203,14 @@ def encode_polygons(polygons: Sequence[Any], height: int, width: int) -> tuple[d
     rings = split_rings(polygons)
     if not rings:
         raise EmptyMaskError("there is no polygon")
-    points = [_ring_points(ring, max(height, width)) for ring in rings]
-    points = [ring for ring in points if len(ring) >= 3]
+    reach = max(height, width)
+    points = [ring for ring in map(_ring_points, rings) if len(ring) >= 3]
     if not points:
         raise AnnotationFormatError("a polygon is at least three (x, y) pairs of finite numbers")
-    if sum(map(_outline, points)) > _OUTLINE_LIMIT:
+    if any(ring.min() < -reach or ring.max() > 2 * reach for ring in points):
+        raise SizeMismatchError("a polygon is far outside the image")
+    sides = [np.abs(ring - np.roll(ring, 1, axis=0)).max(axis=1) + 1 for ring in points]
+    if sum(side.sum() for side in sides) > _OUTLINE_LIMIT:
         raise AnnotationFormatError(
             f"the polygons' outline is longer than {_OUTLINE_LIMIT:,} pixels"
         )
@@ -249,9 +228,19 @@ def split_rings(polygons: Any) -> list[Any]:
     rings = as_list(polygons)
     if rings is None:
         raise AnnotationFormatError(f"polygons are a list of rings, not {type(polygons).__name__}")
-    flat = all(is_finite(value) for value in rings)
-    pairs = len(rings) > 2 and all(_is_pair(ring) for ring in rings)
+    flat = all(map(is_finite, rings))
+    pairs = len(rings) > 2 and all(map(_is_pair, rings))
     return [rings] if rings and (flat or pairs) else rings
+
+
+def extent(rings: Iterable[Any]) -> tuple[float, float]:
+    """Return the largest x and y of rings in pixels, ignoring malformed rings."""
+    points = [np.zeros((1, 2))]
+    for ring in rings:
+        with suppress(RegionError):
+            points.append(_ring_points(ring))
+    right, bottom = np.concatenate(points).max(axis=0)
+    return float(right), float(bottom)
 
 
 def _is_pair(value: Any) -> bool:
@@ -259,47 +248,15 @@ def _is_pair(value: Any) -> bool:
     return pair is not None and len(pair) == 2 and all(map(is_finite, pair))
 
 
-def extent(rings: Iterable[Any]) -> tuple[float, float]:
-    """Return the largest x and y of rings in pixels, ignoring malformed rings."""
-    right = bottom = 0.0
-    for ring in rings:
-        try:
-            points = np.array(ring, np.float64).reshape(-1, 2)  # flat or pairs
-        except (ValueError, TypeError, OverflowError):
-            continue
-        if len(points) and np.isfinite(points).all():
-            right, bottom = max(right, points[:, 0].max()), max(bottom, points[:, 1].max())
-    return float(right), float(bottom)
-
-
-def _outline(points: np.ndarray) -> float:
-    sides = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1)
-    return float(sides.sum()) + len(points)
-
-
-def _ring_points(ring: Any, reach: int) -> np.ndarray:
-    """(P, 2) float64 x and y of a ring near the image."""
+def _ring_points(ring: Any) -> np.ndarray:
+    """(P, 2) float64 x and y of a ring in pixels."""
     values = as_list(ring)
     if values is None:
         raise AnnotationFormatError(
             f"a polygon is a list of coordinates, not {type(ring).__name__}"
         )
-    pairs = [as_list(value) for value in values]
-    if pairs and all(pair is not None and len(pair) == 2 for pair in pairs):
-        values = [value for pair in pairs for value in pair]
-    if len(values) % 2 or not all(is_finite(value) for value in values):
+    if values and all(map(_is_pair, values)):
+        values = [value for pair in values for value in pair]
+    if len(values) % 2 or not all(map(is_finite, values)):
         raise AnnotationFormatError("a polygon is at least three (x, y) pairs of finite numbers")
-    points = np.array(values, np.float64).reshape(-1, 2)  # (P * 2,) -> (P, 2)
-    if len(points) and (points.min() < -reach or points.max() > 2 * reach):
-        raise SizeMismatchError("a polygon is far outside the image")
-    return points
-
-
-def is_finite(value: Any) -> bool:
-    """Tell whether a value is a finite number within the range of floats, and no bool."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
+    return np.array(values, np.float64).reshape(-1, 2)  # (P * 2,) -> (P, 2)

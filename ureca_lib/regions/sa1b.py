@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import reprlib
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ureca_lib.journal import write_text
 from ureca_lib.regions.errors import (
@@ -22,9 +23,8 @@ from ureca_lib.regions.errors import (
 )
 from ureca_lib.regions.photo import Photo, find_photo
 from ureca_lib.regions.region import LeftOut, Region, RegionImage
-from ureca_lib.regions.rle import MAX_PIXELS, check_size, is_whole
+from ureca_lib.regions.rle import check_size, is_whole
 
-Built = TypeVar("Built")
 _NOTES_SHOWN = 5
 
 
@@ -32,7 +32,6 @@ def load_sa1b(
     json_path: str | Path,
     image: Photo | None = None,
     strict: bool = True,
-    max_pixels: int = MAX_PIXELS,
 ) -> RegionImage:
     """Read the masks of one image from SA-1B JSON (Kirillov et al. 2023).
 
@@ -43,7 +42,6 @@ def load_sa1b(
         image: the photo; None takes the file beside the JSON that it names, or that has its
             stem, and does without where there is none.
         strict: False keeps the good annotations and lists the others in `.left_out`.
-        max_pixels: the largest image allowed.
 
     Returns:
         The image with its regions in file order.
@@ -53,36 +51,25 @@ def load_sa1b(
             a photo beside the JSON when it is needed.
     """
     path = Path(json_path)
-    head, annotations = _head_and_annotations(path, max_pixels)
-    notes: list[str] = []
-    regions, left_out = build_entries(
-        annotations,
-        lambda entry: _region(entry, head["height"], head["width"], max_pixels, notes.append),
-        lambda region: region.id,
-        path,
-        strict,
-    )
-    warn_of(notes, path)
-    photo = find_photo(path.parent, head["file_name"], path.stem) if image is None else image
-    result = RegionImage(regions, photo=photo, path=path, left_out=left_out, **head)
-    if image is not None:
-        _ = result.image  # a photo that was asked for must be readable and of the right size
-    return result
-
-
-def _head_and_annotations(path: Path, max_pixels: int) -> tuple[dict[str, Any], list[Any]]:
-    """Read the fields of the image, under `RegionImage`'s names, and the annotations."""
     document = read_json(path)
     try:
         info = get(document, "image", Mapping)
         annotations = get(document, "annotations", list)
-        width, height = image_size(info, max_pixels)
+        width, height = image_size(info)
         file_name = optional(info, "file_name", str)
         image_id = optional(info, "image_id", (int, str))
     except RegionError as error:
         raise error.located(path) from None
-    head = {"width": width, "height": height, "file_name": file_name, "image_id": image_id}
-    return head, annotations
+
+    def build(entry: Any, note: Callable[[str], None]) -> Region:
+        return region_from(entry, (height, width), note=note)
+
+    regions, left_out = build_entries(enumerate(annotations), build, path, strict)
+    photo = find_photo(path.parent, file_name, path.stem) if image is None else image
+    result = RegionImage(regions, width, height, photo, image_id, file_name, path, left_out)
+    if image is not None:
+        _ = result.image  # a photo that was asked for must be readable and of the right size
+    return result
 
 
 def save_sa1b(regions: RegionImage, json_path: str | Path, file_name: str | None = None) -> None:
@@ -123,26 +110,39 @@ def annotation_from(region: Region) -> dict[str, Any]:
 
 def region_from(
     annotation: Any,
-    max_pixels: int = MAX_PIXELS,
+    size: tuple[int, int] | None = None,
+    name: str | None = None,
     note: Callable[[str], None] = warnings.warn,
 ) -> Region:
-    """Build the region of an SA-1B annotation; `max_pixels` and `note` are as in `Region`.
+    """Build the region of an SA-1B or COCO annotation; `note` as in `Region`.
+
+    Args:
+        annotation: `id` and `segmentation` (RLE, or with `size` polygons), perhaps `bbox`, `area`,
+            `name` and `iscrowd`.
+        size: (H, W) of the image, which the mask must have.
+        name: used instead of the annotation's.
 
     Raises:
         RegionError: as in `load_sa1b`, naming the region's id.
     """
     need_object(annotation)
     region_id = get(annotation, "id", (int, str))
-    rle = get(annotation, "segmentation", Mapping)
-    stated = (annotation.get(key) for key in ("bbox", "area", "name"))
-    return Region(region_id, rle, *stated, is_crowd(annotation), max_pixels, note)
-
-
-def _region(
-    annotation: Any, height: int, width: int, max_pixels: int, note: Callable[[str], None]
-) -> Region:
-    region = region_from(annotation, max_pixels, note)
-    region.check_size(height, width)
+    segmentation = get(annotation, "segmentation", Mapping if size is None else (Mapping, list))
+    crowd = annotation.get("iscrowd")
+    if crowd not in (None, 0, 1):
+        raise AnnotationFormatError(f"'iscrowd' is 0 or 1, not {reprlib.repr(crowd)}")
+    fields = {
+        "bbox": annotation.get("bbox"),
+        "name": annotation.get("name") if name is None else name,
+        "crowd": crowd,
+        "note": note,
+    }
+    if isinstance(segmentation, list):
+        # a stated area is the polygon's, not that of its pixels
+        return Region.from_polygons(region_id, segmentation, *size, **fields)
+    region = Region(region_id, segmentation, area=annotation.get("area"), **fields)
+    if size is not None:
+        region.check_size(*size)
     return region
 
 
@@ -175,12 +175,11 @@ def annotation_files(folder: str | Path) -> list[Path]:
     """
     found = []
     for place, names in walk_linked(folder):
-        beside = {name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl")}
         for name in names:
-            stem, kind = os.path.splitext(name)
-            written_with = stem.rpartition(".")[0]
-            if kind == ".json" and name[0] != "." and written_with not in beside:
-                found.append(place / name)
+            path = place / name
+            beside = f"{Path(path.stem).stem}.jsonl" if "." in path.stem else None
+            if path.suffix == ".json" and name[0] != "." and beside not in names:
+                found.append(path)
     return sorted(found)
 
 
@@ -190,17 +189,13 @@ def read_json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise FileMissingError("the annotation file does not exist", path) from None
-    except OSError as error:
-        raise AnnotationFormatError(f"the file cannot be read ({error})", path) from None
-    except UnicodeDecodeError:
-        raise AnnotationFormatError("the file is not text", path) from None
-    except (ValueError, RecursionError) as error:  # a ValueError, too, for endless numbers
+    except (OSError, ValueError, RecursionError) as error:
         raise AnnotationFormatError(
             f"the file is truncated or is not JSON ({error})", path
         ) from None
     if not isinstance(document, dict):
         kind = type(document).__name__
-        raise AnnotationFormatError(f"the file holds a {kind}, not an object with masks", path)
+        raise AnnotationFormatError(f"the file holds a {kind}, not an object", path)
     return document
 
 
@@ -233,10 +228,9 @@ class IdIndex:
 
     def __init__(self, ids: Iterable[int | str]):
         self._ids = set(ids)
-        self._by_number: dict[int, list[int | str]] = {}
+        self._by_number: dict[int | str, list[int | str]] = {}
         for one in self._ids:
-            if (number := _as_number(one)) is not None:
-                self._by_number.setdefault(number, []).append(one)
+            self._by_number.setdefault(_as_number(one), []).append(one)
 
     def find(self, value: int | str) -> int | str | None:
         """Return the id of the file that `value` means, or None.
@@ -255,10 +249,9 @@ class IdIndex:
         return [value] if value in self._ids else self._by_number.get(_as_number(value), [])
 
 
-def _as_number(value: int | str) -> int | None:
-    if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdigit() and len(value) < 40 else None
-    return value
+def _as_number(value: int | str) -> int | str:
+    digits = isinstance(value, str) and re.fullmatch(r"[0-9]{1,40}", value)
+    return int(value) if digits else value
 
 
 def optional(holder: Mapping[str, Any], key: str, kinds: type | tuple[type, ...]) -> Any:
@@ -272,74 +265,50 @@ def need_object(value: Any) -> None:
         raise AnnotationFormatError(f"the entry is {type(value).__name__}, not an object")
 
 
-def is_crowd(annotation: Mapping[str, Any]) -> bool:
-    """Read COCO's mark for a group of objects in one mask: 0, 1 or absent."""
-    stated = annotation.get("iscrowd")
-    if stated is not None and stated not in (0, 1):
-        raise AnnotationFormatError(f"'iscrowd' is 0 or 1, not {reprlib.repr(stated)}")
-    return bool(stated)
-
-
-def image_size(info: Any, max_pixels: int) -> tuple[int, int]:
+def image_size(info: Any) -> tuple[int, int]:
     """(width, height) in pixels of an image entry."""
     need_object(info)
     width, height = get(info, "width", int), get(info, "height", int)
-    check_size(height, width, max_pixels)
+    check_size(height, width)
     return width, height
 
 
 def build_entries(
-    entries: Sequence[Any],
-    build: Callable[[Any], Built],
-    key: Callable[[Built], Any],
-    path: Path,
+    entries: Iterable[tuple[int, Any]],
+    build: Callable[[Any, Callable[[str], None]], Region],
+    path: Path | None,
     strict: bool,
-    wanted: Callable[[Any], bool] = lambda entry: True,
-) -> tuple[list[Built], list[LeftOut]]:
-    """Build every entry of an annotation file.
+) -> tuple[list[Region], list[LeftOut]]:
+    """Build the regions of an image, and warn of corrections that were made.
 
     Args:
-        entries: as parsed from the file.
-        build: makes the result for one entry, or raises a `RegionError`.
-        key: of a result; two results of one key are a `AnnotationFormatError`.
+        entries: as parsed from the file, with their places in it.
+        build: makes the region of an entry, or raises a `RegionError`; its second argument takes a
+            sentence about each correction.
         path: the file, for the errors.
         strict: True raises the first error; False lists them.
-        wanted: says of an entry whether it is looked at.
 
     Returns:
-        The results in order, and the entries that were left out.
+        The regions in order, and the entries that were left out.
     """
-    good: list[Built] = []
+    good: dict[int | str, Region] = {}
     left_out: list[LeftOut] = []
-    seen: set[Any] = set()
-    for index, entry in enumerate(entries):
-        if not wanted(entry):
-            continue
+    notes: list[str] = []
+    for index, entry in entries:
         try:
-            built = build(entry)
-            if key(built) in seen:
+            region = build(entry, notes.append)
+            if region.id in good:
                 raise AnnotationFormatError("a region before it in the same image has this id")
-            seen.add(key(built))
-            good.append(built)
+            good[region.id] = region
         except RegionError as error:
-            region_id = claimed_id(entry)
+            stated = entry.get("id") if isinstance(entry, Mapping) else None
+            region_id = stated if is_whole(stated) or isinstance(stated, str) else None
             placed = error.located(path, f"number {index}" if region_id is None else region_id)
             if strict:
                 raise placed from None
             left_out.append(LeftOut(index, region_id, placed))
-    return good, left_out
-
-
-def warn_of(notes: Sequence[str], path: Path) -> None:
-    """Warn of corrections that a reader made; of many, the first few and their number."""
-    for note in notes[:_NOTES_SHOWN]:
-        warnings.warn(f"{path}: {note}", stacklevel=3)
     if len(notes) > _NOTES_SHOWN:
-        more = len(notes) - _NOTES_SHOWN
-        warnings.warn(f"{path}: {more} more corrections like these", stacklevel=3)
-
-
-def claimed_id(entry: Any) -> int | str | None:
-    """Return the id that an entry states, or None if that cannot be an id."""
-    value = entry.get("id") if isinstance(entry, Mapping) else None
-    return value if is_whole(value) or isinstance(value, str) else None
+        notes[_NOTES_SHOWN:] = [f"{len(notes) - _NOTES_SHOWN} more corrections like these"]
+    for note in notes:
+        warnings.warn(f"{path}: {note}", stacklevel=3)
+    return list(good.values()), left_out

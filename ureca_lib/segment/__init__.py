@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from pycocotools import mask as coco_mask
+
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.photo import Photo
-from ureca_lib.segment.sam import Box, Sam, SamConfig, SegmentationUnavailable, sam_regions
-from ureca_lib.segment.superpixels import SuperpixelConfig, superpixel_regions
+from ureca_lib.segment.sam import Box, Sam, sam_regions
+from ureca_lib.segment.superpixels import superpixel_regions
 
 METHODS = {"superpixels": superpixel_regions, "sam": sam_regions}
 
 __all__ = [
     "METHODS",
     "Sam",
-    "SamConfig",
-    "SegmentationUnavailable",
-    "SuperpixelConfig",
     "check_prompts",
     "regions_at",
     "regions_in",
@@ -45,8 +45,7 @@ def segment_image(image: Photo, method: str = "superpixels", **options: Any) -> 
 
     Raises:
         RegionError: the photo cannot be read.
-        ValueError: no such method, or an option out of its range.
-        SegmentationUnavailable: the checkpoint or the device is not available.
+        ValueError: no such method. OSError: the checkpoint or the device is not available.
     """
     if method not in METHODS:
         raise ValueError(f"the method is one of {', '.join(METHODS)}, not {method!r}")
@@ -98,18 +97,11 @@ def regions_in(regions: RegionImage, boxes: Sequence[Box]) -> list[Region]:
         ValueError: a box that is empty, outside the photo, or without any region.
     """
     check_prompts(regions.width, regions.height, boxes=boxes)
+    sides = np.array([region.pixel_box for region in regions], float).reshape(-1, 4)
     found = []
     for box in boxes:
-        best = max(regions, key=lambda region: box_iou(region.pixel_box, box), default=None)
-        if best is None or not box_iou(best.pixel_box, box):
+        overlap = np.ravel(coco_mask.iou(sides, np.array([box], float), [0]))
+        if not overlap.any():
             raise ValueError("there is no region in box {:g},{:g},{:g},{:g}".format(*box))
-        found.append(best)
+        found.append(regions.regions[overlap.argmax()])
     return found
-
-
-def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes (x, y, width, height)."""
-    across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    shared = max(across, 0) * max(down, 0)
-    return shared / (a[2] * a[3] + b[2] * b[3] - shared)

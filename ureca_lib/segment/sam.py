@@ -7,24 +7,25 @@ resize the masks back, and remove duplicates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from ureca_lib.devices import chosen_device
 from ureca_lib.regions import Region, RegionImage, load_image
-from ureca_lib.regions.photo import Photo
+from ureca_lib.regions.photo import Photo, photo_name
 
 if TYPE_CHECKING:
     import torch
 
 SAM_MODEL = "facebook/sam-vit-base"
-# the later ones' checkpoints on the hub are those of the video models, of which this is the part
-# that works on single images
+# of the first two the model sees the photo with padding, of the others squeezed to a square; the
+# later ones' checkpoints on the hub are those of the video models, of which this is the part that
+# works on single images
 _PADDED, _SQUARE = ("sam", "sam_hq"), ("sam2", "sam2_video", "sam3_tracker", "sam3_video")
 _BATCH_BYTES = 2**29  # of a batch's masks at the photo's size
 _MASKS_PER_POINT = 3  # whole, part and subpart
@@ -33,60 +34,18 @@ _STABILITY_OFFSET = 1.0  # logits by which the cutoff is moved to see whether a 
 Box = tuple[float, float, float, float]
 
 
-class SegmentationUnavailable(RuntimeError):  # noqa: N818, named as the status of HTTP
-    """The checkpoint or the device is not available on this machine."""
-
-
-@dataclass(frozen=True)
-class SamConfig:
-    """Settings of automatic mask generation; the defaults are those of SAM's authors."""
-
-    points_per_side: int = field(
-        default=32, metadata={"help": "points per side of the grid that SAM is prompted with"}
-    )
-    pred_iou_threshold: float = field(
-        default=0.88, metadata={"help": "keep masks whose predicted IoU is higher"}
-    )
-    stability_threshold: float = field(
-        default=0.95, metadata={"help": "keep masks whose stability against the cutoff is higher"}
-    )
-    box_iou_threshold: float = field(
-        default=0.7, metadata={"help": "of masks whose boxes overlap more, keep the best"}
-    )
-    points_per_batch: int | None = field(
-        default=None,
-        metadata={"help": "most points per batch; None for the number within 0.5 GiB"},
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("points_per_side", "points_per_batch"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and not (value is None and name == "points_per_batch"):
-                raise ValueError(f"{name} is a whole number from 1, not {value!r}")
-        for name in ("pred_iou_threshold", "stability_threshold", "box_iou_threshold"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{name} is a number, not {value!r}")
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is between 0 and 1, not {value!r}")
-
-
-@dataclass(frozen=True)
-class _Encoded:
+class _Encoded(NamedTuple):
     """A photo as the model sees it.
 
     Attributes:
         size: (H, W) of the photo.
-        scale: (x, y) model pixels per photo pixel.
+        resized: (h, w) of the photo in the model's frame.
         features: arguments of the model's forward that hold the image.
-        resize: (K, M, h, w) logits of the model -> (K, M, H, W).
     """
 
     size: tuple[int, int]
-    scale: tuple[float, float]
+    resized: tuple[int, int]
     features: dict[str, Any]
-    resize: Callable[[torch.Tensor], torch.Tensor]
 
 
 class Sam:
@@ -97,56 +56,54 @@ class Sam:
         device: where it runs; None for CUDA if there is any.
 
     Raises:
-        SegmentationUnavailable: no such checkpoint, another kind of model, or no such device.
+        OSError: no such checkpoint, another kind of model, or no such device.
     """
 
     def __init__(self, model: str | Path = SAM_MODEL, device: str | torch.device | None = "cpu"):
         # here, because transformers takes seconds to import and superpixels do without it
         import torch
         from safetensors import SafetensorError
-        from transformers import AutoConfig, AutoModelForMaskGeneration, SamImageProcessorPil
+        from transformers import AutoConfig, AutoModelForMaskGeneration
         from transformers.image_processing_base import ImageProcessingMixin
 
         model = str(model)
         try:
-            self.kind = AutoConfig.from_pretrained(model).model_type
-            if self.kind not in (*_PADDED, *_SQUARE):
-                raise SegmentationUnavailable(
-                    f"'{model}' is a {self.kind} model, not SAM, SAM-HQ, SAM 2 or SAM 3"
-                )
-            if self.kind in _PADDED:
-                self._processor = SamImageProcessorPil.from_pretrained(model)
-            else:
-                self._statistics, _ = ImageProcessingMixin.get_image_processor_dict(model)
+            device = chosen_device(None) if device is None else torch.device(device)
+            kind = AutoConfig.from_pretrained(model).model_type
+            if kind not in (*_PADDED, *_SQUARE):
+                raise ValueError(f"it is a {kind} model, not SAM, SAM-HQ, SAM 2 or SAM 3")
+            processor, _ = ImageProcessingMixin.get_image_processor_dict(model)
             network, report = AutoModelForMaskGeneration.from_pretrained(
                 model, use_safetensors=True, output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            if isinstance(error, SegmentationUnavailable):
-                raise
-            place = "in that folder" if Path(model).is_dir() else "as a local folder or on the hub"
-            raise SegmentationUnavailable(
-                f"no SAM checkpoint '{model}' {place} ({_first_line(error)})"
-            ) from error
-        if report["missing_keys"]:
-            lacking = sorted(report["missing_keys"])[0]
-            raise SegmentationUnavailable(
-                f"the weights of '{model}' lack {lacking} and perhaps more"
-            )
-        try:
-            device = chosen_device(None) if device is None else torch.device(device)
+            if report["missing_keys"]:
+                raise ValueError(f"the weights lack {sorted(report['missing_keys'])[0]}")
             self.network = network.to(device).eval()
-        except (RuntimeError, AssertionError) as error:
-            raise SegmentationUnavailable(
-                f"device '{device}' cannot be used ({_first_line(error)})"
-            ) from error
+        except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise OSError(f"SAM checkpoint '{model}', device '{device}': {reason}") from error
+        self.kind = kind
+        self._mean, self._std = (np.array(processor[key]) for key in ("image_mean", "image_std"))
 
-    def generate(self, pixels: np.ndarray, config: SamConfig) -> list[Region]:
+    def generate(
+        self,
+        pixels: np.ndarray,
+        points_per_side: int = 32,
+        pred_iou_threshold: float = 0.88,
+        stability_threshold: float = 0.95,
+        box_iou_threshold: float = 0.7,
+    ) -> list[Region]:
         """Segment everything: prompt with a grid of points, keep confident and distinct masks.
+
+        The defaults are those of SAM's authors.
 
         Args:
             pixels: (H, W, 3) uint8 RGB.
-            config: settings.
+            points_per_side: of the grid.
+            pred_iou_threshold: keep masks whose predicted IoU is higher; 0 keeps all.
+            stability_threshold: keep masks whose stability against the cutoff is higher; 0 keeps
+                all.
+            box_iou_threshold: of masks whose boxes overlap more, keep the best.
 
         Returns:
             Regions, largest first, ids from 1, no two alike; perhaps none.
@@ -155,19 +112,31 @@ class Sam:
 
         encoded = self._encode(pixels)
         height, width = encoded.size
-        steps = (torch.arange(config.points_per_side) + 0.5) / config.points_per_side
+        steps = (torch.arange(points_per_side) + 0.5) / points_per_side
         grid = torch.cartesian_prod(steps, steps).flip(1) * torch.tensor([width, height])
-        size = config.points_per_batch or _points_per_batch(height, width)
         regions: list[Region] = []
         scores: list[float] = []
-        for points in grid.split(size):
-            logits, predicted = self._prompted(encoded, points=points)
-            for mask, score in _good(logits.flatten(0, 1), predicted.flatten(), config):
-                regions.append(Region.from_mask(0, mask))
-                scores.append(score)
-        boxes = torch.tensor([_corners(region) for region in regions]).reshape(-1, 4)
-        kept = suppress_boxes(boxes, torch.tensor(scores), config.box_iou_threshold)
-        return _numbered(regions[index] for index in kept.tolist())
+        for points in grid.split(_points_per_batch(height, width)):
+            found, predicted = self._prompted(encoded, points[:, None])
+            logits, predicted = found.flatten(0, 1), predicted.flatten()  # (K, M, ...) -> (K * M)
+            keep = (logits > 0).flatten(1).any(1)
+            if pred_iou_threshold:
+                keep &= predicted > pred_iou_threshold
+            if stability_threshold:
+                inner, outer = (
+                    (logits > offset).sum((1, 2))
+                    for offset in (_STABILITY_OFFSET, -_STABILITY_OFFSET)
+                )
+                # 0 / 0 is not a number, and not stable
+                keep &= inner / outer > stability_threshold
+            regions += [Region.from_mask(0, mask) for mask in (logits[keep] > 0).numpy()]
+            scores += predicted[keep].tolist()
+        # SAM's boxes reach from the first to the last column and row
+        boxes = np.array([region.bbox for region in regions]).reshape(-1, 4)
+        kept = [regions[place] for place in suppress_boxes(boxes, scores, box_iou_threshold)]
+        distinct = {region.rle["counts"]: region for region in kept}.values()
+        largest = sorted(distinct, key=lambda region: -region.area)
+        return [Region(number, region.rle) for number, region in enumerate(largest, start=1)]
 
     def at_points(self, pixels: np.ndarray, points: Sequence[tuple[float, float]]) -> list[Region]:
         """Segment the region at each point: of SAM's three masks the one with the highest score.
@@ -180,16 +149,13 @@ class Sam:
             A region per point, with the point as its id.
 
         Raises:
-            SegmentationUnavailable: SAM sees nothing at a point.
+            ValueError: SAM sees nothing at a point.
         """
         import torch
 
-        logits, scores = self._prompted(self._encode(pixels), points=torch.tensor(points))
-        masks = logits[torch.arange(len(points)), scores.argmax(1)] > 0  # (K, M, H, W) -> (K, H, W)
-        return [
-            _region(mask, "point {:g},{:g}".format(*point))
-            for mask, point in zip(masks, points, strict=True)
-        ]
+        logits, scores = self._prompted(self._encode(pixels), torch.tensor(points)[:, None])
+        best = logits[torch.arange(len(points)), scores.argmax(1)]  # (K, M, H, W) -> (K, H, W)
+        return _named(best, [f"point {x:g},{y:g}" for x, y in points])
 
     def in_boxes(self, pixels: np.ndarray, boxes: Sequence[Box]) -> list[Region]:
         """Segment the region in each box.
@@ -202,80 +168,63 @@ class Sam:
             A region per box, with the box as its id.
 
         Raises:
-            SegmentationUnavailable: SAM sees nothing in a box.
+            ValueError: SAM sees nothing in a box.
         """
         import torch
 
         corners = torch.tensor([(x, y, x + w, y + h) for x, y, w, h in boxes])
-        logits, _ = self._prompted(self._encode(pixels), boxes=corners)
-        return [
-            _region(mask, "box {:g},{:g},{:g},{:g}".format(*box))
-            for mask, box in zip(logits[:, 0] > 0, boxes, strict=True)
-        ]
+        logits, _ = self._prompted(self._encode(pixels), corners)
+        return _named(logits[:, 0], [f"box {x:g},{y:g},{w:g},{h:g}" for x, y, w, h in boxes])
 
     def _encode(self, pixels: np.ndarray) -> _Encoded:
         """(H, W, 3) uint8 -> the image's features, computed once for all prompts."""
         import torch
-        from torch.nn.functional import interpolate
 
         size = pixels.shape[:2]
+        frame = self._frame()
+        scale = np.divide(frame, size)
         if self.kind in _PADDED:
-            # the longer side is resized to the model's, the rest is padding
-            inputs = self._processor(Image.fromarray(pixels), return_tensors="pt")
-            values, resized = inputs["pixel_values"], inputs["reshaped_input_sizes"]
-
-            def resize(logits: torch.Tensor) -> torch.Tensor:
-                return self._processor.post_process_masks(
-                    logits[None], [size], resized, binarize=False
-                )[0]
-
-            target = resized[0].tolist()
-        else:
-            # the photo is squeezed to the model's square, whatever its shape
-            side = self.network.config.prompt_encoder_config.image_size
-            target = [side, side] if isinstance(side, int) else list(side)
-            small = Image.fromarray(pixels).resize(target[::-1], Image.Resampling.BILINEAR)
-            values = (
-                torch.tensor(np.asarray(small)).permute(2, 0, 1) / 255
-            )  # (S, S, 3) -> (3, S, S)
-            mean, std = (
-                torch.tensor(self._statistics[name])[:, None, None]
-                for name in ("image_mean", "image_std")
-            )
-            values = ((values - mean) / std)[None]
-
-            def resize(logits: torch.Tensor) -> torch.Tensor:
-                return interpolate(logits, size, mode="bilinear", align_corners=False)
-
+            scale[:] = scale.min()
+        height, width = np.floor(size * scale + 0.5).astype(int).tolist()
+        small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+        values = torch.zeros(1, 3, *frame)
+        normal = (np.asarray(small) / 255 - self._mean) / self._std
+        values[0, :, :height, :width] = torch.tensor(normal).permute(2, 0, 1)
         with torch.inference_mode():
             features = self.network.get_image_embeddings(values.to(self.network.device))
         names = ("image_embeddings", "intermediate_embeddings")
         parts = features if self.kind == "sam_hq" else (features,)
-        scale = (target[1] / size[1], target[0] / size[0])
-        return _Encoded(size, scale, dict(zip(names, parts, strict=False)), resize)
+        return _Encoded(size, (height, width), dict(zip(names, parts, strict=False)))
+
+    def _frame(self) -> tuple[int, int]:
+        """(height, width) of the model's input."""
+        side = self.network.config.prompt_encoder_config.image_size
+        return (side, side) if isinstance(side, int) else tuple(side)
 
     def _prompted(
-        self,
-        encoded: _Encoded,
-        points: torch.Tensor | None = None,
-        boxes: torch.Tensor | None = None,
+        self, encoded: _Encoded, prompts: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masks for K points (K, 2), 3 each, or for K boxes (K, 4) of corners, 1 each.
+        """Masks for K points (K, 1, 2), 3 each, or for K boxes (K, 4) of corners, 1 each.
 
         Returns:
             (K, M, H, W) logits and (K, M) IoU that the model predicts, on the CPU.
         """
         import torch
+        from torch.nn.functional import interpolate
 
-        prompts = points if boxes is None else boxes
-        scale = torch.tensor(encoded.scale).repeat(prompts.shape[1] // 2)
-        prompts = (prompts * scale).to(self.network.device, self.network.dtype)
-        given = {"input_boxes": prompts[None]}  # (K, 4) -> (1, K, 4)
-        if boxes is None:
-            given = {"input_points": prompts[None, :, None]}  # (K, 2) -> (1, K, 1, 2)
+        (height, width), size = encoded.resized, encoded.size
+        scale = torch.tensor([width / size[1], height / size[0]])
+        scaled = (prompts.unflatten(-1, (-1, 2)) * scale).view_as(prompts)
+        given = scaled[None].to(self.network.device, self.network.dtype)
+        points = prompts.dim() == 3
+        name = "input_points" if points else "input_boxes"
+        bilinear = {"mode": "bilinear", "align_corners": False}
         with torch.inference_mode():
-            output = self.network(**encoded.features, **given, multimask_output=boxes is None)
-            logits = encoded.resize(output.pred_masks[0].float())
+            output = self.network(**encoded.features, **{name: given}, multimask_output=points)
+            logits = output.pred_masks[0].float()
+            if self.kind in _PADDED:
+                logits = interpolate(logits, self._frame(), **bilinear)[..., :height, :width]
+            logits = interpolate(logits, size, **bilinear)
         return logits.cpu(), output.iou_scores[0].float().cpu()
 
 
@@ -283,8 +232,7 @@ def sam_regions(
     image: Photo,
     model: str | Path | Sam = SAM_MODEL,
     device: str | torch.device | None = "cpu",
-    config: SamConfig | None = None,
-    **changes: Any,
+    **settings: Any,
 ) -> RegionImage:
     """Segment a photo with a SAM checkpoint (method "sam").
 
@@ -292,75 +240,40 @@ def sam_regions(
         image: a path, a PIL image, or an array that `load_image` takes.
         model: a loaded `Sam`, or the hub id or local folder of a checkpoint in safetensors.
         device: where it runs; None for CUDA if there is any.
-        config: settings; None takes the defaults.
-        changes: single settings to change, such as `points_per_side=16`.
+        settings: those of `Sam.generate`, such as `points_per_side=16`.
 
     Returns:
         The photo with its regions, largest first, ids from 1, no two alike; perhaps none.
 
     Raises:
         RegionError: the photo cannot be read.
-        SegmentationUnavailable: the checkpoint or the device is not available.
-        ValueError: a setting out of its range.
+        OSError: the checkpoint or the device is not available.
     """
-    config = replace(config or SamConfig(), **changes)
     pixels = load_image(image)
     sam = model if isinstance(model, Sam) else Sam(model, device)
-    regions = sam.generate(pixels, config)
     height, width = pixels.shape[:2]
-    if not isinstance(image, (str, Path)):
-        return RegionImage(regions, width, height, pixels)
-    return RegionImage(regions, width, height, image, file_name=Path(image).name)
+    regions = sam.generate(pixels, **settings)
+    return RegionImage(regions, width, height, image, file_name=photo_name(image))
 
 
-def suppress_boxes(boxes: torch.Tensor, scores: torch.Tensor, max_iou: float) -> torch.Tensor:
+def suppress_boxes(boxes: np.ndarray, scores: Sequence[float], max_iou: float) -> list[int]:
     """Greedy non-maximum suppression, as `torchvision.ops.nms` defines it.
 
     Args:
-        boxes: (K, 4), corners x, y, x, y.
-        scores: (K,).
+        boxes: (K, 4), x, y, width and height.
+        scores: of each box.
         max_iou: a box is dropped if its IoU with a better one that is kept is above this.
 
     Returns:
-        (kept,) int64 indices, best score first, ties in the order given.
+        Places of the boxes kept, best score first, ties in the order given.
     """
-    import torch
-
-    order = torch.argsort(scores, descending=True, stable=True)
-    boxes = boxes.float()
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept = []
-    while order.numel():
-        best, order = order[0], order[1:]
-        kept.append(best)
-        low = torch.maximum(boxes[best, :2], boxes[order, :2])
-        high = torch.minimum(boxes[best, 2:], boxes[order, 2:])
-        shared = (high - low).clamp(min=0).prod(dim=1)
-        # of two boxes without area this is not a number, and both stay
-        iou = shared / (areas[best] + areas[order] - shared)
-        order = order[~(iou > max_iou)]
-    return torch.stack(kept) if kept else order
-
-
-def _good(
-    logits: torch.Tensor, scores: torch.Tensor, config: SamConfig
-) -> Iterator[tuple[np.ndarray, float]]:
-    """Confident and stable masks (H, W) of (K, H, W) logits, with scores."""
-    for values, score in zip(logits, scores.tolist(), strict=True):
-        if config.pred_iou_threshold and not score > config.pred_iou_threshold:
-            continue
-        inner, outer = (values > _STABILITY_OFFSET).sum(), (values > -_STABILITY_OFFSET).sum()
-        # 0 / 0 is not a number, and not stable
-        if config.stability_threshold and not inner / outer > config.stability_threshold:
-            continue
-        if (values > 0).any():
-            yield (values > 0).numpy(), score
-
-
-def _corners(region: Region) -> tuple[int, int, int, int]:
-    """The first and the last column and row of a region: x, y, x, y."""
-    x, y, columns, rows = region.pixel_box
-    return x, y, x + columns - 1, y + rows - 1
+    overlap = coco_mask.iou(boxes, boxes, [0] * len(boxes))
+    kept: list[int] = []
+    for place in np.argsort(-np.asarray(scores, float), kind="stable").tolist():
+        # of two boxes without area the IoU is not a number, and both stay
+        if not (overlap[place, kept] > max_iou).any():
+            kept.append(place)
+    return kept
 
 
 def _points_per_batch(height: int, width: int) -> int:
@@ -368,18 +281,10 @@ def _points_per_batch(height: int, width: int) -> int:
     return min(64, max(1, _BATCH_BYTES // (4 * _MASKS_PER_POINT * height * width)))
 
 
-def _numbered(regions: Iterator[Region]) -> list[Region]:
-    """Sort regions, largest first, without duplicates, and number them from 1."""
-    distinct = list({region.rle["counts"]: region for region in regions}.values())
-    distinct.sort(key=lambda region: -region.area)
-    return [Region(number, region.rle) for number, region in enumerate(distinct, start=1)]
-
-
-def _region(mask: torch.Tensor, prompt: str) -> Region:
-    if not mask.any():
-        raise SegmentationUnavailable(f"SAM sees nothing at {prompt}; try another place")
-    return Region.from_mask(prompt, mask.numpy())
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _named(logits: torch.Tensor, prompts: Sequence[str]) -> list[Region]:
+    """A region per prompt, from (K, H, W) logits, with the prompt as its id."""
+    masks = (logits > 0).numpy()
+    for mask, prompt in zip(masks, prompts, strict=True):
+        if not mask.any():
+            raise ValueError(f"SAM sees nothing at {prompt}; try another place")
+    return [Region.from_mask(prompt, mask) for mask, prompt in zip(masks, prompts, strict=True)]

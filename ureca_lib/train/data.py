@@ -47,7 +47,7 @@ def open_data(
     Raises:
         SettingsError: no caption, too few images to hold some out, the same images in both, or
             nothing that `best_metric` could be measured on.
-        CaptionedError, FileNotFoundError, PublishedError, RegionError: the data cannot be read.
+        CaptionedError, FileNotFoundError, RegionError: the data cannot be read.
     """
     s = settings
     source = Source(s.data, s.limit, s.style, s.masks)

@@ -200,7 +200,7 @@ def open_index(
         progress: show a bar.
 
     Raises:
-        CaptionedError, FileNotFoundError, PublishedError, RegionError: the data cannot be read.
+        CaptionedError, FileNotFoundError, RegionError: the data cannot be read.
     """
     place = source.path
     beside = folder if place is None else place if place.is_dir() else place.parent

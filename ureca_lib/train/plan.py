@@ -128,7 +128,7 @@ def make_plan(
 
     Raises:
         SettingsError: the batch cannot be shared out. CaptionedError, FileNotFoundError,
-            RegionError, PublishedError: the data cannot be read. ValueError: the tokenizer lacks
+            RegionError, CaptionedError: the data cannot be read. ValueError: the tokenizer lacks
             a token or numbers it otherwise. CheckpointError: a folder at fault.
     """
     micro, accumulation = settings.accumulation(processes)

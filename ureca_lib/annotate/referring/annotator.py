@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -184,29 +184,24 @@ def _sentence(subject: str, noun: str, claims: Description) -> str:
     return f"{sentence}, with {listing(parts)}." if parts else f"{sentence}."
 
 
-@dataclass(frozen=True)
 class AttributeAnnotator:
     """Captions from pixels, masks, names and the tree, each unique among the image's regions.
 
     It captions a whole image by `caption`, and answers the pipeline's questions by `answer`.
+
+    Attributes:
+        name, version, answer_settings: part of the record; answers that are stored under another
+            version are asked again.
+        max_in_flight: it computes, so more threads would only take turns.
     """
 
-    name = "attributes"
-    version = 2  # of its captions: answers that are stored under another version are asked again
-    max_in_flight = 2  # it computes: more threads would only take turns
+    name, version, max_in_flight = "attributes", 2, 2
 
-    _images: WeakKeyDictionary = field(
-        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
-    )
-    _lock: threading.Lock = field(
-        default_factory=threading.Lock, init=False, repr=False, compare=False
-    )
-
-    @property
-    def answer_settings(self) -> dict[str, Any]:
-        """Settings that affect an answer; part of the record."""
+    def __init__(self) -> None:
         words = {"max_words": MAX_WORDS, "max_whole_words": MAX_WHOLE_WORDS}
-        return {"preference": list(PREFERENCE), **words}
+        self.answer_settings: dict[str, Any] = {"preference": list(PREFERENCE), **words}
+        self._images: WeakKeyDictionary[RegionImage, ImageCaptions] = WeakKeyDictionary()
+        self._lock = threading.Lock()
 
     def caption(self, image: RegionImage, tree: MaskTree | None = None) -> list[AttributeCaption]:
         """Caption every region of an image.
@@ -225,12 +220,8 @@ class AttributeAnnotator:
         """
         if not len(image):
             return []
-        captions = self.captions(image, build_mask_tree(image.regions) if tree is None else tree)
+        captions = ImageCaptions(image, build_mask_tree(image.regions) if tree is None else tree)
         return [captions.caption("verify", region.id) for region in image]
-
-    def captions(self, image: RegionImage, tree: MaskTree) -> ImageCaptions:
-        """The captions of all stages with their logical forms; raises as `caption` does."""
-        return ImageCaptions(image, tree)
 
     def answer(self, request: Request) -> Reply:
         """Answer one question of the pipeline.
@@ -241,7 +232,8 @@ class AttributeAnnotator:
         with self._lock:  # the measurements of an image are shared by its questions
             captions = self._images.get(request.image)
             if captions is None or captions.tree is not request.tree:
-                captions = self._images[request.image] = self.captions(request.image, request.tree)
+                captions = ImageCaptions(request.image, request.tree)
+                self._images[request.image] = captions
             region_id = request.region_id
             if request.stage == "verify":
                 return _verdict(captions, region_id, request.context.current or "")

@@ -5,48 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib import resources
 
-_ONES = (
-    *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"),
-    *("tenth", "eleventh", "twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth"),
-    *("seventeenth", "eighteenth", "nineteenth"),
-)
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_DIGITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_IRREGULAR = {"foot": "feet", "tooth": "teeth", "man": "men", "woman": "women", "person": "people"}
-_IRREGULAR |= {"child": "children", "leaf": "leaves", "shelf": "shelves", "mouse": "mice"}
-_IRREGULAR |= {"knife": "knives", "loaf": "loaves", "wolf": "wolves", "half": "halves"}
-_SAME = ("sheep", "fish", "deer", "aircraft", "spacecraft")
-_MASS = ("coffee", "foam", "foliage", "fur", "grass", "hair", "sand", "sky", "snow", "water")
-MANY = len(_DIGITS) + 1  # from here on a number of things is "many"
+import yaml
 
-COLLECTIVES = ("tableware", "furniture", "scenery", "foreground", "scene")  # not wholes of parts
-GROUPS = ("bunch", "column", "crowd", "group", "heap", "pile", "row", "set", "stack")
-LIGHT = ("glare", "highlight", "reflection", "shadow")  # these have no color of their own
-# marks are on the thing that they are part of
-_MARKS = (
-    *("badge", "button", "crack", "dot", "emblem", "freckle", "gouge", "graffiti", "highlight"),
-    *("inscription", "label", "letter", "logo", "mark", "pattern", "reflection", "scratch"),
-    *("shadow", "sign", "spot", "stain", "sticker", "streak", "stripe", "tag", "wrinkle"),
-)
-_CONTAINERS = (*GROUPS, "background", "sky", "water")
-_LUCID = ("eye", "iris", "pupil", "glass", "lens", "mirror", "visor")  # light is seen in them
-# heads are on them, but their edge is of them
-_PICTURED = ("badge", "coin", "emblem", "logo", "medal", "patch", "poster", "stamp")
-_EDGES = ("border", "edge", "rim", "side")
+_TEXT = resources.files(__package__).joinpath("words.yaml").read_text(encoding="utf-8")
+_WORDS = {name: words.split() for name, words in yaml.safe_load(_TEXT).items()}
+_IRREGULAR = dict(zip(_WORDS["irregular"][::2], _WORDS["irregular"][1::2], strict=True))
+COLLECTIVES, GROUPS, LIGHT = _WORDS["collectives"], _WORDS["groups"], _WORDS["light"]
+MANY = len(_WORDS["digits"]) + 1  # from here on a number of things is "many"
 
 
 def ordinal(number: int) -> str:
     """1 -> "first", 23 -> "twenty-third", 117 -> "one hundred and seventeenth"; up to 9,999."""
     if number < 20:
-        return _ONES[number - 1]
+        return _WORDS["ordinals"][number - 1]
     if number < 100:
         tens, ones = divmod(number, 10)
-        word = _TENS[tens - 2]
-        return f"{word}-{_ONES[ones - 1]}" if ones else f"{word[:-1]}ieth"
+        word = _WORDS["tens"][tens - 2]
+        return f"{word}-{_WORDS['ordinals'][ones - 1]}" if ones else f"{word[:-1]}ieth"
     scale, unit = (1000, "thousand") if number >= 1000 else (100, "hundred")
     count, rest = divmod(number, scale)
-    head = f"{_DIGITS[count - 1]} {unit}"
+    head = f"{_WORDS['digits'][count - 1]} {unit}"
     joined = " and " if rest < 100 else " "
     return f"{head}{joined}{ordinal(rest)}" if rest else f"{head}th"
 
@@ -58,18 +38,19 @@ def plural(noun: str) -> str:
     before, space, word = head.rpartition(" ")
     if word in _IRREGULAR:
         word = _IRREGULAR[word]
-    elif word not in _SAME:
+    elif word not in _WORDS["same"]:
         word = re.sub(r"(?<=[^aeiou])y$", "ie", re.sub(r"(s|x|z|ch|sh)$", r"\1e", word)) + "s"
     return f"{before}{space}{word}{of}{tail}"
 
 
 def preposition(part: str, whole: str) -> str:
     """The word that joins a part to its whole: "on" for marks, "in" for containers, else "of"."""
-    if is_kind(part, _MARKS):
-        return "in" if is_kind(whole, (*_LUCID, *_CONTAINERS)) else "on"
-    if is_kind(whole, _CONTAINERS):
+    if is_kind(part, _WORDS["marks"]):
+        return "in" if is_kind(whole, _WORDS["lucid"] + _WORDS["containers"]) else "on"
+    if is_kind(whole, _WORDS["containers"]):
         return "in"
-    return "on" if _head(whole) in _PICTURED and _head(part) not in _EDGES else "of"
+    pictured = _head(whole) in _WORDS["pictured"] and _head(part) not in _WORDS["edges"]
+    return "on" if pictured else "of"
 
 
 def place_phrase(value: str, in_whole: bool = False) -> str:
@@ -84,7 +65,7 @@ def place_phrase(value: str, in_whole: bool = False) -> str:
 
 def indefinite(noun: str) -> str:
     """ "eye" -> "an eye", "eyes" -> "eyes", "hair" -> "hair"."""
-    if is_plural(noun) or _head(noun) in _MASS:
+    if is_plural(noun) or _head(noun) in _WORDS["mass"]:
         return noun
     vowel = re.match(r"(?!uni|use|ute|eu|one\b)[aeiou]", noun.casefold())
     return f"{'an' if vowel else 'a'} {noun}"
@@ -115,4 +96,4 @@ def counted(noun: str, number: int) -> str:
     """ "eye", 2 -> "two eyes", "eyes", 2 -> "eyes"; above nine it is "many"."""
     if number == 1 or is_plural(noun):
         return indefinite(noun)
-    return f"{_DIGITS[number - 1] if number < MANY else 'many'} {plural(noun)}"
+    return f"{_WORDS['digits'][number - 1] if number < MANY else 'many'} {plural(noun)}"

@@ -31,17 +31,16 @@ from ureca_lib.annotate.referring.english import (
 )
 from ureca_lib.annotate.referring.predicates import (
     DIRECTIONS,
-    ROW_DIRECTIONS,
     SECONDARY,
     Attribute,
     Description,
     ImageAttributes,
+    row_numbers,
 )
 
 PREFERENCE = ("whole", "color", "shape", "position")
 MAX_WORDS = 24  # of a phrase, if there is a shorter one
 MAX_WHOLE_WORDS = 14  # of a whole's phrase inside another
-_WHOLES = 6  # ancestors, from the nearest, that may be the whole
 # charges of a whole: if other regions are left, and per level of distance
 _LEFT_OVER, _FAR = 6.0, 1.0
 _VAGUE = {"color": 1.0, "shape": 2.0}  # charges of these if a position is needed too
@@ -52,7 +51,6 @@ _FAINT, _FAINT_GAP = 6.0, 0.15  # for a gap so small that few would see it
 _UNEVEN, _EVEN = 2.0, 0.5  # for neighbors much closer than the regions are on average
 _SIZE, _SIZE_COUNT = 1.0, 3.0  # for a size where a side would do, and per step of its count
 _PLACE, _PLACE_RANK = 0.5, 2.5  # for a place, and for a rank inside it
-_COLUMN = 0.5  # for a column where a row would do
 _GROUP_SIZE = 6.0  # for the size of an arrangement, such as a row
 _SECONDARY = 8.0
 
@@ -61,8 +59,6 @@ _OF_TWO = {"left": "left", "right": "right", "top": "upper", "bottom": "lower"}
 _OF_TWO |= {"largest": "larger", "smallest": "smaller", "widest": "wider", "narrowest": "narrower"}
 _OF_TWO |= {"tallest": "taller", "shortest": "shorter"}
 _OF_MANY = {"left": "leftmost", "right": "rightmost", "top": "top", "bottom": "bottom"}
-
-Option = tuple[float, Description]  # words plus charges of a description with a position
 
 
 def phrase(description: Description) -> str:
@@ -87,10 +83,9 @@ def _noun_phrase(description: Description, noun: str | None = None) -> str:
     words = ["the", *(before for before, _ in reversed(ranks))]
     words += [by_kind[kind].value for kind in ("shape", "color") if kind in by_kind]
     words += [noun, *(after for _, after in ranks)]
-    for kind in ("row", "column"):
-        if kind in by_kind:
-            before, after = _rank(by_kind[kind])
-            words += ["in the", before, kind, after]
+    if "row" in by_kind:
+        before, after = _rank(by_kind["row"])
+        words += ["in the", before, "row", after]
     place, whole = by_kind.get("place"), by_kind.get("whole")
     if place:
         words.append(place_phrase(place.value, whole is not None))
@@ -196,10 +191,7 @@ class Composer:
         """The incremental description, then others, in case it is too long or already used."""
         noun = self._noun(index)
         yield self._informed(index, self._incremental(index, noun, PREFERENCE))
-        yield self._incremental(index, noun, PREFERENCE[1:])
-        yield self._incremental(index, noun, ("position",))
-        for _, description in self._positions(index, noun):
-            yield description
+        yield from self._positions(index, noun)
 
     def _noun(self, index: int) -> Description:
         return (Attribute("type", self.scene.nouns[index]),)
@@ -274,7 +266,7 @@ class Composer:
     def _wholes(self, index: int) -> list[int]:
         """Ancestors that can be named: unique, of another kind, and not just a group."""
         kinds = self.scene.kinds
-        near = [i for i in self.scene.ancestors[index] if i not in self._groups][:_WHOLES]
+        near = [i for i in self.scene.ancestors[index] if i not in self._groups]
         return [
             whole
             for whole in near
@@ -304,51 +296,44 @@ class Composer:
             for left_out in combinations(_VAGUE, count)
         )
         options = [option for v in variants for option in self._positions(index, v)[:1]]
-        return min(options, key=self._preferred, default=(0.0, description))[1]
+        return min(options, key=self._preferred, default=description)
 
-    def _preferred(self, option: Option) -> tuple[bool, float, int]:
-        cost, description = option
+    def _preferred(self, description: Description) -> tuple[bool, float, int]:
         # counting far among things that only a vague word picks out is hard
         counted = max((a.number for a in description if a.kind == "rank"), default=1)
-        charge = sum(_VAGUE.get(attribute.kind, 0.0) for attribute in description)
-        return not self._isolates(description), cost + counted * charge, len(description)
+        charge = counted * sum(_VAGUE.get(attribute.kind, 0.0) for attribute in description)
+        cost = self._cost(description) + charge
+        return not self._isolates(description), cost, len(description)
 
-    def _positions(self, index: int, description: Description) -> list[Option]:
+    def _positions(self, index: int, description: Description) -> list[Description]:
         """Descriptions with a position that leave no other rival, the best first.
 
         If there are none, the one that leaves the fewest, made of as many positions as help.
         """
-        options = [
-            (len(phrase(longer).split()) + charge, longer)
-            for charge, longer in self._options(index, description)
-        ]
-        good = [option for option in options if self._isolates(option[1])]
+        options = list(self._options(index, description))
+        good = [option for option in options if self._isolates(option)]
         if good:
-            return sorted(good, key=lambda option: option[0])
-        left = self._left(description)
-        best = min(options, key=lambda o: (self._left(o[1]), o[0]), default=None)
-        if best is None or self._left(best[1]) >= left:
+            return sorted(good, key=self._cost)
+        best = min(options, key=lambda o: (self._left(o), self._cost(o)), default=description)
+        if self._left(best) >= self._left(description):
             return []
-        return self._positions(index, best[1]) or [best]
+        return self._positions(index, best) or [best]
 
-    def _options(self, index: int, description: Description) -> Iterator[Option]:
-        """Descriptions with one more position, or with a rank in it, and their charges."""
+    def _options(self, index: int, description: Description) -> Iterator[Description]:
+        """Descriptions with one more position, or with a rank in it."""
         yield from self._ranks(index, description, (*DIRECTIONS, *SECONDARY))
         if description[-1].kind == "rank":  # words after a count would restrict it
             return
-        for charge, row in self._rows(index, description):
-            yield charge, row
-            across = ROW_DIRECTIONS[2:] if row[-1].kind == "row" else ROW_DIRECTIONS[:2]
-            for more, ranked in self._ranks(index, row, across):
-                yield charge + more, ranked
+        for row in self._rows(index, description):
+            yield row
+            yield from self._ranks(index, row, ("left", "right"))
         for place in self._places(index, description):
-            yield _PLACE, place
-            for more, ranked in self._ranks(index, place, DIRECTIONS):
-                yield _PLACE + _PLACE_RANK + more, ranked
+            yield place
+            yield from self._ranks(index, place, DIRECTIONS)
 
     def _ranks(
         self, index: int, description: Description, directions: tuple[str, ...]
-    ) -> Iterator[Option]:
+    ) -> Iterator[Description]:
         scene, counted = self.scene, self.scene.counted(description)
         total = len(counted)
         # the largest of the reddish coins is the largest of the red ones; the third need not be
@@ -359,11 +344,8 @@ class Composer:
             far = number > (total + 1) // 2 and not direction.startswith("far")
             if far or keys[0] == keys[-1] or (number > 1 and first_only):
                 continue  # counted from the other end; or not at all
-            if (number, total) == (2, 3) and not self._is_middle(index, counted, direction):
-                continue
-            charge = self._charge(counted, direction, keys[: number + 1])
-            rank = Attribute("rank", direction, number, total, description)
-            yield charge + _COUNTING * (number - 1), (*description, rank)
+            if (number, total) != (2, 3) or self._is_middle(index, counted, direction):
+                yield (*description, Attribute("rank", direction, number, total, description))
 
     def _is_middle(self, index: int, counted: np.ndarray, direction: str) -> bool:
         """Whether "the middle one" of three means the second in this direction."""
@@ -375,37 +357,15 @@ class Composer:
         second = np.sort(across[:, 1 - along])[1] == self.scene.centers[index, 1 - along]
         return bool(second or 2 * spread[1 - along] <= spread[along])
 
-    def _charge(self, counted: np.ndarray, direction: str, prefix: np.ndarray) -> float:
-        """Charge for the difficulty to distinguish the regions up to and after the target."""
-        scene, steps = self.scene, len(prefix) - 2
-        if direction in SECONDARY:
-            return _SECONDARY + _SIZE_COUNT * steps
-        if direction in ("largest", "smallest"):
-            ratio = float(np.abs(np.diff(np.log(np.abs(prefix)))).min())
-            group = _GROUP_SIZE * is_kind(scene.nouns[counted[0]], GROUPS)
-            return _SIZE + _SIZE_COUNT * steps + _seeing(ratio) + group
-        axis = 0 if direction in ("left", "right") else 1
-        gap = float(np.diff(prefix).min())
-        extent = float(scene.boxes[counted, 2 + axis].mean())
-        spread = float(np.ptp(scene.centers[counted], axis=0).max()) / (len(counted) - 1)
-        share = gap / spread if spread else 1.0
-        uneven = _UNEVEN * max(0.0, _EVEN - share) + _FAINT * (share < _FAINT_GAP)
-        return max(_seeing(gap / extent), uneven)
-
-    def _rows(self, index: int, description: Description) -> Iterator[Option]:
-        if not self.scene.is_crisp(description):
-            return
+    def _rows(self, index: int, description: Description) -> Iterator[Description]:
         counted = self.scene.counted(description)
-        at = int(np.searchsorted(counted, self.scene.twin[index]))
-        for direction in ROW_DIRECTIONS:
-            numbers = self.scene.row_numbers(counted, direction)
-            if numbers is None:
-                continue
-            number, total = int(numbers[at]), int(numbers.max())
-            if number <= (total + 1) // 2:
-                kind = "column" if direction in ("left", "right") else "row"
-                row = Attribute(kind, direction, number, total, description)
-                yield _COUNTING * (number - 1) + _COLUMN * (kind == "column"), (*description, row)
+        numbers = row_numbers(self.scene.boxes[counted])
+        if numbers is not None and self.scene.is_crisp(description):
+            total = int(numbers.max())
+            from_top = int(numbers[np.searchsorted(counted, self.scene.twin[index])])
+            for end, number in (("top", from_top), ("bottom", total + 1 - from_top)):
+                if number <= (total + 1) // 2:
+                    yield (*description, Attribute("row", end, number, total, description))
 
     def _places(self, index: int, description: Description) -> Iterator[Description]:
         if any(attribute.kind == "place" for attribute in description):
@@ -414,6 +374,42 @@ class Composer:
         for place in self.scene.place(index, whole):
             if self._left((*description, place)) < self._left(description):
                 yield (*description, place)
+
+    def _cost(self, description: Description) -> float:
+        """Words, and charges for a position that is hard to see or to count.
+
+        The position is the last attribute, or a rank and the row or place before it.
+        """
+        before, last = description[-2:]
+        charges = self._charge(last)
+        if before.kind in ("row", "place"):
+            charges += self._charge(before) + _PLACE_RANK * (before.kind == "place")
+        return len(phrase(description).split()) + charges
+
+    def _charge(self, attribute: Attribute) -> float:
+        scene, direction, steps = self.scene, attribute.value, attribute.number - 1
+        if attribute.kind == "place":
+            return _PLACE
+        if attribute.kind == "row":
+            return _COUNTING * steps
+        if attribute.kind != "rank":
+            return 0.0
+        if direction in SECONDARY:
+            return _SECONDARY + (_COUNTING + _SIZE_COUNT) * steps
+        counted = scene.counted(attribute.among)
+        # the regions up to and after the target have to be distinguished
+        prefix = np.sort(scene.keys[direction][counted])[: steps + 2]
+        if direction in ("largest", "smallest"):
+            ratio = float(np.abs(np.diff(np.log(np.abs(prefix)))).min())
+            group = _GROUP_SIZE * is_kind(scene.nouns[counted[0]], GROUPS)
+            return _SIZE + (_COUNTING + _SIZE_COUNT) * steps + _seeing(ratio) + group
+        axis = 0 if direction in ("left", "right") else 1
+        gap = float(np.diff(prefix).min())
+        extent = float(scene.boxes[counted, 2 + axis].mean())
+        spread = float(np.ptp(scene.centers[counted], axis=0).max()) / (len(counted) - 1)
+        share = gap / spread if spread else 1.0
+        uneven = _UNEVEN * max(0.0, _EVEN - share) + _FAINT * (share < _FAINT_GAP)
+        return _COUNTING * steps + max(_seeing(gap / extent), uneven)
 
 
 def _seeing(gap: float) -> float:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
+from scipy import ndimage
 
 from ureca_lib.annotate.referring.attributes import (
     UNNAMED,
@@ -35,7 +35,6 @@ SECONDARY = (
     *("widest", "narrowest", "tallest", "shortest"),
     *("far left", "far right", "far up", "far down"),
 )
-ROW_DIRECTIONS = ("top", "bottom", "left", "right")
 # ranges of the center, as shares of a frame, in which a place is said, and in which it fits
 _LOW, _MIDDLE = ((0.0, 0.35), (0.0, 0.48)), ((0.38, 0.62), (0.27, 0.73))
 _HIGH, _ANY = ((0.65, 1.0), (0.52, 1.0)), ((0.0, 1.0), (0.0, 1.0))
@@ -66,7 +65,6 @@ EXTENTS = {
 }
 _PLACE_EXTENT = 0.6  # of the frame, above which a region is not said to be on a side of it
 _LEAST_IN_ROWS = 6  # fewer regions are not described in rows
-_SPLIT = 0.5  # of the median extent: a larger gap between centers starts a new row
 
 
 @dataclass(frozen=True)
@@ -75,13 +73,13 @@ class Attribute:
 
     Args:
         kind: "type", "whole" (that the region is part of), "color", "shape", "place", "extent",
-            "row", "column", "rank" or "with" (a part of it).
+            "row", "rank" or "with" (a part of it).
         value: the noun, the color, ... or the end from which a rank is counted.
-        number: of a rank, row or column: 1 is the first from the end in `value`. Of "with": the
+        number: of a rank or row: 1 is the first from the end in `value`. Of "with": the
             number of parts; 1 is at least one, and `MANY` that or more.
-        of: number of regions, rows or columns that are counted.
+        of: number of regions or rows that are counted.
         among: the attributes that this one is relative to: those that define the regions to count
-            (for ranks, rows and columns, all attributes before it), or those of the whole.
+            (for ranks and rows, all attributes before it), or those of the whole.
     """
 
     kind: str
@@ -150,10 +148,6 @@ class ImageAttributes:
     def __len__(self) -> int:
         return len(self.regions)
 
-    def matching(self, description: Description) -> tuple[int | str, ...]:
-        """Ids of the regions that every attribute fits, in the order of the image."""
-        return tuple(self.ids[i] for i in np.flatnonzero(self.fits(description)))
-
     def fits(self, description: Description, clearly: bool = False) -> np.ndarray:
         """(R,) bool: the regions that every attribute fits.
 
@@ -170,7 +164,7 @@ class ImageAttributes:
         key = (description, clearly)
         if key not in self._known:
             *before, last = description
-            if last.kind in ("rank", "row", "column") and last.among != tuple(before):
+            if last.kind in ("rank", "row") and last.among != tuple(before):
                 raise ValueError(f"{last} counts among other regions than the words before it")
             self._known[key] = self.fits(tuple(before), clearly) & self._fits(last, clearly)
         return self._known[key]
@@ -212,10 +206,10 @@ class ImageAttributes:
         if kind == "rank":
             before = np.searchsorted(np.sort(self.keys[value][counted]), self.keys[value])
             return (before == number - 1) & (attribute.of == len(counted))
-        numbers = self.row_numbers(counted, value)
-        fits = np.zeros(len(self), bool)
+        numbers, fits = row_numbers(self.boxes[counted]), np.zeros(len(self), bool)
         if numbers is not None and attribute.of == numbers.max():
-            fits[counted] = numbers == number
+            wanted = number if value == "top" else attribute.of + 1 - number
+            fits[counted] = numbers == wanted
         return fits[self.twin]
 
     def _where(self, values: Iterable[bool]) -> np.ndarray:
@@ -244,14 +238,6 @@ class ImageAttributes:
         counts = np.zeros(len(self), np.int64)
         np.add.at(counts, [holder for holder, _ in pairs], 1)
         return counts[self.twin]
-
-    def row_numbers(self, counted: np.ndarray, direction: str) -> np.ndarray | None:
-        """Row (column) of each counted region, from 1 at the end `direction`; None: not in rows."""
-        axis = 0 if direction in ("left", "right") else 1
-        numbers = row_numbers(self.centers[counted], self.boxes[counted], axis)
-        if numbers is None or direction in ("left", "top"):
-            return numbers
-        return numbers.max() + 1 - numbers
 
     def place(self, index: int, among: Description = ()) -> list[Attribute]:
         """Places that a region is clearly at in the image, or in the whole that `among` is.
@@ -282,38 +268,28 @@ def _within(values: np.ndarray, ranges: Iterable[tuple[float, float]]) -> np.nda
     return ((low <= values) & (values <= high)).all(1)
 
 
-def row_numbers(centers: np.ndarray, boxes: np.ndarray, axis: int) -> np.ndarray | None:
-    """The row (or column) of each region, or None if they are not clearly in rows.
+def row_numbers(boxes: np.ndarray) -> np.ndarray | None:
+    """The row of each region, 1 for the topmost, or None if they are not clearly in rows.
 
-    Rows are runs of sorted centers, split at large gaps. They are clear if at least two, and most
-    of them, have two regions or more, each is thinner than the smallest gap between two rows, and
-    the regions of a row stand beside each other.
+    Between two rows a horizontal line crosses no region, and within a row one crosses all. Rows
+    are clear if at least two, and most of them, have two regions or more, and if the regions of a
+    row stand beside each other.
 
     Args:
-        centers: (R, 2) x and y in pixels.
         boxes: (R, 4) x, y, columns, rows in pixels.
-        axis: 1 for rows, which are split along y, 0 for columns.
-
-    Returns:
-        (R,) int, 1 for the topmost row or leftmost column.
     """
-    if len(centers) < _LEAST_IN_ROWS:
+    if len(boxes) < _LEAST_IN_ROWS:
         return None
-    across = centers[:, axis]
-    order = np.argsort(across, kind="stable")
-    gaps = np.diff(across[order])
-    split = gaps > _SPLIT * np.median(boxes[:, 2 + axis])
-    rows = np.split(order, np.flatnonzero(split) + 1)
-    several = sum(len(row) > 1 for row in rows)
-    if several < 2 or several <= len(rows) / 2:
-        return None
-    if gaps[split].min() <= max(np.ptp(across[row]) for row in rows):
-        return None
-    starts, ends = boxes[:, 1 - axis], boxes[:, 1 - axis] + boxes[:, 3 - axis]
-    for row in rows:
-        beside = row[np.argsort(starts[row], kind="stable")]
-        if any(ends[one] > starts[other] for one, other in pairwise(beside)):
-            return None
-    numbers = np.empty(len(centers), np.int64)
-    numbers[order] = 1 + np.concatenate([[0], np.cumsum(split)])
-    return numbers
+    (x, top, columns, rows), numbers = boxes.T, np.ones(len(boxes), np.int64)
+    order = np.argsort(top, kind="stable")
+    lowest = np.maximum.accumulate((top + rows)[order])
+    numbers[order[1:]] += np.cumsum(top[order[1:]] >= lowest[:-1])
+    sizes = np.bincount(numbers)[1:]
+    inside = range(1, len(sizes) + 1)
+    crossed = ndimage.maximum(top, numbers, inside) < ndimage.minimum(top + rows, numbers, inside)
+    order = np.lexsort((x, numbers))  # row by row, from the left
+    left, right = order[:-1], order[1:]
+    overlap = (numbers[left] == numbers[right]) & (x[left] + columns[left] > x[right])
+    several = np.count_nonzero(sizes > 1)
+    clear = several >= 2 and several > len(sizes) / 2 and crossed.all() and not overlap.any()
+    return numbers if clear else None
