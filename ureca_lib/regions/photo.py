@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ureca_lib.regions.errors import (
     FileMissingError,
@@ -91,10 +91,6 @@ def _opened(source: str | Path | Image.Image, what: str) -> Iterator[Image.Image
         raise error.located(path) from None
     except FileNotFoundError:
         raise FileMissingError(f"the {what} does not exist", path) from None
-    except Image.DecompressionBombError as error:
-        raise ImageUnreadableError(f"the {what} is too large to decode ({error})", path) from None
-    except UnidentifiedImageError:
-        raise ImageUnreadableError("the file is not an image", path) from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
         raise ImageUnreadableError(f"the {what} cannot be decoded ({error})", path) from error
 
