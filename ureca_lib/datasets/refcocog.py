@@ -194,10 +194,10 @@ def reference_file(folder: str | Path, partition: Partition = "umd") -> Path:
     if not Path(folder).is_dir():
         raise FileMissingError("there is no such folder", folder)
     names = [f"refs({partition}){suffix}" for suffix in (".p", ".json")]
-    for name in names:
-        if Path(folder, name).is_file():
-            return Path(folder, name)
-    raise FileMissingError(f"there is neither {names[0]} nor {names[1]}", folder)
+    found = [Path(folder, name) for name in names if Path(folder, name).is_file()]
+    if not found:
+        raise FileMissingError(f"there is neither {names[0]} nor {names[1]}", folder)
+    return found[0]
 
 
 def read_references(path: str | Path) -> list[Reference]:
