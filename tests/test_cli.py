@@ -40,7 +40,9 @@ def test_the_version_is_the_packages():
 
 def test_every_command_is_found_and_has_help():
     shown = ureca("--help").output
-    for name, command in typer.main.get_command(app).commands.items():
+    group = typer.main.get_command(app)
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
         assert command.name == name and re.search(rf"^  {name} +\w", shown, re.M)
         assert ureca(name, "--help").exit_code == 0
         # an output is written to --out everywhere, and --output is read as well

@@ -1,15 +1,18 @@
-"""Tasks on processes: results as they come, deaths that stay alone, nothing left running."""
+"""Tasks on processes and on Ray: results as they come, deaths that stay alone, nothing left."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
 
 import psutil
 import pytest
+from small_ray import small_ray
 
+from ureca_lib import engine
 from ureca_lib.engine import map_tasks
 
 TASKS = """import os, signal, sys, time, pathlib
@@ -17,6 +20,9 @@ TASKS = """import os, signal, sys, time, pathlib
 def work(item):
     pathlib.Path(item["folder"], f"began_{item['n']}").write_text(str(os.getpid()))
     if item.get("way") == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item.get("way") == "die once" and not pathlib.Path(item["folder"], "died").exists():
+        pathlib.Path(item["folder"], "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     if item.get("way") == "raise":
         print("a line before", file=sys.stderr)
@@ -30,16 +36,18 @@ def work(item):
 """
 
 
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    (tmp_path / "engine_tasks.py").write_text(TASKS)
-    paths = [str(tmp_path), os.environ.get("PYTHONPATH", ""), os.getcwd()]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    monkeypatch.syspath_prepend(tmp_path)
-    sys.modules.pop("engine_tasks", None)
-    import engine_tasks
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A module of tasks that new processes find, too, and its function."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "engine_tasks.py").write_text(TASKS)
+    paths = [str(folder), os.environ.get("PYTHONPATH", ""), os.getcwd()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        patch.syspath_prepend(folder)
+        import engine_tasks
 
-    return engine_tasks.work
+        yield engine_tasks.work
 
 
 def until(condition):
@@ -99,3 +107,43 @@ def test_a_killed_caller_leaves_no_task(work, tmp_path):
     caller.kill()
     caller.wait()
     assert psutil.wait_procs([task], timeout=60)[0] == [task]
+
+
+@pytest.fixture(scope="module")
+def cluster(work):
+    """Ray on two CPUs of this machine."""
+    with small_ray():
+        yield
+
+
+def test_ray_starts_a_lost_task_again_and_reports_one_that_fails(
+    work, cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(engine, "RETRIES", 1)
+    ways = ["", "raise", "die once", "die"]
+    items = [{"n": n, "way": way, "folder": str(tmp_path)} for n, way in enumerate(ways)]
+    found = {outcome.item["n"]: outcome for outcome in map_tasks(work, items, 3, "ray")}
+    assert found[0].value[0] == 0 and found[0].error is None
+    pid = (tmp_path / "began_0").read_text()
+    assert found[0].where == f"process {pid} of {socket.gethostname()}"
+    assert (found[1].value, found[1].error) == (None, "ValueError: no good")
+    assert (found[2].value[0], found[2].error) == (2, None)
+    assert found[3].value is None and found[3].error.startswith("WorkerCrashedError: ")
+
+
+def test_ray_takes_items_as_they_end_and_stops_them(work, cluster, tmp_path):
+    for n in (0, 1):
+        (tmp_path / f"wait_{n}").touch()
+    items = iter({"n": n, "folder": str(tmp_path)} for n in (2, 0, 1))
+    outcomes = map_tasks(work, items, 2, "ray", cpus=0.5)
+    assert next(outcomes).value[0] == 2
+    until(lambda: (tmp_path / "began_0").is_file() and (tmp_path / "began_0").read_text())
+    assert next(items)["n"] == 1  # not taken while two of them run
+    process = psutil.Process(int((tmp_path / "began_0").read_text()))
+    outcomes.close()
+    assert psutil.wait_procs([process], timeout=30)[0] == [process]
+
+
+def test_an_engine_that_is_not_there_is_refused(work):
+    with pytest.raises(ValueError, match="engine 'slurm': there are processes and ray"):
+        map_tasks(work, [], engine="slurm")

@@ -21,8 +21,7 @@ from ureca_lib.checkpoints import (
     load_model_and_processor,
 )
 from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT
-from ureca_lib.train.plan import make_plan
-from ureca_lib.train.settings import SettingsError
+from ureca_lib.train.plan import Plan
 from ureca_lib.train.stages import load_start
 
 LANGUAGES = ["qwen2", "llama"]
@@ -99,24 +98,23 @@ def test_it_is_converted_with_its_tokenizer_and_then_loads(chat, tmp_path):
 def test_stage_1_starts_from_it_and_stage_2_does_not(chat):
     model, _ = load_start(small(chat[0], mask_tokens=4))
     assert model.config.num_mask_tokens == 4
-    with pytest.raises(SettingsError, match="no mask encoder: stage 2 starts from"):
+    with pytest.raises(ValueError, match="no mask encoder: stage 2 starts from"):
         load_start(small(chat[0], stage=2))
 
 
 def test_the_dry_run_knows_it(chat, tmp_path):
-    plan = make_plan(small(chat[0], mask_tokens=4), 1, progress=False)
-    (only,) = plan.problems
-    assert "wide, preset tiny 160" in only
-    assert any("names and shapes compared" in note for note in plan.notes)
-    plan = make_plan(small(chat[0], stage=2), 1, progress=False)
-    assert any("no mask encoder: stage 2 starts from" in problem for problem in plan.problems)
+    plan = Plan(small(chat[0], mask_tokens=4), 1, progress=False)
+    compared, wide = plan.notes
+    assert "names and shapes" in compared and "wide, preset tiny 160" in wide
+    with pytest.raises(ValueError, match="no mask encoder: stage 2 starts from"):
+        Plan(small(chat[0], stage=2), 1, progress=False)
     short = tmp_path / "short"
     shutil.copytree(chat[0], short)
     tensors = load_file(short / "model.safetensors")
     del tensors["mlp1.1.weight"]
     save_file(tensors, short / "model.safetensors")
-    plan = make_plan(small(short), 1, progress=False)
-    assert any("missing: mlp1.1.weight" in problem for problem in plan.problems)
+    with pytest.raises(ValueError, match=r"missing: mlp1\.1\.weight"):
+        Plan(small(short), 1, progress=False)
 
 
 def test_captions_are_not_made_by_weights_that_were_never_trained(chat):

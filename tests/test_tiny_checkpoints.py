@@ -14,8 +14,8 @@ from ureca_lib.checkpoints import load_model_and_processor
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.presets import describe_preset
 from ureca_lib.scenes import SceneSpecification, generate_scene, resolve
-from ureca_lib.train.options import BaseSettings, Recipe
 from ureca_lib.train.recipe import measure_model
+from ureca_lib.train.settings import BaseSettings, Recipe
 from ureca_lib.train.tiny_base.model import scene_tokenizer
 
 MOST = 15 * 10**6  # bytes of both

@@ -1,16 +1,22 @@
-"""Tasks on processes of this machine: started, watched, stopped; a task that dies fails alone.
+"""Tasks on processes of this machine, or on a Ray cluster; a task that dies fails alone.
 
-Each task has a Python process of its own. The first line of its standard input is the task as
-JSON. The pipe then stays open without data: its end means that the caller has stopped or is gone,
-even after SIGKILL, and the task stops too.
+Each task has a Python process of its own. On this machine, the first line of its standard input is
+the task as JSON. The pipe then stays open without data: its end means that the caller has stopped
+or is gone, even after SIGKILL, and the task stops too.
+
+Nothing else in this package knows that Ray exists. It starts a process per task as well, with the
+CPUs and the share of a GPU that the task asks for, and starts the task again where its process or
+its machine is lost. Tasks must therefore be such that a second start resumes what the first did.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,16 +28,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import typer
+
+ENGINES = ("processes", "ray")
 GRACE = 10.0  # seconds that a task has to stop
+RETRIES = 3  # of a task on Ray whose process was lost
 _PAUSE = 0.1  # seconds between looks at the processes
-_START = "from ureca_lib.engine import work; work()"
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+_THREADS = [f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")]
+_THREADS += ["VECLIB_MAXIMUM_THREADS"]
 stopping = threading.Event()  # in a task's process: set as soon as the task shall stop
 
 
@@ -41,10 +45,54 @@ class Outcome(NamedTuple):
     item: Any
     value: Any  # of the function; None after an error
     error: str | None  # the exit status or signal, and the last line on standard error
+    where: str  # the process, and on Ray its machine
+
+
+class Progress:
+    """Lines about tasks that begin and end, with the time left.
+
+    Args:
+        tasks: number of all.
+        shown: False prints nothing.
+    """
+
+    def __init__(self, tasks: int, shown: bool = True):
+        self._tasks, self._shown = tasks, shown
+        self._ended, self._start = 0, time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if self._shown:
+            # a notebook shows standard error as a red block
+            typer.echo(text, err=not hasattr(builtins, "__IPYTHON__"))
+
+    def begun(self, tasks: Iterable[tuple[str, Any]]) -> Iterator[Any]:
+        """Print the name of each task when it is taken.
+
+        Args:
+            tasks: each with its name.
+        """
+        for name, task in tasks:
+            self.say(f"begins: {name}")
+            yield task
+
+    def ended(self, text: str) -> None:
+        """Print a line about a task that ended, with the number of those that did."""
+        self._ended += 1
+        todo = self._tasks - self._ended
+        minutes = (time.monotonic() - self._start) / self._ended * todo / 60
+        left = f"; about {minutes:.0f} min left" if minutes >= 1 else ""
+        self.say(f"[{self._ended}/{self._tasks}] {text}{left}")
 
 
 def map_tasks(
-    function: Callable[[Any], Any], items: Iterable[Mapping[str, Any]], jobs: int = 1
+    function: Callable[[Any], Any],
+    items: Iterable[Mapping[str, Any]],
+    jobs: int = 1,
+    engine: str = "processes",
+    address: str | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
 ) -> Iterator[Outcome]:
     """Call a function on each item, each in a process of its own; results come as they end.
 
@@ -54,13 +102,30 @@ def map_tasks(
     Args:
         function: of a module's top level; its result must be JSON.
         items: each JSON; the next is taken when a process is free for it.
-        jobs: processes at a time; each gets its share of the cores as threads.
+        jobs: tasks at a time; on this machine each gets its share of the cores as threads.
+        engine: "processes" of this machine, or "ray".
+        address: of a Ray cluster. None is the one of the variable RAY_ADDRESS, or the one that
+            runs on this machine, or else a new one that ends with the tasks.
+        cpus, gpus: that Ray reserves for each task. 0.5 GPUs: two tasks share one.
+
+    Raises:
+        ValueError: an unknown engine.
+        ImportError: Ray is not installed.
+        ConnectionError: there is no Ray cluster at the address.
     """
-    name, environment = f"{function.__module__}:{function.__qualname__}", worker_environment(jobs)
-    waiting, running = iter(items), list[_Task]()
+    name = f"{function.__module__}:{function.__qualname__}"
+    if engine == "ray":
+        return _on_ray(name, iter(items), jobs, address, {"num_cpus": cpus, "num_gpus": gpus})
+    if engine == "processes":
+        return _on_processes(name, iter(items), jobs)
+    raise ValueError(f"engine {engine!r}: there are {' and '.join(ENGINES)}")
+
+
+def _on_processes(name: str, items: Iterator[Mapping[str, Any]], jobs: int) -> Iterator[Outcome]:
+    environment, running = worker_environment(jobs), list[_Task]()
     try:
         while True:
-            while len(running) < jobs and (item := next(waiting, None)) is not None:
+            while len(running) < jobs and (item := next(items, None)) is not None:
                 running.append(_Task(name, item, environment))
             if not running:
                 return
@@ -75,6 +140,61 @@ def map_tasks(
             task.stop()
         for task in running:
             task.wait()
+
+
+def _on_ray(
+    name: str,
+    items: Iterator[Mapping[str, Any]],
+    jobs: int,
+    address: str | None,
+    resources: Mapping[str, float],
+) -> Iterator[Outcome]:
+    try:
+        import ray
+    except ImportError:
+        raise ImportError("the engine ray needs Ray: pip install 'ureca-lib[ray]'") from None
+    starts = not ray.is_initialized()
+    if starts:
+        quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        ray.init(address, **quiet)
+    # one call per process: the memory of a model, also on a GPU, is free after each task
+    call = ray.remote(max_retries=RETRIES, max_calls=1, **resources)(_call)
+    running: dict[Any, Mapping[str, Any]] = {}
+    try:
+        while True:
+            while len(running) < jobs and (item := next(items, None)) is not None:
+                running[call.remote(name, item)] = item
+            if not running:
+                return
+            # the pause lets Ctrl-C through
+            for ended in ray.wait(list(running), timeout=1)[0]:
+                yield _outcome_of_ray(ray, running.pop(ended), ended)
+    finally:
+        for task in running:
+            ray.cancel(task)  # a KeyboardInterrupt
+        late = (
+            ray.wait(list(running), num_returns=len(running), timeout=GRACE)[1] if running else []
+        )
+        for task in late:
+            ray.cancel(task, force=True)
+        if starts:
+            ray.shutdown()
+
+
+def _outcome_of_ray(ray: Any, item: Mapping[str, Any], task: Any) -> Outcome:
+    try:
+        return Outcome(item, *ray.get(task))
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error  # of the function, or the process was lost
+        reason = " ".join(str(cause).split())
+        return Outcome(item, None, f"{type(cause).__name__}: {reason}", "")
+
+
+def _call(name: str, item: Mapping[str, Any]) -> tuple[Any, None, str]:
+    """Call the function of a task; Ray starts this in a process of its own."""
+    module, _, function = name.partition(":")
+    value = getattr(import_module(module), function)(item)
+    return json.loads(json.dumps(value)), None, f"process {os.getpid()} of {socket.gethostname()}"
 
 
 def usable_cores() -> int:
@@ -95,13 +215,11 @@ def worker_environment(jobs: int, cores: int | None = None) -> dict[str, str]:
         The environment. The smallest number that any of the variables has already holds for all
         of them, because torch heeds MKL's as well as OpenMP's.
     """
-    environment = dict(os.environ)
-    given = [environment.get(name, "") for name in _THREADS]
+    given = [os.environ.get(name, "") for name in _THREADS]
     limits = [int(each) for each in given if each.isdigit() and int(each) > 0]
     cap = min([max(1, (cores or usable_cores()) // jobs), *limits])
-    environment |= dict.fromkeys(_THREADS, str(cap))
-    environment["TOKENIZERS_PARALLELISM"] = "false"
-    return environment
+    threads = dict.fromkeys(_THREADS, str(cap))
+    return {**os.environ, **threads, "TOKENIZERS_PARALLELISM": "false"}
 
 
 class _Task:
@@ -114,7 +232,7 @@ class _Task:
         self._messages = Path(self._folder.name) / "messages.txt"
         with self._messages.open("wb") as messages:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _START],
+                [sys.executable, "-c", "from ureca_lib.engine import work; work()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=messages,
@@ -122,7 +240,6 @@ class _Task:
                 start_new_session=True,  # Ctrl-C reaches the caller, which stops its tasks
             )
         task = {"function": function, "item": self.item, "result": str(self._result)}
-        assert self.process.stdin is not None
         # a process that died at once is seen by its exit status
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(task).encode() + b"\n")
@@ -130,22 +247,21 @@ class _Task:
 
     def outcome(self) -> Outcome:
         """Return the result of a process that has ended, and remove its files."""
-        value, error = None, None
-        if self._result.is_file():
+        value, error, status = None, None, self.process.returncode
+        if status == 0:
             value = json.loads(self._result.read_text(encoding="utf-8"))
         else:
-            status = self.process.returncode
             error = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
             lines = self._messages.read_text(encoding="utf-8", errors="replace").split("\n")
             if last := next((line.strip() for line in reversed(lines) if line.strip()), ""):
                 error = f"{error}: {last}"
         self.wait()
-        return Outcome(self.item, value, error)
+        return Outcome(self.item, value, error, f"process {self.process.pid}")
 
     def stop(self) -> None:
         """Ask the process to stop, and return at once."""
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()  # type: ignore[union-attr]
+            self.process.stdin.close()
 
     def wait(self) -> None:
         """Wait for the process to end, kill it if it does not, and remove its files."""
@@ -164,12 +280,9 @@ def work() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     task = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch, daemon=True).start()
-    module, _, name = task["function"].partition(":")
     try:
-        value = json.dumps(getattr(import_module(module), name)(task["item"]))
-        result = Path(task["result"])
-        result.with_suffix(".new").write_text(value, encoding="utf-8")
-        result.with_suffix(".new").replace(result)
+        value, *_ = _call(task["function"], task["item"])
+        Path(task["result"]).write_text(json.dumps(value), encoding="utf-8")
         stopping.set()  # the task is over: the watch has nothing to interrupt
     except (Exception, KeyboardInterrupt):
         traceback.print_exc()

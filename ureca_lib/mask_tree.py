@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ureca_lib.regions import AnnotationFormatError, Region, SizeMismatchError
+from ureca_lib.regions import AnnotationFormatError, Region
 
 RegionId = int | str
 ParentRule = Literal["smallest", "first"]
@@ -99,7 +99,8 @@ def containment_matrix(regions: Iterable[Region]) -> np.ndarray:
         SizeMismatchError: masks of different sizes.
     """
     regions = list(regions)
-    _check_one_size(regions)
+    for region in regions:
+        region.check_size(*regions[0].size)  # of one image
     order = by_area(regions)
     rles = [regions[i].rle for i in order]
     areas = np.array([regions[i].area for i in order], np.float64)
@@ -120,18 +121,6 @@ def containment_matrix(regions: Iterable[Region]) -> np.ndarray:
 def by_area(regions: Sequence[Region]) -> np.ndarray:
     """Indices of the regions, largest first, ties in the order given."""
     return np.argsort([-region.area for region in regions], kind="stable").astype(np.intp)
-
-
-def _check_one_size(regions: Sequence[Region]) -> None:
-    for region in regions:
-        if region.size != regions[0].size:
-            (height, width), (first_height, first_width) = region.size, regions[0].size
-            raise SizeMismatchError(
-                f"the mask is {width} x {height} but region {regions[0].id}'s is "
-                f"{first_width} x {first_height} (width x height): not of one image",
-                None,
-                region.id,
-            )
 
 
 class MaskTree:

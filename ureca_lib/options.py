@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, get_type_hints
 
 import typer
+
+
+def help_of(settings: type) -> dict[str, str]:
+    """Help texts of a dataclass's fields: their metadata, or "Attributes" of its docstring."""
+    named = {each.name: each for each in fields(settings)}
+    listed = re.findall(r"^    (\w+): (.+(?:\n {6,}.+)*)", inspect.getdoc(settings), re.MULTILINE)
+    texts = {name: " ".join(text.split()) for name, text in listed if name in named}
+    return texts | {n: f.metadata["help"] for n, f in named.items() if "help" in f.metadata}
 
 
 def options_of(
@@ -21,7 +30,7 @@ def options_of(
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(settings)
+        hints, texts = get_type_hints(settings), help_of(settings)
         options = [
             inspect.Parameter(
                 each.name,
@@ -29,7 +38,7 @@ def options_of(
                 default=defaults.get(
                     each.name, inspect.Parameter.empty if each.default is MISSING else each.default
                 ),
-                annotation=Annotated[hints[each.name], typer.Option(help=each.metadata["help"])],
+                annotation=Annotated[hints[each.name], typer.Option(help=texts[each.name])],
             )
             for each in fields(settings)
             if not names or each.name in names

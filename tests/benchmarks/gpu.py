@@ -269,6 +269,8 @@ def tiles(results: Results, device: torch.device, preset: str, small: bool) -> N
 
 def train(results: Results, device: torch.device, preset: str, small: bool) -> None:
     """Regions per second of a training step, grouped and one sequence per region."""
+    from accelerate.utils import send_to_device
+
     from ureca_lib.train.data import GroupSample, RegionCollator
     from ureca_lib.train.settings import TrainSettings
     from ureca_lib.train.stages import StageModel, freeze_for_stage
@@ -285,10 +287,10 @@ def train(results: Results, device: torch.device, preset: str, small: bool) -> N
         masks = processor.mask_tiles(regions, image.shape[:2])
         pixels = processor.image_tiles(image)
         row = processor.token_ids("Describe this region.", text, len(pixels), masks.shape[1])
-        sample = GroupSample([row] * len(regions), masks, None, pixels, None, None)
+        sample = GroupSample([row] * len(regions), masks, None, (None, pixels, None))
         for grouped in (False, True):
             batch = RegionCollator(processor, grouped)([sample])
-            batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+            batch = send_to_device(batch, device)
 
             def step(model=model, optimizer=optimizer, batch=batch) -> None:
                 with torch.autocast(device.type, torch.bfloat16, enabled=not small):

@@ -57,7 +57,7 @@ def sample_of(learner: StageModel, processor: UrecaProcessor, tiles: int, region
         processor.token_ids("Describe this region.", scene.captions[r.id], count, masks.shape[1])
         for r in chosen
     ]
-    return GroupSample(rows, masks, None, None, features, None)
+    return GroupSample(rows, masks, None, (None, None, features))
 
 
 def step_seconds(learner: StageModel, batch: dict) -> float:

@@ -152,7 +152,7 @@ class FaultyServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 length = int(self.headers.get("Content-Length", 0))
-                body = json.loads(self.rfile.read(length))
+                body = self.body = json.loads(self.rfile.read(length))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 with lock:
                     server.seen.append(Seen(time.monotonic(), self.path, headers, body))

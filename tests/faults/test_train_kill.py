@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from dataclasses import asdict
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def losses(out: Path) -> list[tuple]:
 def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path, stage, changes):
     settings = small(write_base(tmp_path / "base"), stage, **changes)
     told = tmp_path / "settings.json"
-    told.write_text(json.dumps(settings.to_dict()))
+    told.write_text(json.dumps(asdict(settings)))
     whole, out = tmp_path / "whole", tmp_path / "killed"
     finish(start(told, whole))
     killed = sum(kill_after(start(told, out), out, at, CHANCE.random() * 0.02) for at in (3, 7))

@@ -76,7 +76,7 @@ def test_regions_may_come_from_a_generator():
 
 def test_masks_of_two_sizes_are_not_of_one_image():
     regions = [Region.from_mask(5, np.ones((4, 3))), Region.from_mask("b", np.ones((3, 4)))]
-    with pytest.raises(SizeMismatchError, match="region b: the mask is 4 x 3 but region 5's is 3"):
+    with pytest.raises(SizeMismatchError, match=r"region b: the mask is 4 x 3 but .* 3 x"):
         containment_matrix(regions)
 
 

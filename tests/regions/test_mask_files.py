@@ -176,7 +176,7 @@ def test_bad_files_name_the_file(tmp_path):
     expected = {
         "2.png": (EmptyMaskError, "no pixels"),
         "3.png": (SizeMismatchError, "5 x 5"),
-        "4.png": (ImageUnreadableError, "not an image"),
+        "4.png": (ImageUnreadableError, "cannot identify image"),
         "5.png": (ImageUnreadableError, "cannot be decoded"),
         "6.png": (ImageUnreadableError, "mask"),
         "7.png": (ImageUnreadableError, "cannot be decoded"),
@@ -301,5 +301,5 @@ def test_load_regions_names_what_it_cannot_read(tmp_path):
     with pytest.raises(AnnotationFormatError, match=r"x.json: the file holds a list"):
         load_regions(tmp_path / "x.json")
     (tmp_path / "x.png").write_text("text")
-    with pytest.raises(ImageUnreadableError, match=r"x.png: the file is not an image"):
+    with pytest.raises(ImageUnreadableError, match=r"x.png: the mask cannot be decoded"):
         load_regions(tmp_path / "x.png")

@@ -79,7 +79,7 @@ def test_a_path_is_read_when_it_is_needed(tmp_path):
     with pytest.raises(FileMissingError, match=r"photo.png: the photo does not exist"):
         _ = image.image
     (tmp_path / "photo.png").write_text("no photo")
-    with pytest.raises(ImageUnreadableError, match=r"photo.png: the file is not an image"):
+    with pytest.raises(ImageUnreadableError, match=r"photo.png: the photo cannot be decoded"):
         _ = image.pixels
     Image.new("RGB", (12, 16)).save(tmp_path / "photo.png")
     with pytest.raises(SizeMismatchError, match=r"photo.png: the photo is 12 x 16 but the annot"):

@@ -433,7 +433,7 @@ def test_a_photo_that_is_found_is_judged_when_it_is_needed(tmp_path):
     (tmp_path / "sa_7.jpg").write_text("no photo")
     image = load_sa1b(path)
     assert len(image) == 3
-    with pytest.raises(ImageUnreadableError, match=r"sa_7.jpg: the file is not an image"):
+    with pytest.raises(ImageUnreadableError, match=r"sa_7.jpg: the photo cannot be decoded"):
         _ = image.image
 
 
@@ -451,7 +451,7 @@ def test_a_photo_that_is_given_is_read_at_once(tmp_path):
     with pytest.raises(SizeMismatchError, match=r"x.json: the photo is 17 x 12"):
         load_sa1b(path, np.zeros((12, 17, 3), np.uint8))
     (tmp_path / "text.jpg").write_text("no photo")
-    with pytest.raises(ImageUnreadableError, match=r"text.jpg: the file is not an image"):
+    with pytest.raises(ImageUnreadableError, match=r"text.jpg: the photo cannot be decoded"):
         load_sa1b(path, tmp_path / "text.jpg")
     with pytest.raises(ImageUnreadableError, match="a photo is a path"):
         load_sa1b(path, 5)

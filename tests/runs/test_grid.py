@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lesson_notebook import write_lesson, write_notebook, write_sweep
 
-from ureca_lib.runs.sweep import SweepError, load_sweep
+from ureca_lib.runs.sweep import load_sweep
 
 
 @pytest.fixture
@@ -54,12 +54,31 @@ def test_such_numbers_are_floats_in_lists_and_dictionaries_too(tmp_path):
     lines = ["seed: int = 0", "rates: list = []", "weights: dict = {}", "lr: float | None = None"]
     write_notebook(tmp_path / "n.ipynb", "\n".join([*lines, "steps: list[float] = []"]))
     path = tmp_path / "trial.yaml"
-    values = "rates: [3e-4, 1.5e3, -.5, 7], weights: {a: 1E5}, lr: 3e-4, steps: [1e-4, +2.e1]"
+    values = "rates: [3e-4, 1.5e3, -0.5, 7], weights: {a: 1E5}, lr: 3e-4, steps: [1e-4, 20]"
     path.write_text(f"notebook: n.ipynb\nparameters: {{{values}}}\n")
     found = load_sweep(path).runs[0].parameters
     assert found["rates"] == [3e-4, 1500.0, -0.5, 7] and isinstance(found["rates"][3], int)
     assert found["weights"] == {"a": 1e5}
     assert found["lr"] == 3e-4 and found["steps"] == [1e-4, 20.0]
+    path.write_text("notebook: n.ipynb\nparameters: {steps: [+2.e1]}\n")  # JSON has no such number
+    with pytest.raises(ValueError, match=r"parameter steps: \['\+2.e1'\] is not of type list"):
+        load_sweep(path)
+
+
+def test_texts_are_read_by_the_declared_type(tmp_path):
+    lines = [
+        "seed: int = 0",
+        "name: str | None = None",
+        "names: list[str] = []",
+        "on: bool = False",
+    ]
+    write_notebook(tmp_path / "n.ipynb", "\n".join([*lines, "day: str = ''", "free: Any = None"]))
+    path = tmp_path / "trial.yaml"
+    values = "{name: 12, names: [1, a], on: yes, day: 2020-01-01, free: {0: [true, null]}}"
+    path.write_text(f"notebook: n.ipynb\nparameters: {values}\n")
+    found = dict(load_sweep(path).runs[0].parameters)
+    expected = {"name": "12", "names": ["1", "a"], "on": True, "day": "2020-01-01"}
+    assert found == expected | {"seed": 0, "free": {"0": [True, None]}}
 
 
 def test_a_number_that_is_quoted_and_inf_are_floats_where_one_is_wanted(folder):
@@ -97,15 +116,15 @@ def test_a_new_parameter_leaves_the_folders_where_they_are(folder):
     [
         ({"grid": {"fctor": [1]}}, r"setting 'fctor 1': .*no parameter 'fctor'; it has: factor"),
         ({"grid": {"factor": ["two"]}}, r"setting 'factor two': parameter factor: 'two' is not"),
-        ({"grid": {"factor": [1.5]}}, r"parameter factor: 1.5 is not of type int"),
-        ({"grid": {"sizes": [3]}}, r"parameter sizes: 3 is not of type list\[int\]"),
+        ({"grid": {"factor": [1.5]}}, r"parameter factor: '1.5' is not of type int"),
+        ({"grid": {"sizes": [3]}}, r"parameter sizes: '3' is not of type list\[int\]"),
         ({"grid": {"options": [{"a": "b"}]}}, r"parameter options: .* is not of type dict"),
         ({"grid": {"rate": ["fast"]}}, r"parameter rate: 'fast' is not of type float"),
-        ({"grid": {"factor": []}}, r"grid.factor has no values"),
+        ({"grid": {"factor": []}}, r"grid.factor: .*at least 1 item"),
         ({"grid": {"factor": 3}}, r"grid.factor: .*list"),
-        ({"grid": {"factor": [1, 1]}}, r"'factor 1' with seed 0 is the same run as 'factor 1'"),
+        ({"grid": {"factor": [1, 1]}}, r"'factor 1, seed 0' is the same run as 'factor 1, seed 0'"),
         ({"seeds": []}, r"seeds: .*at least 1"),
-        ({"seeds": [0, 0]}, r"with seed 0 is the same run"),
+        ({"seeds": [0, 0]}, r"seed 0' is the same run"),
         ({"seeds": 3}, r"seeds: .*list"),
         ({"parameters": {"seed": 1}}, r"seeds are listed under 'seeds'"),
         ({"grid": {"output_dir": ["x"]}}, r"output_dir is each run's own folder"),
@@ -116,60 +135,28 @@ def test_a_new_parameter_leaves_the_folders_where_they_are(folder):
             {"list": [{"label": "a"}, {"label": "a", "parameters": {"factor": 3}}]},
             r"two settings are called 'a'",
         ),
-        ({"list": [{"label": "a"}, {"label": "b"}]}, r"'b' with seed 0 is the same run as 'a'"),
+        ({"list": [{"label": "a"}, {"label": "b"}]}, r"'b, seed 0' is the same run as 'a, seed 0'"),
         ({"gird": {}}, r"gird: Extra inputs"),
         ({"notebook": "none.ipynb"}, r"none\.ipynb: there is no such notebook"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(folder, fields, reason):
-    with pytest.raises(SweepError, match=rf"trial\.yaml: .*{reason}"):
+    with pytest.raises(ValueError, match=rf"trial\.yaml: .*{reason}"):
         load_sweep(write_sweep(folder, **fields))
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        ("{0: 0.5}", r"\{0: 0.5\} would be \{'0': 0.5\}"),
-        ("{a: {1: 0.5}}", r"would be \{'a': \{'1': 0.5\}\}"),
-        ("[{true: 1}]", r"would be \[\{'true': 1\}\]"),
-        ("2020-01-01", r"cannot be held by a record"),
-        ("{2020-01-01: 1}", r"cannot be held by a record"),
-    ],
-)
-@pytest.mark.parametrize("place", ["parameters: {free: VALUE}", "grid: {free: [VALUE]}"])
-def test_what_a_record_would_change_is_refused_by_name(tmp_path, place, value, reason):
-    write_notebook(tmp_path / "n.ipynb", "seed: int = 0\nfree: Any = None")
-    path = tmp_path / "trial.yaml"
-    path.write_text(f"notebook: n.ipynb\n{place.replace('VALUE', value)}\n")
-    with pytest.raises(SweepError, match=rf"trial\.yaml: setting .*: parameter free: .*{reason}"):
-        load_sweep(path)
-
-
-def test_a_block_may_take_over_the_values_of_another(folder):
-    path = folder / "trial.yaml"
-    path.write_text(
-        "notebook: lesson.ipynb\nlist:\n"
-        "  - {label: usual, parameters: &usual {factor: 3, rate: 1}}\n"
-        "  - {label: other, parameters: {<<: *usual, factor: 4}}\n"
-    )
-    assert [run.varied for run in load_sweep(path).runs] == [
-        {"factor": 3, "rate": 1},
-        {"factor": 4, "rate": 1},
-    ]
 
 
 def test_keys_that_are_there_twice_and_broken_files_are_refused(folder):
     path = folder / "trial.yaml"
     path.write_text("notebook: lesson.ipynb\ngrid:\n  factor: [1]\n  factor: [2]\n")
-    with pytest.raises(SweepError, match=r"trial\.yaml: 'factor' is there twice .* line 3"):
+    with pytest.raises(ValueError, match=r"trial\.yaml: 'factor' is there twice .* line 3"):
         load_sweep(path)
     path.write_text("notebook: [")
-    with pytest.raises(SweepError, match=r"trial\.yaml: .*line 1"):
+    with pytest.raises(ValueError, match=r"trial\.yaml: .*line 1"):
         load_sweep(path)
     path.write_text("- a list")
-    with pytest.raises(SweepError, match=r"trial\.yaml: holds no"):
+    with pytest.raises(ValueError, match=r"trial\.yaml: the file: .* dictionary"):
         load_sweep(path)
-    with pytest.raises(SweepError, match=r"none\.yaml: cannot read it"):
+    with pytest.raises(ValueError, match=r"none\.yaml: .*No such file"):
         load_sweep(folder / "none.yaml")
 
 

@@ -13,9 +13,8 @@ import time
 import nbformat
 import pytest
 
-from ureca_lib.runs import NotebookError, RunFailedError, RunRecord, run_notebook, write_index
+from ureca_lib.runs import RunFailedError, RunRecord, run_notebook, write_index
 from ureca_lib.runs import runner as running
-from ureca_lib.runs.parameters import ParameterError
 
 PARAMETERS = 'factor: int = 2  # times\noutput_dir: str = "."  # the run\'s folder'
 BODY = """from pathlib import Path
@@ -66,7 +65,7 @@ def test_a_run_is_recorded_and_done_only_once(tmp_path):
 def test_a_wrong_parameter_stops_before_anything_is_written(tmp_path):
     out = tmp_path / "out"
     for wrong in ({"fctor": 3}, {"factor": "three"}):
-        with pytest.raises(ParameterError):
+        with pytest.raises(ValueError):
             run_notebook(make(tmp_path, BODY), wrong, out)
     assert not out.exists()
 
@@ -199,7 +198,7 @@ def test_a_cells_memory_error_is_named_with_its_cell(tmp_path):
 
 def test_what_is_no_notebook_is_one_clear_error(tmp_path):
     (tmp_path / "text.ipynb").write_text("# not a notebook")
-    with pytest.raises(NotebookError, match=r"text\.ipynb: the file is not a notebook"):
+    with pytest.raises(ValueError, match=r"text\.ipynb: the file is not a notebook"):
         run_notebook(tmp_path / "text.ipynb")
     with pytest.raises(FileNotFoundError, match=r"none\.ipynb: there is no such notebook"):
         run_notebook(tmp_path / "none.ipynb")

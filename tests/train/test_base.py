@@ -19,15 +19,15 @@ from ureca_lib.scenes import generate_scene
 from ureca_lib.scenes.lexicon import KINDS, SURFACES
 from ureca_lib.tiling import tile_image, tile_masks
 from ureca_lib.train.grouped import grouped_forward
-from ureca_lib.train.options import BaseSettings
+from ureca_lib.train.settings import BaseSettings
 from ureca_lib.train.tiny_base.data import (
     KINDS_PER_PATCH,
     NOTHING,
     PATCH,
     BaseBatches,
-    SceneShards,
     as_pixel_values,
-    make_shards,
+    make_scenes,
+    read_scene,
     scene_arrays,
 )
 from ureca_lib.train.tiny_base.model import as_internvl, new_base, scene_tokenizer
@@ -48,30 +48,28 @@ SMALL = BaseSettings(
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    return make_shards(range(SMALL.scenes), folder), make_shards([1_000_000], folder)
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    return make_scenes(range(SMALL.scenes), folder), make_scenes([1_000_000], folder)
 
 
-def run(work, shards, steps=SMALL.steps):
+def run(work, files, steps=SMALL.steps):
     work.mkdir(exist_ok=True)
-    each = BaseRun(0, SMALL, work, *shards)
-    each.resume()
+    each = BaseRun(SMALL, work, *files)
     each.train(until=steps)
     return each
 
 
 def weights(work):
-    return load_file(work / "last" / "state.safetensors")
+    return load_file(work / "checkpoint-6" / "trained.safetensors")
 
 
-def test_a_shard_holds_what_the_scene_holds(shards):
-    scenes = SceneShards(shards[0])
-    assert len(scenes) == SMALL.scenes
+def test_a_file_holds_what_the_scene_holds(files):
+    assert len(files[0]) == SMALL.scenes
     for seed in (0, 5):
-        scene, arrays = generate_scene(seed), scenes[seed]
+        scene, arrays = generate_scene(seed), read_scene(files[0][seed])
         tiles = tile_image(scene.image, max_tiles=6, tile_size=112, thumbnail=True)
-        assert torch.equal(arrays.tiles.float(), tiles.float())
+        assert np.array_equal(arrays.tiles, tiles)
         assert arrays.captions == [scene.captions[region.id] for region in scene.regions]
         assert all("<box>" in question for question in arrays.questions)
         parents = [scene.description[region.id].parent for region in scene.regions]
@@ -81,17 +79,17 @@ def test_a_shard_holds_what_the_scene_holds(shards):
         assert arrays.kinds == [facts.kind for facts in scene.description.children(None)]
 
 
-def test_shards_that_are_there_are_not_made_again(shards, tmp_path):
-    files = make_shards(range(3), tmp_path)
-    before = files[0].stat().st_mtime_ns
-    assert make_shards(range(3), tmp_path) == files
-    assert files[0].stat().st_mtime_ns == before
+def test_shards_that_are_there_are_not_made_again(files, tmp_path):
+    made = make_scenes(range(3), tmp_path)
+    before = made[0].stat().st_mtime_ns
+    assert make_scenes(range(3), tmp_path) == made
+    assert made[0].stat().st_mtime_ns == before
 
 
 def test_patch_labels_name_what_is_seen_there():
     scene = generate_scene(4)
-    tiles, patches = scene_arrays(scene)
-    told = {KINDS[k] for k in patches[:, :, :KINDS_PER_PATCH].flatten().tolist() if k != NOTHING}
+    tiles, patches, *_ = scene_arrays(scene)
+    told = {KINDS[k] for k in patches[:, :, :KINDS_PER_PATCH].ravel() if k != NOTHING}
     assert told <= {facts.kind for facts in scene.description.facts}
     masks = tile_masks(scene.regions.regions, max_tiles=6, tile_size=112, thumbnail=False)
     side = 112 // PATCH
@@ -107,22 +105,22 @@ def test_patch_labels_name_what_is_seen_there():
             assert KINDS[labels[0]] == facts.kind
             assert labels[KINDS_PER_PATCH + 1] == SURFACES.index(facts.surface)
             checked += 1
-    assert checked > 5 and tiles.dtype == torch.uint8
+    assert checked > 5 and tiles.dtype == np.uint8
 
 
 def test_pixels_are_normalized_as_the_processor_does_it():
     scene = generate_scene(1)
     model = new_base(0)
     processor = UrecaProcessor.from_config(model.config, scene_tokenizer())
-    tiles, _ = scene_arrays(scene)
+    tiles = torch.from_numpy(scene_arrays(scene).tiles)
     expected = processor.image_tiles(scene.image, model.config.max_tiles_train)
     torch.testing.assert_close(as_pixel_values(tiles), expected, rtol=0, atol=1e-5)
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_weights(shards, tmp_path):
-    run(tmp_path / "whole", shards)
-    run(tmp_path / "parts", shards, steps=3)  # after the checkpoint of step 2
-    resumed = run(tmp_path / "parts", shards)
+def test_a_run_that_was_stopped_ends_with_the_same_weights(files, tmp_path):
+    run(tmp_path / "whole", files)
+    run(tmp_path / "parts", files, steps=3)  # after the checkpoint of step 2
+    resumed = run(tmp_path / "parts", files)
     assert resumed.step == SMALL.steps
     one, two = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert one.keys() == two.keys()
@@ -139,10 +137,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(shards, tmp_path):
     ],
 )
 def test_the_learning_rate_rises_and_falls_in_each_part(
-    shards, tmp_path, patch_steps, restart, parts
+    files, tmp_path, patch_steps, restart, parts
 ):
     settings = BaseSettings(steps=1000, patch_steps=patch_steps, restart=restart, warmup_steps=50)
-    each = BaseRun(0, settings, tmp_path, *shards)
+    each = BaseRun(settings, tmp_path, *files)
     rates = np.array([each.learning_rate(step) for step in range(1000)])
     for (start, name), end in zip(parts.items(), (*list(parts)[1:], 1000), strict=True):
         part, highest = rates[start:end], getattr(settings, name)
@@ -154,42 +152,45 @@ def test_the_learning_rate_rises_and_falls_in_each_part(
         assert floor * highest < part[-1] < (floor + 0.01) * highest
 
 
-def test_training_learns_and_validation_is_greedy_decoding(shards, tmp_path):
+def test_training_learns_and_validation_is_greedy_decoding(files, tmp_path):
     settings = BaseSettings(**{**vars(SMALL), "steps": 40, "patch_steps": 10, "warmup_steps": 5})
-    each = BaseRun(0, settings, tmp_path, *shards)
+    each = BaseRun(settings, tmp_path, *files)
     each.train()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < 0.8 * losses[0]
     each.model.eval()
-    scene = each.held_out[0]
-    batch = each.batches.batch([scene]).grouped
-    output = grouped_forward(each.model, batch)
+    scene = read_scene(each.held_out[0])
+    whole = each.batches.batch([scene])
+    batch, pixels = whole.grouped, whole.pixel_values
+    features = each.model.get_image_features(pixels, return_dict=True).pooler_output
+    _, correct = grouped_forward(each.model, **batch, image_features=features)
     for i in range(3):  # a caption of exactly the labels' length decides the match
-        wanted = batch.labels[i][batch.labels[i] != -100]
-        prompt = torch.cat([batch.image_ids[0], batch.region_ids[i]])
-        prompt = prompt[: len(batch.image_ids[0]) + int((batch.labels[i] != -100).nonzero()[0])]
+        learnt = batch["labels"][i] != -100
+        wanted = batch["labels"][i][learnt]
+        prompt = torch.cat([batch["image_ids"][0], batch["region_ids"][i]])
+        prompt = prompt[: len(batch["image_ids"][0]) + int(learnt.nonzero()[0])]
         generated = each.model.generate(
             input_ids=prompt[None],
             attention_mask=torch.ones_like(prompt)[None],
-            pixel_values=batch.pixel_values,
+            pixel_values=pixels,
             max_new_tokens=len(wanted),
             do_sample=False,
         )[0, len(prompt) :]
         same = len(generated) == len(wanted) and bool((generated == wanted).all())
-        assert same == bool(output.correct[i])
+        assert same == bool(correct[i])
 
 
-def test_the_look_loss_moves_attention_onto_the_box(shards, tmp_path):
+def test_the_look_loss_moves_attention_onto_the_box(files, tmp_path):
     changes = {"steps": 40, "patch_steps": 0, "warmup_steps": 5, "aid_weight": 1.0}
     settings = BaseSettings(**{**vars(SMALL), **changes, "look_weight": 5.0})
-    BaseRun(0, settings, tmp_path, *shards).train()
+    BaseRun(settings, tmp_path, *files).train()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     looks = [row["look_loss"] for row in rows]
     assert looks[-1] < 0.9 * looks[0]
 
 
-def test_the_base_that_is_written_is_an_internvl_without_masks(shards, tmp_path):
+def test_the_base_that_is_written_is_an_internvl_without_masks(files, tmp_path):
     work, out = tmp_path / "work", tmp_path / "base"
     train_base(SMALL, out, work)
     base = InternVLForConditionalGeneration.from_pretrained(out)
@@ -197,18 +198,19 @@ def test_the_base_that_is_written_is_an_internvl_without_masks(shards, tmp_path)
     assert not any("mask_encoder" in name for name in base.state_dict())
     model = from_internvl_hf(out, mask_position="after_image")
     assert model.config.max_tiles == model.config.max_tiles_train == MAX_TILES_TRAIN
-    batch = BaseBatches(scene_tokenizer(), 16).batch([SceneShards(shards[1])[0]]).grouped
+    batch = BaseBatches(scene_tokenizer(), 16).batch([read_scene(files[1][0])])
+    ids = torch.cat([batch.grouped["image_ids"][0], batch.grouped["region_ids"][0]])[None]
     theirs = base(
-        input_ids=torch.cat([batch.image_ids[0], batch.region_ids[0]])[None],
+        input_ids=ids,
         pixel_values=batch.pixel_values,
     ).logits[0, -1]
     ours = model(
-        input_ids=torch.cat([batch.image_ids[0], batch.region_ids[0]])[None],
+        input_ids=ids,
         pixel_values=batch.pixel_values,
     ).logits[0, -1]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     assert "exact captions" in (out / "README.md").read_text()
-    with pytest.raises(ValueError, match="steps differ"):
+    with pytest.raises(ValueError, match="steps was 6, is 7"):
         train_base(BaseSettings(**{**vars(SMALL), "steps": 7}), out, work)
 
 

@@ -24,9 +24,9 @@ from ureca_lib.train.tiny_base.losses import (
     OWN,
     PARENT,
     WHOLE,
-    AttentionHook,
     attention_loss,
     seen_loss,
+    watching,
 )
 from ureca_lib.train.tiny_base.model import scene_tokenizer
 
@@ -132,7 +132,7 @@ def test_a_patch_is_told_right_when_all_its_labels_are():
 
 def test_boxes_come_from_the_questions_and_who_looks_from_the_ids():
     scene = generate_scene(2)
-    tiles, patches = scene_arrays(scene)
+    tiles, patches, *_ = scene_arrays(scene)
     question = "<image>\n<box> 0 32 63 127 </box>\nDescribe this region in the image."
     ear = "<image>\n<box> 0 32 31 63 </box>\nDescribe this region in the image."
     told = [question, ear, ear], ["the cat", "the ear of the cat", "the tip of the ear of the cat"]
@@ -145,10 +145,12 @@ def test_boxes_come_from_the_questions_and_who_looks_from_the_ids():
     assert (own, parent, whole) == ([cat, ear, ear], [none, cat, ear], [none, cat, cat])
     batch = batches.batch([arrays], 3, np.random.default_rng(0))
     assert not batch.boxes[:, 3].any() and not batch.asking[3].any()  # the scene as a whole
-    ids = batch.grouped.region_ids[0]
+    ids = batch.grouped["region_ids"][0]
     words = batches.tokenizer.convert_ids_to_tokens(ids)
     assert batch.asking[0].nonzero()[0].item() == words.index("</box>")
-    assert batch.asking[0].sum() == batch.grouped.region_attention[0].sum() - words.index("</box>")
+    assert batch.asking[0].sum() == batch.grouped["region_attention"][0].sum() - words.index(
+        "</box>"
+    )
     assert (batch.patches[..., KINDS_PER_PATCH] != NOTHING).all()
 
 
@@ -157,11 +159,11 @@ def test_a_watch_sees_images_first_and_regions_look_back():
     model.set_attn_implementation("eager")
     language = model.model.language_model
     hidden = torch.randn(1, 6, 64)
-    with AttentionHook().on(language) as watch:
+    with watching(language) as (seen, attentions):
         first = language(inputs_embeds=hidden, use_cache=True)
         language(inputs_embeds=hidden[:, :2], past_key_values=first.past_key_values)
-    assert watch.tokens.shape == (1, 6, 64)
-    assert {w.shape for w in watch.attentions.values()} == {(1, 4, 2, 8)}
-    before = watch.attentions[1]
+    assert seen[0].shape == (1, 6, 64)
+    assert {weights.shape for weights in attentions.values()} == {(1, 4, 2, 8)}
+    before = attentions[1]
     language(inputs_embeds=hidden)  # unwatched
-    assert watch.attentions[1] is before
+    assert attentions[1] is before

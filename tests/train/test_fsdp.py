@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.presets import PRESETS, preset_config
 from ureca_lib.train.data import RegionCaptionDataset, RegionCollator
-from ureca_lib.train.index import Source, open_index
+from ureca_lib.train.index import open_index
 from ureca_lib.train.settings import FOLDER, load_settings
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
@@ -52,8 +52,8 @@ def shard_and_compare(rank: int, port: int, base: str, stage: int, out: str) -> 
     settings = small(Path(base), stage, lora_dropout=0.0)
     model, processor = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings))
-    index = open_index(Source(str(SCENES), 3), None, progress=False)
-    groups = RegionCaptionDataset(index, processor, settings, 2)
+    index = open_index(str(SCENES), 3, progress=False)
+    groups = RegionCaptionDataset(index, processor, settings)
     batch = RegionCollator(processor, grouped=True)([groups[0], groups[1]])
     whole = learner(**batch)
     whole.backward()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from tiny_models import tiny_model, tiny_tokenizer
 
 from ureca_lib.conversation import IGNORED, Conversation, expand
-from ureca_lib.train.grouped import GroupedBatch, grouped_forward, pad_rows, split_prompt
+from ureca_lib.train.grouped import group_rows, grouped_forward
 
 ANSWERS = ("a cat", "the left ear of the cat", "sky", "the nose", "a dog")
 IMAGE_OF = (0, 0, 1, 1, 1)
@@ -42,23 +40,25 @@ def values(model):
     return images, masks
 
 
-def grouped(model, image_of=IMAGE_OF):
+def grouped(model):
     images, masks = values(model)
-    heads, tails, labels = [None] * len(TILES), [], []
-    for (ids, marks), image in zip(samples(model), IMAGE_OF, strict=True):
-        heads[image], tail = split_prompt(ids, model.config.image_token_id)
-        tails.append(tail)
-        labels.append(marks[len(heads[image]) :])
-    return GroupedBatch(
-        image_ids=pad_rows(heads, 0, left=True),
-        image_attention=pad_rows([[1] * len(head) for head in heads], 0, left=True),
-        region_ids=pad_rows(tails, 0),
-        region_attention=pad_rows([[1] * len(tail) for tail in tails], 0),
-        labels=pad_rows(labels, IGNORED),
-        image_of=torch.tensor(image_of),
-        pixel_values=torch.cat(images),
-        mask_values=torch.cat(masks),
-    )
+    groups = [[], []]
+    for row, image in zip(samples(model), IMAGE_OF, strict=True):
+        groups[image].append(row)
+    features = model.get_image_features(torch.cat(images), return_dict=True).pooler_output
+    batch = group_rows(groups, model.config.image_token_id, 0)
+    assert batch["image_of"].tolist() == list(IMAGE_OF)
+    return batch | {"image_features": features, "mask_values": torch.cat(masks)}
+
+
+def tokens_of(batch):
+    return int((batch["labels"] != IGNORED).sum())
+
+
+def part_of(batch, rows, masks):
+    """Some regions of a batch."""
+    names = ("region_ids", "region_attention", "labels", "image_of")
+    return batch | {name: batch[name][rows] for name in names} | {"mask_values": masks}
 
 
 def one_by_one(model):
@@ -90,11 +90,11 @@ def test_loss_and_gradients_are_those_of_samples_run_apart(model, implementation
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     batch = grouped(model)
-    together = grouped_forward(model, batch)
-    together.loss.backward()
-    assert batch.tokens == tokens
-    torch.testing.assert_close(together.loss, apart, rtol=0, atol=4e-6)
-    assert together.correct.tolist() == right
+    loss, correct = grouped_forward(model, **batch)
+    loss.backward()
+    assert tokens_of(batch) == tokens
+    torch.testing.assert_close(loss, apart, rtol=0, atol=4e-6)
+    assert correct.tolist() == right
     for name, parameter in model.named_parameters():
         if name in expected:
             scale = expected[name].abs().max().clamp(min=1e-3)
@@ -104,54 +104,35 @@ def test_loss_and_gradients_are_those_of_samples_run_apart(model, implementation
 
 def test_images_with_as_many_regions_are_grouped_without_changing_the_loss(model):
     batch = grouped(model)
-    even = replace(  # the last region left out: two regions of each image, in order
-        batch,
-        region_ids=batch.region_ids[:4],
-        region_attention=batch.region_attention[:4],
-        labels=batch.labels[:4],
-        image_of=batch.image_of[:4],
-        mask_values=batch.mask_values[: 2 * 2 + 2 * 3],
-    )
+    masks = batch["mask_values"]
+    # the last region left out: two regions of each image, in order
+    tiles = [masks[:2], masks[2:4], masks[4:7], masks[7:10]]
+    even = part_of(batch, slice(4), torch.cat(tiles))
     order = torch.tensor([2, 0, 1, 3])  # the same regions where images are not in order
-    tiles = [even.mask_values[:2], even.mask_values[2:4], even.mask_values[4:7]]
-    tiles.append(even.mask_values[7:])
-    shuffled = replace(
-        even,
-        region_ids=even.region_ids[order],
-        region_attention=even.region_attention[order],
-        labels=even.labels[order],
-        image_of=even.image_of[order],
-        mask_values=torch.cat([tiles[i] for i in order]),
-    )
-    one, two = grouped_forward(model, even), grouped_forward(model, shuffled)
-    torch.testing.assert_close(one.loss, two.loss, rtol=0, atol=1e-6)
-    assert one.correct[order].tolist() == two.correct.tolist()
+    shuffled = part_of(batch, order, torch.cat([tiles[i] for i in order]))
+    one, two = grouped_forward(model, **even), grouped_forward(model, **shuffled)
+    torch.testing.assert_close(one[0], two[0], rtol=0, atol=1e-6)
+    assert one[1][order].tolist() == two[1].tolist()
 
 
 def test_accumulated_batches_add_up_to_the_whole(model):
     batch = grouped(model)
     parts = []
     for rows, masks in ((slice(0, 2), slice(0, 4)), (slice(2, 5), slice(4, 13))):
-        part = replace(
-            batch,
-            region_ids=batch.region_ids[rows],
-            region_attention=batch.region_attention[rows],
-            labels=batch.labels[rows],
-            image_of=batch.image_of[rows],
-            mask_values=batch.mask_values[masks],
-        )
-        parts.append(grouped_forward(model, part, tokens=batch.tokens).loss)
-    torch.testing.assert_close(sum(parts), grouped_forward(model, batch).loss, rtol=0, atol=4e-6)
+        part = part_of(batch, rows, batch["mask_values"][masks])
+        parts.append(grouped_forward(model, **part, tokens=tokens_of(batch))[0])
+    whole, _ = grouped_forward(model, **batch)
+    torch.testing.assert_close(sum(parts), whole, rtol=0, atol=4e-6)
 
 
 def test_gaps_move_only_the_regions_that_have_them(model):
     batch = grouped(model)
-    still = grouped_forward(model, replace(batch, gaps=torch.zeros(5, dtype=torch.long)))
-    torch.testing.assert_close(still.loss, grouped_forward(model, batch).loss)
-    moved = grouped_forward(model, replace(batch, gaps=torch.tensor([0, 0, 0, 0, 9])))
-    assert (moved.loss - still.loss).abs() > 1e-5
+    still, _ = grouped_forward(model, **batch, gaps=torch.zeros(5, dtype=torch.long))
+    torch.testing.assert_close(still, grouped_forward(model, **batch)[0])
+    moved, _ = grouped_forward(model, **batch, gaps=torch.tensor([0, 0, 0, 0, 9]))
+    assert (moved - still).abs() > 1e-5
 
 
 def test_a_sample_without_an_image_is_refused():
-    with pytest.raises(ValueError, match="no image placeholder"):
-        split_prompt([1, 2, 3], image_token_id=7)
+    with pytest.raises(ValueError):
+        group_rows([[([1, 2, 3], [1, 2, 3])]], image_token_id=7, filler=0)

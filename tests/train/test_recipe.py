@@ -18,12 +18,15 @@ from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.evaluate.predictions import read_predictions
 from ureca_lib.figures.training import training_figure
 from ureca_lib.presets import preset_config
-from ureca_lib.train import recipe_card
-from ureca_lib.train.options import Recipe
-from ureca_lib.train.recipe import report_values, train_recipe
-from ureca_lib.train.recipe_card import publish
-from ureca_lib.train.recipe_results import compare_results, paired_differences, stage_logs
-from ureca_lib.train.settings import load_settings
+from ureca_lib.train.recipe import (
+    compare_results,
+    paired_differences,
+    publish,
+    report_values,
+    stage_logs,
+    train_recipe,
+)
+from ureca_lib.train.settings import Recipe, load_settings
 from ureca_lib.train.tiny_base.model import as_internvl, new_base, scene_tokenizer
 
 QUICK = {"steps_1": 5, "steps_2": 5, "data": "scenes:train:4"}
@@ -45,7 +48,8 @@ def trained(base, tmp_path_factory):
 
 def test_each_stage_changes_its_own_part_and_nothing_else(base, trained):
     first, second = (
-        load_model_and_processor(result.model)[0].state_dict() for result in trained.stages
+        load_model_and_processor(result.model)[0].state_dict()
+        for result in trained.numbered.values()
     )
     start = load_file(f"{base}/model.safetensors")
     for name, value in start.items():
@@ -53,12 +57,12 @@ def test_each_stage_changes_its_own_part_and_nothing_else(base, trained):
             assert torch.equal(first[name], value), name
     changed = {name for name in first if not torch.equal(first[name], second[name])}
     assert changed and all("language_model.layers" in name for name in changed)
-    assert trained.stages[0].steps == trained.stages[1].steps == 5
+    assert {number: each.steps for number, each in trained.numbered.items()} == {1: 5, 2: 5}
 
 
 def test_a_recipe_that_is_done_is_not_trained_again(trained):
-    again = train_recipe(trained.recipe, trained.stages[0].folder + "/..", progress=False)
-    assert again.stages == trained.stages
+    again = train_recipe(trained.recipe, trained.numbered[1].folder + "/..", progress=False)
+    assert again.numbered == trained.numbered
 
 
 def test_tiles_of_image_and_mask_are_as_many_as_the_recipe_says():
@@ -81,7 +85,7 @@ def test_without_masks_all_regions_are_one(base, tmp_path):
 def test_without_steps_the_base_stays_as_it_is(base, tmp_path):
     recipe = Recipe(base, mask="single", steps_1=0, steps_2=0)
     run = train_recipe(recipe, tmp_path, progress=False)
-    assert run.stages == () and train_recipe(recipe, tmp_path).model == run.model
+    assert run.numbered == {} and train_recipe(recipe, tmp_path).model == run.model
     model = load_model_and_processor(run.model)[0]
     assert not model.config.mask_dynamic
     start = load_file(f"{base}/model.safetensors")
@@ -101,7 +105,7 @@ def test_a_published_checkpoint_says_what_was_measured(trained, tmp_path):
     _, command, *options = shlex.split(line)  # the card's command makes the same recipe
     with (
         patch("ureca_lib.train.recipe.train_recipe") as train,
-        patch.object(recipe_card, "publish") as made,
+        patch("ureca_lib.train.recipe.publish") as made,
     ):
         CliRunner().invoke(app, [command, *options], catch_exceptions=False)
     assert train.call_args.args[0] == trained.recipe
@@ -172,7 +176,7 @@ def test_differences_in_pairs_are_those_of_the_command(trained, tmp_path):
     assert table.loc["two less one", "all"].startswith(f"{100 * told['difference']:+.1f} [")
     assert table.columns[0] == "all" and len(table.columns) > 1
     out.write_text("{}")
-    with pytest.raises(ValueError, match=r"two_less_one\.json: no comparison"):
+    with pytest.raises(ValueError, match=r"two_less_one\.json: not a comparison"):
         paired_differences({"x": out})
 
 
@@ -182,7 +186,7 @@ def test_the_papers_order_and_smaller_masks_train_both_stages(base, tmp_path):
     model, processor = load_model_and_processor(run.model)
     assert (model.config.mask_position, processor.mask_position) == ("before_image",) * 2
     assert model.config.mask_size == processor.mask_size == 56
-    assert all(stage.steps == 1 and stage.final["loss"] > 0 for stage in run.stages)
+    assert all(stage.steps == 1 and stage.final["loss"] > 0 for stage in run.numbered.values())
     single = Recipe(base, mask="single", mask_size=28).settings(1, base)
     assert (single.mask_size, single.mask_dynamic) == (28, False)
 
@@ -199,7 +203,7 @@ def test_one_square_has_no_tiles_to_tell_apart(base):
 
 def test_the_training_figure_shows_every_run_and_refuses_none(trained):
     logs = {"one": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "eval_unique": 0.5}]}
-    figure = training_figure(logs | {"two": trained.stages[0].log})
+    figure = training_figure(logs | {"two": trained.numbered[1].log})
     left, right = figure.axes
     assert [line.get_label() for line in left.lines] == ["one", "two"]
     assert list(left.lines[0].get_ydata()) == [2.0, 1.0]

@@ -18,10 +18,8 @@ from ureca_lib.datasets.captioned import open_captioned
 from ureca_lib.train import stages
 from ureca_lib.train.data import open_data
 from ureca_lib.train.export import load_run, merge_run
-from ureca_lib.train.held_out import measured
 from ureca_lib.train.loop import read_result, train_stage
-from ureca_lib.train.run_folder import TrainingError, read_log
-from ureca_lib.train.settings import SettingsError
+from ureca_lib.train.run_folder import read_log
 
 
 @pytest.fixture(scope="module")
@@ -129,27 +127,25 @@ def test_a_trained_folder_is_ready_for_a_hub(base, second, tmp_path):
 
 
 def test_merging_what_is_not_there_is_refused(second, tmp_path):
-    with pytest.raises(TrainingError, match="no training run"):
+    with pytest.raises(ValueError, match="no training run"):
         merge_run(tmp_path, tmp_path / "x")
-    with pytest.raises(TrainingError, match="no trained weights"):
+    with pytest.raises(FileNotFoundError, match="checkpoint-77"):
         merge_run(second.folder, tmp_path / "x", "77")
-    with pytest.raises(TrainingError, match="not an empty folder"):
+    with pytest.raises(ValueError, match="not an empty folder"):
         merge_run(second.folder, second.model)
-    with pytest.raises(TrainingError, match="kept, best or a step"):
+    with pytest.raises(FileNotFoundError, match="checkpoint-newest"):
         merge_run(second.folder, tmp_path / "x", "newest")
 
 
 def test_a_run_that_has_ended_is_not_run_again_and_others_are_not_mixed_in(base, first):
     assert train_stage(small(base), first.folder, progress=False) == first
-    with pytest.raises(TrainingError, match=r"other settings \(seed, steps\)"):
+    with pytest.raises(ValueError, match=r"other settings \(seed, steps\)"):
         train_stage(small(base, steps=7, seed=3), first.folder, progress=False)
-    with pytest.raises(TrainingError, match="holds a run of these settings"):
-        train_stage(small(base), first.folder, resume=False, progress=False)
 
 
 def test_a_folder_of_something_else_is_left_alone(base, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="holds something else"):
+    with pytest.raises(ValueError, match="holds something else"):
         train_stage(small(base), tmp_path, progress=False)
 
 
@@ -167,16 +163,18 @@ def test_how_a_step_is_done_does_not_change_what_is_learnt(base, first, tmp_path
         torch.testing.assert_close(weights(other)[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_cached_features_are_used_and_give_the_same_weights(base, first, tmp_path, monkeypatch):
-    settings = small(base, cache=str(tmp_path / "cache"), memory_gib=0.001)
-    one = train_stage(settings, tmp_path / "one", progress=False)
-    monkeypatch.setattr(
-        stages.StageModel, "encode_image", lambda *_: pytest.fail("the vision tower ran")
-    )
-    other = train_stage(settings, tmp_path / "other", progress=False)
+def test_the_vision_tower_runs_once_per_image(base, first, tmp_path, monkeypatch):
+    encode, tiles = stages.StageModel.encode_image, []
+
+    def counted(self, pixels):
+        tiles.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(stages.StageModel, "encode_image", counted)
+    run = train_stage(small(base, steps=6), tmp_path / "one", progress=False)
+    assert len(tiles) == 3  # two images, and the one that is held out
     for name, tensor in weights(first).items():
-        assert torch.equal(weights(one)[name], tensor)
-        assert torch.equal(weights(other)[name], tensor)
+        assert torch.equal(weights(run)[name], tensor)
 
 
 def test_masks_before_the_image_in_bfloat16_with_checkpointing(base, tmp_path):
@@ -206,14 +204,6 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_partial_one_removed(base, fir
     assert left == ["checkpoint-4", "checkpoint-6"]
 
 
-def test_a_checkpoint_of_an_earlier_version_is_refused(base, first, tmp_path):
-    shutil.copytree(first.folder, tmp_path / "run")
-    (tmp_path / "run" / "result.json").unlink()
-    (tmp_path / "run" / "checkpoint-6" / "trainer_state.json").write_text("{}")
-    with pytest.raises(TrainingError, match="written by an earlier version"):
-        train_stage(small(base), tmp_path / "run", progress=False)
-
-
 def test_a_line_of_the_log_is_the_same_wherever_the_run_was_interrupted(base, tmp_path):
     changes = {"log_every": 4, "steps": 4, "eval_every": 0, "save_every": 3}
     whole = train_stage(small(base, **changes), tmp_path / "run", progress=False)
@@ -225,7 +215,7 @@ def test_a_line_of_the_log_is_the_same_wherever_the_run_was_interrupted(base, tm
 
 
 def test_a_mistyped_model_does_not_lock_the_folder(base, tmp_path):
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(CheckpointError, match=r"typo.config\.json: no such file"):
         train_stage(small(base / "typo"), tmp_path / "run", progress=False)
     assert train_stage(small(base, steps=1), tmp_path / "run", progress=False).steps == 1
 
@@ -235,17 +225,11 @@ def test_held_out_images_are_never_learnt(base, tmp_path):
     assert (len(learnt), len(held_out)) == (3, 2)
     ids = [index.table["image_id"].to_pylist() for index in (learnt, held_out)]
     assert not set(ids[0]) & set(ids[1])
-    with pytest.raises(SettingsError, match="in both data and eval_data"):
+    with pytest.raises(ValueError, match="in both data and eval_data"):
         open_data(small(base, eval_data=str(SCENES)))
-    with pytest.raises(SettingsError, match="has 3 images, and eval_images"):
+    with pytest.raises(ValueError, match="has 3 images, and eval_images"):
         open_data(small(base, eval_images=3))
     assert open_data(small(base, eval_every=0))[1] is None
-
-
-def test_an_evaluation_counts_shares():
-    sums = torch.tensor([12.0, 4, 3, 6, 1, 2])
-    assert measured(sums) == {"loss": 3, "exact_match": 0.5, "unique": 0.5, "regions": 6}
-    assert "unique" not in measured(torch.tensor([12.0, 4, 3, 6, 0, 0]))
 
 
 def test_the_log_outlives_a_line_cut_off(first, tmp_path):

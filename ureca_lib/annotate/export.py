@@ -47,6 +47,7 @@ from ureca_lib.annotate.records import (
     masks_digest,
     region_key,
 )
+from ureca_lib.annotate.shards import Shards, open_store
 from ureca_lib.annotate.sources import names_files
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.captioned import INTERRUPTED, image_keys
@@ -112,7 +113,7 @@ class Exported(NamedTuple):
 
 
 def export_dataset(
-    store: Store | str | Path,
+    store: Store | Shards | str | Path,
     out_dir: str | Path,
     states: Sequence[State] = ("unique",),
     texts: CardTexts | None = None,
@@ -127,7 +128,7 @@ def export_dataset(
     files in the folder are left alone.
 
     Args:
-        store: the store, or its path.
+        store: the store or the shards, or the path of a store or of a folder of shards.
         out_dir: created if needed.
         states: of the captions that are in JSONL and COCO; with any but unique, each row of the
             JSONL has its state.
@@ -143,8 +144,8 @@ def export_dataset(
             were captioned, captions are of several settings and `mixed` is false, a split's name
             cannot be that of a file, or the folder has files but no data set.
     """
-    if not isinstance(store, Store):
-        with Store(store, create=False) as opened:
+    if isinstance(store, (str, Path)):
+        with open_store(store) as opened:
             return export_dataset(opened, out_dir, states, texts, images, progress, mixed)
     known = [state for state in STATES if state != "skipped"]
     if not states or set(states) - set(known):
@@ -245,7 +246,7 @@ def region_row_id(key: str, region_id: RegionId) -> str:
 # a store's images and settings
 
 
-def _masks(store: Store, row: ImageRow) -> RegionImage:
+def _masks(store: Store | Shards, row: ImageRow) -> RegionImage:
     """Load the masks of an image: from their place beside the store, else from the old path."""
     if row.path is None:
         raise ValueError(
@@ -272,7 +273,7 @@ def _check_masks(row: ImageRow, image: RegionImage, captioned: list[RegionId]) -
 
 
 def _made_with(
-    store: Store, finished: Iterable[ImageRow], mixed: bool
+    store: Store | Shards, finished: Iterable[ImageRow], mixed: bool
 ) -> tuple[dict[str, str], list[tuple[str, int, str]]]:
     """The settings that images were captioned with.
 
@@ -337,7 +338,9 @@ class _SplitFiles:
         self._jsonl: list[str] = []
         self._coco = {kind: {"images": [], "annotations": []} for kind in _COCO}
 
-    def add_image(self, store: Store, row: ImageRow, key: str, image: RegionImage) -> list[str]:
+    def add_image(
+        self, store: Store | Shards, row: ImageRow, key: str, image: RegionImage
+    ) -> list[str]:
         """Add an image with its captions as people's reviews left them.
 
         Returns:

@@ -113,6 +113,7 @@ def annotate_images(
     in_flight: int | None = None,
     wait: bool = True,
     progress: bool = True,
+    part: bool = False,
 ) -> Summary:
     """Caption every region of the images; questions that the store has answers to are not asked.
 
@@ -134,6 +135,7 @@ def annotate_images(
         wait: at the end, for images that another process is annotating: they are taken over if
             it ends without finishing them. False leaves them to it.
         progress: show a bar.
+        part: the images are a shard of a larger run, so that a list of splits has others.
 
     Returns:
         Counts of the run. If an annotator could not go on, `stopped` has the reason; all answers
@@ -151,7 +153,7 @@ def annotate_images(
     rule = splits or SplitRule()
     # before the store is created: a wrong path leaves nothing behind
     sources = find_sources(images, store.path if isinstance(store, Store) else Path(store))
-    of_image = rule.splits_of(source.name for source in sources)
+    of_image = rule.splits_of((source.name for source in sources), part)
     with ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store(store))
         of_image = _stored_splits(opened, rule, of_image)

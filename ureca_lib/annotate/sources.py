@@ -84,11 +84,12 @@ class SplitRule:
             raise ValueError(f"{text}: splits are an object {{file name: split}}")
         return cls(named=named)
 
-    def splits_of(self, names: Iterable[str]) -> dict[str, str]:
+    def splits_of(self, names: Iterable[str], part: bool = False) -> dict[str, str]:
         """The split of each image of a run.
 
         Warns of entries of `named` that are none of these images: the list may cover more than
-        this run, or misspell test images, which would then go into another split.
+        this run, or misspell test images, which would then go into another split. With `part`,
+        where the images are a shard of the run, that is no matter.
 
         Raises:
             ValueError: no entry of `named` is one of these images, or see `split_of`.
@@ -96,7 +97,7 @@ class SplitRule:
         names = list(names)
         known = {Path(name).name for name in names} | {Path(name).stem for name in names}
         missing = [key for key in self.named if key not in known and _stem(key) not in known]
-        if missing:
+        if missing and not part:
             first = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
             said = (
                 f"{len(missing)} of {len(self.named)} entries of the list of splits are no image "

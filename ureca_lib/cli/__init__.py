@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -21,46 +21,43 @@ import ureca_lib
 from ureca_lib.markdown import printable
 
 _PACKAGE = Path(__file__).parents[1]
-# module and function of each command, and its line in `ureca --help`
+# the module of each command, whose function has the command's name, and its line in `ureca --help`
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Caption": {
-        "caption": ("cli.caption:caption", "Caption the regions of photos."),
-        "serve": ("cli.serve:serve", "Serve captions: OpenAI's protocol and a web page."),
-        "segment": ("cli.caption:segment", "Find nested masks in a photo; write SA-1B JSON."),
+        "caption": ("cli.caption", "Caption the regions of photos."),
+        "segment": ("cli.caption", "Find nested masks in a photo; write SA-1B JSON."),
+        "serve": ("cli.serve", "Serve captions: OpenAI's protocol and a web page."),
     },
     "Data set": {
-        "annotate": ("cli.annotate:annotate", "Caption every region of images uniquely."),
-        "status": ("cli.annotate:status", "Show counts, failures and time left of a store."),
-        "look-alikes": ("cli.annotate:look_alikes", "Choose the threshold of look-alikes."),
-        "export": ("cli.annotate:export", "Write a store's captions as a data set."),
-        "data": ("datasets.commands:data", "List data sets and their layouts; check a folder."),
+        "annotate": ("cli.annotate", "Caption every region of images uniquely."),
+        "status": ("cli.annotate", "Show counts, failures and time left of a store."),
+        "look-alikes": ("cli.annotate", "Choose the threshold of look-alikes."),
+        "export": ("cli.annotate", "Write a store's captions as a data set."),
+        "data": ("datasets.commands", "List data sets and their layouts; check a folder."),
     },
     "Train": {
-        "train": ("train.commands:train", "Train a stage, also on many GPUs."),
-        "merge": ("train.commands:merge", "Write a trained model without adapters."),
-        "train-base": ("train.commands:train_base", "Train the tiny base."),
-        "train-recipe": (
-            "train.commands:train_recipe",
-            "Train both stages from a base, and measure the model.",
-        ),
-        "presets": ("cli.models:presets", "Print each preset's parameters and memory."),
-        "convert": ("cli.models:convert", "Convert a published checkpoint."),
+        "train": ("train.commands", "Train a stage, also on many GPUs."),
+        "merge": ("train.commands", "Write a trained model without adapters."),
+        "train-base": ("train.commands", "Train the tiny base."),
+        "train-recipe": ("train.commands", "Train both stages from a base, and measure the model."),
+        "presets": ("cli.models", "Print each preset's parameters and memory."),
+        "convert": ("cli.models", "Convert a published checkpoint."),
     },
     "Evaluate": {
-        "predict": ("evaluate.commands:predict", "Caption every region of a data set."),
-        "evaluate": ("evaluate.commands:evaluate", "Score predictions of any system."),
-        "clair": ("evaluate.commands:clair", "Score predictions by a judge (CLAIR)."),
-        "uniqueness": ("evaluate.commands:uniqueness", "Measure self-retrieval and collisions."),
-        "table": ("evaluate.commands:table", "Print a table of the paper; reproduce Table 2."),
-        "agreement": ("evaluate.commands:agreement", "Compare reviewers with each other."),
+        "predict": ("evaluate.commands", "Caption every region of a data set."),
+        "evaluate": ("evaluate.commands", "Score predictions of any system."),
+        "clair": ("evaluate.commands", "Score predictions by a judge (CLAIR)."),
+        "uniqueness": ("evaluate.commands", "Measure self-retrieval and collisions."),
+        "table": ("evaluate.commands", "Print a table of the paper; reproduce Table 2."),
+        "agreement": ("evaluate.commands", "Compare reviewers with each other."),
     },
     "Notebooks": {
-        "run": ("cli.runs:run", "Run notebooks headless."),
-        "sweep": ("cli.runs:sweep", "Run a notebook at many settings and seeds."),
-        "reference": ("cli.runs:reference", "Run every notebook; write the committed results."),
+        "run": ("cli.runs", "Run notebooks headless."),
+        "sweep": ("cli.runs", "Run a notebook at many settings and seeds."),
+        "reference": ("cli.runs", "Run every notebook; write the committed results."),
     },
 }
-_PLACES = {name: place for group in GROUPS.values() for name, (place, _) in group.items()}
+_MODULES = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}
 
 
 class Command(TyperCommand):
@@ -83,38 +80,22 @@ class Command(TyperCommand):
         return super().parse_args(ctx, joined + rest)
 
 
-class _Commands(Mapping[str, Any]):
-    """Commands by name; the module of a command is imported when the command is looked up."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_PLACES)
-
-    def __len__(self) -> int:
-        return len(_PLACES)
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._made:
-            module, _, function = _PLACES[name].partition(":")
-            # without rich's markup, for which scenes:train:2000 has a picture of a train
-            one = typer.Typer(add_completion=False, rich_markup_mode=None)
-            one.command(name, cls=Command)(getattr(import_module(f"ureca_lib.{module}"), function))
-            self._made[name] = typer.main.get_command(one)
-        return self._made[name]
-
-
 class Group(TyperGroup):
-    """The commands by group, with one exit for all errors."""
-
-    def __init__(self, **options: Any):
-        super().__init__(**options)
-        self.commands = _Commands()  # type: ignore[assignment]
+    """The commands by group, each imported when it is looked up, with one exit for all errors."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
         """Return the names without importing the commands."""
-        return list(self.commands)
+        return list(_MODULES)
+
+    def get_command(self, ctx: typer.Context, name: str) -> Any:
+        """Import a command; None if there is none of that name."""
+        if name not in _MODULES:
+            return None
+        function = getattr(import_module(f"ureca_lib.{_MODULES[name]}"), name.replace("-", "_"))
+        # without rich's markup, for which scenes:train:2000 has a picture of a train
+        one = typer.Typer(add_completion=False, rich_markup_mode=None)
+        one.command(name, cls=Command)(function)
+        return typer.main.get_command(one)
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
         """Write the commands of each group with a line of help."""
@@ -171,38 +152,28 @@ def _begin(
         bool, typer.Option("--debug", envvar="URECA_DEBUG", help="Show the traceback of an error.")
     ] = False,
 ) -> None:
-    ctx.with_resource(_plain_warnings())
-    ctx.with_resource(_printable_echo())
+    ctx.with_resource(_printable())
 
 
 @contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Print our warnings without a source location."""
-    python = warnings.formatwarning
+def _printable() -> Iterator[None]:
+    """Replace control characters in all that commands echo, such as names from files or servers.
+
+    Warnings of ours are echoed too, without a source location.
+    """
+    python, echo = warnings.formatwarning, typer.echo
 
     def plain(message: str, category: type[Warning], filename: str, *more: Any) -> str:
         ours = category is UserWarning and Path(filename).is_relative_to(_PACKAGE)
         text = printable(f"ureca: {message}\n", keep="\n\t")
         return text if ours else python(message, category, filename, *more)
 
-    warnings.formatwarning = plain
-    try:
-        yield
-    finally:
-        warnings.formatwarning = python
-
-
-@contextmanager
-def _printable_echo() -> Iterator[None]:
-    """Replace control characters in all that commands echo, such as names from files or servers."""
-    echo = typer.echo
-
     def shown(message: Any = None, *others: Any, **options: Any) -> None:
         text = printable(message, keep="\n\t") if isinstance(message, str) else message
         echo(text, *others, **options)
 
-    typer.echo = shown
+    warnings.formatwarning, typer.echo = plain, shown
     try:
         yield
     finally:
-        typer.echo = echo
+        warnings.formatwarning, typer.echo = python, echo

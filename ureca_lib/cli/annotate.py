@@ -20,17 +20,22 @@ if TYPE_CHECKING:
     from ureca_lib.annotate.settings import PipelineSettings
     from ureca_lib.annotate.sources import SplitRule
 
+_STORE = "The store, an SQLite file, or a folder of shards."
 _PER_SPLIT = "May be repeated as SPLIT=VALUE."
 
 
 @with_chat_options()
 def annotate(
+    ctx: typer.Context,
     chat: dict[str, Any],
     images: Annotated[
         list[Path],
         typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The store, an SQLite file.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="The store, an SQLite file; with --shards their folder."),
+    ],
     annotator: Annotated[
         list[str] | None,
         typer.Option(help=f"attributes (default; no model), openai or transformers. {_PER_SPLIT}"),
@@ -88,12 +93,45 @@ def annotate(
         typer.Option(help="Wait for images that another process has; --no-wait leaves them."),
     ] = True,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Deal the images out to so many stores, each annotated in a process of its own. "
+            "Several addresses URL,URL are dealt out to the shards.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "-j", "--jobs", min=1, help="Shards at a time; default: one per core; on Ray all."
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="processes of this machine, or ray: also on other machines.")
+    ] = "processes",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the Ray cluster; default: RAY_ADDRESS, else on this machine."
+        ),
+    ] = None,
+    gpus: Annotated[
+        float, typer.Option(help="GPUs of each shard on Ray; 0.5: two shards share one.")
+    ] = 0,
+    part: Annotated[bool, typer.Option(hidden=True)] = False,  # the images are those of a shard
 ) -> None:
     """Caption every region of the images uniquely; resumes where an earlier run stopped.
 
     \b
     ureca annotate photos/ --out captions.sqlite --annotator openai --model gpt-4o
+    ureca annotate photos/ --out stores/ --shards 8 --engine ray
     """
+    if shards:
+        from ureca_lib.cli.shards import annotate_shards
+
+        annotate_shards(ctx.params)
+        return
     from ureca_lib.annotate.annotators import make_annotator
     from ureca_lib.annotate.run import annotate_images
     from ureca_lib.annotate.sources import SplitRule
@@ -131,6 +169,7 @@ def annotate(
         in_flight=in_flight,
         wait=wait,
         progress=progress,
+        part=part,
     )
     typer.echo(f"{summary}\nstore: {out}")
     for image, reason in summary.failures:
@@ -193,17 +232,18 @@ def look_alikes(
     typer.echo(f"figure -> {out}")
 
 
-def status(store: Annotated[Path, typer.Argument(help="The store, an SQLite file.")]) -> None:
+def status(store: Annotated[Path, typer.Argument(help=_STORE)]) -> None:
     """Show the content of a store: counts by stage and state, failures, rate, time left."""
     from ureca_lib.annotate.progress import read_status
-    from ureca_lib.annotate.store import Store
+    from ureca_lib.annotate.shards import Shards, open_store
 
-    with Store(store, create=False) as opened:
-        typer.echo(str(read_status(opened)))
+    with open_store(store) as opened:
+        found = opened.status() if isinstance(opened, Shards) else read_status(opened)
+        typer.echo(str(found))
 
 
 def export(
-    store: Annotated[Path, typer.Argument(help="The store, an SQLite file.")],
+    store: Annotated[Path, typer.Argument(help=_STORE)],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the data set.")],
     include: Annotated[
         list[str] | None,

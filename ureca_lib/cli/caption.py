@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,32 +112,34 @@ def caption(
     for line in filter(None, (f"captions by {captioner.made_by}", captioner.note)):
         typer.echo(line, err=True)
     done: dict[Path, PhotoCaptions] = {}
+    # photo after photo; one that fails does not stop the others
+    for photo, name in tqdm(names.items(), unit="photo", disable=single):
+        try:
+            result = captioner.caption(photo, masks, points, boxes, strict, name)
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            about = str(error) if photo.name in str(error) else f"{photo}: {error}"
+            tqdm.write(printable(f"ureca: {about}"), file=sys.stderr)
+            continue
+        done[photo] = result
+        head = [] if single else [result.image]
+        for line in (*head, *result.lines()):
+            tqdm.write(printable(line))
+        for line in result.left_out:
+            tqdm.write(printable(line), file=sys.stderr)
+        if figure and len(result):
+            from ureca_lib.figures import save_figure
 
-    def captioned() -> Iterator[PhotoCaptions]:
-        """Caption photo after photo; one that fails does not stop the others."""
-        for photo, name in tqdm(names.items(), unit="photo", disable=single):
-            try:
-                result = captioner.caption(photo, masks, points, boxes, strict, name)
-            except _errors() as error:
-                tqdm.write(printable(f"ureca: {_about(photo, error)}"), file=sys.stderr)
-                continue
-            _show(result, single)
-            if figure and len(result):
-                _draw(result, figure if single else figure / f"{photo.stem}.png", shown)
-            if out is None:
-                target = photo.with_suffix(".captions.jsonl")
-                write_jsonl(target, result.rows())
-                typer.echo(f"{_summary(result)} -> {target}", err=True)
-            done[photo] = result
-            yield result
-
-    if out is None:
-        for _ in captioned():
-            pass
-    else:
-        write_jsonl(out, (row for result in captioned() for row in result.rows()))
-        for result in done.values():
-            typer.echo(f"{_summary(result)} -> {out}", err=True)
+            target = figure if single else figure / f"{photo.stem}.png"
+            typer.echo(f"figure -> {save_figure(result.figure(shown), target)}", err=True)
+        if out is None:
+            write_jsonl(photo.with_suffix(".captions.jsonl"), result.rows())
+    if out is not None:
+        write_jsonl(out, (row for result in done.values() for row in result.rows()))
+    for photo, result in done.items():
+        count = f"{len(result)} caption{'' if len(result) == 1 else 's'}"
+        if shared := sum(row.unique is False for row in result):
+            count += f", {shared} not unique"
+        typer.echo(f"{count} -> {out or photo.with_suffix('.captions.jsonl')}", err=True)
     if coco and done:
         with replacing(coco) as file:
             json.dump(coco_document(list(done.values())), file)
@@ -183,18 +184,13 @@ def _named(paths: list[Path]) -> dict[Path, str]:
 
     names: dict[Path, str] = {}
     for path in paths:
-        if not path.is_dir():
-            names[path] = path.name
-            continue
-        files = sorted(path.iterdir())
-        photos = [
-            file
-            for file in files
-            if file.suffix.lower() in PHOTO_SUFFIXES and not file.name.startswith(".")
-        ]
-        if not photos:
+        files = [path]
+        if path.is_dir():
+            there = (file for file in sorted(path.iterdir()) if not file.name.startswith("."))
+            files = [file for file in there if file.suffix.lower() in PHOTO_SUFFIXES]
+        if not files:
             raise ValueError(f"{path}: the folder holds no photos ({', '.join(PHOTO_SUFFIXES)})")
-        names |= {file: file.name for file in photos}
+        names |= {file: file.name for file in files}
     if len(set(names.values())) < len(names):
         raise ValueError("two photos have the same file name; caption them in separate commands")
     return names
@@ -214,49 +210,16 @@ def _check_targets(
     single: bool, out: Path | None, figure: Path | None, masks: Path | None, prompted: bool
 ) -> None:
     """Refuse outputs and options that do not fit the photos, before a model is loaded."""
-    if out and out.is_dir():
-        raise ValueError(f"{out} is a folder; --out takes a file")
-    if single and figure and figure.suffix.lower() not in _FIGURES:
-        raise ValueError(f"{figure}: a figure is {', '.join(_FIGURES)}")
-    if single:
-        return
-    if figure and figure.suffix:
-        raise ValueError(f"{figure}: for several photos --figure takes a folder")
-    if prompted:
-        raise ValueError("--point and --box go with one photo")
-    if masks:
-        raise ValueError("--masks goes with one photo; others have their masks beside them")
-
-
-def _show(result: PhotoCaptions, single: bool) -> None:
-    if not single:
-        tqdm.write(result.image)
-    for line in result.lines():
-        tqdm.write(printable(line))
-    for line in result.left_out:
-        tqdm.write(printable(line), file=sys.stderr)
-
-
-def _draw(result: PhotoCaptions, target: Path, shown: int) -> None:
-    from ureca_lib.figures import save_figure
-
-    typer.echo(f"figure -> {save_figure(result.figure(shown), target)}", err=True)
-
-
-def _summary(result: PhotoCaptions) -> str:
-    """Return the number of captions and, if known, of those that are not unique."""
-    count = f"{len(result)} caption{'' if len(result) == 1 else 's'}"
-    shared = sum(row.unique is False for row in result)
-    return f"{count}, {shared} not unique" if shared else count
-
-
-def _about(photo: Path, error: Exception) -> str:
-    """Return the reason with the photo's name, once."""
-    return str(error) if photo.name in str(error) else f"{photo}: {error}"
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """Return errors of one photo or of a service: the other photos are still captioned."""
-    from ureca_lib.annotate.protocol import AnnotatorUnavailableError, BudgetSpentError
-
-    return (ValueError, OSError, ImportError, AnnotatorUnavailableError, BudgetSpentError)
+    suffix, many = figure.suffix.lower() if figure else "", not single
+    faults = {
+        f"{out} is a folder; --out takes a file": out and out.is_dir(),
+        f"{figure}: a figure is {', '.join(_FIGURES)}": single
+        and figure
+        and suffix not in _FIGURES,
+        f"{figure}: for several photos --figure takes a folder": many and suffix,
+        "--point and --box go with one photo": many and prompted,
+        "--masks goes with one photo; others have their masks beside them": many and masks,
+    }
+    for fault, is_there in faults.items():
+        if is_there:
+            raise ValueError(fault)

@@ -11,9 +11,6 @@ import typer
 if TYPE_CHECKING:
     from ureca_lib.runs.sweep import Sweep
 
-_RUNS = Path("papermill_runs")
-_STOPPED = 130  # as a shell has it for Ctrl-C
-
 
 def run(
     notebooks: Annotated[list[Path], typer.Argument(help="Notebooks, run in this order.")],
@@ -31,7 +28,7 @@ def run(
         typer.Option("-o", "--out", help="Folder; each run gets a folder of its name in it."),
     ] = None,
     force: Annotated[bool, typer.Option(help="Run again what was done before.")] = False,
-    timeout: Annotated[float | None, typer.Option(help="Most seconds per cell.")] = None,
+    timeout: Annotated[int | None, typer.Option(help="Most seconds per cell.")] = None,
 ) -> None:
     """Run notebooks headless; what was done before with the same settings is not run again.
 
@@ -43,22 +40,20 @@ def run(
 
     texts = {}
     for pair in parameter or []:
-        name, separator, value = pair.partition("=")
+        name, separator, texts[name] = pair.partition("=")
         if not separator:
             raise ValueError(f"-p takes a name and a value; {name!r} has no value")
-        texts[name] = value
-    plans, failed = {}, 0
+    plans, roots, failed = {}, {}, 0
     for notebook in notebooks:  # all of them, before the first runs
         known = notebook_parameters(notebook)
         plans[notebook] = paths_from_here(known, texts, notebook)
         check_parameters(known, plans[notebook], texts=True)
-        for name in texts:
-            if plans[notebook][name] != texts[name]:
-                moved = f"{name}: {texts[name]} is {plans[notebook][name]}"
-                typer.echo(f"{notebook.name}: {moved} from the notebook's folder", err=True)
-    roots: list[Path] = []
+        for name, path in plans[notebook].items() - texts.items():
+            moved = f"{name}: {texts[name]} is {path} from the notebook's folder"
+            typer.echo(f"{notebook.name}: {moved}", err=True)
     for notebook, values in plans.items():
         folder = out / notebook.stem if out else default_folder(notebook.resolve())
+        roots[folder.parent] = True
         try:
             record = run_notebook(notebook, values, folder, force, texts=True, timeout=timeout)
         except RunFailedError as error:
@@ -68,8 +63,6 @@ def run(
             took = f"{record.status} in {record.seconds:g} s"
             took = f"was {took}, not run again (--force does)" if record.repeated else took
             typer.echo(f"{notebook.name}: {took} -> {folder}")
-        if folder.parent not in roots:
-            roots.append(folder.parent)
     for root in roots:
         typer.echo(f"executed notebooks, their figures and records: {root}")
         typer.echo(f"index page: {write_index(root)}")
@@ -105,23 +98,19 @@ def sweep(
     \b
     ureca sweep papermill_runs/mask_tiles.yaml --jobs 2
     """
-    from ureca_lib.runs.sweep import check_folders, finished_run, load_sweep, runs_folder
+    from ureca_lib.runs.sweep import finished, load_sweep
 
-    sweeps = [load_sweep(path) for path in files]
-    places = [(item, out or item.path.parent / "sweeps") for item in sweeps]
-    check_folders(places)
     left = 0
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for item, root in places:
+        for item in [load_sweep(path) for path in files]:  # all of them, before the first runs
+            root = out or item.path.parent / "sweeps"
             if not dry_run:
                 left += _execute(item, root, jobs, keep, summary_only)
                 continue
             for planned in item.runs:
-                folder = runs_folder(root) / planned.name
-                done = finished_run(item.notebook, planned.parameters, folder, keep)
-                state = "done" if done else "to run"
-                typer.echo(f"{item.name}: {state}: {planned} -> {folder}")
+                state = "done" if finished(item, planned, root, keep) else "to run"
+                typer.echo(f"{item.name}: {state}: {planned} -> {root / 'runs' / planned.name}")
     finally:
         signal.signal(signal.SIGTERM, before)
     if left:
@@ -141,60 +130,45 @@ def _execute(item: Sweep, root: Path, jobs: int, keep: bool, summary_only: bool)
     summary = summaries.summarize_sweep(item, root)
     # before anything is written: it needs neither the disk nor a plot
     typer.echo(summaries.summary_markdown(summary))
-    folder = summaries.write_summary(summary, root)
-    typer.echo(f"table, plot and values: {folder}")
+    typer.echo(f"table, plot and values: {summaries.write_summary(summary, root)}")
     for run in summary.failures:
-        error = run.error or {}
-        reason = f"{error.get('name')}: {error.get('message')}"
+        reason = f"{run.error.get('name')}: {run.error.get('message')}"
         place = root / run.folder / summary.notebook
         typer.echo(f"failed: {run.label}, seed {run.seed}: {reason}; see {place}", err=True)
     if stopped:
         typer.echo("stopped; rerun the command to resume", err=True)
-        raise typer.Exit(_STOPPED)
-    return sum(run.status != "done" for run in summary.runs)
+        raise typer.Exit(130)  # as a shell has it for Ctrl-C
+    return len(summary.runs) - len(summary.done)
 
 
 def reference(
-    file: Annotated[Path, typer.Option(help="YAML with the parameters of each notebook.")] = _RUNS
-    / "reference.yaml",
-    notebooks: Annotated[Path, typer.Option(help="Folder of the notebooks.")] = Path("notebooks"),
-    work: Annotated[
-        Path, typer.Option(help="Folder of the runs; finished runs in it are kept.")
-    ] = _RUNS / "latest" / "reference",
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder that is committed.")] = _RUNS
-    / "reference",
-    limit_mb: Annotated[float, typer.Option(help="Most megabytes of that folder.")] = 12.0,
-    check: Annotated[
-        bool, typer.Option(help="Run nothing: compare the committed records with the notebooks.")
-    ] = False,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder that is committed.")] = Path(
+        "papermill_runs/reference"
+    ),
 ) -> None:
-    """Run every notebook at the reference settings, and write the results that are committed."""
-    from ureca_lib.runs import RunFailedError, run_notebook
-    from ureca_lib.runs.reference import compare_reference, load_reference, publish_runs
+    """Run every notebook at the reference settings, and write the results that are committed.
 
-    runs = load_reference(file, notebooks)
-    if check:
-        differences = compare_reference(runs, out)
-        for line in differences:
-            typer.echo(line, err=True)
-        raise typer.Exit(1 if differences else 0)
-    failed = 0
-    for run in runs:
+    The settings are those of papermill_runs/reference.yaml. Runs go to
+    papermill_runs/latest/reference; those that were finished there are kept.
+    """
+    from ureca_lib.runs import RunFailedError, run_notebook
+    from ureca_lib.runs.reference import load_reference, publish_runs
+
+    runs = load_reference("papermill_runs/reference.yaml", "notebooks")
+    work, failed = Path("papermill_runs/latest/reference"), 0
+    for notebook, parameters in runs.items():
         try:
-            record = run_notebook(run.notebook, run.parameters, work / run.name)
+            record = run_notebook(notebook, parameters, work / notebook.stem)
         except RunFailedError as error:
             typer.echo(str(error), err=True)
             failed += 1
-            continue
-        again = ", not run again" if record.repeated else ""
-        typer.echo(f"{run.name}: {record.status} in {record.seconds:g} s{again}")
+        else:
+            again = ", not run again" if record.repeated else ""
+            typer.echo(f"{notebook.stem}: {record.status} in {record.seconds:g} s{again}")
     if failed:
         typer.echo(
-            f"ureca: {failed} of {len(runs)} notebooks failed; nothing is written to {out}",
-            err=True,
+            f"{failed} of {len(runs)} notebooks failed; nothing is written to {out}", err=True
         )
         raise typer.Exit(1)
-    names = [run.name for run in runs]
-    size, level = publish_runs(work, out, names, notebooks.resolve().parent, limit_mb)
-    side = f"figures of at most {level.longest_side} pixels"
-    typer.echo(f"{out}: {size:.1f} MB, {side}; index page: {out / 'README.md'}")
+    megabytes = publish_runs(work, out, [notebook.stem for notebook in runs], Path.cwd())
+    typer.echo(f"{out}: {megabytes:.1f} MB; index page: {out / 'README.md'}")

@@ -140,12 +140,10 @@ def refcocog_captioned(
 
     def add(ref: Reference) -> None:
         """Add the region of a reference, or its expressions if the region is there."""
-        for kind, known, key in (
-            ("image", about, ref.image_id),
-            ("annotation", annotations, ref.ann_id),
-        ):
-            if key not in known:
-                raise AnnotationFormatError(f"{instances.name} has no {kind} {key}")
+        if ref.image_id not in about:
+            raise AnnotationFormatError(f"{instances.name} has no image {ref.image_id}")
+        if ref.ann_id not in annotations:
+            raise AnnotationFormatError(f"{instances.name} has no annotation {ref.ann_id}")
         annotation, image = annotations[ref.ann_id], about[ref.image_id]
         for key in ("image_id", "category_id"):
             if (stated := get(annotation, key, int)) != getattr(ref, key):
@@ -196,10 +194,10 @@ def reference_file(folder: str | Path, partition: Partition = "umd") -> Path:
     if not Path(folder).is_dir():
         raise FileMissingError("there is no such folder", folder)
     names = [f"refs({partition}){suffix}" for suffix in (".p", ".json")]
-    for name in names:
-        if Path(folder, name).is_file():
-            return Path(folder, name)
-    raise FileMissingError(f"there is neither {names[0]} nor {names[1]}", folder)
+    found = [Path(folder, name) for name in names if Path(folder, name).is_file()]
+    if not found:
+        raise FileMissingError(f"there is neither {names[0]} nor {names[1]}", folder)
+    return found[0]
 
 
 def read_references(path: str | Path) -> list[Reference]:

@@ -24,7 +24,6 @@ bytes per region: 115 MB for 5,000 images of 50 regions, measured on random file
 
 from __future__ import annotations
 
-import json
 import re
 import string
 import unicodedata
@@ -51,7 +50,7 @@ from ureca_lib.regions import (
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.sa1b import get, image_size, need_object
+from ureca_lib.regions.sa1b import get, image_size, need_object, read_json
 
 MAX_WORDS = 15  # GRiT's preparation of Visual Genome; DenseCap's own code takes 25
 REGIONS, IMAGES, SPLITS = "region_descriptions.json", "image_data.json", "densecap_splits.json"
@@ -172,18 +171,14 @@ def _own_files(
 
 
 def _split_ids(path: Path, split: str) -> set[int]:
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8-sig"))
-        counts = {name: len(ids) for name, ids in splits.items()}
-    except FileNotFoundError:
+    if not path.is_file():
         raise FileMissingError(
             "there is no such file: it comes with DenseCap (info/densecap_splits.json); "
             "split 'all' does without",
             path,
-        ) from None
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise AnnotationFormatError(f"not an object of lists of ids ({error})", path) from None
-    check_split(path, split, counts)
+        )
+    splits = {name: ids for name, ids in read_json(path).items() if isinstance(ids, list)}
+    check_split(path, split, {name: len(ids) for name, ids in splits.items()})
     return {number for number in splits[split] if isinstance(number, int)}
 
 

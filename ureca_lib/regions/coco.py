@@ -171,9 +171,8 @@ class _File:
             label = self.categories.get(found)
             return region_from(annotation, (height, width), label, note)
 
-        regions, left_out = build_entries(
-            sorted(own + others, key=_place), build, self.path, strict
-        )
+        entries = sorted(own + others, key=lambda pair: pair[0])
+        regions, left_out = build_entries(entries, build, self.path, strict)
         return RegionImage(regions, width, height, photo, image_id, name, self.path, left_out)
 
     def _owners(self, annotation: Any) -> list[ImageId]:
@@ -215,10 +214,6 @@ class _File:
             stacklevel=2,
         )
         return _ImageEntry(height, width, name)
-
-
-def _place(entry: tuple[int, Any]) -> int:
-    return entry[0]
 
 
 @contextmanager

@@ -162,8 +162,7 @@ class Region:
     @property
     def pixel_box(self) -> tuple[int, int, int, int]:
         """(x, y, columns, rows) of the smallest box that holds every pixel: pycocotools' box."""
-        x, y, w, h = coco_mask.toBbox(self.rle)
-        return int(x), int(y), int(w), int(h)
+        return tuple(coco_mask.toBbox(self.rle).astype(int).tolist())
 
     @property
     def bbox(self) -> Box:

@@ -7,8 +7,8 @@ that enters the package goes through `check_rle`, which returns the canonical en
 
 from __future__ import annotations
 
-import math
 import reprlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Integral
@@ -166,12 +166,9 @@ def is_whole(value: Any) -> bool:
 
 def is_finite(value: Any) -> bool:
     """Tell whether a value is a finite number within the range of floats, and no bool."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
+    numeric = isinstance(value, (int, float, np.integer, np.floating))
+    # a comparison, which unlike a conversion takes whole numbers of any length
+    return numeric and not isinstance(value, bool) and bool(abs(value) <= sys.float_info.max)
 
 
 def check_box(box: Any) -> tuple[float, float, float, float]:

@@ -12,6 +12,7 @@ import reprlib
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,7 @@ def load_sa1b(
         image_id = optional(info, "image_id", (int, str))
     except RegionError as error:
         raise error.located(path) from None
-
-    def build(entry: Any, note: Callable[[str], None]) -> Region:
-        return region_from(entry, (height, width), note=note)
-
+    build = partial(region_from, size=(height, width))
     regions, left_out = build_entries(enumerate(annotations), build, path, strict)
     photo = find_photo(path.parent, file_name, path.stem) if image is None else image
     result = RegionImage(regions, width, height, photo, image_id, file_name, path, left_out)
@@ -275,7 +273,7 @@ def image_size(info: Any) -> tuple[int, int]:
 
 def build_entries(
     entries: Iterable[tuple[int, Any]],
-    build: Callable[[Any, Callable[[str], None]], Region],
+    build: Callable[..., Region],
     path: Path | None,
     strict: bool,
 ) -> tuple[list[Region], list[LeftOut]]:
@@ -283,8 +281,8 @@ def build_entries(
 
     Args:
         entries: as parsed from the file, with their places in it.
-        build: makes the region of an entry, or raises a `RegionError`; its second argument takes a
-            sentence about each correction.
+        build: makes the region of an entry, or raises a `RegionError`; it is called with the entry
+            and `note`, which takes a sentence about each correction.
         path: the file, for the errors.
         strict: True raises the first error; False lists them.
 
@@ -296,7 +294,7 @@ def build_entries(
     notes: list[str] = []
     for index, entry in entries:
         try:
-            region = build(entry, notes.append)
+            region = build(entry, note=notes.append)
             if region.id in good:
                 raise AnnotationFormatError("a region before it in the same image has this id")
             good[region.id] = region

@@ -13,12 +13,12 @@ from ureca_lib.provenance import show_versions
 
 _NAMES = {
     "index": "write_index",
-    "parameters": "NotebookError Parameter ParameterError check_parameters notebook_parameters",
+    "parameters": "Parameter check_parameters notebook_parameters",
     "record": "RunRecord record_metrics",
     "runner": "RunFailedError default_folder finished_run run_notebook",
     "summary": "SweepSummary read_summaries read_summary summarize_sweep summary_markdown "
     "write_summary",
-    "sweep": "SweepError load_sweep run_sweep",
+    "sweep": "load_sweep run_sweep",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -1,25 +1,28 @@
-"""HTML page of the runs in a folder: their states, parameters, measured values and figures."""
+"""Pages about the runs in a folder: their states, parameters, measured values and figures."""
 
 from __future__ import annotations
 
 import html
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import nbformat
 from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
 
 from ureca_lib.journal import write_text
+from ureca_lib.markdown import escaped, table
 from ureca_lib.runs.record import RECORD_NAME, RunRecord
+from ureca_lib.runs.summary import flat_numbers, machine_text
 
-FIGURE_SUFFIXES = (".png", ".svg")
+_TEXTS = (".csv", ".html", ".json", ".jsonl", ".md", ".tex", ".txt")  # files that are linked
+_VALUES = 12  # measured numbers shown of each run; the record has all
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; color: #222; }
-section { border-top: 1px solid #ddd; padding: 1rem 0; }
-.done { color: #00704a; } .failed { color: #b30000; }
-.figures { display: flex; flex-wrap: wrap; gap: .75rem; }
-.figures img { max-height: 15rem; max-width: 32rem; border: 1px solid #ddd; }
-code, td { font-size: .85rem; } td { padding-right: 1.5rem; vertical-align: top; }
+img { max-height: 15rem; max-width: 32rem; border: 1px solid #ddd; }
+td, th { padding-right: 1.5rem; text-align: left; } .anchor-link { display: none; }
 """
 
 
@@ -34,78 +37,97 @@ def write_index(folder: str | Path, title: str = "URECA: executed notebooks") ->
         The path of the page.
     """
     root = Path(folder)
-    sections = []
-    for place in sorted(path.parent for path in root.glob(f"*/{RECORD_NAME}")):
-        record = RunRecord.load(place)
-        if record is not None:
-            sections.append(_section(place, record))
+    places = sorted(path.parent for path in root.glob(f"*/{RECORD_NAME}"))
+    records = {place: record for place in places if (record := RunRecord.load(place))}
+    exporter = HTMLExporter(sanitize_html=False, embed_images=False)
+    for place, record in records.items():
+        if (notebook := place / record.output).is_file():
+            text, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
+            write_text(notebook.with_suffix(".html"), text)
+    page = runs_page(root, [place.name for place in records], title, figures=100)
     head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
-    body = f"<h1>{html.escape(title)}</h1>{''.join(sections)}"
-    page = f"<!doctype html><html lang='en'>{head}{body}</html>\n"
-    return write_text(root / "index.html", page)
+    text = f"<!doctype html><html lang='en'>{head}{markdown2html(page)}</html>\n"
+    return write_text(root / "index.html", text)
 
 
-def _section(place: Path, record: RunRecord) -> str:
-    name = html.escape(Path(record.notebook).stem)
-    notebook = place / record.output
-    links = []
-    if notebook.is_file():
-        links.append(_link(place, _as_html(notebook), "read"))
-        links.append(_link(place, notebook, "notebook"))
-    links.append(_link(place, place / RECORD_NAME, "record"))
-    others = [path for path in sorted(place.rglob("*")) if path.suffix in (".jsonl", ".csv", ".md")]
-    links += [_link(place, path, path.name) for path in others]
-    error = ""
-    if record.error:
-        text = f"cell {record.error.get('cell')}: {record.error.get('name')}: "
-        error = f"<p class='failed'>{html.escape(text + str(record.error.get('message')))}</p>"
-    figures = [path for path in sorted(place.rglob("*")) if path.suffix in FIGURE_SUFFIXES]
-    images = "".join(_figure(place, path) for path in figures)
-    status = html.escape(record.status)
-    return (
-        f"<section><h2>{name} <small class='{status}'>{status}, {record.seconds:g} s</small></h2>"
-        f"<p>{' · '.join(links)}</p>{error}{_table(record.parameters, 'parameter')}"
-        f"{_table(record.metrics, 'measured')}<div class='figures'>{images}</div></section>"
-    )
+def runs_page(
+    root: str | Path, names: Sequence[str], title: str, about: str = "", figures: int = 3
+) -> str:
+    """Return a page in Markdown: runs, machines, times, measured values and figures.
+
+    Args:
+        root: holds a folder per run, each with its `run.json`; links are relative to it.
+        names: of the folders, in the page's order.
+        title: of the page.
+        about: a sentence below the title.
+        figures: that are shown of each run; the others are linked.
+
+    Raises:
+        FileNotFoundError: a folder without a record.
+    """
+    folder = Path(root)
+    records = {name: load_record(folder / name) for name in names}
+    rows = [
+        [name, record.status, f"{record.seconds:.0f} s", record.started[:10], record.commit or ""]
+        for name, record in records.items()
+    ]
+    total = sum(record.seconds for record in records.values())
+    machines = dict.fromkeys(machine_text(record.machine) for record in records.values())
+    where = f" on {escaped('; '.join(machines))}" if machines else ""
+    parts = [
+        f"# {escaped(title)}\n",
+        f"{about}All of them took {total / 60:.1f} minutes{where}.\n",
+        table(["notebook", "state", "time", "day", "commit"], rows, right=(2,)),
+        *(_section(folder, name, record, figures) for name, record in records.items()),
+    ]
+    return "\n".join(parts)
 
 
-def _as_html(notebook: Path) -> Path:
-    target = notebook.with_suffix(".html")
-    if not target.is_file() or target.stat().st_mtime < notebook.stat().st_mtime:
-        exporter = HTMLExporter(sanitize_html=False, embed_images=False)
-        text, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
-        write_text(target, text)
-    return target
+def load_record(place: Path) -> RunRecord:
+    """Read the record in a run's folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if record := RunRecord.load(place):
+        return record
+    raise FileNotFoundError(f"{place / RECORD_NAME}: there is no record of the run")
 
 
-def _address(place: Path, path: Path) -> str:
-    return quote(path.relative_to(place.parent).as_posix())
+def _section(root: Path, name: str, record: RunRecord, figures: int) -> str:
+    place = root / name
+    links = [_link(root, place / record.output, "the executed notebook")]
+    links.append(_link(root, place / RECORD_NAME, "its record"))
+    runs = sorted(path.parent for path in place.glob(f"*/**/{RECORD_NAME}"))
+    files = [path for path in sorted(place.rglob("*")) if not set(runs) & set(path.parents)]
+    pictures = [path for path in files if path.suffix == ".png"]
+    others = [path for path in files if path.suffix in _TEXTS and path.name != RECORD_NAME]
+    links += [_link(root, path, path.name) for path in [*pictures[figures:], *others]]
+    lines = [f"## {escaped(name)}\n", f"{' · '.join(links)}\n"]
+    if error := record.error:
+        reason = f"cell {error.get('cell')}: {error.get('name')}: {error.get('message')}"
+        lines.append(f"**Failed in {escaped(reason)}**\n")
+    if runs:  # of a sweep in the notebook
+        lines.append("Runs that it made:\n")
+        lines.append("".join(f"- {_run_line(root, name, run)}\n" for run in runs))
+    values = {key: value for key, value in record.parameters.items() if key != "output_dir"}
+    settings = ", ".join(f"{key} {json.dumps(value)}" for key, value in values.items())
+    lines.append(f"Parameters: {escaped(settings or 'none')}.\n")
+    numbers = [[key, f"{value:.4g}"] for key, value in flat_numbers(record.metrics).items()]
+    if numbers:
+        lines.append(table(["measured", "value"], numbers[:_VALUES], right=(1,)))
+    if len(numbers) > _VALUES:
+        lines.append(f"{len(numbers) - _VALUES} further values are in the record.\n")
+    for path in pictures[:figures]:
+        lines.append(f"!{_link(root, path, path.stem.replace('_', ' '))}\n")
+    return "\n".join(lines)
 
 
-def _link(place: Path, path: Path, label: str) -> str:
-    return f"<a href='{_address(place, path)}'>{html.escape(label)}</a>"
+def _run_line(root: Path, name: str, folder: Path) -> str:
+    link = _link(root, folder, folder.relative_to(root / name).as_posix())
+    record = RunRecord.load(folder)
+    return f"{link}: {record.status}, {record.seconds:.0f} s" if record else link
 
 
-def _figure(place: Path, path: Path) -> str:
-    address = _address(place, path)
-    alt = html.escape(path.stem.replace("_", " "))
-    return f"<a href='{address}'><img src='{address}' alt='{alt}' title='{alt}'></a>"
-
-
-def _table(values: dict, label: str) -> str:
-    if not values:
-        return ""
-    rows = "".join(
-        f"<tr><td><code>{html.escape(str(name))}</code></td><td>{html.escape(_shown(value))}</td></tr>"
-        for name, value in values.items()
-    )
-    return f"<details><summary>{label}</summary><table>{rows}</table></details>"
-
-
-def _shown(value: object) -> str:
-    """Return a value for readers: four digits of a float, `name value` for a dictionary."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
-    return str(value)
+def _link(root: Path, path: Path, label: str) -> str:
+    return f"[{escaped(label)}]({quote(path.relative_to(root).as_posix())})"

@@ -7,12 +7,11 @@ stops the run before anything is executed.
 from __future__ import annotations
 
 import ast
-import io
 import json
 import os
-import tokenize
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,20 +19,9 @@ from typing import Any, Literal
 
 import nbformat
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
 
 _TYPES = {name: getattr(typing, name) for name in ("Any", "Optional", "Union")}
 _TYPES |= {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
-# faults of a cell's annotations and defaults, and of the types made from them
-_CELL_FAULTS = (ValueError, TypeError, SyntaxError, LookupError, RecursionError, PydanticUserError)
-
-
-class NotebookError(ValueError):
-    """The file is not a notebook."""
-
-
-class ParameterError(ValueError):
-    """The notebook has no such parameter, or the value is not of its type."""
 
 
 @dataclass(frozen=True)
@@ -45,47 +33,56 @@ class Parameter:
     default: Any
     help: str
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: Any, strict: bool = True) -> Any:
         """Return `value` as this parameter's type; an int for a float becomes a float.
 
-        Raises:
-            ParameterError: the value is of another type.
-        """
-        return self._validate(value, strict=True)
-
-    def parse(self, text: str) -> Any:
-        """Return the value of a text from a command line: JSON, or the text itself.
-
-        `3e-4`, `true`, `[1, 2]` and `null` are JSON. If the type does not take that value, the
-        text counts as it is: `12` for `str | None`, `inf` for a float, `yes` for a bool.
+        Args:
+            value: of Python.
+            strict: do not convert texts.
 
         Raises:
-            ParameterError: the text is no value of this type.
+            ValueError: the value is of another type.
         """
-        if self.type_name == "str":
-            return text
-        # a bool or a float in words, such as `inf`, is not JSON
-        words = self.type_name in ("bool", "float")
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return self._validate(text, strict=not words)
-        try:
-            return self._validate(value, strict=True)
-        except ParameterError as error:
-            try:
-                return self._validate(text, strict=True)
-            except ParameterError:
-                raise error from None
-
-    def _validate(self, value: Any, strict: bool) -> Any:
         try:
             return _adapter(self.type_name).validate_python(value, strict=strict)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise ParameterError(
+            raise ValueError(
                 f"parameter {self.name}: {value!r} is not of type {self.type_name} ({reason})"
             ) from None
+
+    def parse(self, text: Any) -> Any:
+        """Return the value of a text from a command line or a YAML file.
+
+        A text is JSON, such as `3e-4`, `true`, `[1, 2]` and `null`, if the type takes that value.
+        Else it counts as it is: `12` for `str | None`, `inf` for a float, `yes` for a bool.
+
+        Args:
+            text: or lists and dictionaries of texts.
+
+        Raises:
+            ValueError: the text is no value of this type.
+        """
+        if self.type_name != "str":
+            with suppress(ValueError):
+                return self.check(json_value(text))
+        # only a bool or a float in words is not JSON
+        return self.check(text, strict=self.type_name not in ("bool", "float"))
+
+
+def json_value(text: Any) -> Any:
+    """Return the JSON value of a text, or the text if it is no JSON; also inside lists and dicts.
+
+    Numbers are those of JSON, so that `012` and `1:30` are texts, and not 10 and 90 as in YAML 1.1.
+    """
+    if isinstance(text, list):
+        return [json_value(item) for item in text]
+    if isinstance(text, dict):
+        return {name: json_value(item) for name, item in text.items()}
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
@@ -99,9 +96,8 @@ def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
 
     Raises:
         FileNotFoundError: there is no such notebook.
-        NotebookError: the file is not a notebook.
-        ParameterError: a cell that is not Python, a line that is not `name: type = literal`, or a
-            default of another type.
+        ValueError: the file is not a notebook, its parameters cell is not Python or has a line
+            that is not `name: type = literal`, or a default is of another type.
     """
     path = Path(notebook)
     if not path.is_file():
@@ -109,30 +105,31 @@ def notebook_parameters(notebook: str | Path) -> dict[str, Parameter]:
     try:
         cells = nbformat.read(path, as_version=4).cells
         tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-        sources = [str(cell.source) for cell in tagged]
-    # whatever a file that is not a notebook raises in nbformat
-    except (nbformat.ValidationError, AttributeError, RecursionError, *_CELL_FAULTS) as error:
-        raise NotebookError(f"{path}: the file is not a notebook") from error
-    if not sources:
-        return {}
-    source = sources[0]
+        source = str(tagged[0].source) if tagged else ""
+    except Exception as error:  # nbformat stumbles over a file of another kind in many ways
+        raise ValueError(f"{path}: the file is not a notebook") from error
     try:
-        body, comments = ast.parse(source).body, _comments(source)
-    except SyntaxError as error:
-        line = (error.text or "").strip()
-        raise ParameterError(
-            f"{path}: the parameters cell is not Python: {error.msg} in {line!r}; magics and "
-            "shell lines have no place there"
+        body, lines = ast.parse(source).body, source.splitlines()
+    except Exception as error:  # not only SyntaxError: null bytes, lines nested too deeply
+        line = (getattr(error, "text", None) or "").strip()
+        raise ValueError(
+            f"{path}: the parameters cell is not Python ({error}): {line!r}; magics and shell "
+            "lines have no place there"
         ) from None
-    except (ValueError, RecursionError, tokenize.TokenError) as error:
-        raise ParameterError(f"{path}: the parameters cell cannot be read ({error})") from None
     found = {}
     for node in body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
-            line = source.splitlines()[node.lineno - 1]
-            raise ParameterError(f"{path}: parameters are 'name: type = default', not {line!r}")
-        parameter = _from_node(node, comments, path)
-        found[parameter.name] = parameter
+            line = lines[node.lineno - 1]
+            raise ValueError(f"{path}: parameters are 'name: type = default', not {line!r}")
+        # the help is what follows the value in its last line; columns are of UTF-8
+        rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+        name, text = node.target.id, rest.strip(" #")
+        try:
+            default = ast.literal_eval(node.value) if node.value is not None else None
+            found[name] = Parameter(name, ast.unparse(node.annotation), default, text)
+            found[name].check(default)
+        except Exception as error:  # of literals, annotations, and pydantic for odd types
+            raise ValueError(f"{path}: parameter {name}: {error}") from None
     return found
 
 
@@ -144,21 +141,28 @@ def check_parameters(
     Args:
         known: parameters of the notebook.
         values: values to set, by name.
-        texts: the values are texts from a command line.
+        texts: the values are texts, from a command line or a YAML file.
 
     Raises:
-        ParameterError: an unknown name or a wrong type; also a value that JSON changes, such as a
+        ValueError: an unknown name or a wrong type; also a value that JSON changes, such as a
             dictionary with numbers for keys, because the record would hold another value.
     """
-    for name in values:
-        if name not in known:
-            there = ", ".join(known) or "none"
-            raise ParameterError(f"the notebook has no parameter '{name}'; it has: {there}")
     result = {name: parameter.default for name, parameter in known.items()}
     for name, value in values.items():
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise ValueError(f"the notebook has no parameter '{name}'; it has: {there}")
         result[name] = known[name].parse(value) if texts else known[name].check(value)
     for name, value in result.items():
-        _check_kept(name, value)
+        try:
+            kept = json.loads(json.dumps(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            kept = error
+        if not same_value(value, kept):
+            raise ValueError(
+                f"parameter {name}: {value!r} would be {kept!r} in the notebook and its record; "
+                "dictionaries have strings for keys, and there are lists only"
+            )
     return result
 
 
@@ -176,32 +180,13 @@ def same_parameters(
         now: all values of today.
     """
     before = {name: parameter.default for name, parameter in known.items()} | dict(then)
-    return same_value(_placeless(before), _placeless(now))
+    names = (before.keys() | now.keys()) - {"output_dir"}
+    return all(same_value(before.get(name, KeyError), now.get(name, KeyError)) for name in names)
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Compare two JSON values; not-a-number equals itself."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        alike = one.keys() == other.keys()
-        return alike and all(same_value(value, other[name]) for name, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        alike = len(one) == len(other)
-        return alike and all(map(same_value, one, other))
-    return bool(one == other or (one != one and other != other))
-
-
-def _check_kept(name: str, value: Any) -> None:
-    try:
-        kept = json.loads(json.dumps(value))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ParameterError(
-            f"parameter {name}: {value!r} cannot be held by a record ({error})"
-        ) from None
-    if not same_value(value, kept):
-        raise ParameterError(
-            f"parameter {name}: {value!r} would be {kept!r} in the notebook and its record; "
-            "dictionaries have strings for keys, and there are lists only"
-        )
+    """Compare two JSON values; not-a-number, also inside of lists, equals itself."""
+    return one == other or repr(one) == repr(other)
 
 
 def paths_from_here(
@@ -224,28 +209,9 @@ def paths_from_here(
         is_text = name in known and known[name].type_name.startswith("str")
         # `-p preset tiny` is not a path, even if there is a folder `tiny` here
         like_path = not path.is_absolute() and (os.sep in text or path.suffix)
-        here, there = os.path.exists(path), os.path.exists(folder / path)
-        if is_text and like_path and here and not there:
+        if is_text and like_path and os.path.exists(path) and not os.path.exists(folder / path):
             result[name] = os.path.relpath(path, folder)
     return result
-
-
-def _placeless(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name != "output_dir"}
-
-
-def _from_node(node: ast.AnnAssign, comments: Mapping[int, str], path: Path) -> Parameter:
-    name = node.target.id  # type: ignore[union-attr]
-    try:
-        type_name = ast.unparse(node.annotation)
-        default = ast.literal_eval(node.value) if node.value is not None else None
-        parameter = Parameter(name, type_name, default, comments.get(node.end_lineno or 0, ""))
-        parameter.check(default)
-    except ParameterError as error:
-        raise ParameterError(f"{path}: {error}") from None
-    except _CELL_FAULTS as error:
-        raise ParameterError(f"{path}: parameter {name}: {error}") from None
-    return parameter
 
 
 @cache
@@ -269,25 +235,12 @@ def _type_of(node: ast.expr) -> Any:
             return _TYPES[name]
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return typing.Union[_type_of(left), _type_of(right)]  # noqa: UP007 - None | None fails
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=inside):
-            return Literal[tuple(ast.literal_eval(item) for item in _items(inside))]
         case ast.Subscript(value=ast.Name() as outer, slice=inside):
-            types = tuple(map(_type_of, _items(inside)))
+            items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
+            if outer.id == "Literal":
+                return Literal[tuple(map(ast.literal_eval, items))]
+            types = tuple(map(_type_of, items))
             return _type_of(outer)[types[0] if len(types) == 1 else types]
     raise TypeError(
         f"{ast.unparse(node)!r} is not a type for parameters; use {', '.join(_TYPES)} and Literal"
     )
-
-
-def _items(inside: ast.expr) -> list[ast.expr]:
-    return inside.elts if isinstance(inside, ast.Tuple) else [inside]
-
-
-def _comments(source: str) -> dict[int, str]:
-    """Return the comment at the end of each line, by line number from 1."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokens
-        if token.type == tokenize.COMMENT
-    }

@@ -52,14 +52,14 @@ class RunRecord:
             key: from `run_key`.
             parameters: all values, as the record shows them.
         """
-        record = cls(notebook.name, key, dict(parameters), "running", notebook.name)
-        record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         seed = parameters.get("seed")
-        record.seed = seed if isinstance(seed, int) else None
-        record.path = path_in_project(notebook)
-        for name, value in environment_record(notebook.parent).items():
-            setattr(record, name, value)
-        return record
+        return cls(
+            *(notebook.name, key, dict(parameters), "running", notebook.name),
+            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            seed=seed if isinstance(seed, int) else None,
+            path=path_in_project(notebook),
+            **environment_record(notebook.parent),
+        )
 
     @property
     def was_interrupted(self) -> bool:
@@ -90,9 +90,8 @@ class RunRecord:
     def load(cls, folder: Path) -> RunRecord | None:
         """Read the record in a folder; None if there is none that can be read."""
         try:
-            content = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
-            record = TypeAdapter(cls).validate_python(content)
-        except (OSError, ValueError, RecursionError):
+            record = TypeAdapter(cls).validate_json((folder / RECORD_NAME).read_bytes())
+        except (OSError, ValueError):
             return None
         # a file of this folder, whatever the record says
         record.output = Path(record.output).name

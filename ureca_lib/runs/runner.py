@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from ureca_lib.runs.parameters import check_parameters, notebook_parameters, same_parameters
-from ureca_lib.runs.record import (
-    METRICS_NAME,
-    RunRecord,
-    read_metrics,
-    run_key,
-)
-
-KERNEL = "ureca"
+from ureca_lib.runs.record import METRICS_NAME, RunRecord, read_metrics, run_key
 
 
 class RunFailedError(RuntimeError):
@@ -48,7 +40,7 @@ def run_notebook(
     output_dir: str | Path | None = None,
     force: bool = False,
     texts: bool = False,
-    timeout: float | None = None,
+    timeout: int | None = None,
     progress: bool = True,
 ) -> RunRecord:
     """Execute a notebook with papermill and write its record.
@@ -72,32 +64,30 @@ def run_notebook(
 
     Raises:
         FileNotFoundError: there is no such notebook.
-        NotebookError: the file is not a notebook.
-        ParameterError: an unknown name or a wrong type; nothing was run.
+        ValueError: the file is not a notebook, or a parameter has an unknown name or a wrong
+            type; nothing was run.
         RunFailedError: a cell failed, no kernel started, or the disk is full; the partly executed
             notebook and the record are kept.
     """
     source = Path(notebook).resolve()
     values = check_parameters(notebook_parameters(source), parameters or {}, texts)
     folder = Path(output_dir).resolve() if output_dir else default_folder(source)
+    shown = dict(values)
     if "output_dir" in values:
-        values["output_dir"] = str(folder)
+        values["output_dir"], shown["output_dir"] = str(folder), "."
     if not force and (old := finished_run(source, values, folder)):
         return replace(old, repeated=True)
     key, target = run_key(source, values), folder / source.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS_NAME).unlink(missing_ok=True)
-    record = RunRecord.begin(source, key, _shown(values, folder))
+    record = RunRecord.begin(source, key, shown)
     record.save(folder)
     start = time.monotonic()
     try:
         _execute(source, target, values, timeout, progress)
         record.status = "done"
-    except PapermillExecutionError as error:
-        record.status, record.error = "failed", _cell_error(error)
-    except Exception as error:  # outside the cells: the kernel, a cell's time, the disk
-        record.status = "failed"
-        record.error = _last_started(target) | _plain(error)
+    except Exception as error:  # of a cell; or the kernel, a cell's time, the disk
+        record.status, record.error = "failed", _error(error, target)
     finally:
         if record.status == "running":  # stopped from outside: the exception goes on
             record.status = "failed"
@@ -142,77 +132,52 @@ def default_folder(notebook: Path) -> Path:
     return notebook.parent.parent / "papermill_runs" / "latest" / notebook.stem
 
 
+class _ThisPython(AsyncKernelManager):
+    """Starts kernels in this very Python, whatever kernels are installed."""
+
+    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+        """Return the command of the kernel."""
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", self.connection_file]
+        # the kernel listens on the loopback address only; it need not warn at every start
+        return [*command, "--IPKernelApp.log_level=ERROR"]
+
+
 def _execute(
-    source: Path, target: Path, values: dict[str, Any], timeout: float | None, progress: bool
+    source: Path, target: Path, values: dict[str, Any], timeout: int | None, progress: bool
 ) -> None:
-    with _own_kernel():
-        papermill.execute_notebook(
-            str(source),
-            str(target),
-            parameters=values,
-            kernel_name=KERNEL,
-            language="python",
-            cwd=str(source.parent),
-            progress_bar=progress,
-            execution_timeout=timeout,
-        )
+    papermill.execute_notebook(
+        str(source),
+        str(target),
+        parameters=values,
+        kernel_name=NATIVE_KERNEL_NAME,
+        language="python",
+        cwd=str(source.parent),
+        progress_bar=progress,
+        execution_timeout=timeout,
+        kernel_manager_class=_ThisPython,
+    )
 
 
-@contextmanager
-def _own_kernel() -> Iterator[None]:
-    """Provide a kernel of this very Python, found before any that is installed."""
-    # the kernel listens on the loopback address only; it need not warn at every start
-    quiet = "--IPKernelApp.log_level=ERROR"
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
-    spec = {"argv": argv, "display_name": "Python 3 (ureca)", "language": "python"}
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "kernels" / KERNEL
-        place.mkdir(parents=True)
-        (place / "kernel.json").write_text(json.dumps(spec))
-        old = os.environ.get("JUPYTER_PATH")
-        os.environ["JUPYTER_PATH"] = folder if old is None else f"{folder}{os.pathsep}{old}"
-        try:
-            yield
-        finally:
-            if old is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = old
-
-
-def _cell_error(error: PapermillExecutionError) -> dict[str, Any]:
-    return {
-        "cell": error.cell_index,
-        "source": _first_line(error.source),
-        "name": error.ename,
-        "message": error.evalue,
-        "traceback": list(error.traceback)[-10:],
-    }
-
-
-def _plain(error: Exception) -> dict[str, Any]:
-    """Return name and message; nbclient's error of a cell holds those of the cell's own error."""
-    lines = str(error).strip().splitlines()
-    message = getattr(error, "evalue", None) or (lines[-1] if lines else "")
-    return {"name": getattr(error, "ename", None) or type(error).__name__, "message": message}
+def _error(error: Exception, target: Path) -> dict[str, Any]:
+    """Return the cell of an error, its name and message; those of the cell's own error if any."""
+    lines = str(error).strip().splitlines() or [""]
+    place = _last_started(target)
+    if isinstance(error, PapermillExecutionError):
+        place = {"cell": error.cell_index, "source": _first_line(error.source)}
+        place["traceback"] = list(error.traceback)[-10:]
+    name = getattr(error, "ename", type(error).__name__)
+    return place | {"name": name, "message": getattr(error, "evalue", lines[-1])}
 
 
 def _last_started(target: Path) -> dict[str, Any]:
     """Return the last cell that papermill began, according to the saved notebook."""
-    try:
+    with suppress(Exception):  # no notebook yet, or half of one: a full disk has no place for more
         cells = nbformat.read(target, as_version=4).cells
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError):
-        cells = []  # none yet, or half of one: a full disk has no place for the rest
-    for index, cell in reversed(list(enumerate(cells))):
-        if cell.metadata.get("papermill", {}).get("start_time"):
-            return {"cell": index, "source": _first_line(cell.source)}
+        for index, cell in reversed(list(enumerate(cells))):
+            if cell.metadata.get("papermill", {}).get("start_time"):
+                return {"cell": index, "source": _first_line(cell.source)}
     return {"cell": None, "source": ""}
 
 
 def _first_line(source: str) -> str:
-    return next(iter(source.strip().splitlines()), "")
-
-
-def _shown(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return parameters for the record, in which the run's own folder is a dot."""
-    return {n: "." if n == "output_dir" and v == str(folder) else v for n, v in values.items()}
+    return source.strip().partition("\n")[0]

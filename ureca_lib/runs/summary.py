@@ -5,15 +5,16 @@ A summary is written as Markdown, CSV, JSON, and a plot.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+from pydantic import TypeAdapter
 
 from ureca_lib.journal import write_json, write_text
 from ureca_lib.markdown import escaped, table
@@ -33,6 +34,11 @@ class Measure:
     spread: float | None  # sample standard deviation (n - 1); None for a single run
     n: int
     values: dict[str, float]  # by seed
+
+    def __str__(self) -> str:
+        """Return the value as the tables show it, such as `0.71 ± 0.02 (3)`."""
+        spread = "" if self.spread is None else f" ± {self.spread:.2g}"
+        return f"{self.mean:.4g}{spread} ({self.n})"
 
 
 @dataclass(frozen=True)
@@ -76,9 +82,9 @@ class SweepSummary:
     code: int  # different states of notebook and library that done runs with equal parameters had
 
     @property
-    def seconds(self) -> float:
-        """Seconds of the finished runs, one after another."""
-        return round(sum(run.seconds for run in self.runs if run.status == "done"), 1)
+    def done(self) -> list[RunState]:
+        """Runs that are done."""
+        return [run for run in self.runs if run.status == "done"]
 
     @property
     def failures(self) -> list[RunState]:
@@ -86,18 +92,14 @@ class SweepSummary:
         return [run for run in self.runs if run.status == "failed"]
 
     @property
-    def is_complete(self) -> bool:
-        """True if every run is done."""
-        return all(run.status == "done" for run in self.runs)
+    def seconds(self) -> float:
+        """Seconds of the finished runs, one after another."""
+        return round(sum(run.seconds for run in self.done), 1)
 
     def has_group(self, group: str, value: str) -> bool:
         """Tell whether a run recorded a value in a dictionary of dictionaries, such as by size."""
         names = [name for setting in self.settings for name in setting.measures]
         return any(n.startswith(f"{group}.") and n.endswith(f".{value}") for n in names)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the content of `summary.json`."""
-        return {**asdict(self), "seconds": self.seconds}
 
 
 def summarize_sweep(sweep: Sweep, root: str | Path) -> SweepSummary:
@@ -113,36 +115,30 @@ def summarize_sweep(sweep: Sweep, root: str | Path) -> SweepSummary:
         another notebook with the same file name.
     """
     folder, known = Path(root), notebook_parameters(sweep.notebook)
-    records = {
-        run.name: record
-        for run in sweep.runs
-        if (record := RunRecord.load(folder / "runs" / run.name))
-        and record.is_of(sweep.notebook)
-        and same_parameters(known, record.parameters, run.parameters)
-    }
-    states = [_state(run, records.get(run.name), folder) for run in sweep.runs]
-    finished = {
-        run.name: record
-        for run, state in zip(sweep.runs, states, strict=True)
-        if state.status == "done" and (record := records.get(run.name))
-    }
-    measured = {name: flat_numbers(record.metrics) for name, record in finished.items()}
-    settings = [
-        _setting([run for run in sweep.runs if run.label == label], measured)
-        for label in dict.fromkeys(run.label for run in sweep.runs)
-    ]
-    made = list(finished.values())
+    states, made = [], []
+    settings: dict[str, list[tuple[PlannedRun, dict[str, float]]]] = {}
+    for run in sweep.runs:
+        record = RunRecord.load(folder / "runs" / run.name)
+        ours = record and record.is_of(sweep.notebook)
+        if not ours or not same_parameters(known, record.parameters, run.parameters):
+            record = None
+        state, numbers = _state(run, record, folder)
+        states.append(state)
+        settings.setdefault(run.label, []).append((run, numbers))
+        made += [record] if state.status == "done" else []
+    plain = [name for record in made for name in flat_numbers(record.metrics) if "." not in name]
+    fixed = sweep.runs[0].parameters
     return SweepSummary(
         name=sweep.name,
         title=sweep.title,
         notebook=sweep.notebook.name,
-        seeds=list(sweep.settings.seeds),
-        fixed=dict(sweep.settings.parameters),
-        report=list(sweep.settings.report) or _plain_names(made),
-        settings=settings,
+        seeds=list(dict.fromkeys(run.seed for run in sweep.runs)),
+        fixed={name: fixed[name] for name in sweep.settings.parameters},
+        report=list(sweep.settings.report or dict.fromkeys(plain)),
+        settings=[_setting(runs) for runs in settings.values()],
         runs=states,
-        machines=_distinct([record.machine for record in made]),
-        versions=_distinct([record.versions for record in made]),
+        machines=_distinct(record.machine for record in made),
+        versions=_distinct(record.versions for record in made),
         code=len({record.commit for record in made}),
     )
 
@@ -159,12 +155,8 @@ def read_summary(path: str | Path) -> SweepSummary:
     if not source.is_file():
         raise FileNotFoundError(f"{source}: there is no such summary; 'ureca sweep' writes it")
     try:
-        content = json.loads(source.read_text(encoding="utf-8"))
-        content.pop("seconds")
-        content["settings"] = [_read_setting(item) for item in content["settings"]]
-        content["runs"] = [RunState(**item) for item in content["runs"]]
-        return SweepSummary(**content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return TypeAdapter(SweepSummary).validate_json(source.read_bytes())
+    except ValueError as error:
         raise ValueError(f"{source}: not a sweep's summary ({error})") from None
 
 
@@ -202,61 +194,39 @@ def measure(values: Mapping[int, float]) -> Measure:
     return Measure(statistics.fmean(numbers), spread, len(numbers), by_seed)
 
 
-def _setting(
-    runs: Sequence[PlannedRun], measured: Mapping[str, Mapping[str, float]]
-) -> SettingSummary:
-    names = dict.fromkeys(name for run in runs for name in measured.get(run.name, {}))
-    measures = {}
-    for name in names:
-        values = {run.seed: measured.get(run.name, {}).get(name, math.nan) for run in runs}
-        finite = {seed: value for seed, value in values.items() if math.isfinite(value)}
-        if finite:
-            measures[name] = measure(finite)
-    return SettingSummary(runs[0].label, dict(runs[0].varied), len(runs), measures)
+def _setting(runs: Sequence[tuple[PlannedRun, Mapping[str, float]]]) -> SettingSummary:
+    by_name: dict[str, dict[int, float]] = {}
+    for run, numbers in runs:
+        for name, value in numbers.items():
+            if math.isfinite(value):
+                by_name.setdefault(name, {})[run.seed] = value
+    measures = {name: measure(values) for name, values in by_name.items()}
+    return SettingSummary(runs[0][0].label, dict(runs[0][0].varied), len(runs), measures)
 
 
-def _state(run: PlannedRun, record: RunRecord | None, root: Path) -> RunState:
-    status, error = "not started", None
-    if record is not None:
-        status, error = record.status, record.error
+def _state(
+    run: PlannedRun, record: RunRecord | None, root: Path
+) -> tuple[RunState, dict[str, float]]:
+    """Return the state of a run, and the numbers that it measured if it is done."""
+    status = record.status if record else "not started"
     if is_running(root, run.name):
-        status, error = "running", None
+        status = "running"
     elif status == "running":
         status = "killed"
-    elif status == "failed" and (error or {}).get("name") == "Interrupted":
+    elif record and record.was_interrupted:
         status = "stopped"
+    error = record.error if record and status in ("failed", "stopped") else None
     if error:
         error = {name: error.get(name) for name in ("cell", "source", "name", "message")}
     numbers = flat_numbers(record.metrics) if record and status == "done" else {}
-    return RunState(
-        run.label,
-        run.seed,
-        f"runs/{run.name}",
-        status,
-        record.seconds if record else 0.0,
-        record.commit if record else None,
-        error,
-        [name for name, value in numbers.items() if not math.isfinite(value)],
-    )
+    seconds, commit = (record.seconds, record.commit) if record else (0.0, None)
+    odd = [name for name, value in numbers.items() if not math.isfinite(value)]
+    folder = f"runs/{run.name}"
+    return RunState(run.label, run.seed, folder, status, seconds, commit, error, odd), numbers
 
 
-def _plain_names(records: Sequence[RunRecord]) -> list[str]:
-    """Return names of measured numbers that are not in dictionaries."""
-    names = [name for record in records for name in flat_numbers(record.metrics)]
-    return [name for name in dict.fromkeys(names) if "." not in name]
-
-
-def _distinct(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
-    for item in items:
-        if item not in kept:
-            kept.append(item)
-    return kept
-
-
-def _read_setting(item: dict[str, Any]) -> SettingSummary:
-    measures = {name: Measure(**value) for name, value in item["measures"].items()}
-    return SettingSummary(**{**item, "measures": measures})
+def _distinct(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({json.dumps(item, sort_keys=True): item for item in items}.values())
 
 
 def write_summary(summary: SweepSummary, root: str | Path) -> Path:
@@ -272,11 +242,10 @@ def write_summary(summary: SweepSummary, root: str | Path) -> Path:
         That folder.
     """
     folder = Path(root) / summary.name
-    write_json(folder / SUMMARY_NAME, summary.as_json())
+    write_json(folder / SUMMARY_NAME, asdict(summary) | {"seconds": summary.seconds})
     write_text(folder / "summary.md", summary_markdown(summary))
     write_text(folder / "summary.csv", summary_csv(summary))
-    shown = [name for name in summary.report if any(name in s.measures for s in summary.settings)]
-    if shown:
+    if set(summary.report) - set(_missing(summary)):
         # a figure needs matplotlib, which a sweep that has only begun does not
         from matplotlib import pyplot as plt
 
@@ -294,85 +263,10 @@ def write_summary(summary: SweepSummary, root: str | Path) -> Path:
 
 def summary_markdown(summary: SweepSummary) -> str:
     """Return the table, notes on how it was measured, and the runs with their errors."""
-    done = sum(run.status == "done" for run in summary.runs)
     fixed = ", ".join(f"{name} {json.dumps(value)}" for name, value in summary.fixed.items())
-    lines = [
-        f"# {escaped(summary.title)}\n",
-        f"Mean ± sample standard deviation (number of seeds) of `{summary.notebook}`, "
-        f"{done} of {len(summary.runs)} runs done"
-        + (f"; {escaped(fixed)}." if fixed else ".")
-        + "\n",
-        _value_table(summary),
-        *(f"{note}\n" for note in _notes(summary)),
-        "## Runs\n",
-        _run_table(summary),
-    ]
-    return "\n".join(lines)
-
-
-def summary_csv(summary: SweepSummary) -> str:
-    """Return a row per setting and measured value: label, parameters, mean, spread, n, planned."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["setting", "parameters", "value", "mean", "spread", "n", "planned"])
-    for setting in summary.settings:
-        parameters = json.dumps(setting.parameters)
-        for name, found in setting.measures.items():
-            spread = "" if found.spread is None else repr(found.spread)
-            row = [setting.label, parameters, name, repr(found.mean), spread, found.n]
-            writer.writerow([*row, setting.planned])
-    return text.getvalue()
-
-
-def shown_measure(found: Measure | None) -> str:
-    """Return a value as the tables show it, such as `0.71 ± 0.02 (3)`; a dash if there is none."""
-    if found is None:
-        return "–"
-    spread = "" if found.spread is None else f" ± {found.spread:.2g}"
-    return f"{found.mean:.4g}{spread} ({found.n})"
-
-
-def _value_table(summary: SweepSummary) -> str:
+    fixed = f"; {escaped(fixed)}" if fixed else ""
     names = summary.report[:_COLUMNS]
-    rows = [
-        [setting.label, *(shown_measure(setting.measures.get(name)) for name in names)]
-        for setting in summary.settings
-    ]
-    return table(["setting", *names], rows, right=range(1, len(names) + 1))
-
-
-def _notes(summary: SweepSummary) -> list[str]:
-    notes = []
-    unknown = [
-        name for name in summary.report if not any(name in s.measures for s in summary.settings)
-    ]
-    if unknown:
-        notes.append(f"Not recorded by any run: {escaped(', '.join(unknown))}.")
-    if len(summary.report) > _COLUMNS:
-        notes.append(f"{len(summary.report) - _COLUMNS} further values are in `summary.csv`.")
-    odd = sorted({name for run in summary.runs for name in run.not_finite})
-    if odd:
-        notes.append(
-            f"Infinite or not a number in some run, and left out: {escaped(', '.join(odd))}."
-        )
-    if summary.machines:
-        where = "; ".join(
-            f"{item.get('device')}, {item.get('cores')} cores, {item.get('platform')}"
-            for item in summary.machines
-        )
-        notes.append(f"All runs one after another: {summary.seconds:.0f} s, on {escaped(where)}.")
-    done = [run for run in summary.runs if run.status == "done"]
-    if changed := sum((run.commit or "").endswith("+") for run in done):
-        notes.append(
-            f"{changed} of {len(done)} runs were made with uncommitted changes of the code: their "
-            "commits, which end with +, do not have it."
-        )
-    if summary.code > 1:
-        notes.append(f"The runs were made at {summary.code} different commits of the code.")
-    return notes
-
-
-def _run_table(summary: SweepSummary) -> str:
+    values = [[s.label, *(s.measures.get(name, "–") for name in names)] for s in summary.settings]
     rows = []
     for run in summary.runs:
         error = run.error or {}
@@ -381,4 +275,59 @@ def _run_table(summary: SweepSummary) -> str:
         rows.append(
             [run.label, str(run.seed), run.status, f"{run.seconds:.0f} s", run.folder, reason]
         )
-    return table(["setting", "seed", "state", "time", "folder", "error"], rows, right=(1, 3))
+    lines = [
+        f"# {escaped(summary.title)}\n",
+        f"Mean ± sample standard deviation (number of seeds) of `{summary.notebook}`, "
+        f"{len(summary.done)} of {len(summary.runs)} runs done{fixed}.\n",
+        table(["setting", *names], values, right=range(1, len(names) + 1)),
+        *_notes(summary),
+        "## Runs\n",
+        table(["setting", "seed", "state", "time", "folder", "error"], rows, right=(1, 3)),
+    ]
+    return "\n".join(lines)
+
+
+def summary_csv(summary: SweepSummary) -> str:
+    """Return a row per setting and measured value: label, parameters, mean, spread, n, planned."""
+    rows = [
+        [s.label, json.dumps(s.parameters), name, one.mean, one.spread, one.n, s.planned]
+        for s in summary.settings
+        for name, one in s.measures.items()
+    ]
+    columns = ["setting", "parameters", "value", "mean", "spread", "n", "planned"]
+    return pd.DataFrame(rows, columns=columns).to_csv(index=False)
+
+
+def _missing(summary: SweepSummary) -> list[str]:
+    """Return the values of the report that no run recorded."""
+    there = {name for setting in summary.settings for name in setting.measures}
+    return [name for name in summary.report if name not in there]
+
+
+def _notes(summary: SweepSummary) -> list[str]:
+    unknown, done = _missing(summary), summary.done
+    odd = sorted({name for run in summary.runs for name in run.not_finite})
+    changed = sum((run.commit or "").endswith("+") for run in done)
+    where = escaped("; ".join(map(machine_text, summary.machines)))
+    more = len(summary.report) - _COLUMNS
+    notes = [
+        (unknown, f"Not recorded by any run: {escaped(', '.join(unknown))}."),
+        (more > 0, f"{more} further values are in `summary.csv`."),
+        (odd, f"Infinite or not a number in some run, and left out: {escaped(', '.join(odd))}."),
+        (where, f"All runs one after another: {summary.seconds:.0f} s, on {where}."),
+        (
+            changed,
+            f"{changed} of {len(done)} runs were made with uncommitted changes of the code: their "
+            "commits, which end with +, do not have it.",
+        ),
+        (
+            summary.code > 1,
+            f"The runs were made at {summary.code} different commits of the code.",
+        ),
+    ]
+    return [f"{note}\n" for needed, note in notes if needed]
+
+
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """Return a record's machine in words."""
+    return f"{machine.get('device')}, {machine.get('cores')} cores, {machine.get('platform')}"

@@ -5,83 +5,57 @@ Everything in the file is checked against the notebook's typed parameters before
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import itertools
 import json
 import math
-import re
-import statistics
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from ureca_lib.engine import Outcome, map_tasks, stopping
-from ureca_lib.markdown import printable
+from ureca_lib.engine import Progress, map_tasks, stopping
 from ureca_lib.runs.parameters import (
     Parameter,
-    ParameterError,
     check_parameters,
+    json_value,
     notebook_parameters,
 )
-from ureca_lib.runs.record import RunRecord, path_in_project
+from ureca_lib.runs.record import RunRecord
 from ureca_lib.runs.runner import RunFailedError, finished_run, run_notebook
 
 _LONGEST = 64_000  # bytes of a file
-_MOST_VALUES = 10_000  # in a file, with every alias written out
-_DEEPEST = 50  # lists and mappings inside each other
 _MOST_RUNS = 2_000  # of a sweep
-
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class SweepError(ValueError):
-    """The sweep cannot be run; the message names its file and the reason."""
-
-
-class Setting(BaseModel):
+class Setting(BaseModel, extra="forbid"):
     """Entry of `list`: parameters that belong together, under a name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    label: str = Field(min_length=1, description="name of the setting in the table and the plot")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="values by name")
+    label: str = Field(min_length=1)  # name of the setting in the table and the plot
+    parameters: dict[str, Any] = {}  # values by name
 
 
-class SweepSettings(BaseModel):
-    """Content of a sweep's YAML file."""
+class SweepSettings(BaseModel, extra="forbid"):
+    """Content of a sweep's YAML file. Values are texts, which the notebook's types decide about."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    notebook: str = Field(description="path of the notebook, relative to this file")
-    title: str = Field("", description="heading of the table; the file's name if empty")
-    parameters: dict[str, Any] = Field(
-        default_factory=dict, description="fixed parameters; the others keep their defaults"
-    )
-    grid: dict[str, list[Any]] = Field(
-        default_factory=dict, description="values by parameter; every combination is run"
-    )
-    settings: list[Setting] = Field(
-        default_factory=list, alias="list", description="settings, instead of a grid"
-    )
-    seeds: list[int] = Field(
-        default_factory=lambda: [0], min_length=1, description="each setting runs once per seed"
-    )
-    report: list[str] = Field(
-        default_factory=list,
-        description="measured values in table and plot, such as 'size.small' for an entry of a "
-        "dictionary; all plain numbers if empty",
-    )
-    timeout: float | int | None = Field(None, description="most seconds per cell")
+    notebook: str  # path of the notebook, relative to this file
+    title: str = ""  # heading of the table; the file's name if empty
+    parameters: dict[str, Any] = {}  # fixed parameters; the others keep their defaults
+    # values by parameter; every combination is run
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    settings: list[Setting] = Field([], alias="list")  # instead of a grid
+    seeds: list[str] = Field(["0"], min_length=1)  # each setting runs once per seed
+    # measured values in table and plot, such as "size.small" for an entry of a dictionary; all
+    # plain numbers if empty
+    report: list[str] = []
+    timeout: int | None = None  # most seconds per cell
 
 
 @dataclass(frozen=True)
@@ -124,228 +98,124 @@ def load_sweep(path: str | Path) -> Sweep:
         The sweep: its runs in the file's order, seeds innermost.
 
     Raises:
-        SweepError: naming the file, the entry and the reason: no such file or notebook, an unknown
+        ValueError: naming the file, the entry and the reason: no such file or notebook, an unknown
             field or parameter, a value of another type, two equal runs, or too many of them.
     """
     source = Path(path)
-    settings = _settings(source)
-    notebook = source.parent / settings.notebook
+    settings = read_yaml(source, SweepSettings)
+    notebook = (source.parent / settings.notebook).absolute()
     try:
-        known = notebook_parameters(notebook)
+        runs = tuple(_plan(settings, notebook))
+        by_name: dict[str, PlannedRun] = {}
+        by_label: dict[str, PlannedRun] = {}
+        for run in runs:
+            if (other := by_name.setdefault(run.name, run)) is not run:
+                raise ValueError(f"setting '{run}' is the same run as '{other}'")
+            if by_label.setdefault(str(run), run) is not run:
+                raise ValueError(f"two settings are called '{run.label}'")
     except (OSError, ValueError) as error:
-        raise SweepError(f"{source}: {error}") from None
-    runs = [
-        _plan(source, notebook, known, settings, label, varied, seed)
-        for label, varied in expand(settings)
-        for seed in settings.seeds
-    ]
-    _no_twins(source, runs)
-    return Sweep(source.stem, source, notebook.resolve(), settings, tuple(runs))
-
-
-def expand(settings: SweepSettings) -> list[tuple[str, dict[str, Any]]]:
-    """Return each setting's label and parameters: the list, or the product of the grid.
-
-    Args:
-        settings: with a grid, a list, or neither, which is one setting of defaults.
-    """
-    if settings.settings:
-        return [(item.label, dict(item.parameters)) for item in settings.settings]
-    combinations = itertools.product(*settings.grid.values())
-    settings_of = [dict(zip(settings.grid, values, strict=True)) for values in combinations]
-    return [(_label(varied), varied) for varied in settings_of]
-
-
-def _label(varied: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_shown(value)}" for name, value in varied.items()) or "defaults"
-
-
-def _shown(value: Any) -> str:
-    try:
-        return value if isinstance(value, str) else json.dumps(value)
-    except (TypeError, ValueError):  # such as a date, which the run's own check refuses by name
-        return str(value)
-
-
-def _settings(path: Path) -> SweepSettings:
-    settings = read_yaml(path, SweepSettings)
-    if settings.grid and settings.settings:
-        raise SweepError(f"{path}: a sweep has a grid or a list, not both")
-    for name, values in settings.grid.items():
-        if not values:
-            raise SweepError(f"{path}: grid.{name} has no values")
-    combinations = math.prod(map(len, settings.grid.values()))
-    runs = (len(settings.settings) or combinations) * len(settings.seeds)
-    if runs > _MOST_RUNS:
-        raise SweepError(f"{path}: {runs:,} runs are too many; a sweep has at most {_MOST_RUNS:,}")
-    return settings
+        raise ValueError(f"{source}: {error}") from None
+    return Sweep(source.stem, source, notebook.resolve(), settings, runs)
 
 
 def read_yaml(path: Path, model: type[_Model]) -> _Model:
-    """Read a small YAML file; a key that is there twice is an error, not the later value.
+    """Read a small YAML file whose values are texts, lists and mappings.
 
     Args:
-        path: the file.
+        path: the file. A key that is there twice, an anchor and an alias are errors.
         model: fields of the file.
 
     Raises:
-        SweepError: naming the file, the field and the reason; also if the file is too large.
+        ValueError: naming the file, the field and the reason; also if the file is too large.
     """
     try:
         if path.stat().st_size > _LONGEST:
-            raise SweepError(f"{path}: is larger than {_LONGEST:,} bytes")
-        loader = _Loader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
-        if node is not None:
-            _check_size(node)
-        content = loader.construct_document(node) if node is not None else None
-        if not isinstance(content, dict):
-            raise SweepError(f"{path}: holds no 'name: value' lines")
-        return model.model_validate(content)
-    except SweepError:
-        raise
-    except (OSError, UnicodeDecodeError) as error:
-        raise SweepError(f"{path}: cannot read it ({error})") from None
+            raise ValueError(f"is larger than {_LONGEST:,} bytes")
+        return model.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Loader))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise SweepError(f"{path}: {place or 'the file'}: {first['msg']}") from None
-    # PyYAML raises these for values that are not what their form promises, such as 2020-99-99
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise SweepError(f"{path}: {' '.join(str(error).split())}") from None
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ValueError(f"{path}: {place}: {first['msg']}") from None
     except RecursionError:
-        raise SweepError(f"{path}: lists and mappings are nested too deeply") from None
+        raise ValueError(f"{path}: lists and mappings are nested too deeply") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
-def _check_size(root: yaml.Node) -> None:
-    """Refuse a file whose aliases stand for more values than anybody would write."""
-    known: dict[int, tuple[int, int]] = {}  # number of values and height, by node
+class _Loader(yaml.BaseLoader):
+    """Reads every value as a text: YAML 1.1 takes 012 for 10, 1:30 for 90 and 3e-4 for a text."""
 
-    def measured(node: yaml.Node, depth: int) -> tuple[int, int]:
-        if depth > _DEEPEST:
-            raise yaml.YAMLError("lists and mappings are nested too deeply")
-        if id(node) not in known:
-            inside = [] if isinstance(node, yaml.ScalarNode) else node.value
-            parts = [
-                part for item in inside for part in (item if isinstance(item, tuple) else (item,))
-            ]
-            sizes = [measured(part, depth + 1) for part in parts]
-            known[id(node)] = (
-                1 + sum(size for size, _ in sizes),
-                1 + max((height for _, height in sizes), default=0),
-            )
-        size, height = known[id(node)]
-        if size > _MOST_VALUES:
-            raise yaml.YAMLError(f"holds more than {_MOST_VALUES:,} values")
-        if depth + height > _DEEPEST:
-            raise yaml.YAMLError("lists and mappings are nested too deeply")
-        return size, height
-
-    measured(root, 0)
-
-
-_MERGE = "tag:yaml.org,2002:merge"  # of the key <<, whose mapping the block's own keys override
-# numbers of YAML 1.2. In YAML 1.1, PyYAML's, 012 is 10, 1:30 is 90, and 3e-4 is a text
-_NUMBERS = {
-    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"),
-    "tag:yaml.org,2002:float": re.compile(
-        r"""^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?
-        |[-+]?[0-9]+[eE][-+]?[0-9]+
-        |[-+]?\.(?:inf|Inf|INF)
-        |\.(?:nan|NaN|NAN))$""",
-        re.VERBOSE,
-    ),
-}
-
-
-class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-        letter: [(tag, form) for tag, form in forms if tag not in _NUMBERS]
-        for letter, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        """Refuse anchors: a few lines of aliases may stand for billions of values."""
+        if getattr(self.peek_event(), "anchor", None):
+            raise yaml.YAMLError("anchors and aliases (& and *) are not read; repeat the values")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == _MERGE:
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
+        """Refuse a key that is there twice, of which YAML would take the later value."""
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
                 line = node.start_mark.line + 1
-                raise yaml.YAMLError(f"'{key}' is there twice in the block from line {line} on")
-            seen.add(key)
+                raise yaml.YAMLError(f"'{name}' is there twice in the block from line {line} on")
         return super().construct_mapping(node, deep)
 
 
-for _tag, _form in _NUMBERS.items():
-    _Loader.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
-
-
-def _plan(
-    source: Path,
-    notebook: Path,
-    known: Mapping[str, Parameter],
-    settings: SweepSettings,
-    label: str,
-    varied: dict[str, Any],
-    seed: int,
-) -> PlannedRun:
-    where = f"{source}: setting '{label}'"
-    if "output_dir" in settings.parameters or "output_dir" in varied:
-        raise SweepError(f"{where}: output_dir is each run's own folder; leave it out")
-    if "seed" in settings.parameters or "seed" in varied:
-        raise SweepError(f"{where}: seeds are listed under 'seeds'")
+def _plan(settings: SweepSettings, notebook: Path) -> Iterator[PlannedRun]:
+    if settings.grid and settings.settings:
+        raise ValueError("a sweep has a grid or a list, not both")
+    combinations = math.prod(map(len, settings.grid.values()))
+    runs = (len(settings.settings) or combinations) * len(settings.seeds)
+    if runs > _MOST_RUNS:
+        raise ValueError(f"{runs:,} runs are too many; a sweep has at most {_MOST_RUNS:,}")
+    known = notebook_parameters(notebook)
     if "seed" not in known:
-        raise SweepError(f"{where}: {notebook.name} has no parameter 'seed'")
-    twice = sorted(settings.parameters.keys() & varied.keys())
-    if twice:
-        raise SweepError(f"{where}: '{twice[0]}' is fixed under 'parameters' too")
-    wanted = {**settings.parameters, **varied, "seed": seed}
-    try:
-        values = check_parameters(known, typed(known, wanted))
-    except ParameterError as error:
-        raise SweepError(f"{where}: {error}") from None
+        raise ValueError(f"{notebook.name} has no parameter 'seed'")
+    for label, varied in _expand(settings):
+        for seed in settings.seeds:
+            try:
+                yield _planned(settings.parameters, label, varied, seed, notebook.stem, known)
+            except ValueError as error:
+                raise ValueError(f"setting '{label}': {error}") from None
+
+
+def _expand(settings: SweepSettings) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each setting's label and parameters: the list, or the product of the grid."""
+    for item in settings.settings:
+        yield item.label, item.parameters
+    if not settings.settings:
+        for values in itertools.product(*settings.grid.values()):
+            varied = dict(zip(settings.grid, values, strict=True))
+            shown = (
+                f"{name} {value if isinstance(value, str) else json.dumps(json_value(value))}"
+                for name, value in varied.items()
+            )
+            yield ", ".join(shown) or "defaults", varied
+
+
+def _planned(
+    fixed: Mapping[str, Any],
+    label: str,
+    varied: Mapping[str, Any],
+    seed: str,
+    stem: str,
+    known: Mapping[str, Parameter],
+) -> PlannedRun:
+    wanted = {**fixed, **varied}
+    if "output_dir" in wanted:
+        raise ValueError("output_dir is each run's own folder; leave it out")
+    if "seed" in wanted:
+        raise ValueError("seeds are listed under 'seeds'")
+    if twice := sorted(fixed.keys() & varied.keys()):
+        raise ValueError(f"'{twice[0]}' is fixed under 'parameters' too")
+    values = check_parameters(known, wanted | {"seed": seed}, texts=True)
     values.pop("output_dir", None)
-    return PlannedRun(label, seed, varied, values, _run_name(notebook.stem, values, known))
-
-
-def typed(known: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn strings of a YAML file into floats if the parameter is one: `inf`, or `"3e-4"`.
-
-    Raises:
-        ParameterError: a string that is no number, for a float.
-    """
-    return {
-        name: known[name].parse(value)
-        if isinstance(value, str) and name in known and known[name].type_name == "float"
-        else value
-        for name, value in values.items()
-    }
-
-
-def _run_name(stem: str, values: Mapping[str, Any], known: Mapping[str, Parameter]) -> str:
-    """Return the name of a run's folder, from all that it runs: sweeps that share a run find it.
-
-    Only values that are not at their defaults count, so that records keep their place when a
-    notebook gets another parameter.
-    """
+    # Only values that are not at their defaults count, so that records keep their place when a
+    # notebook gets another parameter, and sweeps that share a run find it.
     set_here = {name: value for name, value in values.items() if value != known[name].default}
     text = json.dumps([stem, set_here], sort_keys=True)
-    return f"{stem}-seed{values['seed']}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-
-
-def _no_twins(source: Path, runs: list[PlannedRun]) -> None:
-    labels: dict[str, Mapping[str, Any]] = {}
-    names: dict[str, PlannedRun] = {}
-    for run in runs:
-        if labels.setdefault(run.label, run.varied) != run.varied:
-            raise SweepError(f"{source}: two settings are called '{run.label}'")
-        other = names.setdefault(run.name, run)
-        if other is not run:
-            raise SweepError(
-                f"{source}: setting '{run.label}' with seed {run.seed} is the same run as "
-                f"'{other.label}' with seed {other.seed}"
-            )
+    name = f"{stem}-seed{values['seed']}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    return PlannedRun(label, values["seed"], {n: values[n] for n in varied}, values, name)
 
 
 @dataclass
@@ -380,37 +250,44 @@ def run_sweep(
 
     Raises:
         ValueError: fewer than one job.
-        SweepError: a run's folder holds a run of another notebook with the same file name.
     """
     if jobs < 1:
         raise ValueError(f"a sweep takes at least one job, not {jobs}")
-    folder, result = Path(root), SweepResult()
-    # a record that differs from this one later was written by another process meanwhile
-    before = {run.name: _version(earlier_record(sweep, run, folder)) for run in sweep.runs}
-    report = _Progress(sweep, folder, jobs, progress)
-    waiting = list(sweep.runs)
+    folder, result = Path(root).resolve(), SweepResult()
+    runs = {run.name: run for run in sweep.runs}
+    result.kept = [name for name, run in runs.items() if finished(sweep, run, folder, keep)]
+    tasks = [
+        {
+            "name": name,
+            "root": str(folder),
+            "notebook": str(sweep.notebook),
+            "parameters": dict(run.parameters),
+            "timeout": sweep.settings.timeout,
+            # a record that differs from this one was written by another process meanwhile
+            "before": _version(RunRecord.load(folder / "runs" / name)),
+        }
+        for name, run in runs.items()
+        if name not in result.kept
+    ]
+    report = Progress(len(tasks), progress)
+    if result.kept:
+        report.say(f"{len(result.kept)} of {len(runs)} runs were done before")
     try:
         # runs of other processes come last: nothing waits for them as long as there is work
         for wait in (False, True):
-            busy: list[PlannedRun] = []
-
-            def tasks(runs: list[PlannedRun] = waiting, wait: bool = wait) -> Iterator[dict]:
-                for run in runs:
-                    if _finished(sweep, run, folder, keep):
-                        result.kept.append(run.name)
-                        report.end(run, "done before")
-                    else:
-                        report.begin(run, wait)
-                        yield _task(sweep, run, folder, before[run.name], wait)
-
-            with closing(map_tasks(attempt_run, tasks(), jobs)) as outcomes:
-                for outcome in outcomes:
-                    run = next(run for run in waiting if run.name == outcome.item["name"])
-                    if outcome.value == "elsewhere":
-                        busy.append(run)
-                    else:
-                        _note_end(sweep, run, folder, before[run.name], outcome, result, report)
-            waiting = busy
+            named = ((str(runs[task["name"]]), task | {"wait": wait}) for task in tasks)
+            tasks = []
+            with closing(map_tasks(attempt_run, report.begun(named), jobs)) as outcomes:
+                for task, state, error, _ in outcomes:
+                    name = task["name"]
+                    if state == "elsewhere":
+                        tasks.append(task)
+                        continue
+                    if error:
+                        state = _note_death(task, error)
+                    lists = {"done": result.done, "kept": result.kept}
+                    lists.get(state, result.failed).append(name)
+                    report.ended(f"{state}: {runs[name]} -> {folder / 'runs' / name}")
     except KeyboardInterrupt:
         result.stopped = True
     return result
@@ -420,40 +297,39 @@ def attempt_run(task: Mapping[str, Any]) -> str:
     """Execute one run of a sweep under its lock; `run_sweep` calls it in a process of its own.
 
     Returns:
-        "done" or "failed"; "kept" or "failed elsewhere" if another process ended the run since
-        the sweep began; "elsewhere" if another process has the run now and `wait` is not set;
-        "foreign" if another notebook of the same name took the folder.
+        "done" or "failed"; "kept" or "failed in another process" if another process ended the run
+        since the sweep began; "elsewhere" if one has the run now and `wait` is not set.
+
+    Raises:
+        ValueError: another notebook of the same name took the folder.
     """
-    folder, notebook = Path(task["folder"]), Path(task["notebook"])
+    root, notebook = Path(task["root"]), Path(task["notebook"])
+    folder = root / "runs" / task["name"]
     # the system frees the lock when this process ends, however it ends
-    lock = FileLock(task["lock"], thread_local=False)
+    lock = run_lock(root, task["name"])
     try:
         lock.acquire(timeout=-1 if task["wait"] else 0)
     except Timeout:
         return "elsewhere"
     record = RunRecord.load(folder)
     if record and not record.is_of(notebook):
-        return "foreign"
+        raise ValueError(
+            f"{folder} is for runs of {record.path or record.notebook}: give the sweep another "
+            "folder (--out), or the notebook another name"
+        )
     if record and _version(record) != task["before"] and not record.was_interrupted:
-        # another process has had the run since the sweep began
         if record.status == "done":
             return "kept"
         if record.status == "failed":
-            return "failed elsewhere"
+            return "failed in another process"
     try:
         run_notebook(notebook, task["parameters"], folder, timeout=task["timeout"], progress=False)
     except RunFailedError as error:
         if stopping.is_set():  # the kernel did not die by itself
-            place = {name: (error.record.error or {}).get(name) for name in ("cell", "source")}
-            error.record.error = place | {"name": "Interrupted", "message": "stopped"}
+            error.record.error |= {"name": "Interrupted", "message": "stopped"}
             error.record.save(folder)
         return "failed"
     return "done"
-
-
-def runs_folder(root: Path) -> Path:
-    """Return the folder of all sweeps' runs: sweeps that share a run do it once."""
-    return root / "runs"
 
 
 def run_lock(root: Path, name: str) -> FileLock:
@@ -478,44 +354,9 @@ def is_running(root: Path, name: str) -> bool:
         return True
 
 
-def check_folders(sweeps: Sequence[tuple[Sweep, Path]]) -> None:
-    """Check that no folder is for runs of two notebooks with the same file name.
-
-    Args:
-        sweeps: each with the folder of the sweeps that it is for.
-
-    Raises:
-        SweepError: naming the sweep, the folder and both notebooks.
-    """
-    notebooks: dict[Path, Path] = {}
-    for sweep, root in sweeps:
-        for run in sweep.runs:
-            earlier_record(sweep, run, root)
-            folder = (runs_folder(root) / run.name).resolve()
-            other = notebooks.setdefault(folder, sweep.notebook)
-            if other != sweep.notebook:
-                raise _shared_folder(sweep, folder, path_in_project(other))
-
-
-def earlier_record(sweep: Sweep, run: PlannedRun, root: Path) -> RunRecord | None:
-    """Read the record in a run's folder; None if there is none.
-
-    Raises:
-        SweepError: it is of another notebook with the same file name, and would be overwritten.
-    """
-    folder = runs_folder(root) / run.name
-    record = RunRecord.load(folder)
-    if record is None or record.is_of(sweep.notebook):
-        return record
-    raise _shared_folder(sweep, folder, record.path or record.notebook)
-
-
-def _shared_folder(sweep: Sweep, folder: Path, other: str) -> SweepError:
-    return SweepError(
-        f"{sweep.path}: {folder} is for runs of {other}, and those of "
-        f"{path_in_project(sweep.notebook)} would go there too: give the sweep another folder "
-        "(--out), or the notebook another name"
-    )
+def finished(sweep: Sweep, run: PlannedRun, root: Path, keep: bool) -> bool:
+    """Tell whether a run is done and need not be repeated; for `keep` see `run_sweep`."""
+    return bool(finished_run(sweep.notebook, run.parameters, root / "runs" / run.name, keep))
 
 
 def _version(record: RunRecord | None) -> list[str] | None:
@@ -523,97 +364,21 @@ def _version(record: RunRecord | None) -> list[str] | None:
     return [record.started, record.status] if record else None
 
 
-def _finished(sweep: Sweep, run: PlannedRun, root: Path, keep: bool) -> bool:
-    folder = runs_folder(root) / run.name
-    return finished_run(sweep.notebook, run.parameters, folder, keep) is not None
-
-
-def _task(
-    sweep: Sweep, run: PlannedRun, root: Path, before: list[str] | None, wait: bool
-) -> dict[str, Any]:
-    place = root.resolve()
-    return {
-        "name": run.name,
-        "notebook": str(sweep.notebook),
-        "parameters": dict(run.parameters),
-        "folder": str(runs_folder(place) / run.name),
-        "lock": run_lock(place, run.name).lock_file,
-        "timeout": sweep.settings.timeout,
-        "before": before,
-        "wait": wait,
-    }
-
-
-def _note_end(
-    sweep: Sweep,
-    run: PlannedRun,
-    root: Path,
-    before: list[str] | None,
-    outcome: Outcome,
-    result: SweepResult,
-    report: _Progress,
-) -> None:
-    """Count a run that has ended; if its process died, write the reason to its record."""
-    state = outcome.value
-    if state == "foreign":
-        earlier_record(sweep, run, root)  # raises
-    if outcome.error:
-        # a process may also die after the end of its run
-        state = "done" if _finished(sweep, run, root, keep=False) else "failed"
-    if outcome.error and state == "failed":
-        _note_death(sweep, run, root, before, outcome.error)
-    ended = {"done": result.done, "kept": result.kept}.get(state, result.failed)
-    ended.append(run.name)
-    texts = {"kept": "done in another process", "failed elsewhere": "failed in another process"}
-    report.end(run, texts.get(state, state))
-
-
-def _note_death(
-    sweep: Sweep, run: PlannedRun, root: Path, before: list[str] | None, reason: str
-) -> None:
-    # if another process has begun the run anew, the record is of that one
-    with suppress(Timeout), run_lock(root, run.name).acquire(timeout=0):
-        record = earlier_record(sweep, run, root)
-        if record is None or _version(record) == before:  # the process died before its first word
-            record = RunRecord.begin(sweep.notebook, "", run.parameters)
-        elif record.status != "running":  # it has the reason
-            return
-        record.status = "failed"
-        record.error = {"cell": None, "source": "", "name": "WorkerDied", "message": reason}
-        record.save(runs_folder(root) / run.name)
-
-
-class _Progress:
-    """Lines about runs that begin and end, with the time left."""
-
-    def __init__(self, sweep: Sweep, root: Path, jobs: int, shown: bool):
-        self._runs, self._jobs, self._all = runs_folder(root), jobs, len(sweep.runs)
-        # in a notebook, standard error is a red block
-        self._stream = sys.stdout if hasattr(builtins, "__IPYTHON__") else sys.stderr
-        self._shown, self._ended = shown, 0
-        self._began: dict[str, float] = {}
-        self._seconds: list[float] = []
-
-    def begin(self, run: PlannedRun, waits: bool) -> None:
-        self._began[run.name] = time.monotonic()
-        self._say(f"{'waits for another process' if waits else 'begins'}: {run}")
-
-    def end(self, run: PlannedRun, how: str) -> None:
-        self._ended += 1
-        took = ""
-        if began := self._began.get(run.name):
-            self._seconds.append(time.monotonic() - began)
-            took = f" after {self._seconds[-1]:.0f} s"
-        place = self._runs / run.name
-        self._say(f"[{self._ended}/{self._all}] {how}{took}: {run} -> {place}{self._left()}")
-
-    def _left(self) -> str:
-        todo = self._all - self._ended
-        if not (todo and self._seconds):
-            return ""
-        minutes = statistics.fmean(self._seconds) * todo / self._jobs / 60
-        return f"; about {minutes:.0f} min left" if minutes >= 1 else "; less than 1 min left"
-
-    def _say(self, text: str) -> None:
-        if self._shown:
-            print(printable(text), file=self._stream, flush=True)
+def _note_death(task: Mapping[str, Any], reason: str) -> str:
+    """Write the reason to the record of a run whose process died; return the run's state."""
+    root, notebook = Path(task["root"]), Path(task["notebook"])
+    folder = root / "runs" / task["name"]
+    # another process may have begun the run anew, or the folder may be another notebook's
+    with suppress(Timeout), run_lock(root, task["name"]).acquire(timeout=0):
+        record = RunRecord.load(folder)
+        if record and not record.is_of(notebook):
+            return f"failed ({reason})"
+        if record is None or _version(record) == task["before"]:  # it died before its first word
+            record = RunRecord.begin(notebook, "", task["parameters"])
+        if record.status == "done":  # it died after its last
+            return "done"
+        if record.status == "running":
+            record.status = "failed"
+            record.error = {"cell": None, "source": "", "name": "WorkerDied", "message": reason}
+            record.save(folder)
+    return f"failed ({reason})"

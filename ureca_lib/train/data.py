@@ -7,12 +7,12 @@ in the run alone, so a resumed run needs nothing but its step.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -20,15 +20,16 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ureca_lib.conversation import IGNORED, Conversation
+from ureca_lib.conversation import Conversation
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import Region
 from ureca_lib.train.features import FeatureCache
-from ureca_lib.train.grouped import pad_rows, split_prompt
-from ureca_lib.train.index import RegionIndex, Source, open_index
-from ureca_lib.train.settings import SettingsError, TrainSettings
+from ureca_lib.train.grouped import Row, group_rows
+from ureca_lib.train.index import RegionIndex, open_index
+from ureca_lib.train.settings import TrainSettings
 
 RESIZED = (0.5, 1.0)  # bounds of each side's factor in the authors' code, which leaves it off
+FAULTS_SHOWN = 10
 
 
 def open_data(
@@ -45,89 +46,65 @@ def open_data(
         progress: show a bar while an index is made.
 
     Raises:
-        SettingsError: no caption, too few images to hold some out, the same images in both, or
-            nothing that `best_metric` could be measured on.
-        CaptionedError, FileNotFoundError, RegionError: the data cannot be read.
+        ValueError: no caption, too few images to hold some out, the same images in both, nothing
+            that `best_metric` could be measured on, or data that cannot be read.
+        FileNotFoundError: no such data.
     """
     s = settings
-    source = Source(s.data, s.limit, s.style, s.masks)
-    images, held_out = open_index(source, folder, s.workers, progress), None
+    images, held_out = open_index(s.data, s.limit, folder, s.workers, progress), None
     if s.eval_every and s.eval_data is not None:
-        # a JSONL's masks are beside those of the data, unless it names a folder with @
-        masks = s.masks if s.eval_data.endswith(".jsonl") else None
-        source = Source(s.eval_data, s.eval_images, s.style, masks)
-        held_out = open_index(source, folder, s.workers, progress)
+        held_out = open_index(s.eval_data, s.eval_images, folder, s.workers, progress)
         own = pc.is_in(held_out.table["image_id"], images.table["image_id"].combine_chunks())
-        shared = held_out.table.filter(own)["image_id"].to_pylist()
-        if shared:
-            raise SettingsError(
+        if shared := held_out.table.filter(own)["image_id"].to_pylist():
+            raise ValueError(
                 f"{len(shared)} images, such as {min(shared)}, are in both data and eval_data"
             )
     elif s.eval_every:
-        if len(images) <= s.eval_images:
-            raise SettingsError(
+        first = len(images) - s.eval_images
+        if first < 1:
+            raise ValueError(
                 f"{s.data} has {len(images)} images, and eval_images would hold {s.eval_images} "
                 "of them out: name others with eval_data"
             )
-        images, held_out = images[: -s.eval_images], images[-s.eval_images :]
+        images, held_out = images.part(0, first), images.part(first, len(images))
     if held_out is not None and s.best_metric == "unique" and not held_out.row(0)["scene"]:
-        raise SettingsError(
+        raise ValueError(
             "best_metric unique is for scenes, and the images held out are none: choose loss or "
             "exact_match"
         )
     if not images.counts.any():
-        raise SettingsError(f"{s.data}: no region has a caption to learn from")
+        raise ValueError(f"{s.data}: no region has a caption to learn from")
     return images, held_out
 
 
-def faults_of(index: RegionIndex, settings: TrainSettings, words: Conversation | None) -> list[str]:
-    """Faults of photos, captions and questions, each naming its file, or its image and region.
+def check_data(
+    index: RegionIndex, settings: TrainSettings, conversation: Conversation | None
+) -> None:
+    """Check files, photos, captions and questions before the first step.
 
     Args:
         index: of the images.
         settings: of the run.
-        words: of the model's tokenizer; None leaves texts unchecked.
+        conversation: with the model's tokenizer; None leaves texts unchecked.
+
+    Raises:
+        ValueError: the first faults, each naming its file, or its image and region.
     """
-    faults = list(index.faults)
-    if words is None:
-        return faults
-    texts = index.texts("captions")
-    suspects = [pc.any(pc.match_substring(texts, token)).as_py() for token in words.special_tokens]
-    for number in range(len(index)) if any(suspects) else ():
-        row = index.row(number)
-        for region, captions in zip(row["ids"], row["captions"], strict=True):
-            for text in captions:
-                try:
-                    words.check_answer(text)
-                except ValueError as error:
-                    faults.append(f"{row['image_id']}: region {region}: {error}")
-    for question in [settings.question, *pc.unique(index.texts("questions")).to_pylist()]:
-        try:
-            words.prompt(question)
-        except ValueError as error:
-            faults.append(f"{settings.data}: question {question!r}: {error}")
-    return faults
-
-
-@dataclass(frozen=True)
-class GroupSample:
-    """An image and K of its regions, ready to be put into a batch.
-
-    Attributes:
-        rows: of each region the ids and labels of question and caption, placeholders repeated.
-        mask_values: (K, T, 1, S, S) float32.
-        mask_places: (T, 2), row and column of each mask tile; None without a tile embedding.
-        pixel_values: (T, 3, S, S) float32, or None where there are features.
-        features: (T, tokens, D), or None.
-        key: under which the cache keeps the image's features, or None.
-    """
-
-    rows: list[tuple[list[int], list[int]]]
-    mask_values: torch.Tensor
-    mask_places: torch.Tensor | None
-    pixel_values: torch.Tensor | None
-    features: torch.Tensor | None
-    key: str | None
+    index.check_files()
+    faults = pc.drop_null(index.table["fault"]).to_pylist()
+    columns = ["image_id", "ids", "captions", "questions"]
+    for row in index.table.select(columns).to_pylist() if conversation else ():
+        for region, *texts in zip(row["ids"], row["captions"], row["questions"], strict=True):
+            try:
+                for caption in texts[0]:
+                    conversation.check_answer(caption)
+                for question in [*texts[1], settings.question]:
+                    conversation.prompt(question)
+            except ValueError as error:
+                faults.append(f"{row['image_id']}: region {region}: {error}")
+    if faults:
+        more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+        raise ValueError("; ".join(faults[:FAULTS_SHOWN]) + more)
 
 
 class GroupOrder:
@@ -145,7 +122,7 @@ class GroupOrder:
 
     def __len__(self) -> int:
         """Groups of an epoch."""
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self._ends[-1])
 
     def __call__(self, position: int) -> tuple[int, list[int]]:
         """The image's number and the places of the regions of a group; positions never end."""
@@ -163,9 +140,24 @@ class GroupOrder:
 
 def total_steps(settings: TrainSettings, groups: int) -> int:
     """Optimizer steps of a run whose epoch has so many groups."""
-    if settings.steps is not None:
-        return settings.steps
-    return max(1, -int(-groups * settings.epochs // settings.batch_size))
+    return settings.steps or math.ceil(groups * settings.epochs / settings.batch_size)
+
+
+class GroupSample(NamedTuple):
+    """An image and K of its regions, ready to be put into a batch.
+
+    Attributes:
+        rows: of each region the ids and labels of question and caption, placeholders repeated.
+        mask_values: (K, T, 1, S, S) float32.
+        mask_places: (T, 2), row and column of each mask tile; None without a tile embedding.
+        image: its id, or None if its features are not to be kept; its tiles (T, 3, S, S) float32;
+            and instead of these its features (T, tokens, D), if the cache has them.
+    """
+
+    rows: list[Row]
+    mask_values: torch.Tensor
+    mask_places: torch.Tensor | None
+    image: tuple[str | None, torch.Tensor | None, torch.Tensor | None]
 
 
 class RegionCaptionDataset(Dataset):
@@ -175,9 +167,7 @@ class RegionCaptionDataset(Dataset):
         index: of the images.
         processor: of the model.
         settings: of the run.
-        max_tiles: of the grid of an image and of its masks.
         cache: of vision features, or None.
-        fingerprint: of the frozen weights, for the cache's keys.
     """
 
     def __init__(
@@ -185,12 +175,9 @@ class RegionCaptionDataset(Dataset):
         index: RegionIndex,
         processor: UrecaProcessor,
         settings: TrainSettings,
-        max_tiles: int,
         cache: FeatureCache | None = None,
-        fingerprint: str = "",
     ):
-        self.index, self.processor, self.settings = index, processor, settings
-        self.max_tiles, self.cache, self.fingerprint = max_tiles, cache, fingerprint
+        self.index, self.processor, self.settings, self.cache = index, processor, settings, cache
         self.order = GroupOrder(index.counts, settings.regions_per_image, settings.seed)
         self.steps = total_steps(settings, len(self.order))
 
@@ -209,37 +196,32 @@ class RegionCaptionDataset(Dataset):
     def _group(self, number: int, chosen: list[int], position: int) -> GroupSample:
         rng = np.random.default_rng([self.settings.seed, 1, position])
         row, size = self.index.row(number), self.index.size(number)
+        most = self.processor.max_tiles_train
         regions, texts = self.index.regions(number), []
         regions = [regions[place] for place in chosen]
         for place in chosen:
             captions, asked = row["captions"][place], row["questions"][place]
             pick = int(rng.integers(len(captions))) if len(captions) > 1 else 0
             texts.append((asked[pick] if asked else self.settings.question, captions[pick]))
-        resized = rng.random() < self.settings.resize_share
-        key = photo = features = pixels = None
-        if resized:
+        key = features = pixels = None
+        if rng.random() < self.settings.resize_share:
             factors = rng.uniform(*RESIZED, size=2)
             photo, regions = resize_together(self.index.pixels(number), regions, factors)
-            size = photo.shape[:2]
+            size, pixels = photo.shape[:2], self.processor.image_tiles(photo, most)
         elif self.cache is not None:
-            self.index.check_files(number)
-            key = self.cache.key(self.index.pixels_name(number), self.fingerprint)
+            key = row["image_id"]
             features = self.cache.get(key)
-        if features is None:
-            photo = self.index.pixels(number) if photo is None else photo
-            pixels = self.processor.image_tiles(photo, self.max_tiles)
+        if pixels is None and features is None:
+            pixels = self.processor.image_tiles(self.index.pixels(number), most)
         with warnings.catch_warnings():  # of which an epoch would give thousands
             warnings.filterwarnings("ignore", message=r".*vanishes when its mask is resized.*")
-            masks = self.processor.mask_tiles(regions, size, self.max_tiles)
+            masks = self.processor.mask_tiles(regions, size, most)
         if self.settings.no_mask:
             masks = torch.zeros_like(masks)
         tiles = len(pixels if features is None else features)
-        rows = [
-            self.processor.token_ids(question, text, tiles, masks.shape[1])
-            for question, text in texts
-        ]
-        places = self.processor.mask_places(size, self.max_tiles)
-        return GroupSample(rows, masks, places, pixels, features, key)
+        rows = [self.processor.token_ids(*text, tiles, masks.shape[1]) for text in texts]
+        places = self.processor.mask_places(size, most)
+        return GroupSample(rows, masks, places, (key, pixels, features))
 
 
 def resize_together(
@@ -263,10 +245,8 @@ def resize_together(
     masks = [np.asarray(image.resize((width, height), Image.NEAREST)) for image in images]
     if not all(mask.any() for mask in masks):
         return pixels, list(regions)
-    resized = [
-        Region.from_mask(region.id, mask, region.name)
-        for region, mask in zip(regions, masks, strict=True)
-    ]
+    pairs = zip(regions, masks, strict=True)
+    resized = [Region.from_mask(region.id, mask, region.name) for region, mask in pairs]
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.BICUBIC)), resized
 
 
@@ -286,51 +266,21 @@ class RegionCollator:
 
         Returns:
             `labels` (R, L); `mask_values` (M, 1, S, S), and `mask_places` (M, 2) for a model with
-            a tile embedding; `image_of` (R,), which image each region is of; `image_tiles`, the
-            tiles of each image; `image_keys`, the cache's keys of the images that come as
-            `pixel_values` (tiles, 3, S, S), None for those not to be kept; `has_features`, whether
-            each image comes in `image_features` (tiles, tokens, D) instead. In
-            one row each: `input_ids` and `attention_mask`, (R, L), padded on the left; grouped: the
-            ids of `GroupedBatch`.
+            a tile embedding; `image_of` (R,), which image each region is of; `images`, of each
+            image key, tiles and features as `GroupSample` has them. In one row each: `input_ids`
+            and `attention_mask`, (R, L), padded on the left; grouped: see `group_rows`.
         """
-        counts = torch.tensor([len(group.rows) for group in groups])
-        pixels = [group.pixel_values for group in groups if group.features is None]
-        features = [group.features for group in groups if group.features is not None]
         batch: dict[str, Any] = {
             "mask_values": torch.cat([group.mask_values.flatten(0, 1) for group in groups]),
-            "image_of": torch.arange(len(groups)).repeat_interleave(counts),
-            "image_tiles": [
-                len(g.features if g.features is not None else g.pixel_values) for g in groups
-            ],
-            "has_features": [group.features is not None for group in groups],
-            "image_keys": [group.key for group in groups if group.features is None],
+            "images": [group.image for group in groups],
         }
-        places = [g.mask_places.repeat(len(g.rows), 1) for g in groups if g.mask_places is not None]
-        if places:
+        if groups[0].mask_places is not None:
+            places = [group.mask_places.repeat(len(group.rows), 1) for group in groups]
             batch["mask_places"] = torch.cat(places)
-        if pixels:
-            batch["pixel_values"] = torch.cat(pixels)
-        if features:
-            batch["image_features"] = torch.cat(features)
-        return batch | (self._grouped(groups) if self.grouped else self._rows(groups))
-
-    def _rows(self, groups: Sequence[GroupSample]) -> dict[str, torch.Tensor]:
-        rows = [row for group in groups for row in group.rows]
-        return self.processor.pad([ids for ids, _ in rows], [labels for _, labels in rows])
-
-    def _grouped(self, groups: Sequence[GroupSample]) -> dict[str, torch.Tensor]:
-        token, filler = self.processor.image_token_id, self.processor.tokenizer.pad_token_id or 0
-        images, regions, labels = [], [], []
-        for group in groups:
-            for ids, wanted in group.rows:
-                image, region = split_prompt(ids, token)
-                regions.append(region)
-                labels.append(wanted[len(image) :])
-            images.append(image)  # the same for every region of an image
-        return {
-            "image_ids": pad_rows(images, filler, left=True),
-            "image_attention": pad_rows([[1] * len(row) for row in images], 0, left=True),
-            "region_ids": pad_rows(regions, filler),
-            "region_attention": pad_rows([[1] * len(row) for row in regions], 0),
-            "labels": pad_rows(labels, IGNORED),
-        }
+        if self.grouped:
+            rows, filler = [group.rows for group in groups], self.processor.tokenizer.pad_token_id
+            return batch | group_rows(rows, self.processor.image_token_id, filler or 0)
+        ids, labels = zip(*(row for group in groups for row in group.rows), strict=True)
+        counts = torch.tensor([len(group.rows) for group in groups])
+        batch["image_of"] = torch.arange(len(groups)).repeat_interleave(counts)
+        return batch | self.processor.pad(ids, labels)

@@ -7,10 +7,9 @@ by itself and can be uploaded to a model hub as it is.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,59 +21,17 @@ from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.provenance import display_path, environment_record
 from ureca_lib.train.run_folder import (
-    RESULT,
     SETTINGS,
     TRAINED,
-    TrainingError,
+    last_evaluation,
     load_trained,
     read_best,
     read_json,
 )
-from ureca_lib.train.settings import TrainSettings, checked
+from ureca_lib.train.settings import TrainSettings, checked, renamed
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
-_CARD = """---
-library_name: ureca-lib
-pipeline_tag: image-text-to-text
-license: other
-tags:
-- region-captioning
-- ureca
----
-
-# URECA, preset {preset}, after stage {stage}
-
-Captions any region of an image, given as a mask, so that the caption fits no other region (URECA:
-Unique Region Caption Anything). `license` above is to be replaced: the licenses of the base and of
-the training data apply.
-
-| | |
-|---|---|
-| base | `{base}` |
-| training data | `{data}` |
-| weights | {weights} |
-| last evaluation of the run, on held-out images | {measured} |
-| code | commit {commit}; {versions} |
-
-## Use
-
-    from ureca_lib.captioner import RegionCaptioner
-
-    captioner = RegionCaptioner.from_pretrained("FOLDER OR HUB ID", device="cuda")
-
-## Upload
-
-    hf upload NAME/MODEL FOLDER
-
-or `huggingface_hub.HfApi().upload_folder(...)`. `push_to_hub` of model and processor uploads the
-same files without this card.
-
-## Settings
-
-| setting | value |
-|---|---|
-{settings}
-"""
+CARDS = Path(__file__).parent / "cards"
 
 
 def load_run(
@@ -88,16 +45,21 @@ def load_run(
             number of a checkpoint's step.
 
     Raises:
-        TrainingError: no run there, or no such weights. CheckpointError: the base is gone.
+        ValueError: no run there, nothing that is best, or the base is gone. FileNotFoundError: the
+            run has not ended, or has no such checkpoint.
     """
     folder = Path(run)
-    if not (folder / "settings.json").is_file():
-        raise TrainingError(f"{folder}: no settings.json, so no training run")
-    stored = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    known = TrainSettings.help()  # an earlier version had others, which weights do not depend on
-    values = {name: value for name, value in stored.items() if name in known}
-    settings = checked(values, str(folder / "settings.json"))
-    path = _weights(folder, which)
+    if not (stored := read_json(folder / SETTINGS)):
+        raise ValueError(f"{folder}: no {SETTINGS}, so no training run")
+    # an earlier version had other settings, which weights do not depend on
+    known = {each.name for each in fields(TrainSettings)}
+    values = {name: value for name, value in renamed(stored).items() if name in known}
+    settings = checked(values, str(folder / SETTINGS))
+    best = read_best(folder) or {}
+    if which == "best" and not best:
+        raise ValueError(f"{folder}: nothing was evaluated, so nothing is best")
+    named = {"kept": TRAINED, "best": best.get("file")}
+    path = folder / named.get(which, f"checkpoint-{which}/{TRAINED}")
     model, processor = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings))
     load_trained(learner.trained(), path)
@@ -120,11 +82,11 @@ def export_model(
         The folder.
 
     Raises:
-        TrainingError: the folder holds something.
+        ValueError: the folder holds something.
     """
     target = Path(destination)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise TrainingError(f"{target}: not an empty folder; choose another to write to")
+        raise ValueError(f"{target}: not an empty folder; choose another to write to")
     whole = model.merge_and_unload() if isinstance(model, PeftModel) else model
     whole.requires_grad_(True)
     whole.model.mask_encoder.to(whole.lm_head.weight.dtype)
@@ -132,63 +94,39 @@ def export_model(
     shutil.rmtree(partial, ignore_errors=True)
     whole.save_pretrained(partial)
     processor.save_pretrained(partial)
-    if target.exists():
-        target.rmdir()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial.replace(target)
-    return target
+    return partial.replace(target)
 
 
 def merge_run(run: str | Path, destination: str | Path, which: str = "kept") -> Path:
-    """`load_run`, then `export_model` and `write_card`: the same errors."""
+    """`load_run`, then `export_model`, and a model card: the same errors."""
     model, processor = load_run(run, which)
     with torch.no_grad():
         target = export_model(model, processor, destination)
-    folder = Path(run)
-    settings = read_json(folder / SETTINGS)
-    write_card(target, settings, read_json(folder / RESULT).get("final", {}), which)
-    return target
-
-
-def write_card(
-    folder: Path, settings: Mapping[str, Any], final: Mapping[str, float], which: str = "kept"
-) -> None:
-    """Write a model card, `README.md`: base, data, settings, code and last evaluation.
-
-    Args:
-        folder: of the model.
-        settings: of the run.
-        final: its last evaluation, by name; empty if there is none.
-        which: the run's weights that the folder holds, see `load_run`.
-    """
-    own = display_path(settings["model"] or "unknown")
+    settings, final = read_json(Path(run) / SETTINGS), last_evaluation(Path(run))
     measured = ", ".join(f"{name} {value:.4g}" for name, value in final.items())
     code = environment_record()
-    text = _CARD.format(
-        base=own,
+    of_the_machine = ("model", "data", "masks", "eval_data", "cache")
+    write_card(
+        target,
+        "model",
         preset=settings["preset"],
         stage=settings["stage"],
+        base=display_path(settings["model"]),
         data=display_path(settings["data"]),
         weights=which,
         measured=measured or "nothing was evaluated in training",
-        versions=", ".join(f"{name} {number}" for name, number in code["versions"].items()),
         commit=code["commit"] or "unknown",
+        versions=", ".join(f"{name} {number}" for name, number in code["versions"].items()),
         settings="\n".join(
             f"| {name} | `{value}` |"
             for name, value in settings.items()
-            if name not in ("model", "data", "masks", "eval_data", "cache")  # of the machine
+            if name not in of_the_machine
         ),
     )
-    write_text(folder / "README.md", text)
+    return target
 
 
-def _weights(folder: Path, which: str) -> Path:
-    if which == "kept":
-        return folder / TRAINED
-    if which == "best":
-        if (best := read_best(folder)) is None:
-            raise TrainingError(f"{folder}: nothing was evaluated, so nothing is best")
-        return folder / best["file"]
-    if not which.isdecimal():
-        raise TrainingError(f"weights are kept, best or a step's number, not {which!r}")
-    return folder / f"checkpoint-{which}" / TRAINED
+def write_card(folder: Path, kind: str, **values: Any) -> None:
+    """Write a model card, `README.md`, from the template `cards/KIND.md`."""
+    template = (CARDS / f"{kind}.md").read_text(encoding="utf-8")
+    write_text(folder / "README.md", template.format(**values))

@@ -1,132 +1,32 @@
-"""Cache of frozen vision features, so that the vision tower runs once per image.
+"""Frozen vision features held in memory, so that the vision tower runs once per image.
 
 Neither stage trains the vision tower or its projector, so an image's features are the same in
-every epoch, stage and run. Each image is one safetensors file whose name is a hash of its photo's
-path, size and time, of the frozen weights and of the tiling: another image, other weights or other
-tiles are other files. A file is written whole or not at all, so a kill leaves nothing half-written,
-and several processes may share a folder.
+every epoch of a run.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import warnings
-from contextlib import suppress
-from pathlib import Path
-
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
-
-from ureca_lib.model import UrecaForConditionalGeneration
-from ureca_lib.processor import UrecaProcessor
 
 GIB = 2**30
-_NAME = "features"
-_TILING = ("tile_size", "min_tiles", "use_thumbnail", "image_seq_length")
 
 
 class FeatureCache:
-    """Features by key, in memory and in a folder. What is full takes no more.
+    """Features by image, in the memory of this process. A full cache takes no more.
 
     Args:
-        folder: of the files; None keeps features in memory only.
-        max_bytes: of the folder.
-        memory_bytes: of the features held in memory.
-
-    Raises:
-        NotADirectoryError: `folder` is a file.
+        max_bytes: of all features together.
     """
 
-    def __init__(
-        self, folder: str | Path | None, max_bytes: int = 20 * GIB, memory_bytes: int = 2 * GIB
-    ):
-        self.folder = None if folder is None else Path(folder)
-        self._room, self._memory_room = 0, memory_bytes
-        self._held: dict[str, torch.Tensor] = {}
-        if self.folder is not None:
-            if self.folder.exists() and not self.folder.is_dir():
-                raise NotADirectoryError(f"{self.folder}: the feature cache is not a folder")
-            self.folder.mkdir(parents=True, exist_ok=True)
-            files = self.folder.glob("*/*.safetensors")
-            self._room = max_bytes - sum(file.stat().st_size for file in files)
+    def __init__(self, max_bytes: int):
+        self._room, self._held = max_bytes, {}
 
-    @staticmethod
-    def key(name: str, fingerprint: str) -> str:
-        """The key of an image: a name that changes with its pixels, and a `vision_fingerprint`."""
-        return hashlib.sha256(f"{fingerprint}:{name}".encode()).hexdigest()
+    def get(self, image_id: str) -> torch.Tensor | None:
+        """The (T, tokens, D) features of an image on the CPU, or None if there are none."""
+        return self._held.get(image_id)
 
-    def get(self, key: str) -> torch.Tensor | None:
-        """The (T, tokens, D) features of a key on the CPU, or None if there are none."""
-        if key in self._held or self.folder is None:
-            return self._held.get(key)
-        try:
-            features = load_file(self._path(key))[_NAME]
-        except (SafetensorError, KeyError):  # damaged: made again
-            with suppress(OSError):
-                self._path(key).unlink(missing_ok=True)
-            return None
-        except OSError:  # not there, or not readable by this user
-            return None
-        self._hold(key, features)
-        return features
-
-    def put(self, key: str, features: torch.Tensor) -> None:
-        """Keep the (T, tokens, D) features of a key, as far as there is room."""
-        features = features.detach().cpu().contiguous()
-        self._hold(key, features)
-        size = features.nbytes
-        if self.folder is not None and size <= self._room and self._write(key, features):
-            self._room -= size
-
-    def _hold(self, key: str, features: torch.Tensor) -> None:
-        if key not in self._held and features.nbytes <= self._memory_room:
-            self._held[key] = features
-            self._memory_room -= features.nbytes
-
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.safetensors"
-
-    def _write(self, key: str, features: torch.Tensor) -> bool:
-        """Write a file; False if that failed, and the run continues without it."""
-        path = self._path(key)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(exist_ok=True)
-            save_file({_NAME: features}, partial)
-            partial.replace(path)
-        except (OSError, SafetensorError) as error:  # safetensors' own error for a full disk
-            warnings.warn(
-                f"{self.folder}: the feature cache cannot be written ({error}); features that do "
-                "not fit into memory are computed again each time",
-                stacklevel=3,
-            )
-            return False
-        finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-        return True
-
-
-def vision_fingerprint(
-    model: UrecaForConditionalGeneration, processor: UrecaProcessor, max_tiles: int
-) -> str:
-    """Hash of everything that turns an image into features: weights, their type, the tiling."""
-    config = model.config
-    values = {name: getattr(processor, name) for name in _TILING}
-    values |= {"max_tiles": max_tiles, "pixel_shuffle": config.pixel_shuffle}
-    values |= {"layer": config.vision_feature_layer, "ratio": config.downsample_ratio}
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for part in (model.model.vision_tower, model.model.multi_modal_projector):
-        _add_weights(digest, part)
-    return digest.hexdigest()
-
-
-def _add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().data)
+    def put(self, image_id: str, features: torch.Tensor) -> None:
+        """Keep the (T, tokens, D) features of an image if there is room."""
+        if image_id not in self._held and features.nbytes <= self._room:
+            self._held[image_id] = features.detach().cpu()
+            self._room -= features.nbytes

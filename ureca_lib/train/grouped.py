@@ -8,146 +8,130 @@ each region. The loss and its gradients are those of K separate samples, up to r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from ureca_lib.configuration import CACHE
 from ureca_lib.conversation import IGNORED
 from ureca_lib.model import UrecaForConditionalGeneration, positions
 
+Row = tuple[list[int], list[int]]  # ids and labels of a sample
 
-@dataclass(frozen=True)
-class GroupedBatch:
-    """B images and R regions of them.
 
-    Attributes:
+def group_rows(
+    groups: Sequence[Sequence[Row]], image_token_id: int, filler: int
+) -> dict[str, torch.Tensor]:
+    """The samples of B images and R regions of them as tensors for `grouped_forward`.
+
+    Args:
+        groups: of each image the samples of its regions, which are the same up to the end of the
+            image.
+        image_token_id: of the image placeholder.
+        filler: id at padding.
+
+    Raises:
+        ValueError: a sample without an image placeholder.
+    """
+    images, regions, labels, image_of = [], [], [], []
+    for number, rows in enumerate(groups):
+        for ids, wanted in rows:
+            # one more token ends the image
+            end = len(ids) - ids[::-1].index(image_token_id) + 1
+            regions.append(ids[end:])
+            labels.append(wanted[end:])
+            image_of.append(number)
+        images.append(ids[:end])
+    return {
+        "image_ids": _padded(images, filler, "left"),
+        "image_attention": _padded([[1] * len(row) for row in images], 0, "left"),
+        "region_ids": _padded(regions, filler, "right"),
+        "region_attention": _padded([[1] * len(row) for row in regions], 0, "right"),
+        "labels": _padded(labels, IGNORED, "right"),
+        "image_of": torch.tensor(image_of),
+    }
+
+
+def _padded(rows: list[list[int]], filler: int, side: str) -> torch.Tensor:
+    """Rows of different lengths as (rows, longest)."""
+    tensors = [torch.tensor(row) for row in rows]
+    return pad_sequence(tensors, True, padding_value=filler, padding_side=side)
+
+
+def grouped_forward(
+    model: UrecaForConditionalGeneration,
+    image_ids: torch.Tensor,
+    image_attention: torch.Tensor,
+    region_ids: torch.Tensor,
+    region_attention: torch.Tensor,
+    labels: torch.Tensor,
+    image_of: torch.Tensor,
+    image_features: torch.Tensor,
+    mask_values: torch.Tensor | None = None,
+    mask_places: torch.Tensor | None = None,
+    gaps: torch.Tensor | None = None,
+    tokens: int | torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of R regions of B images that share prefixes.
+
+    Args:
+        model: with its masks after the image.
         image_ids: (B, P) ids of the prompt up to the end of the image, padded on the left.
         image_attention: (B, P), 0 at padding.
         region_ids: (R, L) ids of the rest: mask, question, answer; padded on the right.
         region_attention: (R, L), 0 at padding.
         labels: (R, L) ids to learn, `IGNORED` elsewhere.
         image_of: (R,) which of the B images each region is of.
-        pixel_values: (T, 3, S, S), or None where `image_features` are given.
-        image_features: (T, tokens, D), or None.
+        image_features: (T, tokens, D).
         mask_values: (M, 1, S, S), or None for a model that is shown no masks.
         mask_places: (M, 2) for a model with a tile embedding, or None.
         gaps: (R,) positions left free between an image and its region, or None. A base trained
             with random gaps accepts any number of mask tokens in between.
-    """
+        tokens: see `answer_loss`.
 
-    image_ids: torch.Tensor
-    image_attention: torch.Tensor
-    region_ids: torch.Tensor
-    region_attention: torch.Tensor
-    labels: torch.Tensor
-    image_of: torch.Tensor
-    pixel_values: torch.Tensor | None = None
-    image_features: torch.Tensor | None = None
-    mask_values: torch.Tensor | None = None
-    mask_places: torch.Tensor | None = None
-    gaps: torch.Tensor | None = None
-
-    def to(self, device: str | torch.device) -> GroupedBatch:
-        """The same on another device."""
-        named = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in named.items() if v is not None})
-
-    @property
-    def tokens(self) -> int:
-        """Number of labelled tokens."""
-        return int((self.labels != IGNORED).sum())
-
-
-@dataclass(frozen=True)
-class GroupedOutput:
-    """Result of a grouped step.
-
-    Attributes:
-        loss: sum of the answers' token losses over their number.
-        correct: (R,) bool, whether every token of a region's answer is the likeliest one given
-            those before it; greedy decoding then writes exactly this answer.
-    """
-
-    loss: torch.Tensor
-    correct: torch.Tensor
-
-
-def split_prompt(ids: list[int], image_token_id: int) -> tuple[list[int], list[int]]:
-    """Split a sample's ids after the token that ends the image.
-
-    Raises:
-        ValueError: no image placeholder.
-    """
-    places = [i for i, token in enumerate(ids) if token == image_token_id]
-    if not places:
-        raise ValueError("the sample has no image placeholder")
-    return ids[: places[-1] + 2], ids[places[-1] + 2 :]
-
-
-def pad_rows(rows: list[list[int]], filler: int, left: bool = False) -> torch.Tensor:
-    """Rows of different lengths as (rows, longest), filled up on one side."""
-    longest = max(map(len, rows))
-    gaps = [[filler] * (longest - len(row)) for row in rows]
-    pairs = zip(gaps, rows, strict=True)
-    return torch.tensor([gap + row if left else row + gap for gap, row in pairs])
-
-
-def grouped_forward(
-    model: UrecaForConditionalGeneration,
-    batch: GroupedBatch,
-    tokens: int | torch.Tensor | None = None,
-) -> GroupedOutput:
-    """Loss of R regions of B images that share prefixes.
-
-    Args:
-        model: with its masks after the image.
-        batch: see `GroupedBatch`.
-        tokens: what the summed loss is divided by, for gradient accumulation over batches; by
-            default the batch's own tokens.
+    Returns:
+        See `answer_loss`.
 
     Raises:
         ValueError: the numbers of features and placeholders differ.
     """
     inner = model.model
-    features = batch.image_features
-    if features is None:
-        features = inner.get_image_features(batch.pixel_values, return_dict=True).pooler_output
-    cache = run_images(model, batch, features)
+    cache = run_images(model, image_ids, image_attention, image_features)
     for layer in cache.layers:
-        layer.keys = _given_to_regions(layer.keys, batch.image_of)
-        layer.values = _given_to_regions(layer.values, batch.image_of)
-    masks = None
-    if batch.mask_values is not None:
-        masks = model.get_mask_features(batch.mask_values, batch.mask_places)
-    embeds = inner.embed_inputs(batch.region_ids, mask_features=masks)
-    seen = torch.cat([batch.image_attention[batch.image_of], batch.region_attention], dim=1)
+        layer.keys = _given_to_regions(layer.keys, image_of)
+        layer.values = _given_to_regions(layer.values, image_of)
+    masks = None if mask_values is None else model.get_mask_features(mask_values, mask_places)
+    embeds = inner.embed_inputs(region_ids, mask_features=masks)
+    seen = torch.cat([image_attention[image_of], region_attention], dim=1)  # (R, P + L)
     places = positions(seen, embeds.shape[1])
-    if batch.gaps is not None:
-        places = places + batch.gaps[:, None]
     hidden = inner.language_model(
         inputs_embeds=embeds,
-        attention_mask=seen,  # (R, P + L)
-        position_ids=places,
+        attention_mask=seen,
+        position_ids=places if gaps is None else places + gaps[:, None],
         use_cache=True,
         **{CACHE: cache},
     ).last_hidden_state
-    return _score(model, hidden, batch.labels, tokens)
+    return answer_loss(model.lm_head, hidden, labels, tokens)
 
 
 def run_images(
-    model: UrecaForConditionalGeneration, batch: GroupedBatch, features: torch.Tensor
+    model: UrecaForConditionalGeneration,
+    image_ids: torch.Tensor,
+    image_attention: torch.Tensor,
+    image_features: torch.Tensor,
 ) -> DynamicCache:
-    """The images' keys and values, (B, heads, P, head size) a layer."""
+    """The images' keys and values, (B, heads, P, head size) a layer; see `grouped_forward`."""
     inner = model.model
-    embeds = inner.embed_inputs(batch.image_ids, image_features=features)
+    embeds = inner.embed_inputs(image_ids, image_features=image_features)
     cache = DynamicCache()
     inner.language_model(
         inputs_embeds=embeds,
-        attention_mask=batch.image_attention,
-        position_ids=positions(batch.image_attention, embeds.shape[1]),
+        attention_mask=image_attention,
+        position_ids=positions(image_attention, embeds.shape[1]),
         use_cache=True,
         **{CACHE: cache},
     )
@@ -164,18 +148,33 @@ def _given_to_regions(states: torch.Tensor, image_of: torch.Tensor) -> torch.Ten
     return states.index_select(0, image_of)
 
 
-def _score(
-    model: UrecaForConditionalGeneration,
+def answer_loss(
+    head: nn.Module,
     hidden: torch.Tensor,
     labels: torch.Tensor,
-    tokens: int | torch.Tensor | None,
-) -> GroupedOutput:
-    """Run the head at labelled positions only: most tokens are of mask and question."""
-    wanted = labels[:, 1:]  # a position's hidden state predicts the next token
+    tokens: torch.Tensor | int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of the labelled tokens, summed and divided by `tokens`.
+
+    The head runs at labelled positions only, a small part of a prompt: logits of a large
+    vocabulary would take most of a step's memory.
+
+    Args:
+        head: (A, D) -> (A, V).
+        hidden: (R, L, D); a position's state predicts the next token.
+        labels: (R, L), `IGNORED` at positions without a label.
+        tokens: divides the sum, for gradient accumulation over batches; default: A, the number of
+            labelled tokens.
+
+    Returns:
+        The loss; and (R,) bool, whether every token of a region's answer is the likeliest one
+        given those before it: greedy decoding then writes exactly this answer.
+    """
+    wanted = labels[:, 1:]
     where = wanted != IGNORED
     targets = wanted[where]
-    logits = model.lm_head(hidden[:, :-1][where]).float()  # (answer tokens, vocabulary)
+    logits = head(hidden[:, :-1][where]).float()  # (R, L, D) -> (A, D) -> (A, V)
     loss = functional.cross_entropy(logits, targets, reduction="sum")
-    wrong = torch.zeros_like(wanted, dtype=torch.bool)
+    wrong = torch.zeros_like(where)
     wrong[where] = logits.detach().argmax(-1) != targets
-    return GroupedOutput(loss / (len(targets) if tokens is None else tokens), ~wrong.any(1))
+    return loss / (max(1, len(targets)) if tokens is None else tokens), ~wrong.any(1)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -19,14 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages, open_captioned
+from ureca_lib.journal import replacing
 from ureca_lib.regions import Region, RegionError, load_image
 from ureca_lib.regions.sa1b import annotation_files
 from ureca_lib.scenes import Scene, SceneSpecification
-from ureca_lib.train.settings import SettingsError
 
 VERSION = 1  # of the columns below
 ROWS_AT_ONCE = 256
@@ -43,49 +42,9 @@ COLUMNS = pa.schema(
         "photo": pa.string(),
         "scene": pa.bool_(),
         "files": pa.string(),  # annotation and photo, as JSON: path, size, time
-        "fault": pa.string(),
+        "fault": pa.string(),  # of the photo
     }
 )
-
-
-@dataclass(frozen=True)
-class Source:
-    """Data as settings name it.
-
-    Attributes:
-        data: see `ureca_lib.datasets.captioned`.
-        limit: only the first images. style: of scenes' captions. masks: folder of a JSONL's masks.
-    """
-
-    data: str
-    limit: int | None = None
-    style: str = "phrase"
-    masks: str | None = None
-
-    def open(self) -> CaptionedImages:
-        """The images themselves; reads all rows of a JSONL."""
-        return open_captioned(self.data, self.limit, self.style, self.masks)
-
-    @property
-    def path(self) -> Path | None:
-        """The JSONL or the folder; None for data without files, or in a layout of its own."""
-        head, named, _ = self.data.partition(".jsonl@")
-        path = Path(f"{head}.jsonl" if named else self.data)
-        return path if path.exists() else None
-
-    @property
-    def name(self) -> str:
-        """Name of the index's file: data read in another way has an index of its own."""
-        stem = "scenes" if self.path is None else self.path.stem
-        scenes = SceneSpecification().version
-        return f".{stem}.{_hash([VERSION, scenes, self.data, self.limit, self.style, self.masks])}"
-
-    def state(self) -> str:
-        """A hash of size and time of the JSONL, or of every annotation in the folder."""
-        listed = [] if self.path is None else [self.path]
-        if self.path is not None and self.path.is_dir():
-            listed = [*annotation_files(self.path), *sorted(self.path.glob("*.jsonl"))]
-        return _hash([_stamp(file) for file in listed])
 
 
 class RegionIndex:
@@ -93,21 +52,24 @@ class RegionIndex:
 
     Args:
         table: of the columns above.
-        source: of the images, for pixels of scenes.
+        data, limit: see `open_index`; for pixels of scenes.
         path: of the index; None if it is kept in memory.
-        first: number in the source of the table's first image.
+        first: number in the data of the table's first image.
     """
 
-    def __init__(self, table: pa.Table, source: Source, path: Path | None = None, first: int = 0):
-        self.table, self.source, self.path, self.first = table, source, path, first
+    def __init__(
+        self, table: pa.Table, data: str, limit: int | None, path: Path | None, first: int = 0
+    ):
+        self.table, self.data, self.limit = table, data, limit
+        self.path, self.first = path, first
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, part: slice) -> RegionIndex:
-        first, stop, _ = part.indices(len(self))
+    def part(self, first: int, stop: int) -> RegionIndex:
+        """Images `first` to `stop - 1`."""
         rows = self.table.slice(first, stop - first)
-        return RegionIndex(rows, self.source, self.path, self.first + first)
+        return RegionIndex(rows, self.data, self.limit, self.path, self.first + first)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -134,7 +96,7 @@ class RegionIndex:
         """(H, W, 3) uint8 of an image, read now.
 
         Raises:
-            RegionError: the photo cannot be read. SettingsError: see `check_files`.
+            RegionError: the photo cannot be read. ValueError: see `check_files`.
         """
         self.check_files(number)
         photo = self.row(number)["photo"]
@@ -148,13 +110,13 @@ class RegionIndex:
 
     @cached_property
     def _images(self) -> CaptionedImages:
-        return self.source.open()
+        return open_captioned(self.data, self.limit)
 
     def check_files(self, number: int | None = None) -> None:
         """Check that annotation and photo are those that were indexed, of one image or of all.
 
         Raises:
-            SettingsError: a file has changed or is gone, naming it; the index is then removed.
+            ValueError: a file has changed or is gone, naming it; the index is then removed.
         """
         column = self.table["files"] if number is None else [self.row(number)["files"]]
         for text in column:
@@ -162,38 +124,33 @@ class RegionIndex:
                 if _stamp(Path(path))[1:] != then:
                     if self.path is not None:
                         self.path.unlink(missing_ok=True)
-                    raise SettingsError(
-                        f"{path}: changed or gone since {self.source.data} was indexed; run the "
-                        "command again, which will index it anew"
+                    raise ValueError(
+                        f"{path}: changed or gone since {self.data} was indexed; run the command "
+                        "again, which will index it anew"
                     )
 
     @property
     def content(self) -> str:
-        """A hash of ids, sizes, masks, captions and questions of the source, but not of pixels."""
+        """A hash of ids, sizes, masks, captions and questions of the data, but not of pixels."""
         return self.table.schema.metadata[b"content"].decode()
-
-    @property
-    def faults(self) -> list[str]:
-        """Faults of photos, each naming its file."""
-        return pc.drop_null(self.table["fault"]).to_pylist()
 
     def texts(self, column: str) -> pa.ChunkedArray:
         """All captions or all questions, in order."""
         return pc.list_flatten(pc.list_flatten(self.table[column]))
 
-    def pixels_name(self, number: int) -> str:
-        """A name that changes whenever an image's pixels may have changed."""
-        row = self.row(number)
-        return f"{SceneSpecification().version} {row['image_id']} {row['files']}"
-
 
 def open_index(
-    source: Source, folder: Path | None, workers: int = 0, progress: bool = True
+    data: str,
+    limit: int | None = None,
+    folder: Path | None = None,
+    workers: int = 0,
+    progress: bool = True,
 ) -> RegionIndex:
     """The index of some data, made if there is none that fits.
 
     Args:
-        source: of the images.
+        data: see `ureca_lib.datasets.captioned`.
+        limit: only the first images.
         folder: where it is kept if the data has no folder of its own that can be written; None
             keeps it in memory then.
         workers: processes that read annotations.
@@ -202,23 +159,29 @@ def open_index(
     Raises:
         CaptionedError, FileNotFoundError, RegionError: the data cannot be read.
     """
-    place = source.path
-    beside = folder if place is None else place if place.is_dir() else place.parent
-    if beside is None or not os.access(beside, os.W_OK):
+    head, named, _ = data.partition(".jsonl@")
+    place = Path(f"{head}.jsonl" if named else data)
+    listed = [place] if place.exists() else []  # scenes, for instance, have no file
+    if place.is_dir():
+        listed = [*annotation_files(place), *sorted(place.glob("*.jsonl"))]
+    beside = place if place.is_dir() else place.parent
+    if not place.exists() or not os.access(beside, os.W_OK):
         beside = folder
     if beside is None:
-        return RegionIndex(_table(source, workers, progress), source)
-    path = beside / f"{source.name}.arrow"
+        return RegionIndex(_table(data, limit, "", workers, progress), data, limit, None)
+    # data read in another way has an index of its own
+    name = _hash([VERSION, SceneSpecification().version, data, limit])
+    path = beside / f".{place.stem if listed else 'scenes'}.{name}.arrow"
     # the other processes of a run, and other runs, wait for the one that makes the index
     with FileLock(path.with_suffix(".lock")):
-        table, state = _stored(path), source.state().encode()
-        if table is None or table.schema.metadata.get(b"state") != state:
-            table = _table(source, workers, progress)
-            table = table.replace_schema_metadata(table.schema.metadata | {b"state": state})
-            if not RegionIndex(table, source).faults:  # which the next start has to look at again
-                write_index(table, path)
+        table, state = _stored(path), _hash([_stamp(file) for file in listed])
+        if table is None or table.schema.metadata.get(b"state") != state.encode():
+            table = _table(data, limit, state, workers, progress)
+            if table["fault"].null_count == len(table):  # faults are looked at again each time
+                with replacing(path, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                    writer.write_table(table, max_chunksize=4096)
                 table = _stored(path)
-    return RegionIndex(table, source, path)
+    return RegionIndex(table, data, limit, path)
 
 
 def _stored(path: Path) -> pa.Table | None:
@@ -229,32 +192,11 @@ def _stored(path: Path) -> pa.Table | None:
         return None
 
 
-def write_index(table: pa.Table, path: Path) -> None:
-    """Write a table of `COLUMNS` whole or not at all."""
-    unfinished = path.with_suffix(".part")
-    with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table, max_chunksize=4096)
-    unfinished.replace(path)
-
-
-class _Rows(Dataset):
-    """Rows of an index, to be read by several processes."""
-
-    def __init__(self, images: CaptionedImages):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, number: int) -> dict:
-        return _row(self.images[number])
-
-
-def _table(source: Source, workers: int, progress: bool) -> pa.Table:
-    images = source.open()
+def _table(data: str, limit: int | None, state: str, workers: int, progress: bool) -> pa.Table:
+    images = open_captioned(data, limit)
     # processes take seconds to start: none for what a single one reads at once
     workers = min(workers, os.cpu_count() or 1, len(images) // ROWS_AT_ONCE)
-    loader = DataLoader(_Rows(images), ROWS_AT_ONCE, num_workers=workers, collate_fn=list)
+    loader = DataLoader(images, ROWS_AT_ONCE, num_workers=workers, collate_fn=_rows)
     digest, batches = hashlib.sha256(), []  # the digest is of what training depends on
     with tqdm(total=len(images), desc="indexing images", disable=not progress) as bar:
         for rows in loader:
@@ -263,25 +205,22 @@ def _table(source: Source, workers: int, progress: bool) -> pa.Table:
                 digest.update(json.dumps(content, default=bytes.decode).encode())
             batches.append(pa.RecordBatch.from_pylist(rows, COLUMNS))
             bar.update(len(rows))
-    metadata = {"content": digest.hexdigest()[:16]}
+    metadata = {"content": digest.hexdigest()[:16], "state": state}
     return pa.Table.from_batches(batches, COLUMNS).replace_schema_metadata(metadata)
 
 
-def _hash(values: list) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+def _rows(images: list[CaptionedImage]) -> list[dict]:
+    return [_row(image) for image in images]
 
 
 def _row(image: CaptionedImage) -> dict:
     regions = [region for region in image.regions if image.captions.get(region.id)]
-    asked = getattr(image, "questions", {})
-    fault, (height, width) = None, image.size
+    fault, photo, (height, width) = None, image.image.photo, image.size
     try:
         if regions:
             image.image.check_photo()
     except RegionError as error:
         fault = str(error)
-    photo = image.image.photo
-    paths = [path for path in (image.image.path, photo) if path is not None]
     return {
         "image_id": image.image_id,
         "height": height,
@@ -289,12 +228,16 @@ def _row(image: CaptionedImage) -> dict:
         "ids": [json.dumps(region.id) for region in regions],
         "masks": [region.rle["counts"] for region in regions],
         "captions": [list(image.captions[region.id]) for region in regions],
-        "questions": [list(asked.get(region.id, ())) for region in regions],
+        "questions": [list(image.questions.get(region.id, ())) for region in regions],
         "photo": None if photo is None else str(photo),
         "scene": image.scene is not None,
-        "files": json.dumps([_stamp(path) for path in paths]),
+        "files": json.dumps([_stamp(path) for path in (image.image.path, photo) if path]),
         "fault": fault,
     }
+
+
+def _hash(values: list) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _stamp(path: Path) -> list:

@@ -1,178 +1,177 @@
-"""Settings of a training stage: a dataclass, a file for each preset and stage, and overrides.
+"""Settings of training: of a stage, of both stages in a row, and of the tiny base.
 
-`settings_files/` holds `tiny_stage1.toml` to `8b_stage2.toml`, the paper's recipe (App. A) with the
-published scripts' numbers where the paper has none. A file of one's own starts from one of them:
-its keys, and those set on the command line, take the place of the preset's.
+Each setting is declared once, with its help text; options of commands and tables of model cards
+are derived from here. `settings_files/` holds `tiny_stage1.toml` to `8b_stage2.toml`, the paper's
+recipe (App. A) with the published scripts' numbers where the paper has none. A file of one's own
+starts from one of them: its keys, and those set on the command line, take the place of the
+preset's.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 
-from ureca_lib.configuration import UrecaConfig
+from ureca_lib.configuration import MaskPosition, UrecaConfig
 from ureca_lib.conversation import QUESTION
-from ureca_lib.presets import PRESETS, get_preset
 
 FOLDER = Path(__file__).parent / "settings_files"
-STAGES = (1, 2)
 
-# fields that set the model's configuration, where they are not None
-MODEL_FIELDS = {
+# settings whose field of the model's configuration has another name
+CONFIG_NAMES = {
     "mask_tokens": "num_mask_tokens",
-    "mask_position": "mask_position",
-    "mask_size": "mask_size",
-    "mask_projector": "mask_projector",
-    "mask_dynamic": "mask_dynamic",
-    "mask_thumbnail": "mask_thumbnail",
-    "mask_tile_embedding": "mask_tile_embedding",
     "max_tiles": "max_tiles_train",
     "inference_tiles": "max_tiles",
 }
-
-
 RENAMED = {"blind": "no_mask"}  # settings of earlier versions
-
-
-class SettingsError(ValueError):
-    """Settings that are unknown, of a wrong type, or that do not go together."""
-
-
-def _of(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """Settings that determine the result of a training stage, given its data and base.
 
+    Types and ranges are checked by `checked`, where settings come from a file or a user.
+
+    Attributes:
+        preset: size of the model: tiny, 1b, 2b, 4b or 8b
+        stage: 1 trains the mask encoder, 2 trains LoRA with it frozen
+        model: folder of the model to start from; not needed for a dry run
+        data: scenes:train:2000, a folder of scenes or of an export, JSONL@MASKS
+        limit: use only this many images, the first ones
+        question: question about each region that has none of its own
+        mask_tokens: mask tokens per tile; None is the model's (App. A: 8)
+        mask_position: where mask tokens stand; None is the model's
+        mask_size: side of a mask tile in pixels; None is the model's
+        mask_projector: layers behind the mask encoder's convolutions; None is the model's
+        mask_dynamic: cut masks into tiles; None is the model's
+        mask_thumbnail: add the whole mask as a tile; None is the model's
+        mask_tile_embedding: ours: tell mask tokens the row and column of their tile; None is the
+            model's
+        max_tiles: maximum tiles per image in training; None is the model's
+        inference_tiles: maximum tiles at inference; None is the model's
+        attention: how attention is computed; eager learns faster on a CPU at tiny's size
+        fresh_mask_encoder: stage 1 starts with random mask encoder weights
+        no_mask: all masks are zeros: the baseline without region input
+        learning_rate: peak learning rate (published: 2e-4, then 4e-5)
+        epochs: passes over all regions (published: 2); unused if steps is set
+        steps: optimizer steps, instead of epochs
+        batch_size: images per step over all devices, with their regions (App. A: 16)
+        regions_per_image: K, regions per image in a step; the image is run once
+        micro_batch: images a device runs at once, the rest accumulates; None is all of its share
+        scheduler: how the learning rate falls (published: cosine)
+        warmup: share of the steps in which the rate rises (published: 0.03)
+        weight_decay: AdamW's weight decay (published: 0.01)
+        max_grad_norm: gradients are scaled down to this norm
+        precision: of frozen weights and of computing; what learns is kept in float32. mixed:
+            weights in float32, computing in bfloat16 where the device does so itself
+        gradient_checkpointing: recompute in the backward pass to save memory
+        lora_rank: rank of stage 2's adapters (published: 128 for 8B, 16 for 1B)
+        lora_alpha: their scale; None is twice the rank, as published
+        lora_dropout: dropout before the adapters (published: 0.05)
+        resize_share: share of samples resized with their masks, each side by 0.5 to 1; published:
+            none
+        eval_data: what is evaluated while training; None holds out the data's last images
+        eval_every: steps between evaluations; 0 is never
+        eval_images: images per evaluation
+        eval_regions: regions per image, the first ones that have a caption
+        eval_tokens: maximum length of a generated caption, in tokens
+        best_metric: what the best checkpoint is best at; unique is for scenes
+        keep: weights that an evaluated run ends with
+        save_every: steps between checkpoints; 0 writes one at the end only
+        keep_checkpoints: number of checkpoints to keep
+        log_every: steps between lines of the log
+        memory_gib: maximum size of vision features held in memory, in GiB
+        workers: processes that prepare samples
+        seed: seed of new weights, order, dropout and resizing
+        export: write the whole trained model at the end
+
     Raises:
-        SettingsError: a number out of range, or settings that do not go together; names them.
+        ValueError: settings that do not go together; names them.
     """
 
-    preset: str = _of("tiny", "size of the model: tiny, 1b, 2b, 4b or 8b")
-    stage: Literal[1, 2] = _of(1, "1 trains the mask encoder, 2 trains LoRA with it frozen")
-    model: str | None = _of(None, "folder of the model to start from; not needed for a dry run")
-    data: str = _of("scenes:train:2000", "training data, see ureca_lib.datasets.captioned")
-    masks: str | None = _of(None, "folder of a JSONL's masks and photos; default: the JSONL's own")
-    limit: int | None = _of(None, "use only this many images, the first ones")
-    style: Literal["phrase", "minimal", "sentence"] = _of("phrase", "style of scenes' captions")
-    question: str = _of(QUESTION, "question about each region that has none of its own")
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
-    mask_tokens: int | None = _of(None, "mask tokens per tile; None is the model's (App. A: 8)")
-    mask_position: Literal["before_image", "after_image"] | None = _of(
-        None, "where mask tokens stand; None is the model's"
-    )
-    mask_size: int | None = _of(None, "side of a mask tile in pixels; None is the model's")
-    mask_projector: Literal["mlp", "linear"] | None = _of(
-        None, "layers behind the mask encoder's convolutions; None is the model's"
-    )
-    mask_dynamic: bool | None = _of(None, "cut masks into tiles; None is the model's")
-    mask_thumbnail: bool | None = _of(None, "add the whole mask as a tile; None is the model's")
-    mask_tile_embedding: bool | None = _of(
-        None, "ours: tell mask tokens the row and column of their tile; None is the model's"
-    )
-    max_tiles: int | None = _of(None, "maximum tiles per image in training; None is the model's")
-    inference_tiles: int | None = _of(None, "maximum tiles at inference; None is the model's")
-    attention: Literal["sdpa", "eager"] = _of(
-        "sdpa", "how attention is computed; eager learns faster on a CPU at tiny's size"
-    )
-    fresh_mask_encoder: bool = _of(True, "stage 1 starts with random mask encoder weights")
-    no_mask: bool = _of(False, "all masks are zeros: the baseline without region input")
+    preset: str = "tiny"
+    stage: Literal[1, 2] = 1
+    model: str | None = None
+    data: str = "scenes:train:2000"
+    limit: PositiveInt | None = None
+    question: str = QUESTION
 
-    learning_rate: float = _of(2e-4, "peak learning rate (published: 2e-4, then 4e-5)")
-    epochs: float = _of(2.0, "passes over all regions (published: 2); unused if steps is set")
-    steps: int | None = _of(None, "optimizer steps, instead of epochs")
-    batch_size: int = _of(16, "images per step over all devices, with their regions (App. A: 16)")
-    regions_per_image: int = _of(1, "K, regions per image in a step; the image is run once")
-    micro_batch: int | None = _of(
-        None, "images a device runs at once, the rest accumulates; None is all of its share"
-    )
-    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = _of(
-        "cosine", "how the learning rate falls (published: cosine)"
-    )
-    warmup: float = _of(0.03, "share of the steps in which the rate rises (published: 0.03)")
-    weight_decay: float = _of(0.01, "AdamW's weight decay (published: 0.01)")
-    max_grad_norm: float = _of(1.0, "gradients are scaled down to this norm")
-    precision: Literal["float32", "bfloat16", "mixed"] = _of(
-        "bfloat16",
-        "of frozen weights and of computing; what learns is kept in float32. mixed: weights in "
-        "float32, computing in bfloat16 where the device does so itself",
-    )
-    gradient_checkpointing: bool = _of(True, "recompute in the backward pass to save memory")
+    mask_tokens: PositiveInt | None = None
+    mask_position: MaskPosition | None = None
+    mask_size: PositiveInt | None = None
+    mask_projector: Literal["mlp", "linear"] | None = None
+    mask_dynamic: bool | None = None
+    mask_thumbnail: bool | None = None
+    mask_tile_embedding: bool | None = None
+    max_tiles: PositiveInt | None = None
+    inference_tiles: PositiveInt | None = None
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    fresh_mask_encoder: bool = True
+    no_mask: bool = False
 
-    lora_rank: int = _of(16, "rank of stage 2's adapters (published: 128 for 8B, 16 for 1B)")
-    lora_alpha: int | None = _of(None, "their scale; None is twice the rank, as published")
-    lora_dropout: float = _of(0.05, "dropout before the adapters (published: 0.05)")
+    learning_rate: PositiveFloat = 2e-4
+    epochs: PositiveFloat = 2.0
+    steps: PositiveInt | None = None
+    batch_size: PositiveInt = 16
+    regions_per_image: PositiveInt = 1
+    micro_batch: PositiveInt | None = None
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup: Share = 0.03
+    weight_decay: NonNegativeFloat = 0.01
+    max_grad_norm: PositiveFloat = 1.0
+    precision: Literal["float32", "bfloat16", "mixed"] = "bfloat16"
+    gradient_checkpointing: bool = True
 
-    resize_share: float = _of(
-        0.0, "share of samples resized with their masks, each side by 0.5 to 1; published: none"
-    )
+    lora_rank: PositiveInt = 16
+    lora_alpha: PositiveInt | None = None
+    lora_dropout: Share = 0.05
 
-    eval_data: str | None = _of(
-        None, "what is evaluated while training; None holds out the data's last images"
-    )
-    eval_every: int = _of(0, "steps between evaluations; 0 is never")
-    eval_images: int = _of(32, "images per evaluation")
-    eval_regions: int = _of(8, "regions per image, the first ones that have a caption")
-    eval_tokens: int = _of(64, "maximum length of a generated caption, in tokens")
-    best_metric: Literal["exact_match", "unique", "loss"] = _of(
-        "exact_match", "what the best checkpoint is best at; unique is for scenes"
-    )
-    keep: Literal["best", "last"] = _of("best", "weights that an evaluated run ends with")
-    save_every: int = _of(100, "steps between checkpoints; 0 writes one at the end only")
-    keep_checkpoints: int = _of(2, "number of checkpoints to keep")
-    log_every: int = _of(10, "steps between lines of the log")
+    resize_share: Share = 0.0
 
-    cache: str | None = _of(None, "folder of cached vision features; None for none")
-    cache_gib: float = _of(20.0, "maximum size of that folder, in GiB")
-    memory_gib: float = _of(2.0, "maximum size of features held in memory, in GiB")
-    workers: int = _of(0, "processes that prepare samples")
-    seed: int = _of(0, "seed of new weights, order, dropout and resizing")
-    export: bool = _of(True, "write the whole trained model at the end")
+    eval_data: str | None = None
+    eval_every: NonNegativeInt = 0
+    eval_images: PositiveInt = 32
+    eval_regions: PositiveInt = 8
+    eval_tokens: PositiveInt = 64
+    best_metric: Literal["exact_match", "unique", "loss"] = "exact_match"
+    keep: Literal["best", "last"] = "best"
+    save_every: NonNegativeInt = 100
+    keep_checkpoints: PositiveInt = 2
+    log_every: PositiveInt = 10
+
+    memory_gib: NonNegativeFloat = 2.0
+    workers: NonNegativeInt = 0
+    seed: int = 0
+    export: bool = True
 
     def __post_init__(self) -> None:
-        get_preset(self.preset)
-        sizes = ("batch_size", "regions_per_image", "eval_images", "eval_regions", "eval_tokens")
-        for name in (*sizes, "keep_checkpoints", "log_every", "lora_rank"):
-            _need(getattr(self, name) >= 1, f"{name} must be at least 1")
-        for name in ("eval_every", "save_every", "workers", "weight_decay", "cache_gib"):
-            _need(getattr(self, name) >= 0, f"{name} must not be negative")
-        optional = ("steps", "limit", "micro_batch", "mask_tokens", "mask_size", "max_tiles")
-        for name in (*optional, "inference_tiles", "lora_alpha"):
-            value = getattr(self, name)
-            _need(value is None or value >= 1, f"{name} must be at least 1")
-        for name in ("learning_rate", "epochs", "max_grad_norm"):
-            _need(getattr(self, name) > 0, f"{name} must be above 0")
-        for name in ("warmup", "lora_dropout", "resize_share"):
-            _need(0 <= getattr(self, name) <= 1, f"{name} must be from 0 to 1")
-        _need(
-            not (self.resize_share and self.cache),
-            "resize_share changes the images, so that cache would keep features that are never "
-            "asked for again: set one of them",
-        )
         # a group's image is run into a cache of keys and values, which checkpointing leaves out
-        _need(
-            not (self.regions_per_image > 1 and self.gradient_checkpointing),
-            "regions_per_image above 1 needs gradient_checkpointing = false",
-        )
-
-    @property
-    def alpha(self) -> int:
-        """Scale of stage 2's adapters."""
-        return self.lora_alpha or 2 * self.lora_rank
+        if self.regions_per_image > 1 and self.gradient_checkpointing:
+            raise ValueError("regions_per_image above 1 needs gradient_checkpointing = false")
 
     @property
     def model_settings(self) -> dict[str, Any]:
         """Fields of `UrecaConfig` that these settings set."""
-        named = {theirs: getattr(self, ours) for ours, theirs in MODEL_FIELDS.items()}
-        return {name: value for name, value in named.items() if value is not None}
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        ours = [name for name in given if name.startswith("mask_") or name in CONFIG_NAMES]
+        return {CONFIG_NAMES.get(name, name): given[name] for name in ours}
 
     def configure(self, config: UrecaConfig) -> UrecaConfig:
         """A model's configuration with what these settings set in it.
@@ -186,27 +185,15 @@ class TrainSettings:
         """Images that a device runs at once, and how many such runs a step accumulates.
 
         Raises:
-            SettingsError: the batch cannot be shared out evenly; says what could be.
+            ValueError: the batch cannot be shared out evenly; says what could be.
         """
         share, rest = divmod(self.batch_size, processes)
-        _need(not rest and share, f"batch_size {self.batch_size} is not {processes} equal shares")
+        if rest or not share:
+            raise ValueError(f"batch_size {self.batch_size} is not {processes} equal shares")
         micro = min(self.micro_batch or share, share)
-        _need(share % micro == 0, f"micro_batch {micro} does not divide a device's {share} images")
+        if share % micro:
+            raise ValueError(f"micro_batch {micro} does not divide a device's {share} images")
         return micro, share // micro
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data that JSON can hold."""
-        return asdict(self)
-
-    @classmethod
-    def help(cls) -> dict[str, str]:
-        """What each setting means."""
-        return {each.name: each.metadata["help"] for each in fields(cls)}
-
-
-def _need(true: bool, message: str) -> None:
-    if not true:
-        raise SettingsError(message)
 
 
 def load_settings(
@@ -217,36 +204,29 @@ def load_settings(
 ) -> TrainSettings:
     """The settings of a preset's stage, with those of a file and of a mapping in their place.
 
-    Where one of them sets `data` and no `masks`, masks lie beside that data.
-
     Args:
         preset, stage: which of `settings_files/` to start from.
-        overrides: settings by name, of their own types.
+        overrides: settings by name, of their own types or as text.
         file: a TOML file of one's own; its `preset` and `stage` must be those given.
 
     Raises:
-        SettingsError: no such setting, a wrong type or range, naming the file and the setting.
-        FileNotFoundError: no such file. ValueError: no such preset.
+        ValueError: no such preset, stage or setting, a wrong type or range; names the file.
+        FileNotFoundError: no such file.
     """
-    get_preset(preset)
-    _need(stage in STAGES, f"stage must be 1 or 2, not {stage}")
-    values = _read(FOLDER / f"{preset}_stage{stage}.toml")
-    if file is not None:
-        own = _read(Path(file))
-        for name, given in (("preset", preset), ("stage", stage)):
-            there = own.get(name, given)
-            _need(there == given, f"{file}: is for {name} {there}, not {given}")
-        values = _over(values, own)
-    return checked(_over(values, overrides or {}), str(file or "settings"))
-
-
-def _over(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Override settings; masks and held-out scenes belong to the data that they were set for."""
-    if "data" in given:
-        values = values | {"masks": None}
-        if not str(given["data"]).startswith("scenes:"):
+    usual = FOLDER / f"{preset}_stage{stage}.toml"
+    if not usual.is_file():
+        known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.toml")))
+        raise ValueError(f"no settings {usual.stem}: choose from {known}")
+    values = _read(usual)
+    for given in (_read(Path(file)) if file else {}, overrides or {}):
+        if not str(given.get("data", "scenes:")).startswith("scenes:"):
             values["eval_data"] = None  # images of one's own are judged on images of one's own
-    return values | dict(given)
+        values |= given
+    settings = checked(values, str(file or "settings"))
+    if (settings.preset, settings.stage) != (preset, stage):
+        own = f"preset {settings.preset}, stage {settings.stage}"
+        raise ValueError(f"{file or 'settings'}: for {own}, not for preset {preset}, stage {stage}")
+    return settings
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,61 +238,154 @@ def checked(values: Mapping[str, Any], where: str) -> TrainSettings:
     """Settings from plain data.
 
     Raises:
-        SettingsError: an unknown name, a wrong type or range; names `where` and the setting.
+        ValueError: unknown names, wrong types or ranges; names `where` and the settings.
     """
-    values = renamed(values)
-    known = TrainSettings.help()
-    if unknown := sorted(set(values) - set(known)):
-        raise SettingsError(f"{where}: there is no setting {', '.join(unknown)}")
     try:
-        return TypeAdapter(TrainSettings).validate_python(dict(values))
+        return TypeAdapter(TrainSettings).validate_python(renamed(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        reason = str(first["msg"]).removeprefix("Value error, ")
-        raise SettingsError(f"{where}: {name + ': ' if name else ''}{reason}") from None
+        faults = [": ".join([*map(str, each["loc"]), each["msg"]]) for each in error.errors()]
+        raise ValueError(f"{where}: {'; '.join(faults)}") from None
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """`name=value` from a command line; the value as TOML has it, else a text.
+def parse_override(text: str) -> tuple[str, str | None]:
+    """`NAME=VALUE` from a command line, the value as text; `none` is None.
 
     Raises:
-        SettingsError: no name or no value.
+        ValueError: no name or no value.
     """
     name, separator, value = text.partition("=")
-    _need(bool(separator and name.strip()), f"a setting is NAME=VALUE, not {text!r}")
-    if value.strip().lower() == "none":
-        return name.strip(), None
-    try:
-        return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name.strip(), value
+    if not separator or not name:
+        raise ValueError(f"a setting is NAME=VALUE, not {text!r}")
+    return name, None if value.lower() == "none" else value
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such settings file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not TOML ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not TOML ({error})") from None
 
 
-def settings_files() -> list[Path]:
-    """The files of all presets and stages."""
-    return [FOLDER / f"{preset}_stage{stage}.toml" for preset in PRESETS for stage in STAGES]
+@dataclass(frozen=True)
+class Recipe:
+    """Both stages in a row, as ablations vary them. Of options that are None, the file's are used.
 
+    Attributes:
+        base: folder of the frozen MLLM that training starts from
+        preset: preset whose settings files are used
+        mask: Table 3: no region input, one tile, or tiles
+        mask_tokens: N, mask tokens per tile (Table 5)
+        thumbnail: add the whole mask as a tile
+        tile_embedding: ours: add an embedding of its tile's place to a mask token
+        mask_size: side of a mask tile in pixels
+        mask_position: position of mask tokens; the paper's is before_image (Sec. 4.1)
+        max_tiles: maximum number of tiles of image and mask
+        steps_1: steps of stage 1; 0 leaves it out
+        steps_2: steps of stage 2; 0 leaves it out
+        data: training data
+        seed: seed of new weights and of the order
 
-def computes_in_bf16(precision: str, device: str) -> bool:
-    """Whether a run autocasts to bfloat16.
-
-    Args:
-        precision: of `TrainSettings`: "bfloat16" always, "float32" never, "mixed" where the device
-            multiplies bfloat16 itself.
-        device: type of the device, such as "cpu" or "cuda".
+    Raises:
+        ValueError: an unknown component, or a tile embedding without tiles.
     """
-    if precision != "mixed":
-        return precision == "bfloat16"
-    if device == "cpu":  # without these instructions, autocast would make it slower
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device == "cuda" and torch.cuda.is_bf16_supported()
+
+    base: str
+    preset: str = "tiny"
+    mask: Literal["none", "single", "dynamic"] = "dynamic"
+    mask_tokens: int = 8
+    thumbnail: bool = True
+    tile_embedding: bool = False
+    mask_size: int | None = None
+    mask_position: MaskPosition | None = None
+    max_tiles: int | None = None
+    steps_1: int | None = None
+    steps_2: int | None = None
+    data: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mask not in ("none", "single", "dynamic"):
+            raise ValueError(f"mask must be none, single or dynamic, not {self.mask!r}")
+        if self.tile_embedding and self.mask == "single":
+            raise ValueError("a tile embedding tells tiles apart: one square has nothing to tell")
+
+    def settings(self, stage: int, model: str | Path) -> TrainSettings:
+        """The stage's settings: the preset's file, overridden by the recipe.
+
+        A stage of 0 steps, which is left out, has the file's steps here.
+        """
+        same = ("mask_tokens", "mask_size", "mask_position", "max_tiles", "data", "seed")
+        given = {name: getattr(self, name) for name in same} | {
+            "model": str(model),
+            "mask_dynamic": self.mask == "dynamic",
+            "mask_thumbnail": self.thumbnail,
+            "mask_tile_embedding": self.tile_embedding,
+            "inference_tiles": self.max_tiles,
+            "no_mask": self.mask == "none",
+            "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
+        }
+        overrides = {name: value for name, value in given.items() if value is not None}
+        return load_settings(self.preset, stage, overrides)
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """How the tiny base is trained.
+
+    Attributes:
+        width: hidden size of both transformers
+        depth: layers of each transformer
+        scenes: number of scenes of the training split, seen in turn
+        validation_scenes: number of scenes of the validation split
+        steps: steps of the optimizer
+        patch_steps: first steps, which train without captions
+        aid_weight: weight of the first steps' losses in the later steps
+        look_weight: weight of the loss on the attention of some heads
+        scenes_a_step: scenes per step, over all processes
+        regions_a_scene: regions drawn per scene and step
+        patch_learning_rate: peak learning rate of the first steps
+        learning_rate: peak learning rate of the later steps
+        restart: step at which a second cosine begins; 0 for none
+        restart_learning_rate: peak learning rate of the second cosine
+        warmup_steps: warm-up steps of each of these parts
+        weight_decay: weight decay of AdamW
+        processes: processes of one thread each, whose gradients are averaged
+        bf16: autocast to bfloat16; default: if the device multiplies it
+        seed: seed of weights, regions and gaps
+        save_every: steps between checkpoints
+    """
+
+    width: int = 160
+    depth: int = 4
+    scenes: int = 12_000
+    validation_scenes: int = 100
+    steps: int = 6000
+    patch_steps: int = 1000
+    aid_weight: float = 0.1
+    look_weight: float = 0.1
+    scenes_a_step: int = 16
+    regions_a_scene: int = 16
+    patch_learning_rate: float = 2e-3
+    learning_rate: float = 1.2e-3
+    restart: int = 3000
+    restart_learning_rate: float = 8e-4
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    processes: int = 2
+    bf16: bool | None = None
+    seed: int = 0
+    save_every: int = 200
+
+
+def option_words(settings: Recipe | BaseSettings) -> list[str]:
+    """The command-line words of all fields that are not at their default."""
+    words = []
+    for each in fields(settings):
+        value, flag = getattr(settings, each.name), each.name.replace("_", "-")
+        if value == each.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", str(value)]
+    return words

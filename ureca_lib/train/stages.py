@@ -9,79 +9,96 @@ cache.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints import CheckpointError
-from ureca_lib.checkpoints.internvl import MASK_ENCODER, internvl_reader
+from ureca_lib.checkpoints.internvl import (
+    MASK_ENCODER,
+    chat_config,
+    check_internvl,
+    internvl_reader,
+)
+from ureca_lib.checkpoints.official import OfficialFiles
 from ureca_lib.checkpoints.tensors import load_strict, read_json
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
-from ureca_lib.conversation import IGNORED
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.presets import LORA_LAYERS
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.train.features import FeatureCache
-from ureca_lib.train.grouped import GroupedBatch, grouped_forward
-from ureca_lib.train.settings import SettingsError, TrainSettings
+from ureca_lib.train.grouped import answer_loss, grouped_forward
+from ureca_lib.train.settings import TrainSettings
 
 LORA_TARGETS = rf".*language_model.*\.({'|'.join(LORA_LAYERS)})"
-_GROUPED = (
-    "image_ids",
-    "image_attention",
-    "region_ids",
-    "region_attention",
-    "image_of",
-    "mask_values",
-    "mask_places",
-)
 
 
-def load_start(settings: TrainSettings) -> tuple[UrecaForConditionalGeneration, UrecaProcessor]:
+def load_start(
+    settings: TrainSettings, meta: bool = False
+) -> tuple[UrecaForConditionalGeneration, UrecaProcessor]:
     """Load the model that a stage starts from, configured by its settings, and its processor.
 
     `settings.model` is a checkpoint of ours, such as stage 1 writes for stage 2, or for stage 1 an
     InternVL checkpoint, in transformers' layout or its own. In stage 1 the mask encoder's weights
     are drawn from the seed, unless `fresh_mask_encoder` is false.
 
+    Args:
+        settings: of the stage.
+        meta: read no weights: names and shapes of the files' tensors are compared with the model,
+            which is built on the meta device.
+
     Raises:
         CheckpointError: no such folder, another layout, no tokenizer, no safetensors, or some
             that are damaged or lack tensors.
-        SettingsError: no model is named, or stage 2 would start without a trained mask encoder,
+        ValueError: no model is named, or stage 2 would start without a trained mask encoder,
             or with one of other shapes.
     """
     if settings.model is None:
-        raise SettingsError("settings: model: name the folder of the model to start from")
+        raise ValueError("settings: model: name the folder of the model to start from")
     folder = Path(settings.model).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(folder, "not a folder" if folder.exists() else "no such folder")
     raw = read_json(folder / "config.json")
     if (tokenizer := load_tokenizer(folder)) is None:
         raise CheckpointError(folder, "no tokenizer: copy the base's tokenizer files into it")
     dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
     if start := internvl_reader(folder):
         if settings.stage == 2:
-            raise SettingsError(
-                f"{folder} has no mask encoder: stage 2 starts from what stage 1 left"
-            )
-        named = settings.model_settings
-        model = start(folder, dtype=dtype, seed=settings.seed, **named)
+            raise ValueError(f"{folder} has no mask encoder: stage 2 starts from what stage 1 left")
+        if meta:
+            check_internvl(folder)
+            model = _internvl_on_meta(folder, raw, settings)
+        else:
+            model = start(folder, dtype=dtype, seed=settings.seed, **settings.model_settings)
     elif raw.get("model_type") == UrecaConfig.model_type:
-        model = _ours(folder, settings, dtype)
+        model = _ours(folder, settings, dtype, meta)
     else:
         raise CheckpointError(folder, "not a checkpoint of ours: run ureca convert on it first")
     model.set_attn_implementation(settings.attention)
     return model, UrecaProcessor.from_config(model.config, tokenizer)
 
 
+def _internvl_on_meta(
+    folder: Path, raw: dict[str, Any], settings: TrainSettings
+) -> UrecaForConditionalGeneration:
+    """An InternVL checkpoint with the mask encoder that stage 1 would give it, without weights."""
+    if "llm_config" in raw:
+        config = chat_config(OfficialFiles(folder), settings.model_settings)
+    else:
+        known = UrecaConfig().to_dict().keys() - {"model_type"}
+        values = {name: raw[name] for name in known & raw.keys()}
+        # its tokenizer gets the mask tokens when training starts
+        config = UrecaConfig.from_dict(values | {"mask_token_id": None} | settings.model_settings)
+    with torch.device("meta"):
+        return UrecaForConditionalGeneration(config)
+
+
 def _ours(
-    folder: Path, settings: TrainSettings, dtype: torch.dtype
+    folder: Path, settings: TrainSettings, dtype: torch.dtype, meta: bool
 ) -> UrecaForConditionalGeneration:
     stored = UrecaConfig.from_pretrained(folder)
     config = settings.configure(stored)
@@ -89,12 +106,13 @@ def _ours(
     other = [name for name in shapes if getattr(config, name) != getattr(stored, name)]
     fresh = settings.stage == 1 and settings.fresh_mask_encoder
     if other and not fresh:
-        raise SettingsError(f"{folder}: its mask encoder has another {' and '.join(other)}")
+        raise ValueError(f"{folder}: its mask encoder has another {' and '.join(other)}")
+    options = {"device_map": "meta"} if meta else {}
     drawn = MASK_ENCODER if fresh else ""
     model = load_strict(
-        UrecaForConditionalGeneration, folder, fresh=drawn, config=config, dtype=dtype
+        UrecaForConditionalGeneration, folder, fresh=drawn, config=config, dtype=dtype, **options
     )
-    if fresh:
+    if fresh and not meta:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             model.model.mask_encoder.reset_parameters()
@@ -127,7 +145,7 @@ def freeze_for_stage(
         return model
     lora = LoraConfig(
         r=settings.lora_rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
         lora_dropout=settings.lora_dropout,
         target_modules=LORA_TARGETS,
         bias="none",
@@ -150,9 +168,7 @@ class StageModel(nn.Module):
     """
 
     def __init__(
-        self,
-        model: UrecaForConditionalGeneration | PeftModel,
-        cache: FeatureCache | None = None,
+        self, model: UrecaForConditionalGeneration | PeftModel, cache: FeatureCache | None = None
     ):
         super().__init__()
         self.model, self.cache = model, cache
@@ -183,54 +199,41 @@ class StageModel(nn.Module):
 
     def forward(
         self,
+        images: Sequence[tuple[str | None, torch.Tensor | None, torch.Tensor | None]],
         labels: torch.Tensor,
         tokens: torch.Tensor | int | None = None,
-        **batch: Any,
+        **batch: torch.Tensor,
     ) -> torch.Tensor:
         """The summed loss of the answers' tokens, divided by their number.
 
         Args:
+            images: of each image id, tiles and features, see `GroupSample`.
             labels: (R, L).
             tokens: answer tokens of the whole step, over all devices and accumulated batches; by
                 default this batch's own.
-            batch: see `RegionCollator`.
+            batch: the rest of a batch of `RegionCollator`.
         """
-        features = self.image_features(batch)
+        features = [self._features(*image) for image in images]
         if "image_ids" in batch:
-            named = {name: batch[name] for name in _GROUPED if name in batch}
-            grouped = GroupedBatch(**named, labels=labels, image_features=torch.cat(features))
-            return grouped_forward(self.base, grouped, tokens).loss
-        rows = torch.cat([features[image] for image in batch["image_of"].tolist()])
-        hidden = self.base.model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            image_features=rows,
-            mask_values=batch["mask_values"],
-            mask_places=batch.get("mask_places"),
-            use_cache=False,
-        ).last_hidden_state
-        return answer_loss(self.base.lm_head, hidden, labels, tokens)
+            features = torch.cat(features)
+            batch |= {"image_features": features, "labels": labels, "tokens": tokens}
+            return grouped_forward(self.base, **batch)[0]
+        rows = torch.cat([features[image] for image in batch.pop("image_of").tolist()])
+        model, head = self.base.model, self.base.lm_head
+        hidden = model(**batch, image_features=rows, use_cache=False).last_hidden_state
+        return answer_loss(head, hidden, labels, tokens)[0]
 
-    def image_features(self, batch: dict[str, Any]) -> list[torch.Tensor]:
-        """(T, tokens, D) per image: given features, and those of pixels, which go into the cache.
+    def _features(
+        self, image_id: str | None, pixels: torch.Tensor | None, features: torch.Tensor | None
+    ) -> torch.Tensor:
+        """(T, tokens, D) of an image, as given, or of its tiles; these go into the cache.
 
         Each image is run alone, so that its features do not depend on the rest of the batch.
         """
-        counts, given = batch["image_tiles"], batch["has_features"]
-        cached = [count for count, has in zip(counts, given, strict=True) if has]
-        fresh = [count for count, has in zip(counts, given, strict=True) if not has]
-        kept = iter(batch["image_features"].split(cached) if cached else ())
-        pixels = iter(batch["pixel_values"].split(fresh) if fresh else ())
-        keys = iter(batch["image_keys"])
-        features = []
-        for has in given:
-            if has:
-                features.append(next(kept))
-                continue
-            features.append(self.encode_image(next(pixels)))
-            key = next(keys)
-            if key is not None and self.cache is not None:
-                self.cache.put(key, features[-1])
+        if features is None:
+            features = self.encode_image(pixels)
+            if image_id is not None and self.cache is not None:
+                self.cache.put(image_id, features)
         return features
 
     @torch.no_grad()
@@ -243,27 +246,3 @@ class StageModel(nn.Module):
         pixels = pixel_values.to(self.base.lm_head.weight.dtype)
         with torch.autocast(pixels.device.type, enabled=False):
             return self.base.get_image_features(pixels, return_dict=True).pooler_output
-
-
-def answer_loss(
-    head: nn.Module,
-    hidden: torch.Tensor,
-    labels: torch.Tensor,
-    tokens: torch.Tensor | int | None = None,
-) -> torch.Tensor:
-    """Cross-entropy of the labelled tokens, summed and divided by `tokens`, default their number.
-
-    The head runs at labelled positions only, a small part of a prompt: logits of a large
-    vocabulary would take most of a step's memory.
-
-    Args:
-        head: (A, D) -> (A, V).
-        hidden: (R, L, D); a position's state predicts the next token.
-        labels: (R, L), `IGNORED` at positions without a label.
-    """
-    wanted = labels[:, 1:]
-    where = wanted != IGNORED
-    targets = wanted[where]
-    logits = head(hidden[:, :-1][where]).float()  # (R, L, D) -> (A, D) -> (A, V)
-    loss = functional.cross_entropy(logits, targets, reduction="sum")
-    return loss / (max(1, len(targets)) if tokens is None else tokens)

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
-from safetensors import safe_open
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ureca_lib.boxes import BOX_MARKS, SCENE_QUESTION, box_question, told_box
 from ureca_lib.configuration import MAX_TILES_TRAIN
-from ureca_lib.conversation import Conversation, expand
+from ureca_lib.conversation import IMAGE_CONTEXT, Conversation, expand
+from ureca_lib.journal import replacing
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
-from ureca_lib.scenes import Scene, SceneSpecification, generate_scene
+from ureca_lib.scenes import Scene, generate_scene
 from ureca_lib.scenes.lexicon import KINDS, SURFACES
 from ureca_lib.tiling import best_grid, tile_image
-from ureca_lib.train.grouped import GroupedBatch, pad_rows, split_prompt
+from ureca_lib.train.grouped import Row, group_rows
 
-SHARD = 250  # scenes a file: what a killed run loses at most, twice
+TILE = 112  # side of a tile in pixels, as the tiny preset has it
 PATCH = 14  # side of a vision patch in pixels
 KINDS_PER_PATCH = 3  # at most so many kinds of parts are told of a patch
 NOTHING = 255
@@ -34,9 +32,8 @@ MAX_GAP = 120  # free positions between image and region: 7 tiles of 16 mask tok
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
-@dataclass(frozen=True)
-class SceneArrays:
-    """One scene as its shard holds it.
+class SceneArrays(NamedTuple):
+    """One scene as its file holds it.
 
     Attributes:
         tiles: (T, S, S, 3) uint8.
@@ -50,90 +47,70 @@ class SceneArrays:
         parents: of each region the place of its parent among them, -1 where that is the image.
     """
 
-    tiles: torch.Tensor
-    patches: torch.Tensor
-    questions: list[str]
-    captions: list[str]
-    kinds: list[str]
-    grid: tuple[int, int]
-    parents: list[int]
+    tiles: np.ndarray
+    patches: np.ndarray
+    questions: Sequence[str]
+    captions: Sequence[str]
+    kinds: Sequence[str]
+    grid: Sequence[int]
+    parents: Sequence[int]
 
 
-def make_shards(
-    seeds: Sequence[int],
-    folder: str | Path,
-    tile_size: int = 112,
-    max_tiles: int = MAX_TILES_TRAIN,
-    jobs: int = 1,
-) -> list[Path]:
-    """Write scenes to safetensors files of `SHARD` scenes each, those that are not there yet.
+def make_scenes(seeds: Sequence[int], folder: str | Path, jobs: int = 1) -> list[Path]:
+    """Write scenes to files, those that are not there yet.
 
     Args:
         seeds: of the scenes, in the order that they are wanted.
-        folder: one a specification and tile size; named after them by the caller.
-        tile_size, max_tiles: of the grid, S and T - 1.
+        folder: one a specification; named after it by the caller.
         jobs: processes.
 
     Returns:
         The files in order.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = [list(seeds[i : i + SHARD]) for i in range(0, len(seeds), SHARD)]
-    files = [folder / f"{part[0]}_{part[-1]}.safetensors" for part in parts]
-    todo = [(part, file) for part, file in zip(parts, files, strict=True) if not file.exists()]
-    write = partial(_write_shard, tile_size=tile_size, max_tiles=max_tiles)
+    files = [Path(folder) / f"{seed}.npz" for seed in seeds]
+    todo = [file for file in files if not file.exists()]
     with get_context("spawn").Pool(jobs) as pool:
-        for _ in tqdm(pool.imap_unordered(write, todo), "shards", len(todo), disable=not todo):
+        for _ in tqdm(pool.imap_unordered(_write_scene, todo, 16), "scenes", len(todo)):
             pass
     return files
 
 
-def _write_shard(job: tuple[list[int], Path], tile_size: int, max_tiles: int) -> None:
+def _write_scene(file: Path) -> None:
     torch.set_num_threads(1)
-    seeds, file = job
-    arrays: dict[str, torch.Tensor] = {}
-    texts: dict[str, str] = {}
-    for i, seed in enumerate(seeds):
-        scene = generate_scene(seed)
-        tiles, patches = scene_arrays(scene, tile_size, max_tiles)
-        arrays[f"{i}.tiles"], arrays[f"{i}.patches"] = tiles, patches
-        captions = scene.captions
-        texts[f"{i}.captions"] = "\n".join(captions[r.id] for r in scene.regions)
-        texts[f"{i}.questions"] = "|".join(box_question(r) for r in scene.regions)
-        columns, rows = best_grid(scene.width, scene.height, max_tiles, tile_size=tile_size)
-        texts[f"{i}.grid"] = f"{columns} {rows}"
-        texts[f"{i}.parents"] = " ".join(map(str, _parents(scene)))
-        texts[f"{i}.kinds"] = " ".join(f.kind for f in scene.description.children(None))
-    unfinished = file.with_suffix(".part")
-    save_file(arrays, unfinished, metadata=texts | {"version": SceneSpecification().version})
-    unfinished.replace(file)
+    with replacing(file, "wb") as unfinished:
+        np.savez(unfinished, **scene_arrays(generate_scene(int(file.stem)))._asdict())
 
 
-def _parents(scene: Scene) -> list[int]:
-    places = {region.id: place for place, region in enumerate(scene.regions)}
-    parents = (scene.description[region.id].parent for region in scene.regions)
-    return [-1 if parent is None else places[parent] for parent in parents]
+def read_scene(file: Path) -> SceneArrays:
+    """A scene that `make_scenes` wrote."""
+    with np.load(file) as arrays:
+        tiles, patches, *others = (arrays[name] for name in SceneArrays._fields)
+    return SceneArrays(tiles, patches, *(array.tolist() for array in others))
 
 
-def scene_arrays(
-    scene: Scene, tile_size: int = 112, max_tiles: int = MAX_TILES_TRAIN
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tiles (T, S, S, 3) uint8 and what is seen in each of their patches (T, patches, 6) uint8."""
-    tiles = tile_image(scene.image, max_tiles=max_tiles, tile_size=tile_size, thumbnail=True).to(
-        torch.uint8
-    )
+def scene_arrays(scene: Scene) -> SceneArrays:
+    """Tiles and texts of a scene, and what is seen in each patch."""
+    tiles = tile_image(scene.image, max_tiles=MAX_TILES_TRAIN, tile_size=TILE, thumbnail=True)
+    columns, rows = best_grid(scene.width, scene.height, MAX_TILES_TRAIN, tile_size=TILE)
     masks = coco_mask.decode([region.rle for region in scene.regions])
     shown = np.zeros(scene.image.shape[:2], np.uint8)
     for i in range(masks.shape[2]):  # parts come after their wholes
         shown[masks[:, :, i] > 0] = i + 1
-    columns, rows = best_grid(scene.width, scene.height, max_tiles, tile_size=tile_size)
-    grid = _nearest(shown, rows * tile_size, columns * tile_size)
-    cut = grid.reshape(rows, tile_size, columns, tile_size).transpose(0, 2, 1, 3)
-    ids = cut.reshape(-1, tile_size, tile_size)
+    grid = _nearest(shown, rows * TILE, columns * TILE)
+    ids = grid.reshape(rows, TILE, columns, TILE).transpose(0, 2, 1, 3).reshape(-1, TILE, TILE)
     if len(ids) > 1:
-        ids = np.concatenate([ids, _nearest(shown, tile_size, tile_size)[None]])
-    return tiles, torch.from_numpy(_patch_labels(scene, ids))
+        ids = np.concatenate([ids, _nearest(shown, TILE, TILE)[None]])
+    places = {region.id: place for place, region in enumerate(scene.regions)} | {None: -1}
+    captions, facts = scene.captions, scene.description
+    return SceneArrays(
+        tiles=tiles.to(torch.uint8).numpy(),
+        patches=_patch_labels(scene, ids),
+        questions=[box_question(region) for region in scene.regions],
+        captions=[captions[region.id] for region in scene.regions],
+        kinds=[each.kind for each in facts.children(None)],
+        grid=(columns, rows),
+        parents=[places[facts[region.id].parent] for region in scene.regions],
+    )
 
 
 def _nearest(ids: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -169,41 +146,12 @@ def _patch_labels(scene: Scene, ids: np.ndarray) -> np.ndarray:
     return labels.astype(np.uint8).reshape(tiles, n * n, -1)
 
 
-class SceneShards:
-    """Scenes of shards by number: `len`, and `[i]` gives `SceneArrays`. Read when asked for."""
-
-    def __init__(self, files: Sequence[Path]):
-        self._open = [safe_open(file, "pt") for file in files]
-        self._texts = [each.metadata() for each in self._open]
-        self._where = [
-            (shard, i)
-            for shard, texts in enumerate(self._texts)
-            for i in range(sum(key.endswith(".kinds") for key in texts))
-        ]
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-    def __getitem__(self, number: int) -> SceneArrays:
-        shard, i = self._where[number]
-        file, texts = self._open[shard], self._texts[shard]
-        return SceneArrays(
-            file.get_tensor(f"{i}.tiles"),
-            file.get_tensor(f"{i}.patches"),
-            texts[f"{i}.questions"].split("|"),
-            texts[f"{i}.captions"].split("\n"),
-            texts[f"{i}.kinds"].split(" "),
-            tuple(map(int, texts[f"{i}.grid"].split())),
-            [int(place) for place in texts[f"{i}.parents"].split()],
-        )
-
-
-@dataclass(frozen=True)
-class BaseBatch:
+class BaseBatch(NamedTuple):
     """A grouped batch and what the second losses need.
 
     Attributes:
-        grouped: see `GroupedBatch`.
+        grouped: see `group_rows`; with `gaps` where they are drawn.
+        pixel_values: (T, 3, S, S).
         patches: (T, patches, 6) uint8, labels of the tiles' patches.
         extents: (B, tokens, 4), see `token_extents`.
         boxes: (3, R, 4) in shares of the image, left, top, right, bottom: the region's own, its
@@ -211,16 +159,12 @@ class BaseBatch:
         asking: (R, L) bool, positions after the box; none where there is none.
     """
 
-    grouped: GroupedBatch
+    grouped: dict[str, torch.Tensor]
+    pixel_values: torch.Tensor
     patches: torch.Tensor
     extents: torch.Tensor
     boxes: torch.Tensor
     asking: torch.Tensor
-
-    def to(self, device: str | torch.device) -> BaseBatch:
-        """The same on another device."""
-        moved = {each.name: getattr(self, each.name).to(device) for each in fields(self)}
-        return BaseBatch(**moved)
 
 
 class BaseBatches:
@@ -232,10 +176,9 @@ class BaseBatches:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tokens_per_tile: int):
-        self.tokenizer = tokenizer
+        self.tokenizer, self.tokens_per_tile = tokenizer, tokens_per_tile
         self.conversation = Conversation(tokenizer, "after_image", with_mask=False)
-        self.image_token_id = self.conversation.tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
-        self.tokens_per_tile = tokens_per_tile
+        self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT)
 
     def batch(
         self,
@@ -251,64 +194,39 @@ class BaseBatches:
                 by default all regions, and nothing else.
             random: where regions, and the gaps before them, are drawn from.
         """
-        heads, rows, image_of, boxes = [], [], [], []
-        for i, scene in enumerate(scenes):
-            places = self._places(scene, regions, random)
-            parts = [self._split(*_turn(scene, place), len(scene.tiles)) for place in places]
-            heads.append(parts[0][0])
-            rows += [part[1:] for part in parts]
-            image_of += [i] * len(parts)
+        groups, boxes = [], []
+        for scene in scenes:
+            count = len(scene.captions)
+            places: list[int | None] = list(range(count))
+            if random is not None:
+                drawn = random.permutation(count)[np.arange(regions) % count]
+                places = [*drawn.tolist(), None]
+            groups.append([self._row(scene, place) for place in places])
             boxes += [_boxes(scene, place) for place in places]
-        filler = self.tokenizer.pad_token_id
-        gaps = None
+        grouped = group_rows(groups, self.image_token_id, self.tokenizer.pad_token_id)
         if random is not None:
-            gaps = torch.from_numpy(random.integers(0, MAX_GAP + 1, len(rows)))
-        region_ids = [ids for ids, _ in rows]
-        grouped = GroupedBatch(
-            image_ids=pad_rows(heads, filler, left=True),
-            image_attention=pad_rows([[1] * len(head) for head in heads], 0, left=True),
-            region_ids=pad_rows(region_ids, filler),
-            region_attention=pad_rows([[1] * len(ids) for ids in region_ids], 0),
-            labels=pad_rows([labels for _, labels in rows], -100),
-            image_of=torch.tensor(image_of),
-            pixel_values=as_pixel_values(torch.cat([scene.tiles for scene in scenes])),
-            gaps=gaps,
-        )
-        patches = torch.cat([scene.patches for scene in scenes])
+            gaps = random.integers(0, MAX_GAP + 1, len(boxes))
+            grouped["gaps"] = torch.from_numpy(gaps)
         side = round(self.tokens_per_tile**0.5)
-        extents = torch.stack([token_extents(scene.grid, side) for scene in scenes])
-        boxes = torch.tensor(boxes).transpose(0, 1)  # (R, 3, 4) -> (3, R, 4)
-        return BaseBatch(grouped, patches, extents, boxes, self._asking(grouped))
+        # from the mark that ends the box on
+        ends = grouped["region_ids"] == self.tokenizer.convert_tokens_to_ids(BOX_MARKS[1])
+        return BaseBatch(
+            grouped,
+            as_pixel_values(torch.from_numpy(np.concatenate([scene.tiles for scene in scenes]))),
+            torch.from_numpy(np.concatenate([scene.patches for scene in scenes])),
+            torch.stack([token_extents(scene.grid, side) for scene in scenes]),
+            torch.tensor(boxes).transpose(0, 1),  # (R, 3, 4) -> (3, R, 4)
+            (ends.cumsum(1) > 0) & (grouped["region_attention"] > 0),
+        )
 
-    def _asking(self, grouped: GroupedBatch) -> torch.Tensor:
-        """(R, L) bool: from the mark that ends the box on."""
-        ends = grouped.region_ids == self.tokenizer.convert_tokens_to_ids(BOX_MARKS[1])
-        return (ends.cumsum(1) > 0) & (grouped.region_attention > 0)
-
-    def _places(
-        self, scene: SceneArrays, regions: int | None, random: np.random.Generator | None
-    ) -> list[int | None]:
-        """Which regions are asked for; None is the scene as a whole."""
-        count = len(scene.captions)
-        if regions is None or random is None:
-            return list(range(count))
-        return [*random.permutation(count)[np.arange(regions) % count].tolist(), None]
-
-    def _split(
-        self, question: str, answer: str, tiles: int
-    ) -> tuple[list[int], list[int], list[int]]:
-        turn = self.conversation.tokenize(question, answer)
-        repeats = {self.image_token_id: tiles * self.tokens_per_tile}
-        ids, labels = expand(turn.input_ids, turn.labels, repeats)
-        image, region = split_prompt(ids, self.image_token_id)
-        return image, region, labels[len(image) :]
-
-
-def _turn(scene: SceneArrays, place: int | None) -> tuple[str, str]:
-    """Question and answer."""
-    if place is None:
-        return SCENE_QUESTION, " ".join(scene.kinds)
-    return scene.questions[place], scene.captions[place]
+    def _row(self, scene: SceneArrays, place: int | None) -> Row:
+        """Ids and labels of a region; None asks for the scene as a whole."""
+        if place is None:
+            turn = self.conversation.tokenize(SCENE_QUESTION, " ".join(scene.kinds))
+        else:
+            turn = self.conversation.tokenize(scene.questions[place], scene.captions[place])
+        repeats = {self.image_token_id: len(scene.tiles) * self.tokens_per_tile}
+        return expand(turn.input_ids, turn.labels, repeats)
 
 
 def _boxes(scene: SceneArrays, place: int | None) -> list[tuple[float, ...]]:
@@ -318,8 +236,8 @@ def _boxes(scene: SceneArrays, place: int | None) -> list[tuple[float, ...]]:
     parent = whole = scene.parents[place]
     while whole >= 0 and scene.parents[whole] >= 0:
         whole = scene.parents[whole]
-    return [told_box(scene.questions[p]) or _NO_BOX if p >= 0 else _NO_BOX
-            for p in (place, parent, whole)]  # fmt: skip
+    places = (place, parent, whole)
+    return [told_box(scene.questions[p]) or _NO_BOX if p >= 0 else _NO_BOX for p in places]
 
 
 def as_pixel_values(tiles: torch.Tensor) -> torch.Tensor:
@@ -329,7 +247,7 @@ def as_pixel_values(tiles: torch.Tensor) -> torch.Tensor:
     return ((tiles - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
-def token_extents(grid: tuple[int, int], side: int) -> torch.Tensor:
+def token_extents(grid: Sequence[int], side: int) -> torch.Tensor:
     """(tokens, 4): left, top, right, bottom of each image token, in shares of the image.
 
     Args:
@@ -337,18 +255,15 @@ def token_extents(grid: tuple[int, int], side: int) -> torch.Tensor:
         side: tokens along a tile.
     """
     columns, rows = grid
-    tiles = [(c / columns, r / rows, 1 / columns, 1 / rows) for r in range(rows)
-             for c in range(columns)]  # fmt: skip
+    tiles = [
+        (c / columns, r / rows, 1 / columns, 1 / rows) for r in range(rows) for c in range(columns)
+    ]
     if len(tiles) > 1:
         tiles.append((0.0, 0.0, 1.0, 1.0))
-    return torch.tensor(
-        [
-            (x + w * i / side, y + h * j / side, x + w * (i + 1) / side, y + h * (j + 1) / side)
-            for x, y, w, h in tiles
-            for j in range(side)
-            for i in range(side)
-        ]
-    )
+    x, y, w, h = torch.tensor(tiles, dtype=torch.float64).T[..., None, None]  # (T, 1, 1) each
+    i, j = torch.arange(side), torch.arange(side)[:, None]
+    edges = (x + w * i / side, y + h * j / side, x + w * (i + 1) / side, y + h * (j + 1) / side)
+    return torch.stack(torch.broadcast_tensors(*edges), -1).flatten(0, 2).float()
 
 
 def inside(extents: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:

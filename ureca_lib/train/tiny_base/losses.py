@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -35,6 +36,7 @@ LOOKING = (
 WATCHED_LAYER = 0  # its image tokens are trained on their contents and positions
 
 _SIZES = (len(KINDS), len(KINDS), len(SURFACES), len(SURFACES))
+SEEN = sum(_SIZES)  # outputs that tell the contents of a patch
 _IS_BACKGROUND = torch.tensor([kind in BACKGROUNDS for kind in KINDS] + [True] * 256)
 
 
@@ -42,7 +44,7 @@ def seen_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Loss of predicting the contents of patches.
 
     Args:
-        logits: (patches, sum of sizes): kinds seen, kind of the whole, surface, whole's surface.
+        logits: (patches, SEEN): kinds seen, kind of the whole, surface, whole's surface.
         labels: (patches, 6) uint8, see `SceneArrays.patches`.
     """
     kinds, *others = logits.float().split(_SIZES, dim=-1)
@@ -62,22 +64,6 @@ def seen_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (each * weight).sum()
 
 
-class PatchHeads(nn.Module):
-    """Predicts the contents of each patch from the vision tower's output.
-
-    Args:
-        hidden_size: of the vision tower.
-    """
-
-    def __init__(self, hidden_size: int):
-        super().__init__()
-        self.head = nn.Linear(hidden_size, sum(_SIZES))
-
-    def forward(self, patches: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The loss, from patches (T, patches, hidden) and their labels (T, patches, 6)."""
-        return seen_loss(self.head(patches).flatten(0, 1), labels.flatten(0, 1))
-
-
 class TokenHeads(nn.Module):
     """Predicts contents and position of each image token from a layer of the language model.
 
@@ -87,7 +73,7 @@ class TokenHeads(nn.Module):
 
     def __init__(self, hidden_size: int):
         super().__init__()
-        self.seen = nn.Linear(hidden_size, MERGED**2 * sum(_SIZES))
+        self.seen = nn.Linear(hidden_size, MERGED**2 * SEEN)
         self.place = nn.Linear(hidden_size, 2 * PLACES)
 
     def forward(
@@ -106,7 +92,7 @@ class TokenHeads(nn.Module):
         labels = labels.view(-1, side, MERGED, side, MERGED, labels.shape[-1])
         labels = labels.permute(0, 1, 3, 2, 4, 5).flatten(0, 4)
         # (B, tokens, 4 * sizes) -> (B * tokens * 4, sizes)
-        seen = self.seen(tokens).view(-1, sum(_SIZES))
+        seen = self.seen(tokens).view(-1, SEEN)
         centres = (extents[..., :2] + extents[..., 2:]) / 2  # (B, tokens, 2)
         bins = (centres * PLACES).long().clamp(max=PLACES - 1)
         place = self.place(tokens).unflatten(-1, (2, PLACES)).flatten(0, 2)
@@ -137,36 +123,31 @@ def attention_loss(
     return torch.stack(losses).mean() if losses else torch.zeros((), device=asking.device)
 
 
-class AttentionHook:
-    """Hidden states and attention weights of a grouped step.
+@contextmanager
+def watching(
+    language_model: nn.Module,
+) -> Iterator[tuple[list[torch.Tensor], dict[int, torch.Tensor]]]:
+    """Hidden states and attention weights of a grouped step, recorded while the context lasts.
 
-    Attributes:
-        tokens: (B, P, D), the images' part after `WATCHED_LAYER`.
-        attentions: by layer, (R, heads, L, P + L) of the regions' part; eager attention only.
+    Yields:
+        The hidden states after `WATCHED_LAYER`, of the images' part (B, P, D) first; and by layer
+        the attention (R, heads, L, P + L) of the regions' part. Eager attention only.
     """
+    layers, hidden, attentions = language_model.layers, [], {}
 
-    def __init__(self):
-        self.tokens: torch.Tensor | None = None
-        self.attentions: dict[int, torch.Tensor] = {}
+    def see_hidden(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+        hidden.append(output[0] if isinstance(output, tuple) else output)
 
-    @contextmanager
-    def on(self, language_model: nn.Module) -> Iterator[AttentionHook]:
-        """Record while the context lasts."""
-        layers = language_model.layers
-        hooks = [layers[WATCHED_LAYER].register_forward_hook(self._see_tokens)]
-        for layer in {layer for layer, *_ in LOOKING if layer < len(layers)}:
-            hook = layers[layer].self_attn.register_forward_hook
-            hooks.append(hook(lambda *seen, layer=layer: self._see_attention(layer, seen[-1][1])))
-        try:
-            yield self
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def see_attention(layer: int, _module: nn.Module, _inputs: tuple, output: tuple) -> None:
+        if output[1].shape[2] != output[1].shape[3]:  # of regions, which attend to an earlier image
+            attentions[layer] = output[1]
 
-    def _see_tokens(self, _module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-        if self.tokens is None:  # the images come first
-            self.tokens = output[0] if isinstance(output, tuple) else output
-
-    def _see_attention(self, layer: int, weights: torch.Tensor) -> None:
-        if weights.shape[2] != weights.shape[3]:  # of regions, which attend to an earlier image
-            self.attentions[layer] = weights
+    hooks = [layers[WATCHED_LAYER].register_forward_hook(see_hidden)]
+    for number in {layer for layer, *_ in LOOKING if layer < len(layers)}:
+        see = partial(see_attention, number)
+        hooks.append(layers[number].self_attn.register_forward_hook(see))
+    try:
+        yield hidden, attentions
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -7,11 +7,7 @@ import math
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import nn
-from transformers import (
-    InternVLConfig,
-    InternVLForConditionalGeneration,
-    PreTrainedTokenizerFast,
-)
+from transformers import InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
 from ureca_lib.boxes import BOX_MARKS, NUMBERS
 from ureca_lib.conversation import TURN_END, TURN_START, VISUAL_TOKENS
