@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults.server import FaultyServer
+from matplotlib.text import Text
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -286,7 +287,7 @@ def test_two_photos_of_one_name_and_points_in_many_are_refused(own, tmp_path):
 def test_the_figure_has_the_numbers_of_the_list(own):
     captions = ureca_lib.caption(own)
     figure = captions.figure(most=5)
-    words = " ".join(text.get_text() for text in figure.texts)
+    words = " ".join(text.get_text() for text in figure.findobj(Text))
     largest = sorted(captions, key=lambda row: -row.region.area)[:5]
     starts = [f"{row.number}. {row.text.split()[0]}" for row in largest]
     assert all(start in words for start in starts)

@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system."""
+"""Freed memory is returned to the system."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ print(before - psutil.Process().memory_info().rss)
 @pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc"
 )
-def test_what_lies_below_a_block_in_use_is_given_back():
+def test_memory_below_a_block_in_use_is_returned():
     found = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True)
     assert int(found.stdout) > 200e6

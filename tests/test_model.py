@@ -117,7 +117,7 @@ def test_generation_in_a_batch_is_generation_one_at_a_time(model, batch, beams, 
 BEAMS = {"max_new_tokens": 5, "do_sample": False, "num_beams": 3}
 
 
-def test_beams_find_placeholders_whose_ids_nobody_said(model, batch):
+def test_beams_infer_unknown_placeholder_ids(model, batch):
     expected = model.generate(**batch, **BEAMS)
     config = model.config
     known = config.image_token_id, config.mask_token_id

@@ -166,8 +166,8 @@ def test_an_answer_that_merges_with_the_prompt_still_has_its_labels():
     # a tokenizer that joins the newline before the answer with its first letter
     tokenizer = tiny_tokenizer()
     vocab = tokenizer.get_vocab()
-    turn = Conversation(_Merging(tokenizer, vocab["Ċ"], vocab["a"], 5000)).tokenize("Q?", "ab")
-    learnt = [label for label in turn.labels if label != IGNORED]
+    merging = Conversation(_Merging(tokenizer, vocab["Ċ"], vocab["a"], 5000))
+    learnt = merging.answer_ids("ab", "Q?")
     assert learnt == [5000, vocab["b"], vocab["<|im_end|>"]]
 
 

@@ -29,7 +29,7 @@ def tiny_tokenizer(visual_tokens: tuple[str, ...] = VISUAL_TOKENS) -> PreTrained
 
 
 def tiny_config(language: str = "qwen2", **overrides) -> UrecaConfig:
-    """A config of 56-pixel tiles, 4 image tokens and 8 mask tokens a tile, hidden size 64."""
+    """A config of 56-pixel tiles, 4 image tokens and 8 mask tokens per tile, hidden size 64."""
     tokenizer = tiny_tokenizer()
     vision = {
         "hidden_size": 48,

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ureca_lib.checkpoints import load_model_and_processor
 from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.decoding import (
     ROOT,
-    BatchRows,
     Decoded,
     TokenTree,
-    TreeRows,
     activation_bytes,
+    batch_runner,
+    branch_runner,
     free_bytes,
     greedy,
     in_groups,
@@ -34,16 +33,16 @@ from ureca_lib.regions import Region
 from ureca_lib.tiling import MaskLike, as_region
 
 MAX_NEW_TOKENS = 256
-REGIONS_PER_GROUP = 32  # in a tree each looks past the others' tokens, which costs more and more
+REGIONS_PER_GROUP = 32  # attention to a tree passes over all regions' tokens
 TOKENS_PER_TREE = 1024  # of prompts in a group, or as many as the image has, if those are more
 MASKS_PER_PASS = 8
-MASKED_ATTENTION = ("sdpa", "eager")  # take a mask of any form, as a tree of tokens needs
+MASKED_ATTENTION = ("sdpa", "eager")  # support masks of any form, which a tree of tokens needs
 TOKENS_PER_PASS = 4096  # new tokens of a tree that are run together when captions are scored
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What the model says about a region.
+    """A generated caption of a region.
 
     Attributes:
         region_id: the region's id; for a mask without one, its place in the list.
@@ -65,7 +64,7 @@ class _Encoded(NamedTuple):
     max_tiles: int | None
     features: torch.Tensor  # (T, tokens, D)
     prompt: torch.Tensor  # (L,) ids
-    stem: TokenTree  # the leading ids that hold the image and that no mask changes; may be none
+    stem: TokenTree  # the leading ids with the image, which no mask changes; may be empty
 
 
 class RegionCaptioner:
@@ -76,12 +75,12 @@ class RegionCaptioner:
     sequence is its own, and regions are batched.
 
     Args:
-        model, processor: that belong together. The language model is set to "sdpa" attention where
-            it has a kind that takes causal masks only.
+        model, processor: a matching pair. The language model is set to "sdpa" attention where
+            its attention supports causal masks only.
         photos: number of photos whose features are kept for the next call, as a server needs it.
 
     Raises:
-        ValueError: they do not belong together.
+        ValueError: their placeholder ids differ.
     """
 
     def __init__(
@@ -136,7 +135,7 @@ class RegionCaptioner:
             progress: show a bar.
 
         Returns:
-            As many captions as regions; none for no regions.
+            One caption per region.
 
         Raises:
             RegionError: an unreadable image, a mask that is empty or of another size.
@@ -157,7 +156,7 @@ class RegionCaptioner:
         for asked in dict.fromkeys(questions):
             places = [place for place, each in enumerate(questions) if each == asked]
             encoded = self._encode(size, features, asked, max_tiles)
-            decoded = self._grouped(
+            decoded = in_groups(
                 [regions[place] for place in places],
                 self._fitting(encoded, max_new_tokens),
                 lambda group: self._decode(encoded, group, max_new_tokens),  # noqa: B023
@@ -176,7 +175,7 @@ class RegionCaptioner:
         max_tiles: int | None = None,
         progress: bool = True,
     ) -> torch.Tensor:
-        """How likely each caption is for each region.
+        """Log-likelihood of each caption for each region.
 
         Args:
             captions: C texts; an empty one is an answer that ends at once.
@@ -195,7 +194,7 @@ class RegionCaptioner:
         if not regions or not answers:
             return torch.zeros(len(regions), len(answers))
         encoded = self._encode(*self._features(image, regions, max_tiles), question, max_tiles)
-        rows = self._grouped(
+        rows = in_groups(
             regions,
             # without a stem, each region's prompt is the stem of its own captions
             self._fitting(encoded, max(map(len, answers))) if len(encoded.stem) else 1,
@@ -203,11 +202,6 @@ class RegionCaptioner:
             progress,
         )
         return torch.stack(rows)
-
-    @staticmethod
-    def _grouped(regions: list[Region], size: int, run: Callable, progress: bool) -> list:
-        with tqdm(total=len(regions), desc="regions", disable=not progress) as bar:
-            return in_groups(regions, size, run, bar.update)
 
     def _features(
         self, image: Photo, regions: list[Region], max_tiles: int | None
@@ -217,11 +211,9 @@ class RegionCaptioner:
         size = photo.shape[:2]
         for region in regions:
             region.check_size(*size)
-        key = (
-            (hashlib.sha256(np.ascontiguousarray(photo)).digest(), max_tiles)
-            if self._photos
-            else None
-        )
+        key = None
+        if self._photos:
+            key = hashlib.sha256(np.ascontiguousarray(photo)).digest(), max_tiles
         if (features := self._kept.pop(key, None)) is None:
             pixels = self.processor.image_tiles(photo, max_tiles).to(self.device)
             features = self.model.get_image_features(pixels).pooler_output
@@ -269,10 +261,10 @@ class RegionCaptioner:
         head, embedding = self.model.lm_head, self.model.get_input_embeddings()
         with stem.restored():
             if len(stem):
-                rows = TreeRows(stem, prompts)
+                run = branch_runner(stem, len(group))
             else:
-                rows = BatchRows(self.model.model.language_model, prompts)
-            return greedy(rows, head, embedding, self._stops(), max_new_tokens)
+                run = batch_runner(self.model.model.language_model, len(group))
+            return greedy(run, prompts, head, embedding, self._stops(), max_new_tokens)
 
     def _score(
         self, encoded: _Encoded, group: Sequence[Region], answers: list[list[int]]
@@ -298,7 +290,7 @@ class RegionCaptioner:
         return Caption(region_id, text, mean, decoded.log_likelihood)
 
     def _stops(self) -> set[int]:
-        """Ids that end a caption: the chat's, the tokenizer's, the generation config's."""
+        """Ids that end a caption: of the chat, the tokenizer and the generation config."""
         tokenizer = self.processor.tokenizer
         configured = self.model.generation_config.eos_token_id
         listed = configured if isinstance(configured, list) else [configured]
@@ -306,13 +298,12 @@ class RegionCaptioner:
         return stops - {None}
 
     def _fitting(self, encoded: _Encoded, new_tokens: int) -> int:
-        """How many regions to run together."""
+        """Number of regions that fit into memory together."""
         text, item = self.model.config.text_config, self.model.lm_head.weight.element_size()
         shared, most = len(encoded.stem), REGIONS_PER_GROUP
         length = len(encoded.prompt) - shared
-        each = sequence_bytes(text, length + new_tokens, item) + activation_bytes(
-            text, length, item
-        )
+        kept = sequence_bytes(text, length + new_tokens, item)
+        each = kept + activation_bytes(text, length, item)
         if shared:  # run in one pass, under an attention mask as wide as the tree
             each += length * len(encoded.prompt) * item
             most = min(most, max(TOKENS_PER_TREE, shared) // length)

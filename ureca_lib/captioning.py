@@ -1,11 +1,11 @@
-"""Caption a photo with what is at hand: a URECA checkpoint, an annotator, or no model at all.
+"""Caption a photo with a URECA checkpoint, with an annotator, or without any model.
 
     import ureca_lib
 
     print(ureca_lib.caption("photo.jpg"))                   # the embedded annotator
     print(ureca_lib.caption("photo.jpg", model="tiny", points=[(200, 200)]))
 
-`ureca caption` is the same as a command. `PhotoCaptioner` keeps its model for many photos.
+`ureca caption` is the same as a command. `PhotoCaptioner` loads its model once for many photos.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class PhotoCaptions(Sequence[CaptionRow]):
             yield f"{row.number:>3}  {printable(row.text)}{known}"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Rows of the published JSONL layout, with what is known besides."""
+        """Rows of the published JSONL layout, with additional fields."""
         for row, plain in zip(self.items, caption_rows(self.image, self.items), strict=True):
             annotation = annotation_from(row.region)
             plain["bbox"] = annotation["bbox"]
@@ -141,6 +141,9 @@ class PhotoCaptions(Sequence[CaptionRow]):
         largest = sorted(self.items, key=lambda row: -row.region.area)[:most]
         shown = [row.region_id for row in sorted(largest, key=lambda row: row.number)]
         return caption_figure(self.regions, texts, ids=shown)
+
+
+_Rows = tuple[list[CaptionRow], list[str]]  # captions, and why regions have none
 
 
 class PhotoCaptioner:
@@ -273,7 +276,7 @@ class PhotoCaptioner:
     def _chosen(
         self, regions: RegionImage, points: Sequence[tuple[float, float]], boxes: Sequence[Box]
     ) -> tuple[RegionImage, list[Region]]:
-        """The regions of a photo, with those that SAM adds, and those to caption."""
+        """All regions of a photo, with those added by SAM, and the regions to caption."""
         if not (points or boxes):
             return regions, regions.regions
         check_prompts(regions.width, regions.height, points, boxes)
@@ -285,18 +288,14 @@ class PhotoCaptioner:
             regions = _joined(regions, chosen)
         return regions, list({region.id: region for region in chosen}.values())
 
-    def _by_attributes(
-        self, regions: RegionImage, chosen: list[Region]
-    ) -> tuple[list[CaptionRow], list[str]]:
+    def _by_attributes(self, regions: RegionImage, chosen: list[Region]) -> _Rows:
         rows = []
         for row in AttributeAnnotator().caption(regions, build_mask_tree(regions)):
             others = row.same_as + row.confused_with
             rows.append(CaptionRow(0, regions[row.region_id], row.text, row.unique, others))
         return rows, []
 
-    def _by_model(
-        self, regions: RegionImage, chosen: list[Region]
-    ) -> tuple[list[CaptionRow], list[str]]:
+    def _by_model(self, regions: RegionImage, chosen: list[Region]) -> _Rows:
         pixels, progress = regions.pixels, self.progress
         captions = self._network.caption(pixels, chosen, progress=progress)
         rows = [
@@ -306,15 +305,16 @@ class PhotoCaptioner:
         if self.check and len(regions) > 1:
             texts = [row.text for row in rows]
             scores = self._network.score(pixels, regions.regions, texts, progress=progress)
-            rows = [
-                _compared(row, dict(zip(regions, column, strict=True)))
-                for row, column in zip(rows, scores.T.tolist(), strict=True)  # (R, C) -> (C, R)
-            ]
+            for place, column in enumerate(scores.T.tolist()):  # (R, C) -> (C, R)
+                by_id = {region.id: score for region, score in zip(regions, column, strict=True)}
+                own = by_id.pop(chosen[place].id)
+                best = sorted(by_id, key=by_id.__getitem__, reverse=True)
+                # regions for which the model finds the caption at least as likely
+                confused = tuple(i for i in best if by_id[i] >= own)
+                rows[place] = replace(rows[place], unique=not confused, confused_with=confused)
         return rows, []
 
-    def _by_stages(
-        self, regions: RegionImage, chosen: list[Region]
-    ) -> tuple[list[CaptionRow], list[str]]:
+    def _by_stages(self, regions: RegionImage, chosen: list[Region]) -> _Rows:
         from ureca_lib.annotate.run import annotate_images
         from ureca_lib.annotate.store import Store
 
@@ -347,7 +347,7 @@ def caption(
     strict: bool = True,
     **options: Any,
 ) -> PhotoCaptions:
-    """Caption the regions of a photo with what is at hand.
+    """Caption the regions of a photo.
 
     Args:
         photo: a path, a PIL image, or an array.
@@ -383,7 +383,7 @@ def coco_document(photos: Sequence[PhotoCaptions]) -> dict[str, Any]:
 
 
 def _joined(regions: RegionImage, prompted: Sequence[Region]) -> RegionImage:
-    """The regions with those that SAM was prompted for, in place of any that are the same."""
+    """All regions; SAM's regions replace any that are the same."""
     from pycocotools import mask as coco_mask
 
     others = list(regions)
@@ -412,16 +412,3 @@ def _with_look_alikes(rows: list[CaptionRow], regions: RegionImage) -> list[Capt
         row if row.look_alikes else replace(row, look_alikes=tuple(found[row.region_id]))
         for row in rows
     ]
-
-
-def _compared(row: CaptionRow, scores: dict[Region, float]) -> CaptionRow:
-    """A row with the regions for which the model finds its caption at least as likely.
-
-    Args:
-        row: of a region.
-        scores: log-likelihood of its caption for each region.
-    """
-    best = sorted(scores, key=scores.__getitem__, reverse=True)
-    own = scores[row.region]
-    confused = tuple(r.id for r in best if r.id != row.region_id and scores[r] >= own)
-    return replace(row, unique=not confused, confused_with=confused)

@@ -31,26 +31,26 @@ class UrecaConfig(InternVLConfig):
 
     Everything of transformers' `InternVLConfig` (`vision_config`, `text_config`, `image_token_id`,
     `downsample_ratio`, ...) and the fields below. `image_token_id` and `mask_token_id` may be
-    `None` where a checkpoint came without its tokenizer: the first forward pass then finds them by
-    counting (see `ureca_lib.model.find_token_id`).
+    `None` if a checkpoint came without its tokenizer: the first forward pass then infers them from
+    counts (see `ureca_lib.model`).
 
     Fields:
         mask_token_id: id whose embeddings are replaced by mask tokens.
-        num_mask_tokens: N, mask tokens a tile (App. A).
+        num_mask_tokens: N, mask tokens per tile (App. A).
         mask_projector: "mlp" (paper: two layers) or "linear" (released weights: one layer).
         mask_position: mask tokens "before_image" (paper, Sec. 4.1) or "after_image" (released).
         mask_scale: value of a mask's inside as the processor gives it: 1 in the paper, 255 in
             published checkpoints with dynamic masks.
         mask_dynamic: split the mask into tiles (Sec. 4.2), else resize it to one tile.
-        mask_thumbnail: add the whole mask, resized to a tile, where there is more than one tile.
+        mask_thumbnail: add the whole mask, resized to a tile, if there is more than one tile.
         mask_overshoot: "clip" keeps that thumbnail between 0 and the scale; "wrap" lets its edges
-            wrap around, as released weights have learnt it (see `tile_masks`).
-        mask_tile_embedding: ours, not the paper's: tell mask tokens the row and column of their
-            tile (see `MaskEncoder`).
+            wrap around, as in the training of the released weights (see `tile_masks`).
+        mask_tile_embedding: ours, not the paper's: add the row and column of their tile to mask
+            tokens (see `MaskEncoder`).
         tile_size: S, side of an image tile in pixels; by default the vision tower's.
         mask_size: side of a mask tile in pixels (App. A: 448); by default `tile_size`.
         min_tiles, max_tiles, max_tiles_train: bounds of the tile grid; training uses fewer.
-        use_thumbnail: add the whole image, resized to a tile, where there is more than one tile.
+        use_thumbnail: add the whole image, resized to a tile, if there is more than one tile.
         system_message: opens the conversation; empty for none.
         pixel_shuffle: "v2", or "v1", which leaves each tile's image tokens transposed.
 
@@ -81,7 +81,7 @@ class UrecaConfig(InternVLConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        if "llm_config" in kwargs:  # else transformers would go on with a default of 8B
+        if "llm_config" in kwargs:  # else transformers would use its default of 8B
             raise ValueError(
                 "this is a checkpoint in the published layout: read it with "
                 "ureca_lib.checkpoints.load_official, or convert it first"

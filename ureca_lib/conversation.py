@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -17,13 +19,13 @@ TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 VISUAL_TOKENS = (IMAGE_START, IMAGE_END, IMAGE_CONTEXT, MASK_CONTEXT, MASK_START, MASK_END)
 
 QUESTION = "Describe this region in the image."
-MARKS = ("<image>", "<mask>")  # where a question says that image and mask tokens go
+MARKS = ("<image>", "<mask>")  # places of image and mask tokens in a question
 
 _VISUALS = {
     "<image>": f"{IMAGE_START}{IMAGE_CONTEXT}{IMAGE_END}",
     "<mask>": f"{MASK_START}{MASK_CONTEXT}{MASK_END}",
 }
-IGNORED = -100  # a label that the loss leaves out
+IGNORED = -100  # a label without loss
 
 
 def add_visual_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -35,7 +37,7 @@ def add_visual_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizer
 
 
 def require_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that a tokenizer has every special token that a conversation is made of.
+    """Check that a tokenizer has all special tokens of a conversation.
 
     Raises:
         ValueError: names those it lacks.
@@ -49,20 +51,12 @@ def require_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 @dataclass(frozen=True)
-class TokenizedTurn:
-    """A conversation as ids, with each placeholder standing once; labels where it has an answer."""
-
-    input_ids: list[int]
-    labels: list[int]
-
-
-@dataclass(frozen=True)
 class Conversation:
     """InternVL2.5's chat format with an image and a mask in the user's turn.
 
     Args:
         tokenizer: has every special token; see `add_visual_tokens`.
-        mask_position: "before_image" or "after_image", for questions that do not say it.
+        mask_position: "before_image" or "after_image", for questions without marks.
         system_message: opens the conversation; empty for none.
         with_mask: false for a model without masks: the user's turn holds an image only.
     """
@@ -73,10 +67,10 @@ class Conversation:
     with_mask: bool = True
 
     def prompt(self, question: str = QUESTION) -> str:
-        """The text up to where the answer begins, each placeholder standing once.
+        """The text before the answer, each placeholder once.
 
-        A question may place `<image>` and `<mask>` itself, each once; what it does not place is
-        put before it, in the order that `mask_position` says.
+        A question may place `<image>` and `<mask>` itself, each once; the others are
+        put before it, in the order of `mask_position`.
 
         Raises:
             ValueError: a mark stands twice, or where it has no place, or the question holds a
@@ -95,28 +89,39 @@ class Conversation:
         system = self._turn("system", self.system_message) if self.system_message else ""
         return f"{system}{self._turn('user', body)}{TURN_START}assistant\n"
 
-    def tokenize(self, question: str = QUESTION, answer: str | None = None) -> TokenizedTurn:
-        """Question, and answer where there is one, as ids.
+    def tokenize(
+        self,
+        question: str = QUESTION,
+        answer: str | None = None,
+        repeats: Mapping[int, int] = MappingProxyType({}),
+    ) -> tuple[list[int], list[int]]:
+        """Question and optional answer as ids and labels.
 
         Labels are the ids of the answer and of the token that ends it, and `IGNORED` before.
+
+        Args:
+            question: see `prompt`.
+            answer: None for a prompt.
+            repeats: how often ids of placeholders stand; others stand once.
 
         Raises:
             ValueError: see `prompt`; or the answer holds a special token.
         """
         prompt = self.prompt(question)
-        start = self._ids(prompt)
-        if answer is None:
-            return TokenizedTurn(start, [IGNORED] * len(start))
-        self.check_answer(answer)
-        end = self.tokenizer.convert_tokens_to_ids(TURN_END)
-        ids = [*self._ids(f"{prompt}{answer.strip()}"), end]
+        ids = start = self._ids(prompt)
+        if answer is not None:
+            self.check_answer(answer)
+            end = self.tokenizer.convert_tokens_to_ids(TURN_END)
+            ids = [*self._ids(f"{prompt}{answer.strip()}"), end]
         pairs = zip(start, ids, strict=False)
         shared = next((i for i, (one, two) in enumerate(pairs) if one != two), len(start))
-        return TokenizedTurn(ids, [IGNORED] * shared + ids[shared:])
+        labels = [IGNORED] * shared + ids[shared:]
+        times = [repeats.get(token, 1) for token in ids]
+        return np.repeat(ids, times).tolist(), np.repeat(labels, times).tolist()
 
     def answer_ids(self, answer: str, question: str = QUESTION) -> list[int]:
         """The answer's ids as they stand after the question, with the token that ends it."""
-        return [label for label in self.tokenize(question, answer).labels if label != IGNORED]
+        return [label for label in self.tokenize(question, answer)[1] if label != IGNORED]
 
     def _ids(self, text: str) -> list[int]:
         ids = self.tokenizer(text).input_ids
@@ -128,7 +133,7 @@ class Conversation:
         return f"{TURN_START}{role}\n{text}{TURN_END}\n"
 
     def check_answer(self, answer: str) -> None:
-        """Whether an answer can be learnt.
+        """Check that an answer can be trained on.
 
         Raises:
             ValueError: it holds a special token.
@@ -144,11 +149,3 @@ class Conversation:
     def _check_plain(self, what: str, text: str) -> None:
         if found := sorted(token for token in self.special_tokens if token in text):
             raise ValueError(f"the {what} holds the special token {found[0]}: {text!r}")
-
-
-def expand(
-    ids: list[int], labels: list[int], repeats: dict[int, int]
-) -> tuple[list[int], list[int]]:
-    """Repeat placeholders: `repeats` says how often each id stands; other ids stand once."""
-    times = [repeats.get(token, 1) for token in ids]
-    return np.repeat(ids, times).tolist(), np.repeat(labels, times).tolist()

@@ -1,9 +1,9 @@
-"""Captions and log-likelihoods of many regions of one image, as many at a time as memory holds.
+"""Captions and log-likelihoods of many regions of one image at a time.
 
 All regions of an image share the image; all captions of a region share the region. Such sequences
 are the branches of a tree: the whole tree is one row of tokens with one cache, in which a token
-sees its ancestors and itself, at the position that it has in its own sequence. The result is what
-each sequence alone would give, up to the order in which sums are rounded.
+sees its ancestors and itself, at the position that it has in its own sequence. The result is
+that of each sequence alone, up to rounding.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedConfig
 
 from ureca_lib.configuration import CACHE
@@ -49,7 +50,7 @@ class TokenTree:
         return len(self._branches)
 
     def sprout(self, parent: int, count: int = 1) -> list[int]:
-        """Begin new branches where `parent` ends now. `parent` must not grow any more."""
+        """Start new branches at the end of `parent`, which must not grow any more."""
         first = len(self.depths)
         new = list(range(first, first + count))
         self._above += [[*self._above[parent], branch] for branch in new]
@@ -60,7 +61,7 @@ class TokenTree:
         """Append tokens to branches, none of which is another's ancestor.
 
         Args:
-            branches: which to grow, each once.
+            branches: the branches to grow, each once.
             embeds: for each, (L, D) embeddings of the tokens to append.
 
         Returns:
@@ -104,8 +105,8 @@ class TokenTree:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Take off every token and branch that is added within; old branches must not grow."""
-        length, branches = len(self), len(self.depths)
+        """Remove, at the end, every token and branch that is added within."""
+        length, depths = len(self), list(self.depths)
         try:
             yield
         finally:
@@ -114,7 +115,7 @@ class TokenTree:
                 if (extra := layer.get_seq_length() - length) > 0:
                     layer.crop(-extra)
             self._branches, self._positions = self._branches[:length], self._positions[:length]
-            del self.depths[branches:], self._above[branches:]
+            self.depths, self._above = depths, self._above[: len(depths)]
 
 
 _POSITIONS_PER_HEAD = 256  # positions whose logits exist at one time; a vocabulary is large
@@ -129,71 +130,57 @@ class Decoded:
     tokens: int = 0  # with the one that ended them
 
 
-class TreeRows:
-    """Sequences that share a long beginning: branches of a tree (see `TokenTree`)."""
-
-    def __init__(self, tree: TokenTree, prompts: Sequence[torch.Tensor]):
-        """`prompts`: for each of R sequences, (L, D), what follows the tree's root."""
-        self.tree, self.prompts = tree, list(prompts)
-        self.branches = tree.sprout(ROOT, len(prompts))
-
-    def first(self) -> torch.Tensor:
-        """(R, D) hidden states that predict each sequence's first new token."""
-        hidden = self.tree.grow(self.branches, self.prompts)
-        return torch.stack([part[-1] for part in hidden])
-
-    def step(self, embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        """Append one token to each of `rows`: (A, D) embeddings -> (A, D) hidden states."""
-        branches = [self.branches[row] for row in rows]
-        return torch.cat(self.tree.grow(branches, list(embeds.unsqueeze(1))))
+Run = Callable[[torch.Tensor, list[int]], torch.Tensor]  # see `greedy`
 
 
-class BatchRows:
-    """Sequences of one length that share nothing: an ordinary batch. Same methods as `TreeRows`."""
+def branch_runner(tree: TokenTree, count: int) -> Run:
+    """Run `count` sequences as branches of a tree, whose root they share."""
+    branches = tree.sprout(ROOT, count)
 
-    def __init__(self, language_model: nn.Module, prompts: torch.Tensor):
-        """`prompts`: (R, L, D)."""
-        self.language_model, self.prompts = language_model, prompts
-        self.cache, self.rows = DynamicCache(), list(range(len(prompts)))
+    def run(embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        grown = tree.grow([branches[row] for row in rows], list(embeds))
+        return torch.stack([hidden[-1] for hidden in grown])
 
-    def first(self) -> torch.Tensor:
-        """See `TreeRows.first`."""
-        return self._run(self.prompts)
+    return run
 
-    def step(self, embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        """See `TreeRows.step`."""
-        if rows != self.rows:
-            self.cache.batch_select_indices(torch.tensor([self.rows.index(row) for row in rows]))
-            self.rows = rows
-        return self._run(embeds.unsqueeze(1))
 
-    def _run(self, embeds: torch.Tensor) -> torch.Tensor:
-        past = {CACHE: self.cache}
-        out = self.language_model(inputs_embeds=embeds, use_cache=True, **past)
+def batch_runner(language_model: nn.Module, count: int) -> Run:
+    """Run `count` sequences that share nothing: an ordinary batch."""
+    cache, kept = DynamicCache(), list(range(count))
+
+    def run(embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        if rows != kept:
+            cache.batch_select_indices(torch.tensor([kept.index(row) for row in rows]))
+            kept[:] = rows
+        out = language_model(inputs_embeds=embeds, use_cache=True, **{CACHE: cache})
         return out.last_hidden_state[:, -1]
+
+    return run
 
 
 def greedy(
-    rows: TreeRows | BatchRows,
+    run: Run,
+    prompts: torch.Tensor,
     head: nn.Module,
     embedding: nn.Module,
     stops: set[int],
     max_new_tokens: int,
 ) -> list[Decoded]:
-    """The most likely next token, again and again, until each sequence ends.
+    """Greedy decoding: append the most likely token until each sequence ends.
 
     Args:
-        rows: R sequences.
+        run: appends (A, L, D) embeddings to A of the sequences, given their numbers; returns the
+            (A, D) hidden states that predict their next tokens.
+        prompts: (R, L, D) embeddings.
         head: (A, D) hidden states -> (A, V) logits.
         embedding: (A,) ids -> (A, D).
         stops: ids that end a sequence.
-        max_new_tokens: at most so many, the one that ends the sequence included.
+        max_new_tokens: maximum number, the one that ends the sequence included.
     """
-    hidden = rows.first()
-    decoded = [Decoded([]) for _ in hidden]
-    active = list(range(len(hidden)))
-    for step in range(max_new_tokens):
-        logits = head(hidden).float()
+    embeds, active = prompts, list(range(len(prompts)))
+    decoded = [Decoded([]) for _ in active]
+    for _ in range(max_new_tokens):
+        logits = head(run(embeds, active)).float()
         best = logits.argmax(dim=-1)
         gains = torch.log_softmax(logits, dim=-1).gather(1, best[:, None])[:, 0].tolist()
         going = []
@@ -204,10 +191,10 @@ def greedy(
             if token not in stops:
                 row.ids.append(token)
                 going.append(place)
-        if not going or step + 1 == max_new_tokens:
+        if not going:
             break
         active = [active[place] for place in going]
-        hidden = rows.step(embedding(best[going]), active)
+        embeds = embedding(best[going]).unsqueeze(1)  # (A, D) -> (A, 1, D)
     return decoded
 
 
@@ -249,7 +236,7 @@ def _log_probabilities(
     parts = zip(hidden.split(_POSITIONS_PER_HEAD), targets.split(_POSITIONS_PER_HEAD), strict=True)
     found = []
     for states, ids in parts:
-        logits = head(states).float()  # where the head lies, which may be elsewhere
+        logits = head(states).float()  # on the head's device, which may be another
         chosen = ids[:, None].to(logits.device)
         found.append(torch.log_softmax(logits, dim=-1).gather(1, chosen)[:, 0])
     return torch.cat(found)
@@ -258,23 +245,23 @@ def _log_probabilities(
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CPU_SHARE, _CUDA_SHARE = 0.4, 0.7  # of what is free now
+_CPU_SHARE, _CUDA_SHARE = 0.4, 0.7  # of the memory that is free now
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a run may take: a share of the memory that is free on the device now."""
+    """Memory that a run may take: a share of what is free on the device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE)
     return int(psutil.virtual_memory().available * _CPU_SHARE)
 
 
 def sequence_bytes(text: PreTrainedConfig, length: int, item: int) -> int:
-    """Roughly what a sequence keeps in memory: keys and values, embeddings, logits of one token.
+    """Estimate of the memory of a sequence: keys and values, embeddings, logits of one token.
 
     Args:
         text: the language model's configuration.
         length: tokens, those to come included.
-        item: bytes a number.
+        item: bytes per number.
     """
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -283,7 +270,7 @@ def sequence_bytes(text: PreTrainedConfig, length: int, item: int) -> int:
 
 
 def activation_bytes(text: PreTrainedConfig, tokens: int, item: int) -> int:
-    """Roughly what running `tokens` together takes on top of what they leave behind."""
+    """Estimate of the temporary memory of running `tokens` together."""
     return item * tokens * (3 * text.intermediate_size + 8 * text.hidden_size)
 
 
@@ -291,41 +278,41 @@ def in_groups(
     items: Sequence[Item],
     size: int,
     run: Callable[[Sequence[Item]], list[Result]],
-    done: Callable[[int], object] = lambda count: None,
+    progress: bool = False,
 ) -> list[Result]:
-    """Run items in groups; where memory runs out the group is halved and the work goes on.
+    """Run items in groups. If memory runs out, the group is halved and tried again.
 
     Args:
         items: all items, in order.
-        size: how many to try at first; a smaller size that was needed is kept for the rest.
-        run: a group -> its results, one an item; must leave nothing behind when it fails.
-        done: told how many items each finished group had.
+        size: initial size of a group; once halved, it stays smaller.
+        run: maps a group to one result per item; must leave no state behind when it fails.
+        progress: show a bar.
 
     Raises:
         torch.OutOfMemoryError, MemoryError: one item alone does not fit.
     """
     results: list[Result] = []
-    while len(results) < len(items):
-        group = items[len(results) : len(results) + size]
-        try:
-            results += run(group)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-            # the CPU allocator has no error type of its own
-            if len(group) == 1 or not (known or "can't allocate memory" in str(error)):
-                raise
+    with tqdm(total=len(items), desc="regions", disable=not progress) as bar:
+        while len(results) < len(items):
+            group = items[len(results) : len(results) + size]
+            try:
+                results += run(group)
+                bar.update(len(group))
+                continue
+            except (MemoryError, RuntimeError) as error:
+                known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+                # the CPU allocator has no error type of its own
+                if len(group) == 1 or not (known or "can't allocate memory" in str(error)):
+                    raise
+            # outside the handler: the error held on to the tensors of the group that failed
             size = len(group) // 2
-        else:
-            done(len(group))
-            continue
-        # outside the handler: the error held on to the tensors of the group that failed
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
     return results
 
 
 def give_back_freed() -> None:
-    """Give memory that was freed back to the system, where the C library can (glibc).
+    """Return freed memory to the system if the C library can (glibc).
 
     glibc keeps freed blocks below one that is still in use. Large tensors that come and go between
     small ones that stay, as mask tiles do, make a process grow to several times what it holds.

@@ -35,10 +35,10 @@ def prompt_kinds(
     lead: int = 4,
     question: int = 8,
 ) -> list[Kind]:
-    """What stands at each position of a prompt.
+    """Kind of token at each position of a prompt.
 
     Args:
-        config: says how many tokens a tile has.
+        config: of the model.
         image_tiles, mask_tiles: of one sample.
         mask_position: "before_image" or "after_image"; by default the configuration's.
         lead, question: text tokens before and after image and mask.
@@ -69,7 +69,7 @@ def occlusion_effect(
     Args:
         model: any weights.
         kinds: of the L positions; see `prompt_kinds`.
-        pixel_values: (T, 3, S, S), the image's tiles; a hidden one is zero, the mean colour.
+        pixel_values: (T, 3, S, S), the image's tiles; a hidden one is zero, the mean color.
         mask_values: (M, 1, S, S), the region's mask tiles; hidden, they are all zero.
         mask_places: (M, 2), where the model has a tile embedding.
 
@@ -141,7 +141,7 @@ def caption_attention(
         captioner: a model and its processor.
         image, region: as `RegionCaptioner.caption` takes them.
         caption: whose words; None takes the model's own.
-        question: what is asked.
+        question: asked about the region.
         max_tiles: of the image's grid; by default the processor's for inference.
         layer: of the language model; None averages all of them.
 

@@ -10,7 +10,7 @@ MASK_SIZE = 448  # App. A: "the input to the mask encoder is resized to 448x448"
 NUM_TOKENS = 8  # App. A; Table 5 goes up to 16
 PROJECTORS = ("mlp", "linear")
 CPU_PIXELS = 128 * 128  # convolved at a time on a CPU: what fits its cache is 3 times faster
-MAX_PLACES = 12  # rows or columns of a grid that a tile embedding knows; the published maximum
+MAX_PLACES = 12  # rows or columns of a tile embedding; the published maximum
 
 
 class MaskEncoder(nn.Module):
@@ -88,8 +88,8 @@ class MaskEncoder(nn.Module):
         Args:
             tiles: (M, 1, S, S), any real dtype; the values are used as they are. With `index`,
                 (K, 1, S, S): each distinct tile once (`ureca_lib.tiling.MaskTiles`).
-            places: (M, 2) int64, the row and column of each tile as `tile_places` has them; an
-                encoder with a tile embedding needs them.
+            places: (M, 2) int64, the row and column of each tile as `tile_places` has them;
+                required by an encoder with a tile embedding.
             index: (M,) int64 into `tiles`.
 
         Returns:
@@ -138,7 +138,7 @@ def _place_embedding(hidden_size: int) -> nn.Embedding:
 
 
 def distinct_tiles(tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tiles to encode, and for each tile the place of its code: blank tiles share one.
+    """Find the distinct tiles to encode: blank tiles share one code.
 
     Args:
         tiles: (M, ...) of any real dtype.

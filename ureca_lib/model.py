@@ -27,7 +27,7 @@ from ureca_lib.mask_encoder import MaskEncoder, init_layer
 
 __all__ = ["UrecaConfig", "UrecaForConditionalGeneration", "UrecaModel"]
 
-# what `embed_inputs` puts in place of placeholders: inputs of a prompt, not of the tokens after it
+# inputs that `embed_inputs` puts in place of placeholders, in the prompt only
 _VISUAL = ("pixel_values", "mask_values", "image_features", "mask_features", "mask_places")
 
 
@@ -110,13 +110,13 @@ class UrecaModel(InternVLModel):
         return embeds
 
     def _token_id(self, kind: str, input_ids: torch.Tensor, features: torch.Tensor) -> int:
-        """The placeholder's id as the config has it now; inferred where the config has none.
+        """The placeholder's id in the config, inferred if the config has none.
 
-        A checkpoint may come without its tokenizer, so that nothing states the ids. A placeholder
+        A checkpoint may come without its tokenizer, so that the ids are unknown. A placeholder
         stands once for each of the (tiles, tokens, D) features, in at most one run per tile.
 
         Returns:
-            The id, or -1, which no token has, where there are no features either.
+            The id; -1, which no token has, if there are no features.
 
         Raises:
             ValueError: no id, or more than one, fits.
@@ -141,8 +141,8 @@ class UrecaModel(InternVLModel):
                 f"{tiles * tokens} times, once for each {kind} feature, so it cannot be inferred: "
                 f"set config.{kind}_token_id"
             )
-        # image and mask may have as many tokens: then the one that stands first is told by
-        # `mask_position`; the image's is inferred before the mask's
+        # Image and mask may have equally many tokens. Then `mask_position` decides which id comes
+        # first; the image's id is inferred before the mask's.
         first = config.mask_position == "after_image"
         token_id = (min if first else max)(fitting, key=fitting.__getitem__)
         setattr(config, f"{kind}_token_id", token_id)
@@ -217,7 +217,7 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        """Logits, and the loss where there are labels.
+        """Logits, and the loss if there are labels.
 
         Args:
             input_ids: (B, L) with an image placeholder for each image feature and a mask
@@ -228,8 +228,8 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
                 the processor has applied `config.mask_scale`.
             mask_places: (M, 2), row and column of each mask tile, for a model with
                 `mask_tile_embedding`; the processor of such a model gives them.
-            labels: (B, L), -100 where there is nothing to learn.
-            logits_to_keep: how many last positions, or which, get logits; 0 is all.
+            labels: (B, L), -100 at positions without loss.
+            logits_to_keep: number or indices of the last positions that get logits; 0 is all.
             kwargs: `image_features` (T, tokens, D) and `mask_features` (M, N, D) instead of
                 `pixel_values` and `mask_values`; `inputs_embeds` (B, L, D) instead of all of these;
                 `position_ids` (B, L), by default counted from `attention_mask`; and
@@ -270,7 +270,7 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
         is_first_iteration: bool = False,
         **kwargs,
     ) -> dict:
-        """Inputs of one generation step: pixels and masks enter once, with the prompt."""
+        """Inputs of one generation step; pixels and masks enter with the prompt only."""
         inputs = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )

@@ -21,7 +21,6 @@ from ureca_lib.conversation import (
     MASK_CONTEXT,
     QUESTION,
     Conversation,
-    expand,
     require_tokens,
 )
 from ureca_lib.mask_encoder import MAX_PLACES
@@ -49,7 +48,7 @@ class UrecaProcessor(ProcessorMixin):
         tokenizer: with the chat's and the placeholders' special tokens.
         tile_size, mask_size: S, sides of image and mask tiles in pixels; `mask_size` is by default
             `tile_size`.
-        image_seq_length: image tokens a tile.
+        image_seq_length: image tokens per tile.
         The rest: see the fields of `UrecaConfig` of the same names.
 
     Raises:
@@ -90,7 +89,7 @@ class UrecaProcessor(ProcessorMixin):
 
     @classmethod
     def from_config(cls, config: UrecaConfig, tokenizer: PreTrainedTokenizerBase) -> UrecaProcessor:
-        """The processor that fits a model.
+        """The processor of a model.
 
         Raises:
             ValueError: the tokenizer lacks a special token, or numbers a placeholder otherwise.
@@ -101,10 +100,10 @@ class UrecaProcessor(ProcessorMixin):
         return processor
 
     def match(self, config: UrecaConfig) -> None:
-        """Tell a model's configuration which ids the placeholders have, if it has none.
+        """Set the placeholder ids in a model's configuration, or check them if it has them.
 
         Raises:
-            ValueError: it has others.
+            ValueError: it has other ids.
         """
         for name in ("image_token_id", "mask_token_id"):
             ours, theirs = getattr(self, name), getattr(config, name)
@@ -136,13 +135,13 @@ class UrecaProcessor(ProcessorMixin):
         train: bool = False,
         max_tiles: int | None = None,
     ) -> BatchFeature:
-        """One sample a mask.
+        """Make one sample per mask.
 
         Args:
             image: one image for all masks, or as many as masks. A path, a PIL image or an array,
                 RGB, RGBA, grey, 16-bit or CMYK; see `ureca_lib.regions.load_image`.
             masks: a (H, W) array, a COCO run-length encoding or a `Region`; one or several.
-            question: one for all, or one a mask. May place `<image>` and `<mask>` itself.
+            question: one for all, or one per mask. It may place `<image>` and `<mask>` itself.
             answer: as `question`; adds `labels`.
             train: use `max_tiles_train` instead of `max_tiles`.
             max_tiles: use this instead of either.
@@ -191,7 +190,7 @@ class UrecaProcessor(ProcessorMixin):
         return BatchFeature(batch)
 
     def image_tiles(self, image: np.ndarray, max_tiles: int | None = None) -> torch.Tensor:
-        """(H, W, 3) uint8 -> (T, 3, S, S) float32, with ImageNet's mean and deviation taken off."""
+        """(H, W, 3) uint8 -> (T, 3, S, S) float32, normalized as ImageNet's images."""
         tiles = tile_image(
             image,
             max_tiles=max_tiles or self.max_tiles,
@@ -266,7 +265,7 @@ class UrecaProcessor(ProcessorMixin):
             size, max_tiles: as `mask_tiles` has them.
 
         Raises:
-            ValueError: a grid of more rows or columns than the embedding knows.
+            ValueError: a grid of more rows or columns than the embedding has.
         """
         if not self.mask_tile_embedding:
             return None
@@ -289,12 +288,11 @@ class UrecaProcessor(ProcessorMixin):
         self, question: str, answer: str | None, image_tiles: int, mask_tiles: int
     ) -> tuple[list[int], list[int]]:
         """Ids and labels of one sample, placeholders repeated for its tiles."""
-        turn = self.conversation.tokenize(question, answer)
         repeats = {
             self.image_token_id: self.image_seq_length * image_tiles,
             self.mask_token_id: self.num_mask_tokens * mask_tiles,
         }
-        return expand(turn.input_ids, turn.labels, repeats)
+        return self.conversation.tokenize(question, answer, repeats)
 
     def pad(self, rows: list[list[int]], labels: list[list[int]]) -> dict[str, torch.Tensor]:
         """Pad on the left: `input_ids`, `attention_mask`, `labels`, each (B, L)."""
@@ -309,14 +307,9 @@ class UrecaProcessor(ProcessorMixin):
             "labels": torch.tensor([[IGNORED] * g + r for g, r in zip(gaps, labels, strict=True)]),
         }
 
-    @property
-    def model_input_names(self) -> list[str]:
-        places = ["mask_places"] if self.mask_tile_embedding else []
-        return ["input_ids", "attention_mask", "pixel_values", "mask_values", *places]
-
 
 def load_photo(photo: Photo, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8, in the orientation whose size is that of its masks, where one is."""
+    """(H, W, 3) uint8, in the orientation that fits its masks, if one does."""
     try:
         return load_image(photo, expected=size)
     except SizeMismatchError:

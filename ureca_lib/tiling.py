@@ -15,6 +15,7 @@ a region and not on the size of its photo, and a tile that no mask touches takes
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -26,10 +27,8 @@ import torch
 from PIL import Image
 
 from ureca_lib.regions import (
-    AnnotationFormatError,
     EmptyMaskError,
     Region,
-    RegionError,
     SizeMismatchError,
     load_image,
 )
@@ -75,7 +74,10 @@ def best_grid(
         )
     ratio, area = width / height, width * height
     best, best_difference = (1, 1), float("inf")
-    for columns, rows in _grids(min_tiles, max_tiles):
+    sides = range(1, max_tiles + 1)
+    grids = [(c, r) for c in sides for r in sides if min_tiles <= c * r <= max_tiles]
+    # fewer tiles first: the order decides ties
+    for columns, rows in sorted(grids, key=math.prod):
         difference = abs(ratio - columns / rows)
         large_enough = area > 0.5 * tile_size * tile_size * columns * rows
         if difference < best_difference or (difference == best_difference and large_enough):
@@ -83,20 +85,12 @@ def best_grid(
     return best
 
 
-@lru_cache(maxsize=64)
-def _grids(min_tiles: int, max_tiles: int) -> list[tuple[int, int]]:
-    """Every grid of an allowed number of tiles, fewer tiles first; the order decides ties."""
-    sides = range(1, max_tiles + 1)
-    grids = [(c, r) for c in sides for r in sides if min_tiles <= c * r <= max_tiles]
-    return sorted(grids, key=lambda grid: grid[0] * grid[1])
-
-
 def tile_places(grid: tuple[int, int], thumbnail: bool = False) -> torch.Tensor:
     """Row and column of each tile of a grid, in the order of `tile_masks`.
 
     Args:
         grid: (columns, rows), as `best_grid` has them.
-        thumbnail: whether a thumbnail follows, where there is more than one tile.
+        thumbnail: whether a thumbnail follows if there is more than one tile.
 
     Returns:
         (T, 2) int64, counted from 1; 0 and 0 for a tile that shows the whole mask.
@@ -121,7 +115,7 @@ def tile_image(
         image: anything `load_image` takes: an array, a PIL image or a path.
         max_tiles, min_tiles: bounds of the number of tiles, the thumbnail not counted.
         tile_size: S, side of a tile in pixels.
-        thumbnail: add the whole image, resized to one tile, where there is more than one tile.
+        thumbnail: add the whole image, resized to one tile, if there is more than one tile.
 
     Returns:
         (T, S, S, 3) uint8 RGB, tiles row by row from the top left, the thumbnail last.
@@ -159,12 +153,11 @@ class MaskTiles(NamedTuple):
 
     def values(self, scale: float = 1) -> torch.Tensor:
         """(K, S, S) float32, the distinct tiles with values 0..`scale`."""
-        values = self.distinct.float() / 255
-        return values if scale == 1 else values * scale
+        return self.distinct.float() / 255 * scale
 
 
 def distinct_mask_tiles(
-    masks: MaskLike | Iterable[MaskLike],
+    masks: Iterable[MaskLike],
     max_tiles: int = MAX_TILES,
     tile_size: int = TILE_SIZE,
     thumbnail: bool = False,
@@ -180,12 +173,12 @@ def distinct_mask_tiles(
             `Region`s. Pixels that are not zero are inside.
         max_tiles, min_tiles: bounds of the number of tiles; 1 resizes each mask to one tile.
         tile_size: S, side of a tile in pixels.
-        thumbnail: add the whole mask, resized to one tile, where there is more than one tile.
+        thumbnail: add the whole mask, resized to one tile, if there is more than one tile.
         overshoot: "wrap" (published) or "clip" for a thumbnail whose levels stay within 0..255.
 
     Raises:
         ValueError: no masks, or settings out of range; RegionError: a mask of another size than
-            the first, not two-dimensional, of no size or malformed, with its place or id.
+            the first, not two-dimensional, or malformed, with its id, or place if it has none.
     """
     shape, pieces = _pieces(masks, max_tiles, tile_size, thumbnail, min_tiles, overshoot)
     index, parts = np.zeros(shape, np.int64), []
@@ -204,7 +197,7 @@ def distinct_mask_tiles(
 
 
 def tile_masks(
-    masks: MaskLike | Iterable[MaskLike],
+    masks: Iterable[MaskLike],
     max_tiles: int = MAX_TILES,
     tile_size: int = TILE_SIZE,
     thumbnail: bool = False,
@@ -246,23 +239,18 @@ def masks_from_tiles(
     max_tiles: int = MAX_TILES,
     min_tiles: int = 1,
 ) -> torch.Tensor:
-    """What is left of masks after tiling: the tiles put together and resized back, nearest.
+    """Masks restored from their tiles: joined and resized back by nearest neighbor.
 
     Args:
-        tiles: (R, T, S, S) of `tile_masks`; a thumbnail is left aside.
+        tiles: (R, T, S, S) of `tile_masks`; a thumbnail is ignored.
         height, width: of the image in pixels.
-        max_tiles, min_tiles: as `tile_masks` had them.
+        max_tiles, min_tiles: as for `tile_masks`.
 
     Returns:
         (R, H, W) bool.
-
-    Raises:
-        ValueError: fewer tiles than the image's grid has.
     """
     size = tiles.shape[-1]
     columns, rows = best_grid(width, height, max_tiles, min_tiles, size)
-    if tiles.shape[1] < columns * rows:
-        raise ValueError(f"{tiles.shape[1]} tiles for a grid of {columns} x {rows}")
     canvas = tiles[:, : columns * rows].unflatten(1, (rows, columns)).transpose(2, 3)
     canvas = canvas.flatten(3, 4).flatten(1, 2)  # (R, rows, S, columns, S) -> (R, rows * S, ...)
     down = torch.tensor(nearest_pixels(rows * size, height), device=tiles.device)
@@ -271,7 +259,7 @@ def masks_from_tiles(
 
 
 def _pieces(
-    masks: MaskLike | Iterable[MaskLike],
+    masks: Iterable[MaskLike],
     max_tiles: int,
     tile_size: int,
     thumbnail: bool,
@@ -293,11 +281,17 @@ def _pieces(
         for number, region in enumerate(regions):
             if region is None:
                 continue
-            box = _box(region)
-            for place, *piece in _cut(_nearest(box, across, down), columns, tile_size):
-                yield number, place, *piece
+            top, left, levels = _box(region)
+            # nearest neighbor: the pixels of the box that the resized canvas samples
+            first, last = np.searchsorted(across, [left, left + levels.shape[0]])
+            start, stop = np.searchsorted(down, [top, top + levels.shape[1]])
+            resized = levels[across[first:last] - left][:, down[start:stop] - top]
+            for place, *part in _cut(int(start), int(first), resized, columns, tile_size):
+                yield number, place, *part
             if thumbnail:
-                top, left, levels = _bicubic(box, (height, width), tile_size)
+                # Pillow resizes across, rounds to float32, and resizes down
+                left, levels = _resize_lines(levels.T, left, width, tile_size)  # (rows, columns)
+                top, levels = _resize_lines(levels.T, top, height, tile_size)  # (columns, rows)
                 if overshoot == "wrap":
                     levels = levels.astype(np.int16).astype(np.uint8)  # a C cast to a byte
                 yield number, columns * rows, top, left, levels.clip(0, 255)
@@ -321,43 +315,30 @@ def as_region(mask: MaskLike, number: int) -> Region:
     return Region.from_mask(number, mask)
 
 
-# First row and first column of a part of an image, and its pixels, (columns, rows)
-_Box = tuple[int, int, np.ndarray]
-
-
-def _checked(
-    masks: MaskLike | Iterable[MaskLike],
-) -> tuple[list[Region | None], tuple[int, int]]:
+def _checked(masks: Iterable[MaskLike]) -> tuple[list[Region | None], tuple[int, int]]:
     """R masks in any form as regions, None for an empty mask, and their size (H, W)."""
-    if isinstance(masks, Region | Mapping):
-        raise AnnotationFormatError("tiling takes a list of masks: put a single mask into a list")
-    if isinstance(masks, np.ndarray | torch.Tensor) and masks.ndim != 3:
-        raise AnnotationFormatError(f"masks are (R, H, W), not {tuple(masks.shape)}")
     regions: list[Region | None] = []
     size = None
     for place, mask in enumerate(masks):
         try:
-            regions.append(as_region(mask, 0))
+            regions.append(as_region(mask, place))
             own = regions[-1].size
         except EmptyMaskError:
             regions.append(None)
-            own = tuple(map(int, mask["size"] if isinstance(mask, Mapping) else mask.shape))
-        except RegionError as error:
-            region_id = getattr(mask, "id", error.region_id)
-            raise type(error)(f"mask {place}: {error.reason}", None, region_id) from None
+            own = tuple(mask["size"] if isinstance(mask, Mapping) else mask.shape)
         if own != (size := size or own):
             raise SizeMismatchError(
-                f"mask {place}: this mask is {own[1]} x {own[0]} but the first is "
-                f"{size[1]} x {size[0]} (width x height)",
-                region_id=getattr(mask, "id", None),
+                f"the mask is {own[1]} x {own[0]} but the first is {size[1]} x {size[0]} "
+                "(width x height)",
+                region_id=getattr(mask, "id", place),
             )
     if size is None:
         raise ValueError("no masks: tiling needs at least one")
     return regions, size
 
 
-def _box(mask: Region) -> _Box:
-    """The box that a mask touches, with levels 0 and 255."""
+def _box(mask: Region) -> tuple[int, int, np.ndarray]:
+    """First row and column of the box that a mask touches, and its (columns, rows) levels."""
     height = mask.size[0]
     flips = np.cumsum(run_lengths(mask.rle["counts"]))
     flips = flips[: len(flips) // 2 * 2]  # begin, end, begin, end, ... in column-major order
@@ -374,7 +355,7 @@ def _box(mask: Region) -> _Box:
 
 @lru_cache(maxsize=64)
 def nearest_pixels(length: int, size: int) -> np.ndarray:
-    """(size,) int64: the pixel of `length` that each pixel of Pillow's NEAREST resize takes."""
+    """(size,) int64: the source pixel of each pixel of Pillow's NEAREST resize."""
     # the center of an output pixel, scaled and rounded down; Pillow's Geometry.c adds the step up
     # instead of multiplying, and the rounding of that sum decides ties
     steps = np.full(size, length / size)
@@ -382,25 +363,18 @@ def nearest_pixels(length: int, size: int) -> np.ndarray:
     return np.cumsum(steps).astype(np.int64)
 
 
-def _nearest(box: _Box, across: np.ndarray, down: np.ndarray) -> _Box:
-    """The box of a nearest-neighbor resize that a mask touches.
+def _cut(
+    top: int, left: int, block: np.ndarray, columns: int, side: int
+) -> Iterator[tuple[int, int, int, np.ndarray]]:
+    """Cut a block at the borders of the tiles of a grid with `columns` columns.
+
+    Yields the place of a tile in the grid, the first row and column of the part within the tile,
+    and the part.
 
     Args:
-        box: of the mask. across, down: `nearest_pixels` of width and height.
+        top, left: of the block on the grid.
+        block: (columns, rows).
     """
-    top, left, inside = box
-    first, last = np.searchsorted(across, [left, left + inside.shape[0]])
-    start, stop = np.searchsorted(down, [top, top + inside.shape[1]])
-    resized = inside[across[first:last] - left][:, down[start:stop] - top]
-    return int(start), int(first), resized
-
-
-def _cut(box: _Box, columns: int, side: int) -> Iterator[tuple[int, int, int, np.ndarray]]:
-    """Cut a box at the borders of the tiles of a grid with `columns` columns.
-
-    Yields the place of a tile in the grid, and the part of the box within the tile.
-    """
-    top, left, block = box
     for column in range(left // side, -(-(left + block.shape[0]) // side)):
         x = max(column * side - left, 0)
         for row in range(top // side, -(-(top + block.shape[1]) // side)):
@@ -429,24 +403,6 @@ def _bicubic_weights(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np
     weights *= (pixels >= starts) & (pixels < ends)
     sums = np.cumsum(weights / weights.sum(axis=0), axis=0)
     return starts, ends, np.diff(np.rint(sums * WEIGHT_STEPS) / WEIGHT_STEPS, axis=0, prepend=0)
-
-
-def _bicubic(box: _Box, image: tuple[int, int], size: int) -> _Box:
-    """The box of Pillow's bicubic resize of a mask of 0 and 255 that the mask touches.
-
-    Args:
-        box: of the mask.
-        image: (H, W) of the mask.
-        size: side of the result in pixels.
-
-    Returns:
-        The box; its float32 levels may lie outside 0..255.
-    """
-    top, left, inside = box
-    # Pillow resizes across, rounds to float32, and resizes down
-    first, across = _resize_lines(inside.T, left, image[1], size)  # (rows, columns)
-    start, down = _resize_lines(across.T, top, image[0], size)  # (columns, rows)
-    return start, first, down
 
 
 def _resize_lines(lines: np.ndarray, begin: int, length: int, size: int) -> tuple[int, np.ndarray]:

@@ -382,18 +382,19 @@ PARTS = {
 def table(content: dict[str, Any]) -> str:
     """The measurements as Markdown; what was not measured is named."""
     machine, rows = content["machine"], content["rows"]
+    card = f"{machine['card']}, driver {machine['driver']}" if machine["card"] else "No card"
     lines = [
-        f"{machine['card'] or 'No card'}, driver {machine['driver']}, torch {machine['torch']}, "
-        f"transformers {machine['transformers']}, commit {(machine['commit'] or 'unknown')[:8]}"
+        f"{card}; torch {machine['torch']}, transformers {machine['transformers']}, "
+        f"commit {(machine['commit'] or 'unknown')[:8]}"
     ]
     for part in ("bandwidth", *PARTS):
         theirs = [
             {k: v for k, v in row.items() if k != "part"} for row in rows if row["part"] == part
         ]
         names = list(dict.fromkeys(name for row in theirs for name in row))
-        lines += ["", f"**{part}**" + ("" if theirs else ": not measured"), ""]
+        lines += ["", f"**{part}**" + ("" if theirs else ": not measured")]
         if theirs:
-            lines += [f"| {' | '.join(n.replace('_', ' ') for n in names)} |"]
+            lines += ["", f"| {' | '.join(n.replace('_', ' ') for n in names)} |"]
             lines += [f"|{'---|' * len(names)}"]
             lines += [f"| {' | '.join(shown(row.get(name)) for name in names)} |" for row in theirs]
     return "\n".join(lines)

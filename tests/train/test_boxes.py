@@ -61,7 +61,7 @@ def test_every_caption_comes_back_from_its_tokens(tokenizer, style):
 
 def test_a_box_is_six_tokens_in_its_question(tokenizer):
     conversation = Conversation(tokenizer, "after_image", with_mask=False)
-    ids = conversation.tokenize("<image>\n<box> 0 7 127 99 </box>\nDescribe this region.").input_ids
+    ids = conversation.tokenize("<image>\n<box> 0 7 127 99 </box>\nDescribe this region.")[0]
     words = tokenizer.convert_ids_to_tokens(ids)
     at = words.index("<box>")
     assert words[at : at + 6] == ["<box>", "0", "7", "127", "99", "</box>"]

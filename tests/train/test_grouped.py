@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import tiny_model, tiny_tokenizer
 
-from ureca_lib.conversation import IGNORED, Conversation, expand
+from ureca_lib.conversation import IGNORED, Conversation
 from ureca_lib.train.grouped import group_rows, grouped_forward
 
 ANSWERS = ("a cat", "the left ear of the cat", "sky", "the nose", "a dog")
@@ -24,12 +24,12 @@ def samples(model):
     tokenizer, config = tiny_tokenizer(), model.config
     rows = []
     for answer, image in zip(ANSWERS, IMAGE_OF, strict=True):
-        turn = Conversation(tokenizer, "after_image").tokenize(answer=answer)
+        conversation = Conversation(tokenizer, "after_image")
         repeats = {
             config.image_token_id: TILES[image] * config.image_seq_length,
             config.mask_token_id: TILES[image] * config.num_mask_tokens,
         }
-        rows.append(expand(turn.input_ids, turn.labels, repeats))
+        rows.append(conversation.tokenize(answer=answer, repeats=repeats))
     return rows
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,7 +28,9 @@ def run(
         Path | None,
         typer.Option("-o", "--out", help="Folder; each run gets a folder of its name in it."),
     ] = None,
-    force: Annotated[bool, typer.Option(help="Run again what was done before.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Run again what was done before with the same settings.")
+    ] = False,
     timeout: Annotated[int | None, typer.Option(help="Most seconds per cell.")] = None,
 ) -> None:
     """Run notebooks headless; what was done before with the same settings is not run again.
@@ -35,7 +38,7 @@ def run(
     \b
     ureca run notebooks/01_mask_tree.ipynb -p threshold 0.7 --out papermill_runs/threshold
     """
-    from ureca_lib.runs import RunFailedError, default_folder, run_notebook, write_index
+    from ureca_lib.runs import default_folder, write_index
     from ureca_lib.runs.parameters import check_parameters, notebook_parameters, paths_from_here
 
     texts = {}
@@ -43,32 +46,43 @@ def run(
         name, separator, texts[name] = pair.partition("=")
         if not separator:
             raise ValueError(f"-p takes a name and a value; {name!r} has no value")
-    plans, roots, failed = {}, {}, 0
+    plans, folders = {}, {}
     for notebook in notebooks:  # all of them, before the first runs
         known = notebook_parameters(notebook)
         plans[notebook] = paths_from_here(known, texts, notebook)
         check_parameters(known, plans[notebook], texts=True)
+        folders[notebook] = out / notebook.stem if out else default_folder(notebook.resolve())
         for name, path in plans[notebook].items() - texts.items():
             moved = f"{name}: {texts[name]} is {path} from the notebook's folder"
             typer.echo(f"{notebook.name}: {moved}", err=True)
+    failed = _run_all(plans, folders, force=force, texts=True, timeout=timeout)
+    for root in dict.fromkeys(folder.parent for folder in folders.values()):
+        typer.echo(f"executed notebooks, their figures and records: {root}")
+        typer.echo(f"index page: {write_index(root)}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _run_all(
+    plans: Mapping[Path, Mapping[str, Any]], folders: Mapping[Path, Path], **options: Any
+) -> int:
+    """Run notebooks one after another, and say how each ended; returns how many failed."""
+    from ureca_lib.runs import RunFailedError, run_notebook
+
+    failed = 0
     for notebook, values in plans.items():
-        folder = out / notebook.stem if out else default_folder(notebook.resolve())
-        roots[folder.parent] = True
         try:
-            record = run_notebook(notebook, values, folder, force, texts=True, timeout=timeout)
+            record = run_notebook(notebook, values, folders[notebook], **options)
         except RunFailedError as error:
             typer.echo(str(error), err=True)
             failed += 1
         else:
             took = f"{record.status} in {record.seconds:g} s"
-            took = f"was {took}, not run again (--force does)" if record.repeated else took
-            typer.echo(f"{notebook.name}: {took} -> {folder}")
-    for root in roots:
-        typer.echo(f"executed notebooks, their figures and records: {root}")
-        typer.echo(f"index page: {write_index(root)}")
+            took = f"was {took}, not run again" if record.repeated else took
+            typer.echo(f"{notebook.name}: {took} -> {folders[notebook]}")
     if failed:
-        typer.echo(f"{failed} of {len(notebooks)} notebooks failed", err=True)
-        raise typer.Exit(1)
+        typer.echo(f"{failed} of {len(plans)} notebooks failed", err=True)
+    return failed
 
 
 def sweep(
@@ -151,24 +165,12 @@ def reference(
     The settings are those of papermill_runs/reference.yaml. Runs go to
     papermill_runs/latest/reference; those that were finished there are kept.
     """
-    from ureca_lib.runs import RunFailedError, run_notebook
     from ureca_lib.runs.reference import load_reference, publish_runs
 
     runs = load_reference("papermill_runs/reference.yaml", "notebooks")
-    work, failed = Path("papermill_runs/latest/reference"), 0
-    for notebook, parameters in runs.items():
-        try:
-            record = run_notebook(notebook, parameters, work / notebook.stem)
-        except RunFailedError as error:
-            typer.echo(str(error), err=True)
-            failed += 1
-        else:
-            again = ", not run again" if record.repeated else ""
-            typer.echo(f"{notebook.stem}: {record.status} in {record.seconds:g} s{again}")
-    if failed:
-        typer.echo(
-            f"{failed} of {len(runs)} notebooks failed; nothing is written to {out}", err=True
-        )
+    work = Path("papermill_runs/latest/reference")
+    if _run_all(runs, {notebook: work / notebook.stem for notebook in runs}):
+        typer.echo(f"nothing is written to {out}", err=True)
         raise typer.Exit(1)
     megabytes = publish_runs(work, out, [notebook.stem for notebook in runs], Path.cwd())
     typer.echo(f"{out}: {megabytes:.1f} MB; index page: {out / 'README.md'}")

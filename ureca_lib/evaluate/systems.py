@@ -57,7 +57,7 @@ from ureca_lib.chat import (
     Turn,
     generate_greedily,
 )
-from ureca_lib.conversation import QUESTION, TURN_END, expand
+from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.predictions import Caption
@@ -307,7 +307,7 @@ def crop(pixels: np.ndarray, region: Region, settings: ViewSettings | None = Non
     """
     height, width = pixels.shape[:2]
     frame = frame_of([Cut.of(region).box], height, width, settings or ViewSettings())
-    return frame.resized(np.ascontiguousarray(pixels[frame.window]))
+    return frame.resized(np.ascontiguousarray(pixels[frame.box.window]))
 
 
 class ChatReader:
@@ -406,9 +406,8 @@ class OwnReader:
         conversation = replace(processor.conversation, with_mask=False)
         for picture, text in questions:
             tiles.append(processor.image_tiles(picture, self.settings["max_tiles"]))
-            turn = conversation.tokenize(text)
             repeats = {processor.image_token_id: processor.image_seq_length * len(tiles[-1])}
-            rows.append(expand(turn.input_ids, turn.labels, repeats)[0])
+            rows.append(conversation.tokenize(text, repeats=repeats)[0])
         ids, pixels = torch.tensor(rows), torch.cat(tiles)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
         return BatchFeature(inputs)

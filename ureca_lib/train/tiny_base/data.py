@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ureca_lib.boxes import BOX_MARKS, SCENE_QUESTION, box_question, told_box
 from ureca_lib.configuration import MAX_TILES_TRAIN
-from ureca_lib.conversation import IMAGE_CONTEXT, Conversation, expand
+from ureca_lib.conversation import IMAGE_CONTEXT, Conversation
 from ureca_lib.journal import replacing
 from ureca_lib.processor import IMAGENET_MEAN, IMAGENET_STD
 from ureca_lib.scenes import Scene, generate_scene
@@ -222,11 +222,11 @@ class BaseBatches:
     def _row(self, scene: SceneArrays, place: int | None) -> Row:
         """Ids and labels of a region; None asks for the scene as a whole."""
         if place is None:
-            turn = self.conversation.tokenize(SCENE_QUESTION, " ".join(scene.kinds))
+            question, answer = SCENE_QUESTION, " ".join(scene.kinds)
         else:
-            turn = self.conversation.tokenize(scene.questions[place], scene.captions[place])
+            question, answer = scene.questions[place], scene.captions[place]
         repeats = {self.image_token_id: len(scene.tiles) * self.tokens_per_tile}
-        return expand(turn.input_ids, turn.labels, repeats)
+        return self.conversation.tokenize(question, answer, repeats)
 
 
 def _boxes(scene: SceneArrays, place: int | None) -> list[tuple[float, ...]]:
