@@ -22,7 +22,7 @@ from ureca_lib.scenes import (
 )
 from ureca_lib.scenes.measure import split
 from ureca_lib.scenes.phrases import fits, words
-from ureca_lib.scenes.writing import NotUniqueError, shortened, unique_phrase, write_captions
+from ureca_lib.scenes.writing import shortened, unique_phrase, write_captions
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_written_captions_of_a_known_scene(street: Description) -> None:
 
 def test_what_cannot_be_told_apart_is_an_error() -> None:
     twins = [Facts(number, "car", None, "red", "plain", True, (), "left") for number in (1, 2)]
-    with pytest.raises(NotUniqueError, match="region 1: 'the plain red car on the left'"):
+    with pytest.raises(ValueError, match="region 1: 'the plain red car on the left'"):
         write_captions(Description(twins))
 
 

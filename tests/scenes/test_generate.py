@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ureca_lib.mask_tree import build_mask_tree
-from ureca_lib.scenes import Scene, SceneError, SceneSpecification, generate_scene
+from ureca_lib.scenes import Scene, SceneSpecification, generate_scene
 from ureca_lib.scenes.kinds import KINDS
 from ureca_lib.scenes.lexicon import BACKGROUNDS
 from ureca_lib.scenes.measure import pixels_left
@@ -165,7 +165,7 @@ def test_a_size_can_be_asked_for() -> None:
 
 
 def test_more_than_a_scene_can_hold_is_an_error() -> None:
-    with pytest.raises(SceneError, match="seed 0"):
+    with pytest.raises(ValueError, match="seed 0"):
         generate_scene(0, SceneSpecification(min_objects=60))
 
 

@@ -1,7 +1,7 @@
 """Procedural scenes: exact nested masks, and captions that are proven to fit one region only."""
 
 from ureca_lib.scenes.description import Description, Facts
-from ureca_lib.scenes.generate import SceneError, generate_scene, generate_scenes
+from ureca_lib.scenes.generate import generate_scene, generate_scenes
 from ureca_lib.scenes.lexicon import vocabulary
 from ureca_lib.scenes.parsing import GrammarError, parse
 from ureca_lib.scenes.phrases import Phrase
@@ -17,7 +17,6 @@ __all__ = [
     "GrammarError",
     "Phrase",
     "Scene",
-    "SceneError",
     "SceneSpecification",
     "Style",
     "generate_scene",

@@ -23,10 +23,6 @@ PATIENCE = 15  # attempts at one setting and kind of twins, so that crowded ones
 _DEFAULT = SceneSpecification()
 
 
-class SceneError(ValueError):
-    """No scene was found that meets the specification."""
-
-
 def generate_scene(
     seed: int, spec: SceneSpecification = _DEFAULT, size: tuple[int, int] | None = None
 ) -> Scene:
@@ -41,7 +37,7 @@ def generate_scene(
         The scene: `.image` (H, W, 3), `.regions`, `.tree`, `.captions`.
 
     Raises:
-        ValueError: a size with a side below 448. SceneError: no scene met the specification
+        ValueError: a size with a side below 448, or no scene met the specification
             within a fixed number of attempts.
     """
     if size is not None and min(size) < 448:
@@ -61,7 +57,7 @@ def generate_scene(
         regions = [Region(each.id, rle, name=each.kind) for each, rle in encoded]
         image = RegionImage(regions, width, height, photo, image_id=seed)
         return Scene(image, Description(facts), seed, spec.version)
-    raise SceneError(f"seed {seed}: no scene met the specification in {ATTEMPTS} attempts")
+    raise ValueError(f"seed {seed}: no scene met the specification in {ATTEMPTS} attempts")
 
 
 def generate_scenes(seeds: Iterable[int], spec: SceneSpecification = _DEFAULT) -> Iterator[Scene]:

@@ -16,10 +16,6 @@ STYLES: tuple[Style, ...] = ("phrase", "minimal", "sentence")
 _NUMBER_WORDS = {number: word for word, number in NUMBERS.items() if word not in ("a", "an")}
 
 
-class NotUniqueError(ValueError):
-    """No caption fits this region and no other."""
-
-
 def write_captions(scene: Description, style: Style = "phrase") -> dict[int, str]:
     """A caption for each region, unique in its scene.
 
@@ -31,7 +27,7 @@ def write_captions(scene: Description, style: Style = "phrase") -> dict[int, str
             and so depends on them. "sentence" states everything that is known, with parts.
 
     Raises:
-        ValueError: no such style. NotUniqueError: no phrase fits one region only.
+        ValueError: no such style, or no phrase fits one region only.
     """
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
@@ -51,13 +47,13 @@ def unique_phrase(scene: Description, facts: Facts) -> Phrase:
     """The shortest of a few fixed forms that fits this region only.
 
     Raises:
-        NotUniqueError: none of them does.
+        ValueError: none of them does.
     """
     for every_whole, full in ((False, False), (True, False), (True, True)):
         phrase = _phrase(scene, facts, every_whole, full)
         if len(fits(phrase, scene)) == 1:
             return phrase
-    raise NotUniqueError(f"region {facts.id}: '{words(phrase)}' is true of another region too")
+    raise ValueError(f"region {facts.id}: '{words(phrase)}' is true of another region too")
 
 
 def _phrase(scene: Description, facts: Facts, every_whole: bool, full: bool) -> Phrase:
