@@ -12,8 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
+from ureca_lib.annotate.annotators import ModelAnnotator
 from ureca_lib.annotate.protocol import Reply, Request
+from ureca_lib.chat import OpenAIChat, TransformersChat
 from ureca_lib.regions import Region, RegionImage, save_sa1b
+
+
+def openai_annotator(*arguments, max_corrections: int = 2, **settings) -> ModelAnnotator:
+    """An annotator behind a server; arguments of `OpenAIChat`."""
+    return ModelAnnotator(OpenAIChat(*arguments, **settings), max_corrections)
+
+
+def transformers_annotator(*arguments, max_corrections: int = 2, **settings) -> ModelAnnotator:
+    """An annotator in this process; arguments of `TransformersChat`."""
+    return ModelAnnotator(TransformersChat(*arguments, **settings), max_corrections)
 
 
 class FakeAnnotator:

@@ -180,7 +180,7 @@ def test_bad_features_are_named():
     tree = build_mask_tree(squares())
     with pytest.raises(ValueError, match="region 1 are not finite"):
         find_look_alikes(vectors([1, 0], [np.nan, 0]), tree, LookAlikeSettings(), 0.5)
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="same shape"):
         find_look_alikes(vectors([1, 0], [1]), tree, LookAlikeSettings(), 0.5)
     with pytest.raises(ValueError, match="most"):
         LookAlikeSettings(most=0)

@@ -1,4 +1,4 @@
-"""OpenAIAnnotator against a real server on loopback that does everything wrong."""
+"""An annotator against a real server on loopback that does everything wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from email.utils import formatdate
 
 import numpy as np
 import pytest
-from fake_annotators import small_image, write_images
+from fake_annotators import openai_annotator, small_image, write_images
 from faults.server import (
     FaultyServer,
     drip,
@@ -30,7 +30,7 @@ from faults.server import (
 )
 from PIL import Image
 
-from ureca_lib.annotate.annotators import OpenAIAnnotator, make_annotator
+from ureca_lib.annotate.annotators import ModelAnnotator, make_annotator
 from ureca_lib.annotate.protocol import (
     Annotator,
     AnnotatorUnavailableError,
@@ -62,9 +62,9 @@ def server() -> Iterator[FaultyServer]:
         yield running
 
 
-def annotator_of(server: FaultyServer, **settings) -> OpenAIAnnotator:
+def annotator_of(server: FaultyServer, **settings) -> ModelAnnotator:
     quick = {"backoff": 0.01, "timeout": 5.0, "max_retries": 3, "api_key_env": "OPENAI_API_KEY"}
-    return OpenAIAnnotator("tiny", server.url, **(quick | settings))
+    return openai_annotator("tiny", server.url, **(quick | settings))
 
 
 def question(stage: str = "short", views: int = 2, side: int = 28, number: int = 0) -> Request:
@@ -300,7 +300,7 @@ def test_a_server_that_is_not_there():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-    annotator = OpenAIAnnotator("tiny", url, backoff=0.01, max_retries=2)
+    annotator = openai_annotator("tiny", url, backoff=0.01, max_retries=2)
     with pytest.raises(AnnotatorUnavailableError, match=f"{url}.*ConnectError.*2 retries"):
         annotator.answer(question())
     assert annotator.chat.calls == 3
@@ -310,7 +310,7 @@ def test_a_server_that_was_never_there_is_given_up_soon_and_a_lost_one_is_not():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-    never = OpenAIAnnotator("tiny", url, backoff=0.01)
+    never = openai_annotator("tiny", url, backoff=0.01)
     with pytest.raises(AnnotatorUnavailableError, match=r"ConnectError.*2 retries"):
         never.answer(question())
     assert never.chat.calls == 3 and never.chat.max_retries == 6
@@ -541,7 +541,7 @@ def test_a_server_that_wants_a_key_says_how_it_is_given(server):
 
 def test_no_variable_of_the_environment_sends_photos_elsewhere(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.example/v1")
-    annotator = OpenAIAnnotator("gpt-4o-mini-2024-07-18")
+    annotator = openai_annotator("gpt-4o-mini-2024-07-18")
     assert str(annotator.chat._client.base_url).rstrip("/") == OPENAI_URL
 
 
@@ -570,14 +570,14 @@ def test_a_key_with_a_line_break_is_refused_without_showing_it(server, monkeypat
 )
 def test_bad_settings_are_named(settings, says):
     with pytest.raises(ValueError, match=says) as caught:
-        OpenAIAnnotator("tiny", **settings)
+        openai_annotator("tiny", **settings)
     assert KEY not in str(caught.value)
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ImportError, match=r"ureca-lib\[openai\]"):
-        OpenAIAnnotator("tiny", "http://127.0.0.1:9/v1")
+        openai_annotator("tiny", "http://127.0.0.1:9/v1")
 
 
 def test_the_pipeline_loses_nothing_to_a_faulty_server(server, tmp_path):

@@ -188,7 +188,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(folder, tmp_path):
     one = replace(SMALL, check=CheckSettings(rounds=1))
     assert stages_asked(folder, store, one, asker) == {"short", "long", "unique"}
     calls = len(asker.calls)
-    assert stages_asked(folder, store, replace(one, open_images=1)) == set()
+    assert stages_asked(folder, store, replace(one, retry_failed=False)) == set()
     # a second round asks for itself alone
     asker = FakeAnnotator(say=same)
     assert stages_asked(folder, store, replace(SMALL, check=CheckSettings(rounds=2)), asker) == {
@@ -646,10 +646,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
             return reply
 
     write_images(tmp_path / "photos", 50, side=24)
-    settings = replace(SMALL, open_images=4)
     gc.disable()  # what only a cycle keeps alive counts as well
     try:
-        summary = run(tmp_path / "photos", tmp_path / "s.db", Watched(), settings)
+        summary = run(tmp_path / "photos", tmp_path / "s.db", Watched(max_in_flight=4))
     finally:
         gc.enable()
     assert summary.done == 50
@@ -711,7 +710,6 @@ def test_the_commands(folder, tmp_path, monkeypatch):
         (["--rounds", "0"], "rounds"),
         (["--split", "test=2"], "shares"),
         (["--in-flight", "0"], "in_flight"),
-        (["--in-flight", "64"], "at most 2 calls at a time"),
         (["--paper", "--rounds", "3"], "--rounds"),
         (["--split", "test", "--verifier-model", "x", "--verifier-url", "http://h/v1"], "--verify"),
         (["--verifier-url", "http://h/v1", "--verify", "train"], "--verifier-model"),
@@ -736,7 +734,7 @@ def test_more_calls_in_flight_are_the_annotators_own_limit(folder, tmp_path, mon
     made = []
 
     def keep(images, store, annotator, *rest, verifier, in_flight, **options):
-        made.extend([annotator.get("train"), verifier])
+        made.extend([annotator["train"], verifier])
         return Summary()
 
     monkeypatch.setattr("ureca_lib.annotate.run.annotate_images", keep)

@@ -380,8 +380,8 @@ def test_an_image_without_regions_ends():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"rounds": 0}, "rounds must be at least 1, not 0"),
-        ({"most": -2}, "most must be at least 1, not -2"),
+        ({"rounds": 0}, "rounds is at least 1, not 0"),
+        ({"most": -2}, "most is at least 1, not -2"),
         ({"max_overlap": 0.0}, "max_overlap must be above 0, not 0.0"),
         ({"max_overlap": float("nan")}, "max_overlap must be above 0, not nan"),
     ],

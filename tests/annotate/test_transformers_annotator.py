@@ -1,4 +1,4 @@
-"""TransformersAnnotator with a tiny LLaVA, taught here to name the color of what it sees."""
+"""An annotator with a tiny LLaVA, taught here to name the color of what it sees."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_annotators import small_image, write_images
+from fake_annotators import (
+    openai_annotator,
+    small_image,
+    transformers_annotator,
+    write_images,
+)
 from PIL import Image
 from tiny_models import tiny_tokenizer
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.utils import is_serve_available
 
-from ureca_lib.annotate.annotators import OpenAIAnnotator, TransformersAnnotator
+from ureca_lib.annotate.annotators import ModelAnnotator
 from ureca_lib.annotate.protocol import (
     Annotator,
     AnnotatorUnavailableError,
@@ -145,8 +150,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def annotator(folder) -> TransformersAnnotator:
-    return TransformersAnnotator(
+def annotator(folder) -> ModelAnnotator:
+    return transformers_annotator(
         str(folder), batch_size=4, max_new_tokens=16, batch_wait=0.2, local_files_only=True
     )
 
@@ -217,14 +222,14 @@ def test_a_bad_reply_is_sent_back(annotator):
 
 
 def test_a_reply_that_stays_bad_is_failed(folder):
-    stubborn = TransformersAnnotator(str(folder), max_new_tokens=16, max_corrections=0)
+    stubborn = transformers_annotator(str(folder), max_new_tokens=16, max_corrections=0)
     reply = stubborn.answer(question("blue", prompt=RUDE))
     assert reply.status == "failed" and 'the "main object"' in reply.error
     assert reply.text == "main object"
 
 
 def test_a_reply_without_an_end_is_failed(folder):
-    short = TransformersAnnotator(str(folder), max_new_tokens=4, max_corrections=1)
+    short = transformers_annotator(str(folder), max_new_tokens=4, max_corrections=1)
     reply = short.answer(question("red"))
     assert reply.status == "failed" and "cut off" in reply.error and reply.attempts == 2
 
@@ -240,7 +245,7 @@ def test_one_bad_question_fails_alone(annotator, batches):
 
 
 def test_a_model_that_fails_on_every_question_ends_the_run(folder):
-    annotator = TransformersAnnotator(str(folder), batch_wait=0, give_up_after=2)
+    annotator = transformers_annotator(str(folder), batch_wait=0, give_up_after=2)
     bad = replace(question("red"), prompt="an <image> that is not there")
     ends = [annotator.answer(request).status for request in (bad, question("red"), bad)]
     assert ends == ["failed", "done", "failed"]
@@ -279,7 +284,7 @@ def test_no_thread_waits_for_ever_when_a_batch_is_broken_off(annotator, monkeypa
 
 
 def test_other_precision(folder):
-    half = TransformersAnnotator(str(folder), dtype="bfloat16", max_new_tokens=16)
+    half = transformers_annotator(str(folder), dtype="bfloat16", max_new_tokens=16)
     assert half.chat._network.dtype == torch.bfloat16
     assert half.answer(question("green")).text == "a green mug"
     assert half.answer_settings == {"dtype": "bfloat16", "max_new_tokens": 16}
@@ -289,7 +294,7 @@ def test_the_pipeline_takes_it(folder, tmp_path):
     """Real prompts and views; the tiny model cannot answer them, and each failure is recorded."""
     images = write_images(tmp_path / "images", 1)
     settings = {"max_new_tokens": 4, "local_files_only": True}
-    quick = TransformersAnnotator(str(folder), max_corrections=0, **settings)
+    quick = transformers_annotator(str(folder), max_corrections=0, **settings)
     summary = annotate_images(images, tmp_path / "s.db", quick, progress=False)
     assert summary.stopped is None and summary.calls > 0
     assert (summary.partial, summary.failed) == (1, 0)
@@ -297,7 +302,7 @@ def test_the_pipeline_takes_it(folder, tmp_path):
 
 def test_what_cannot_be_loaded_is_named(tmp_path):
     with pytest.raises(AnnotatorUnavailableError, match="no_such_model"):
-        TransformersAnnotator(str(tmp_path / "no_such_model"), local_files_only=True)
+        transformers_annotator(str(tmp_path / "no_such_model"), local_files_only=True)
 
 
 def test_a_processor_without_a_template_is_named(folder, tmp_path):
@@ -305,7 +310,7 @@ def test_a_processor_without_a_template_is_named(folder, tmp_path):
         if path.name != "chat_template.jinja":
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(AnnotatorUnavailableError, match="chat template"):
-        TransformersAnnotator(str(tmp_path), local_files_only=True)
+        transformers_annotator(str(tmp_path), local_files_only=True)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +318,7 @@ def test_a_processor_without_a_template_is_named(folder, tmp_path):
 )
 def test_bad_settings_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
-        TransformersAnnotator("never/loaded", **settings)
+        transformers_annotator("never/loaded", **settings)
 
 
 @pytest.fixture
@@ -353,7 +358,7 @@ def served(folder, tmp_path) -> Iterator[str]:
 def test_transformers_serve_says_what_the_model_says_here(served, folder, annotator, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    there = OpenAIAnnotator(str(folder), served, image_format="png", max_reply_tokens=16)
+    there = openai_annotator(str(folder), served, image_format="png", max_reply_tokens=16)
     asked = [("red", 1, "Describe it."), ("blue", 2, "Describe it."), ("green", 1, RUDE)]
     for color, views, prompt in asked:
         reply = there.answer(question(color, views, prompt))

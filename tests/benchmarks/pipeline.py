@@ -31,7 +31,7 @@ from views import SAMPLE, enlarged
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fake_annotators import FakeAnnotator, distinct_reply
 
-from ureca_lib.annotate import questions, run
+from ureca_lib.annotate import run
 from ureca_lib.annotate.look_alikes import ColorTextureFeatures
 from ureca_lib.annotate.protocol import Reply, Request
 from ureca_lib.annotate.run import annotate_images
@@ -91,8 +91,8 @@ def own_work(image: RegionImage) -> dict[str, float]:
     with (
         tempfile.TemporaryDirectory() as folder,
         Store(Path(folder) / "s.db") as store,
-        timed(questions, "stage_views", spent),
-        timed(questions, "fill_prompt", spent),
+        timed(run, "stage_views", spent),
+        timed(run, "fill_prompt", spent),
         timed(run, "ImageViews", spent),
     ):
         start = time.process_time()

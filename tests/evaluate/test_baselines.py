@@ -15,7 +15,7 @@ from fake_annotators import small_image
 from faults.server import FaultyServer, error, say
 from PIL import Image
 
-from ureca_lib.annotate.views import ImageViews, ViewSettings
+from ureca_lib.annotate.views import MIN_MARGIN, ImageViews, ViewSettings
 from ureca_lib.boxes import box_text
 from ureca_lib.chat import AnnotatorUnavailableError, OpenAIChat, TransformersChat
 from ureca_lib.checkpoints.internvl import from_internvl_hf
@@ -79,10 +79,11 @@ def test_contour_shows_the_whole_image_with_the_regions_contour(image):
 
 
 def test_crop_shows_the_regions_box_and_nothing_drawn_on_it(image):
-    view = ViewSettings(margin=0.0, min_margin=0, min_side=0)
+    view, space = ViewSettings(margin=0.0, min_side=0), MIN_MARGIN
     for region in image.regions:
         x, y, columns, rows = region.pixel_box
-        expected = image.pixels[y : y + rows, x : x + columns]
+        top, left = max(0, y - space), max(0, x - space)
+        expected = image.pixels[top : y + rows + space, left : x + columns + space]
         assert np.array_equal(crop(image.pixels, region, view), expected)
     (ask,) = PromptedSystem(Echo(), "crop").questions(image, image.regions[:1])
     assert np.array_equal(ask.picture, crop(image.pixels, image.regions[0]))

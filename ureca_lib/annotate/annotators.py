@@ -13,15 +13,7 @@ from typing import Any
 from ureca_lib.annotate.protocol import Annotator, Reply, Request
 from ureca_lib.annotate.referring import AttributeAnnotator
 from ureca_lib.annotate.replies import answer_checked
-from ureca_lib.chat import (
-    ChatModel,
-    ChatReply,
-    OpenAIChat,
-    TransformersChat,
-    Turn,
-    at_least,
-    make_chat,
-)
+from ureca_lib.chat import ChatModel, ChatReply, Turn, at_least, make_chat
 from ureca_lib.event_loop import run_coroutine
 
 
@@ -64,20 +56,6 @@ class ModelAnnotator:
             return await self.chat.complete([Turn("user", prompt), *turns], request.views, photo)
 
         return await answer_checked(request.stage, ask, prompt, self.max_corrections)
-
-
-class OpenAIAnnotator(ModelAnnotator):
-    """An annotator behind an OpenAI-compatible server; arguments of `OpenAIChat`."""
-
-    def __init__(self, *arguments: Any, max_corrections: int = 2, **settings: Any):
-        super().__init__(OpenAIChat(*arguments, **settings), max_corrections)
-
-
-class TransformersAnnotator(ModelAnnotator):
-    """An annotator in this process; arguments of `TransformersChat`."""
-
-    def __init__(self, *arguments: Any, max_corrections: int = 2, **settings: Any):
-        super().__init__(TransformersChat(*arguments, **settings), max_corrections)
 
 
 def make_annotator(

@@ -14,9 +14,9 @@ import threading
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -30,6 +30,7 @@ from skimage.feature import local_binary_pattern
 
 from ureca_lib.annotate.referring.attributes import cropped_mask, measure_outline
 from ureca_lib.annotate.referring.colors import color_bins
+from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import RegionImage
 
@@ -66,19 +67,13 @@ class RegionFeatures(Protocol):
 class LookAlikeSettings:
     """Stage 4: which regions count as look-alikes."""
 
-    threshold: float | None = field(
-        default=None, metadata={"help": "cosine similarity; None takes the features' own"}
-    )
-    family: bool = field(
-        default=False, metadata={"help": "whether ancestors and descendants may be look-alikes"}
-    )
-    most: int | None = field(
-        default=8, metadata={"help": "most look-alikes of a region, the most similar; None: all"}
-    )
+    threshold: float | None = setting(None, "cosine similarity; None takes the features' own")
+    family: bool = setting(False, "whether ancestors and descendants may be look-alikes")
+    most: int | None = setting(8, "most look-alikes of a region, the most similar; None: all")
 
     def __post_init__(self) -> None:
-        if self.most is not None and self.most < 1:
-            raise ValueError(f"most must be at least 1, not {self.most}")
+        if self.most is not None:
+            at_least(self, most=1)
 
     @classmethod
     def paper(cls) -> LookAlikeSettings:
@@ -106,16 +101,12 @@ def find_look_alikes(
     Raises:
         ValueError: a vector that is not finite, or vectors of different lengths.
     """
-    ids = list(features)
-    similar = cosine_similarity(features)
-    rank = {region_id: place for place, region_id in enumerate(ids)}
+    ids, similar = list(features), cosine_similarity(features)
     if not settings.family:
-        for region_id in ids:
-            above = [rank[other] for other in tree.ancestors(region_id) if other in rank]
-            similar[rank[region_id], above] = similar[above, rank[region_id]] = -np.inf
+        _leave_out_family(similar, ids, tree)
     masks: dict[bytes, list[int]] = defaultdict(list)
-    for region_id in ids:
-        masks[tree[region_id].rle["counts"]].append(rank[region_id])
+    for place, region_id in enumerate(ids):
+        masks[tree[region_id].rle["counts"]].append(place)
     for same in masks.values():
         similar[np.ix_(same, same)] = np.inf
     np.fill_diagonal(similar, -np.inf)
@@ -126,6 +117,14 @@ def find_look_alikes(
     }
 
 
+def _leave_out_family(similar: np.ndarray, ids: Sequence[RegionId], tree: MaskTree) -> None:
+    """Set the similarity of regions of which one holds the other to minus infinity, in place."""
+    places = {region_id: place for place, region_id in enumerate(ids)}
+    for region_id, place in places.items():
+        above = [places[other] for other in tree.ancestors(region_id) if other in places]
+        similar[place, above] = similar[above, place] = -np.inf
+
+
 def cosine_similarity(features: Mapping[RegionId, np.ndarray]) -> np.ndarray:
     """(R, R) float64 cosine similarity of the vectors, in the order of the mapping.
 
@@ -134,9 +133,6 @@ def cosine_similarity(features: Mapping[RegionId, np.ndarray]) -> np.ndarray:
     """
     if not features:
         return np.zeros((0, 0))
-    lengths = {np.shape(vector) for vector in features.values()}
-    if len(lengths) > 1 or len(next(iter(lengths))) != 1:
-        raise ValueError(f"features are vectors of one length, not of the shapes {lengths}")
     for region_id, vector in features.items():
         if not np.isfinite(vector).all():
             raise ValueError(f"the features of region {region_id} are not finite")
@@ -179,12 +175,10 @@ def survey_similarities(
     for name, image, tree in images:
         ids = [region.id for region in image]
         similar = cosine_similarity(features(image, ids))
-        for place, region_id in enumerate(ids if not family else ()):
-            above = [ids.index(other) for other in tree.ancestors(region_id)]
-            similar[place, above] = similar[above, place] = np.nan
-        first, second = np.triu_indices(len(ids), 1)
+        if not family:
+            _leave_out_family(similar, ids, tree)
+        first, second = np.nonzero(np.triu(similar > -np.inf, 1))
         values = similar[first, second]
-        first, second, values = (row[~np.isnan(values)] for row in (first, second, values))
         everything.append(values)
         for place in np.argsort(abs(values - threshold), kind="stable")[:shown]:
             pair = ids[first[place]], ids[second[place]]
@@ -457,18 +451,12 @@ def find_clashes(
     """
     ids, texts = list(captions), [normalized(caption) for caption in captions.values()]
     rank = {region_id: place for place, region_id in enumerate(ids)}
-    same: dict[str, list[int]] = defaultdict(list)
-    for place, text in enumerate(texts):
-        same[text].append(place)
-    clashes = {pair for places in same.values() for pair in combinations(places, 2)}
-    overlaps = word_overlaps(texts)
-    for region_id, others in look_alikes.items():
-        for other in others:
-            if region_id in rank and other in rank:
-                pair = rank[region_id], rank[other]
-                if overlaps[pair] >= max_overlap:
-                    clashes.add((min(pair), max(pair)))
-    return [(ids[first], ids[second]) for first, second in sorted(clashes)]
+    alike = np.zeros((len(ids), len(ids)), bool)
+    for region_id in look_alikes.keys() & rank.keys():
+        alike[rank[region_id], [rank[i] for i in look_alikes[region_id] if i in rank]] = True
+    kinds = np.unique(texts, return_inverse=True)[1]
+    clash = alike & (word_overlaps(texts) >= max_overlap) | (kinds[:, None] == kinds)
+    return [(ids[one], ids[other]) for one, other in np.argwhere(np.triu(clash | clash.T, 1))]
 
 
 def groups(pairs: Iterable[Pair], order: Sequence[RegionId]) -> list[list[RegionId]]:

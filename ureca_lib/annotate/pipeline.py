@@ -132,24 +132,26 @@ class ImageCaptions:
         """Stage 3 (Table 8), bottom-up: a caption that gathers those of the children."""
         await self._written("short", [region_id])
         await self._written("long", self._children[region_id])
-        step, short = Step("long", 0, region_id), self.answers[Step("short", 0, region_id)]
-        if short.status != "done":
-            self.answers[step] = _blocked(step, short)
-        elif not self._children[region_id] and not self.describe_leaves:
-            self.answers[step] = Answer(step, short.text, "kept", unique=short.unique)
-        else:
-            await self._answer(ask, step)
+        short = self.answers[Step("short", 0, region_id)]
+        keep = not self._children[region_id] and not self.describe_leaves
+        await self._build_on(short, ask, Step("long", 0, region_id), keep)
 
     async def _unique(self, ask: Ask, region_id: RegionId) -> None:
         """Stage 4 (Table 9), first round: a caption that fits none of the look-alikes."""
         await self._written("long", [region_id, *self.look_alikes[region_id]])
-        step, long = Step("unique", 1, region_id), self.answers[Step("long", 0, region_id)]
-        if long.status not in _HAS_TEXT:
-            self.answers[step] = _blocked(step, long)
-        elif not self.look_alikes[region_id]:
-            self.answers[step] = Answer(step, long.text, "kept", unique=long.unique)
-        else:
+        long, keep = self.answers[Step("long", 0, region_id)], not self.look_alikes[region_id]
+        await self._build_on(long, ask, Step("unique", 1, region_id), keep)
+
+    async def _build_on(self, before: Answer, ask: Ask, step: Step, keep: bool) -> None:
+        """Ask a step unless the caption that it builds on failed, or serves as it is."""
+        if before.status in _HAS_TEXT and keep:
+            self.answers[step] = Answer(step, before.text, "kept", unique=before.unique)
+        elif before.status in _HAS_TEXT:
             await self._answer(ask, step)
+        else:
+            blocked = before.status == "blocked"
+            error = before.error if blocked else f"{before.step.stage}: {before.error}"
+            self.answers[step] = Answer(step, "", "blocked", error)
 
     async def _refine(self, ask: Ask) -> None:
         """A further round of stage 4, for captions that still clash."""
@@ -224,15 +226,14 @@ class ImageCaptions:
         clashing, same_mask = neighbors(self.clashes), dict[bytes, list[RegionId]]()
         for region_id in self.chosen:
             same_mask.setdefault(self.tree[region_id].rle["counts"], []).append(region_id)
-        return [
-            self._final(
-                region.id, clashing.get(region.id, []), same_mask.get(region.rle["counts"], [])
-            )
-            for region in self.tree.regions
-        ]
+        finals = []
+        for region in self.tree.regions:
+            twins = [one for one in same_mask.get(region.rle["counts"], []) if one != region.id]
+            finals.append(self._final(region.id, clashing.get(region.id, []), twins))
+        return finals
 
     def _final(
-        self, region_id: RegionId, clashing: Sequence[RegionId], same_mask: Sequence[RegionId]
+        self, region_id: RegionId, clashing: Sequence[RegionId], twins: Sequence[RegionId]
     ) -> FinalCaption:
         tree = self.tree
         place = (tree.parent(region_id), tree.depth(region_id), tree.height(region_id))
@@ -245,7 +246,7 @@ class ImageCaptions:
         alike, last = self.look_alikes[region_id], answers[-1]
         if not written:
             return FinalCaption(region_id, "", "failed", last.error, None, 0, *place, alike)
-        source, twins = written[-1], [other for other in same_mask if other != region_id]
+        source = written[-1]
         state, reason = self._state(source, last, clashing, twins)
         step = source.step
         while self.answers[step].status == "kept":
@@ -311,12 +312,6 @@ def neighbors(pairs: Iterable[Pair]) -> dict[RegionId, list[RegionId]]:
         found.setdefault(one, []).append(other)
         found.setdefault(other, []).append(one)
     return found
-
-
-def _blocked(step: Step, before: Answer) -> Answer:
-    """The answer of a step that builds on a failed caption: its error, with the stage."""
-    error = before.error if before.status == "blocked" else f"{before.step.stage}: {before.error}"
-    return Answer(step, "", "blocked", error)
 
 
 async def _together(coroutines: Iterable[Awaitable[None]]) -> None:

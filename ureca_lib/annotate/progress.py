@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from ureca_lib.annotate.protocol import STAGES
 from ureca_lib.annotate.records import STATES
 from ureca_lib.annotate.store import Store
 
 _SHOWN = 10  # failures and unresolved regions that are listed
-_UNRESOLVED = "SELECT image, region, reason FROM captions WHERE state='unresolved'"
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A reason of failures, their number, and an example."""
 
     what: str  # "image", or the stage
@@ -39,21 +39,21 @@ class StoreStatus:
         stopped: the reason why the latest run ended early.
     """
 
-    images: Counter[tuple[str, str]] = field(default_factory=Counter)
-    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
-    states: Counter[str] = field(default_factory=Counter)
-    failures: tuple[Failure, ...] = ()
-    unresolved: tuple[tuple[str, str, str], ...] = ()
-    calls: tuple[int, float, int, int] = (0, 0.0, 0, 0)
-    rate: float | None = None
-    left: float | None = None
-    stopped: str | None = None
+    images: Counter[tuple[str, str]]
+    answers: Counter[tuple[str, str]]
+    states: Counter[str]
+    failures: tuple[Failure, ...]
+    unresolved: tuple[tuple[str, str, str], ...]
+    calls: tuple[int, float, int, int]
+    rate: float | None
+    left: float | None
+    stopped: str | None
 
     def __str__(self) -> str:
-        lines = [f"images    {_counts(self.images)}"]
-        for stage in STAGES:
-            counts = Counter({("", k[1]): n for k, n in self.answers.items() if k[0] == stage})
-            lines.append(f"{stage:<9} {_counts(counts)}")
+        lines = [f"images    {_counts((' '.join(key), n) for key, n in self.images.items())}"]
+        for name in STAGES:
+            counts = ((status, n) for (stage, status), n in self.answers.items() if stage == name)
+            lines.append(f"{name:<9} {_counts(counts)}")
         states = [f"{self.states[state]} {state}" for state in STATES if self.states[state]]
         lines.append(f"regions   {', '.join(states) or 'none yet'}")
         number, seconds, prompt, reply = self.calls
@@ -64,9 +64,8 @@ class StoreStatus:
         lines.append(f"rate      {rate}{left}")
         if self.stopped:
             lines.append(f"stopped   {self.stopped}")
-        lines += [
-            f"failed    {f.count} x {f.what}: {f.reason} ({f.example})" for f in self.failures
-        ]
+        for what, reason, count, example in self.failures:
+            lines.append(f"failed    {count} x {what}: {reason} ({example})")
         for image, region, reason in self.unresolved:
             lines.append(f"alike     {image}, region {region}: {reason}")
         more = self.states["unresolved"] - len(self.unresolved)
@@ -78,45 +77,33 @@ def read_status(store: Store) -> StoreStatus:
     images = store.rows("SELECT split, status, count(*) FROM images GROUP BY 1, 2")
     answers = store.rows("SELECT stage, status, count(*) FROM answers GROUP BY 1, 2")
     states = store.rows("SELECT state, count(*) FROM captions GROUP BY 1")
-    asked = "SELECT count(*), total(seconds), sum(prompt_tokens), sum(reply_tokens) FROM answers"
-    (calls,) = store.rows(f"{asked} WHERE status IN ('done', 'failed')")
-    rate, stopped = _latest_run(store)
+    sums = "count(*), total(seconds), total(prompt_tokens), total(reply_tokens)"
+    (calls,) = store.rows(f"SELECT {sums} FROM answers WHERE status IN ('done', 'failed')")
+    failures = store.rows(
+        "SELECT 'image', error, count(*), min(image) FROM images WHERE status='failed' GROUP BY 2 "
+        "UNION ALL SELECT stage, error, count(*), min(image || ', region ' || region) FROM answers "
+        f"WHERE status='failed' GROUP BY 1, 2 ORDER BY 3 DESC LIMIT {_SHOWN}"
+    )
+    unresolved = "SELECT image, region, reason FROM captions WHERE state='unresolved'"
+    latest = "SELECT images, updated - started, stopped FROM runs ORDER BY id DESC LIMIT 1"
+    ((done, seconds, stopped),) = store.rows(latest) or [(0, 0.0, None)]
+    rate = done / seconds if done and seconds > 0 else None
     waiting = sum(count for _, status, count in images if status == "waiting")
     return StoreStatus(
         Counter({(split, status): count for split, status, count in images}),
         Counter({(stage, status): count for stage, status, count in answers}),
         Counter(dict(states)),
-        _failures(store),
-        tuple(store.rows(f"{_UNRESOLVED} LIMIT {_SHOWN}")),
-        (calls[0], calls[1], calls[2] or 0, calls[3] or 0),
+        tuple(Failure(*row) for row in failures),
+        tuple(store.rows(f"{unresolved} LIMIT {_SHOWN}")),
+        (calls[0], calls[1], int(calls[2]), int(calls[3])),
         rate,
         waiting / rate if rate else None,
         stopped,
     )
 
 
-def _latest_run(store: Store) -> tuple[float | None, str | None]:
-    query = "SELECT images, updated - started, stopped FROM runs ORDER BY id DESC LIMIT 1"
-    for images, seconds, stopped in store.rows(query):
-        return (images / seconds if images and seconds > 0 else None), stopped
-    return None, None
-
-
-def _failures(store: Store) -> tuple[Failure, ...]:
-    images = store.rows(
-        "SELECT 'image', error, count(*), min(image) FROM images WHERE status='failed' GROUP BY 2"
-    )
-    answers = store.rows(
-        "SELECT stage, error, count(*), min(image || ', region ' || region) FROM answers "
-        "WHERE status='failed' GROUP BY 1, 2"
-    )
-    found = [Failure(*row) for row in images + answers]
-    return tuple(sorted(found, key=lambda failure: -failure.count)[:_SHOWN])
-
-
-def _counts(counts: Counter[tuple[str, str]]) -> str:
-    found = [f"{count:,} {' '.join(key).strip()}" for key, count in sorted(counts.items())]
-    return ", ".join(found) or "none"
+def _counts(counts: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts)) or "none"
 
 
 def duration(seconds: float) -> str:

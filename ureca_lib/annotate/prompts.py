@@ -12,26 +12,23 @@ that could end a tag, a line or the quotes are escaped.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from types import MappingProxyType
 from typing import NamedTuple
 
-from ureca_lib.annotate.protocol import STAGES, Context, Stage
+from ureca_lib.annotate.protocol import Context, Stage
 from ureca_lib.mask_tree import MaskTree, RegionId
 
 # a changed text needs a new number here: the version is in the record of each caption
-PROMPT_VERSIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "short": "short/1",
-        "short_main": "short-main/1",
-        "long": "long/1",
-        "unique": "unique/1",
-        "unique_compared": "unique-compared/1",
-        "verify": "verify/1",
-    }
-)
+PROMPT_VERSIONS = {
+    "short": "short/1",
+    "short_main": "short-main/1",
+    "long": "long/1",
+    "unique": "unique/1",
+    "unique_compared": "unique-compared/1",
+    "verify": "verify/1",
+}
 MAX_CHARACTERS = 800  # of one description
 MAX_LISTED = 60  # descriptions in a list
 MAX_LIST_CHARACTERS = 8000  # of a list, shared out evenly
@@ -61,13 +58,8 @@ def fill_prompt(
             meant for the rounds after the first.
 
     Raises:
-        ValueError: no such stage, a region that is not in the tree, or no caption to refine or
-            to verify.
+        ValueError: no caption to refine or to verify.
     """
-    if stage not in STAGES:
-        raise ValueError(f"a stage is one of {', '.join(STAGES)}, not {stage!r}")
-    if region_id not in tree:
-        raise ValueError(f"region {region_id} is not in the tree")
     if stage in ("unique", "verify") and not context.current:
         raise ValueError(f"region {region_id}: stage {stage!r} needs the region's caption")
     name: str = stage
@@ -88,8 +80,6 @@ def fill_prompt(
 @cache
 def template(name: str) -> str:
     """The text of a prompt, with its fields in braces; `name` is a key of `PROMPT_VERSIONS`."""
-    if name not in PROMPT_VERSIONS:
-        raise ValueError(f"a prompt is one of {', '.join(PROMPT_VERSIONS)}, not {name!r}")
     folder = resources.files("ureca_lib.annotate") / "prompt_texts"
     return (folder / f"{name}.txt").read_text(encoding="utf-8")
 

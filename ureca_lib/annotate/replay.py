@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -52,12 +52,7 @@ class AnnotatedImage:
             for answer in self.answers.values()
             if answer.step.stage == "unique" and answer.status in ("done", "kept")
         }
-        self._view_settings = settings.views
-
-    @cached_property
-    def image_views(self) -> ImageViews:
-        """The image's pictures for the annotator."""
-        return ImageViews(self.image, self._view_settings)
+        self._views = cache(lambda: ImageViews(self.image, settings.views))
 
     @property
     def captions(self) -> dict[RegionId, str]:
@@ -94,7 +89,7 @@ class AnnotatedImage:
     def views(self, stage: Stage, region_id: RegionId) -> list[np.ndarray]:
         """The pictures of the question; raises as `context` does."""
         context = self.context(stage, region_id)
-        return stage_views(stage, self.image_views, self.tree, region_id, context)
+        return stage_views(stage, self._views(), self.tree, region_id, context)
 
 
 def finished_name(json_path: str | Path, store: Store) -> str:
@@ -103,22 +98,21 @@ def finished_name(json_path: str | Path, store: Store) -> str:
     Raises:
         StoreError: it has none, with the reason.
     """
-    rows = store.images()
     wanted = Path(json_path).resolve()
     name = name_of(wanted, store.path)
     # one that was never finished has no path yet, and a store may have been moved
-    found = [row for row in rows if row.image == name]
-    found = found or [row for row in rows if row.path and Path(row.path).resolve() == wanted]
-    if not found:
+    rows = {row.image: row for row in store.images()}
+    moved = (row for row in rows.values() if row.path and Path(row.path).resolve() == wanted)
+    row = rows.get(name) or next(moved, None)
+    if row is None:
         raise StoreError(f"{store.path}: {wanted} is not in this store")
-    row = found[0]
     if row.status in ("done", "partial"):
         return row.image
-    start = f"{store.path}: {wanted}"
     if store.is_held(row.image):
-        raise StoreError(f"{start} is not finished: another process is working on it")
-    if row.status == "failed":
-        raise StoreError(f"{start} failed: {row.error}")
-    stopped = store.rows("SELECT stopped FROM runs ORDER BY id DESC LIMIT 1")
-    why = f": the latest run stopped: {stopped[0][0]}" if stopped and stopped[0][0] else ""
-    raise StoreError(f"{start} is not finished{why}")
+        why = "is not finished: another process is working on it"
+    elif row.status == "failed":
+        why = f"failed: {row.error}"
+    else:
+        ((stopped,),) = store.rows("SELECT stopped FROM runs ORDER BY id DESC LIMIT 1") or [(None,)]
+        why = "is not finished" + (f": the latest run stopped: {stopped}" if stopped else "")
+    raise StoreError(f"{store.path}: {wanted} {why}")

@@ -13,15 +13,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Sequence
 
 from ureca_lib.annotate.protocol import STAGES, Reply, Stage
 from ureca_lib.chat import ChatReply, NoAnswerError, Turn
 
-MAX_CHARACTERS: Mapping[str, int] = MappingProxyType(
-    {"short": 320, "long": 1600, "unique": 1600, "verify": 320}
-)
+MAX_CHARACTERS = {"short": 320, "long": 1600, "unique": 1600, "verify": 320}
 _LONGEST = 20_000  # characters of a reply that are looked at
 _EXCERPT = 160  # characters of a bad reply that an error shows
 _QUOTES = ('""', "''", "“”", "‘’", "„“", "«»", "「」", "『』", "``")
@@ -63,68 +60,48 @@ _BAD_CATEGORIES = ("Cc", "Cs", "Co", "Cn")
 _BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
-# (stages, fault, pattern): the stages are those whose table has the rule
-_CAPTIONS = ("short", "long", "unique")
-_REFUSAL = "is a refusal or speaks of its writer"
-_CONTOUR_COLOR = "mentions the color of the contour"
 _DRAWN = r"(?:outlined|highlighted|marked|circled) (?:in|with|by) (?:a |the )?"
-_RULES_AS_TEXT: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (STAGES, "holds a tag or a special token", r"</?[A-Z!][^<>]*>?|<\||\|>|\[/?INST"),
-    (STAGES, "holds markdown", r"\*\*|__|```|^#{1,6}\s|\]\(|^\|"),
-    (STAGES, "is JSON or code instead of words", r"^\s*[\[{]"),
-    (
-        _CAPTIONS,
-        _REFUSAL,
-        r"^sorry[,.]|^unfortunately,? i\b|\bas an ai\b|\bai (?:language )?(?:model|assistant)\b"
-        r"|^lo siento|^(?:je suis )?désolé|^(?:es )?tut mir leid|^mi dispiace"
-        r"|^很?抱歉|^对不起|^對不起|^申し訳|^すみません",
-    ),
-    (
-        _CAPTIONS,
-        _REFUSAL,
-        # case counts: a small "i" is an ordinary letter
-        r"(?:^|[.!?,;:]\s+|\b(?:and|but|so|that)\s)(?-i:I)(?:['’](?:m|ve|d|ll)\b|\s(?:am|can|cannot"
-        r"|can['’]t|couldn?['’]?t?|do|don['’]t|have|hope|will|would|see|think|apologize)\b)",
-    ),
-    (_CAPTIONS, "addresses the reader", r"\blet me know\b|\bhope this helps\b"),
-    (
-        _CAPTIONS,
-        "starts with words about the answer",
-        rf"^(?:certainly|of course|absolutely)\b|^here(?: is|['’]s) [^.]*\b{_CAPTION}\b",
-    ),
-    (_CAPTIONS, "says nothing", r"^(?:none|null|nil|n/?a|nothing|unknown|undefined)\W*$"),
-    (
-        _CAPTIONS,
-        "mentions a contour",
-        r"\bcontours?\b|\bcontoured in\b|\bbounding box|\bcontornos?\b|\bkontur|контур"
-        r"|轮廓|輪廓|輪郭",
-    ),
-    # yellow in Sec. 3, blue in Table 9
-    (("short", "long"), _CONTOUR_COLOR, rf"\byellow outline|\b{_DRAWN}yellow\b"),
-    (("unique",), _CONTOUR_COLOR, rf"\bblue outline|\b{_DRAWN}blue\b"),
-    (
-        _CAPTIONS,
-        "mentions an index",
-        r"\bind(?:ex|ices|exes|ice)\s*(?:#|no\.?|number)?\s*\d|\bindices\b|\bindexed\b"
-        r"|\b(?:other|this) index\b(?! (?:finger|card|tab|page))",
-    ),
-    (_CAPTIONS, 'calls it the "main object"', r"\bmain object\b|主要(?:对象|物体)"),
-    (
-        _CAPTIONS,
-        "speaks of the image it was shown",
-        r"^(?:in )?(?:the|this) (?:given |provided |cropped )?(?:image|picture|photo(?:graph)?)"
-        r"(?:,| (?:shows|depicts|features|displays|contains|captures|presents)\b)"
-        r"|\bimage[- ]?[12]\b|^l['’]image |^das bild |^la imagen |^这张|^這張|^图中|^图片",
-    ),
-    (("short",), "mentions the blurred background", r"\bblur(?:red|ry)? background\b"),
-    (
-        ("unique",),
-        'says "distinguished by" or the like',
-        r"\bdistinguish(?:ed|es|ing|able)\b|\bdifferentiat(?:ed|es|ing)\b"
-        r"|\bset(?:s|ting)? (?:it|this \w+|itself) apart\b",
-    ),
-)
-_RULES = [(stages, fault, re.compile(text, re.I)) for stages, fault, text in _RULES_AS_TEXT]
+# fault -> pattern; case does not count, but for the "I" of a writer: "i" is an ordinary letter
+_FAULTS = {
+    "holds a tag or a special token": r"</?[A-Z!][^<>]*>?|<\||\|>|\[/?INST",
+    "holds markdown": r"\*\*|__|```|^#{1,6}\s|\]\(|^\|",
+    "is JSON or code instead of words": r"^\s*[\[{]",
+    "is a refusal or speaks of its writer": r"^sorry[,.]|^unfortunately,? i\b|\bas an ai\b"
+    r"|\bai (?:language )?(?:model|assistant)\b|^lo siento|^(?:je suis )?désolé"
+    r"|^(?:es )?tut mir leid|^mi dispiace|^很?抱歉|^对不起|^對不起|^申し訳|^すみません"
+    r"|(?:^|[.!?,;:]\s+|\b(?:and|but|so|that)\s)(?-i:I)(?:['’](?:m|ve|d|ll)\b|\s(?:am|can|cannot"
+    r"|can['’]t|couldn?['’]?t?|do|don['’]t|have|hope|will|would|see|think|apologize)\b)",
+    "addresses the reader": r"\blet me know\b|\bhope this helps\b",
+    "starts with words about the answer": r"^(?:certainly|of course|absolutely)\b"
+    rf"|^here(?: is|['’]s) [^.]*\b{_CAPTION}\b",
+    "says nothing": r"^(?:none|null|nil|n/?a|nothing|unknown|undefined)\W*$",
+    "mentions a contour": r"\bcontours?\b|\bcontoured in\b|\bbounding box|\bcontornos?\b|\bkontur"
+    r"|контур|轮廓|輪廓|輪郭",
+    "mentions the color of the contour, yellow": rf"\byellow outline|\b{_DRAWN}yellow\b",
+    "mentions the color of the contour, blue": rf"\bblue outline|\b{_DRAWN}blue\b",
+    "mentions an index": r"\bind(?:ex|ices|exes|ice)\s*(?:#|no\.?|number)?\s*\d|\bindices\b"
+    r"|\bindexed\b|\b(?:other|this) index\b(?! (?:finger|card|tab|page))",
+    'calls it the "main object"': r"\bmain object\b|主要(?:对象|物体)",
+    "speaks of the image it was shown": r"^(?:in )?(?:the|this) (?:given |provided |cropped )?"
+    r"(?:image|picture|photo(?:graph)?)"
+    r"(?:,| (?:shows|depicts|features|displays|contains|captures|presents)\b)"
+    r"|\bimage[- ]?[12]\b|^l['’]image |^das bild |^la imagen |^这张|^這張|^图中|^图片",
+    "mentions the blurred background": r"\bblur(?:red|ry)? background\b",
+    'says "distinguished by" or the like': r"\bdistinguish(?:ed|es|ing|able)\b"
+    r"|\bdifferentiat(?:ed|es|ing)\b|\bset(?:s|ting)? (?:it|this \w+|itself) apart\b",
+}
+_CAPTIONS = ("short", "long", "unique")
+# the stages whose table has a rule, if they are not the three that write captions
+_STAGES = dict.fromkeys([*_FAULTS][:3], STAGES) | {
+    "mentions the color of the contour, yellow": ("short", "long"),  # Sec. 3
+    "mentions the color of the contour, blue": ("unique",),  # Table 9
+    "mentions the blurred background": ("short",),
+    'says "distinguished by" or the like': ("unique",),
+}
+_RULES = [
+    (_STAGES.get(fault, _CAPTIONS), fault, re.compile(pattern, re.IGNORECASE))
+    for fault, pattern in _FAULTS.items()
+]
 
 
 async def answer_checked(
@@ -202,7 +179,6 @@ def clean_reply(stage: Stage, text: str) -> str:
     lonely bullet. Paragraphs stay apart, by an empty line, and lists keep their lines, for
     `faults` to find. A verdict is written "keep" or "drop: reason".
     """
-    _check_stage(stage)
     text = _SURROGATE.sub("\ufffd", final_answer(text)).translate(_INVISIBLE)
     before = None
     while text != before:
@@ -224,21 +200,14 @@ def faults(stage: Stage, text: str, prompt: str = "") -> list[str]:
         stage: whose rules hold.
         text: the cleaned reply.
         prompt: the question, whose script a caption must have.
-
-    Raises:
-        ValueError: no such stage.
     """
-    _check_stage(stage)
     if not any(character.isalnum() for character in text):
         return ["is empty"]
-    found = list(dict.fromkeys(_faults_of_form(stage, text)))
+    found = _faults_of_form(stage, text)
     scripts = [_script(_QUOTED.sub("", words)) for words in (text, prompt)]
     if stage in _CAPTIONS and all(scripts) and scripts[0] != scripts[1]:
         found.append("is written in {}, not in {}, the script of the question".format(*scripts))
-    for stages, fault, pattern in _RULES:
-        if stage in stages and fault not in found and pattern.search(text):
-            found.append(fault)
-    return found
+    return found + [f for stages, f, rule in _RULES if stage in stages and rule.search(text)]
 
 
 def count_sentences(text: str) -> int:
@@ -256,8 +225,8 @@ def _script(text: str) -> str | None:
     """The script of most letters, such as "Latin", "Cyrillic" or "CJK"; None without letters."""
     names = [unicodedata.name(letter, "?").split()[0] for letter in text if letter.isalpha()]
     # Japanese mixes three scripts
-    counts = Counter("CJK" if n in ("HIRAGANA", "KATAKANA") else n for n in names)
-    (script, _), *_ = counts.most_common(1) or [(None, 0)]
+    names = ["CJK" if name in ("HIRAGANA", "KATAKANA") else name for name in names]
+    script = max(names, key=Counter(names).get, default=None)
     return script if script in (None, "CJK") else script.capitalize()
 
 
@@ -326,8 +295,3 @@ def _is_wrapped(text: str) -> bool:
     first, last = text[0], text[-1]
     inside = re.sub(r"(?<=\w)['’](?=\w)", "", text[1:-1])  # no apostrophes
     return f"{first}{last}" in _QUOTES and first not in inside and last not in inside
-
-
-def _check_stage(stage: str) -> None:
-    if stage not in STAGES:
-        raise ValueError(f"a stage is one of {', '.join(STAGES)}, not {stage!r}")

@@ -2,50 +2,57 @@
 
 `annotate_images` opens images in turn and lets `pipeline.ImageCaptions` write their captions. An
 answer is in the store before it counts, so a killed run loses the calls in flight at most.
+
+An answer is stored with a key, a hash of everything that decides it; the same key is not asked
+again. Recipe 2 of the key, that of new stores, hashes what the annotator sees: the prompt and the
+pixels of the pictures. An annotator with a `version` attribute is a program that may read the
+masks, the tree and all captions of the request, so those are hashed instead. Recipe 1, that of
+stores made before, hashes settings and masks; it is frozen.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, TypeVar
 
+import xxhash
 from tqdm.auto import tqdm
 
 from ureca_lib.annotate.look_alikes import ColorTextureFeatures, RegionFeatures, find_look_alikes
-from ureca_lib.annotate.pipeline import ImageCaptions
-from ureca_lib.annotate.prompts import PROMPT_VERSIONS
-from ureca_lib.annotate.protocol import Annotator, Context
-from ureca_lib.annotate.questions import (
-    SPARE,
-    AnnotatorStoppedError,
-    Caller,
-    OpenImage,
-    fingerprint,
-    prepare,
-    to_the_end,
+from ureca_lib.annotate.pipeline import ImageCaptions, parse_verdict
+from ureca_lib.annotate.prompts import PROMPT_VERSIONS, fill_prompt
+from ureca_lib.annotate.protocol import (
+    Annotator,
+    AnnotatorUnavailableError,
+    Context,
+    Reply,
+    Request,
+    Stage,
 )
 from ureca_lib.annotate.records import STATES, Answer, ImageRow, Step, digest, masks_digest
 from ureca_lib.annotate.settings import PipelineSettings
-from ureca_lib.annotate.sources import Source, SourceLike, SplitRule, find_sources
+from ureca_lib.annotate.sources import Source, SourceLike, SplitRule, find_sources, first_of
 from ureca_lib.annotate.store import Store, StoreError
-from ureca_lib.annotate.views import ImageViews
+from ureca_lib.annotate.views import ImageViews, stage_views
 from ureca_lib.event_loop import run_coroutine
-from ureca_lib.regions import RegionError
+from ureca_lib.regions import RegionError, RegionImage
+
+Result = TypeVar("Result")
 
 VERSION = 1  # of the pipeline's behavior under the same settings
 MOST_FAILURES = 5  # failures listed in a summary
+_SPARE = 4  # questions prepared while as many as are allowed wait for their answers
 _POLL = 0.2  # seconds between two looks at images of other processes
 _NOTE = 2.0  # seconds between two records of a run's progress
-_SHOWN = 3  # images named in a warning
 
 
 @dataclass
@@ -73,32 +80,24 @@ class Summary:
         return self.stopped is None and self.images == self.already + self.done
 
     def __str__(self) -> str:
-        images = _counts(
-            (self.done, "done"),
-            (self.already, "were done before"),
-            (self.partial, "with failed answers"),
-            (self.failed, "unreadable"),
-            (self.elsewhere, "in another process"),
-        )
-        parts = [f"{counted(self.images, 'image')}: {images or 'none finished'}"]
-        if states := _counts(*((self.states[state], state) for state in STATES)):
-            parts.append(f"regions: {states}")
+        names = {"done": "done", "already": "were done before", "partial": "with failed answers"}
+        names |= {"failed": "unreadable", "elsewhere": "in another process"}
+        images = [f"{getattr(self, key)} {name}" for key, name in names.items()]
+        images = [count for count in images if not count.startswith("0 ")]
+        parts = [f"{counted(self.images, 'image')}: {', '.join(images) or 'none finished'}"]
+        states = [f"{self.states[state]} {state}" for state in STATES if self.states[state]]
+        if states:
+            parts.append(f"regions: {', '.join(states)}")
         elif self.already:
             parts.append(f"the store holds {counted(self.stored, 'region')}")
         kept = f", {counted(self.reused, 'answer')} kept" if self.reused else ""
         parts.append(f"{counted(self.calls, 'call')}{kept}, {self.seconds:.1f} s")
-        if self.stopped is not None:
-            parts.append(f"stopped: {self.stopped}")
-        return "; ".join(parts)
+        return "; ".join([*parts, f"stopped: {self.stopped}"] if self.stopped else parts)
 
 
 def counted(count: int, noun: str) -> str:
     """A number and a noun: 1 image, 2 images."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _counts(*counts: tuple[int, str]) -> str:
-    return ", ".join(f"{count} {name}" for count, name in counts if count)
 
 
 def annotate_images(
@@ -173,21 +172,80 @@ def _stored_splits(store: Store, rule: SplitRule, splits: Mapping[str, str]) -> 
     """
     found, kept, moved = dict(splits), [], []
     for name, split in store.rows("SELECT image, split FROM images"):
-        if found.get(name, split) != split:
-            if rule.lists(name):
-                moved.append(f"{name} (from {split} to {found[name]})")
-            else:
-                kept.append(f"{name} ({split}, not {found[name]})")
-                found[name] = split
+        if found.get(name, split) == split:
+            continue
+        if rule.listed(name):
+            moved.append(f"{name} (from {split} to {found[name]})")
+        else:
+            kept.append(f"{name} ({split}, not {found[name]})")
+            found[name] = split
     for names, change in (
-        (kept, "in another split from an earlier run stay there; a list of splits can move them"),
-        (moved, "in another split from an earlier run move, as the list of splits has them"),
+        (kept, "stay there; a list of splits can move them"),
+        (moved, "move, as the list of splits has them"),
     ):
         if names:
-            first = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            text = f"{store.path}: {counted(len(names), 'image')} {change}: {first}"
-            warnings.warn(text, stacklevel=3)
+            count = counted(len(names), "image")
+            text = f"{count} in another split from an earlier run {change}: {first_of(names)}"
+            warnings.warn(f"{store.path}: {text}", stacklevel=3)
     return found
+
+
+class _Caller:
+    """One annotator with its limit of calls at a time.
+
+    Args:
+        annotator: with `answer_async(request)`, a coroutine, it is awaited; else its `answer` is
+            called in threads.
+        in_flight: most calls at a time, if fewer than the annotator takes.
+
+    Attributes:
+        fingerprint: the part of the annotator that decides its answers, as plain data.
+        stopped: the reason why no call is begun anymore.
+    """
+
+    def __init__(self, annotator: Annotator, in_flight: int | None):
+        most = max(1, annotator.max_in_flight)
+        self.annotator, self.calls = annotator, min(most, in_flight or most)
+        self.threads = ThreadPoolExecutor(self.calls, "annotator")
+        self.turns = asyncio.Semaphore(self.calls + _SPARE)  # of questions, with their pictures
+        self.slots = asyncio.Semaphore(self.calls)
+        self.stopped: str | None = None
+        self.fingerprint = [annotator.name, getattr(annotator, "answer_settings", None)]
+        self.version = getattr(annotator, "version", None)
+        if self.version is not None:
+            self.fingerprint.append(self.version)
+
+    async def reply(self, request: Request) -> Reply:
+        """Ask a question.
+
+        Raises:
+            AnnotatorUnavailableError: the annotator raised an error: asking again makes no sense.
+        """
+        try:
+            if hasattr(self.annotator, "answer_async"):
+                reply = await self.annotator.answer_async(request)
+            else:
+                loop = asyncio.get_running_loop()
+                reply = await loop.run_in_executor(self.threads, self.annotator.answer, request)
+        except Exception as error:
+            self.stopped = self.stopped or f"{type(error).__name__}: {error}"
+            raise AnnotatorUnavailableError(self.stopped) from error
+        return _checked(request.stage, reply)
+
+
+def _checked(stage: Stage, reply: Reply) -> Reply:
+    """The reply, or a failed one if it is empty, is no verdict, or fails without a reason."""
+    if reply.status != "done":
+        return replace(reply, text="", error=reply.error or "the annotator gave no reason")
+    text = reply.text.encode("utf-8", "replace").decode("utf-8")  # no half surrogate pairs
+    try:
+        if not text.strip():
+            raise ValueError("the reply is empty")
+        if stage == "verify":
+            parse_verdict(text)
+    except ValueError as error:
+        return replace(reply, text="", status="failed", error=str(error))
+    return replace(reply, text=text)
 
 
 def _callers_of_splits(
@@ -195,24 +253,89 @@ def _callers_of_splits(
     annotator: Annotator | Mapping[str, Annotator],
     verifier: Annotator | None,
     in_flight: int | None,
-) -> dict[str, tuple[Caller, Caller]]:
+) -> dict[str, tuple[_Caller, _Caller]]:
     """Split -> the callers that caption its images and verify them; one caller per annotator.
 
     Raises:
         ValueError: a split without an annotator.
     """
-    chosen = {
-        split: annotator.get(split) if isinstance(annotator, Mapping) else annotator
-        for split in sorted(splits)
-    }
-    for split, one in chosen.items():
-        if one is None:
-            raise ValueError(f"there is no annotator for the split {split!r}")
-    by_id = {id(one): one for one in (*chosen.values(), *([verifier] if verifier else []))}
-    callers = {key: Caller(one, in_flight) for key, one in by_id.items()}
-    return {
-        split: (callers[id(one)], callers[id(verifier or one)]) for split, one in chosen.items()
-    }
+    callers: dict[int, _Caller] = {}
+    found = {}
+    for split in sorted(splits):
+        try:
+            one = annotator[split] if isinstance(annotator, Mapping) else annotator
+        except KeyError:
+            raise ValueError(f"there is no annotator for the split {split!r}") from None
+        for asked in (one, verifier or one):
+            callers.setdefault(id(asked), _Caller(asked, in_flight))
+        found[split] = (callers[id(one)], callers[id(verifier or one)])
+    return found
+
+
+@dataclass(frozen=True)
+class _Work:
+    """An image while its captions are written."""
+
+    source: Source
+    image: RegionImage
+    views: ImageViews
+    captions: ImageCaptions
+    stored: Mapping[Step, Answer]  # answers of earlier runs
+    settings: PipelineSettings
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of all that a program can read of the image: pixels, masks, names and tree."""
+        tree = self.captions.tree
+        masks = [[r.id, r.rle["counts"].decode("ascii"), r.name] for r in self.image]
+        parents = [tree.parent(region.id) for region in self.image]
+        return digest(self.image.pixels.tobytes(), self.image.pixels.shape, masks, parents)
+
+    @cached_property
+    def content_1(self) -> str:
+        """The content as recipe 1 has it: with the settings of the views."""
+        return digest(self.content, self.settings.record(1)["views"])
+
+    def prepare(
+        self, step: Step, context: Context, caller: _Caller, recipe: int
+    ) -> Answer | tuple[Request, str]:
+        """A step's stored answer; if there is none, its question and the key of the answer.
+
+        Args:
+            step, context: the question.
+            caller: of the annotator that would be asked.
+            recipe: of the key, see `Store.recipe`.
+        """
+        stage, number, region_id = step
+        tree, asked, key = self.captions.tree, caller.fingerprint, None
+        # Table 9, which is the first round, does not show captions
+        prompt, version = fill_prompt(stage, tree, region_id, context, compare=number > 1)
+        if recipe == 1:
+            key = _read_key(self.content_1, step, context, [asked, version, prompt])
+        elif caller.version is not None:
+            key = _read_key(self.content, step, context, [asked, prompt, number])
+        old = self.stored.get(step)
+        known = ("done",) if self.settings.retry_failed else ("done", "failed")
+        reusable = old is not None and old.status in known
+        if reusable and old.inputs_hash == key:
+            return old
+        views = stage_views(stage, self.views, tree, region_id, context)
+        if key is None:
+            # pixels are hashed by xxHash: 3 MB a picture, for which other hashes take milliseconds
+            pixels = [[*view.shape, xxhash.xxh3_128_hexdigest(view)] for view in views]
+            key = digest([stage, number, asked, prompt], pixels)
+            if reusable and old.inputs_hash == key:
+                return old
+        return Request(stage, self.image, tree, region_id, prompt, version, views, context), key
+
+
+def _read_key(content: str, step: Step, context: Context, asked: list[Any]) -> str:
+    captions = (context.siblings, context.children, context.look_alike_captions)
+    return digest(
+        [content, step.stage, step.region_id, asked],
+        [context.parent, context.current, list(context.look_alikes)],
+        [list(known.items()) for known in captions],
+    )
 
 
 class _Run:
@@ -233,19 +356,18 @@ class _Run:
         settings: PipelineSettings,
         features: RegionFeatures,
         splits: Mapping[str, str],
-        callers: Mapping[str, tuple[Caller, Caller]],
+        callers: Mapping[str, tuple[_Caller, _Caller]],
         bar: tqdm,
     ):
         self.store, self.settings, self.features = store, settings, features
         self.splits, self.by_split, self.bar = splits, callers, bar
         self.summary = Summary(images=len(splits))
-        self.callers = list(dict.fromkeys(caller for pair in callers.values() for caller in pair))
-        self._most = settings.open_images or max((c.calls for c in self.callers), default=1)
-        self._preparers = ThreadPoolExecutor(SPARE, "prepare")  # load images, draw pictures
+        self.callers = {caller for pair in callers.values() for caller in pair}
+        self._most = max((caller.calls for caller in self.callers), default=1)  # images open
+        self._preparers = ThreadPoolExecutor(_SPARE, "prepare")  # load images, draw pictures
         self._open = 0  # images in memory
         self._held: list[Source] = []  # images of other processes
         self._changed, self._noted = asyncio.Event(), 0.0
-        self._lost = 0  # answers of earlier runs that failed
 
     def close(self) -> None:
         """End the threads; calls in flight are finished before, or by these threads."""
@@ -280,7 +402,7 @@ class _Run:
         used |= {"features": self.features.name}
         self._made_with, self._decides, asked, kept = {}, {}, {}, {}
         for split, pair in self.by_split.items():
-            asked[split] = [fingerprint(caller.annotator) for caller in pair]
+            asked[split] = [caller.fingerprint for caller in pair]
             verified = split in self.settings.verify_splits
             made_with = f"{shared}/{digest(asked[split], verified)}"
             kept[made_with] = used | {"annotators": asked[split]}
@@ -294,19 +416,21 @@ class _Run:
         They are looked at once more at least, for a process may have ended before it came to
         them. Nothing is held meanwhile, so that no two processes wait for each other.
         """
-        turns, again = itertools.count(), False
+        loop, load, again = asyncio.get_running_loop(), (self._preparers, self._load), False
         while sources:
             self._held = []
             try:
                 async with asyncio.TaskGroup() as group:
                     for source in sources:
                         await self._room()
-                        if self._take(source) and (work := await self._load(source)):
-                            self._open += 1
-                            group.create_task(self._write(work, next(turns)))
+                        if self._take(source):
+                            with self._alone(source):
+                                work = await loop.run_in_executor(*load, source)
+                                self._open += 1
+                                group.create_task(self._write(work))
             except BaseExceptionGroup as errors:
                 for error in errors.exceptions:
-                    if not isinstance(error, AnnotatorStoppedError):
+                    if not isinstance(error, AnnotatorUnavailableError):
                         raise error from None
                 self.summary.stopped = str(errors.exceptions[0])
                 return
@@ -320,7 +444,7 @@ class _Run:
     async def _room(self) -> None:
         """Wait until one more image may be open, and an annotator has a turn free for it."""
         await asyncio.sleep(0)  # long lists of finished images do not block the loop
-        while self._open >= self._most or not any(c.turns.free for c in self.callers):
+        while self._open >= self._most or all(caller.turns.locked() for caller in self.callers):
             self._changed.clear()
             await self._changed.wait()
 
@@ -351,7 +475,7 @@ class _Run:
         """An error of an image's own fails this image; the others go on."""
         try:
             yield
-        except (AnnotatorStoppedError, StoreError):
+        except (AnnotatorUnavailableError, StoreError):
             raise
         except Exception as error:
             known = isinstance(error, RegionError)  # names the file itself
@@ -361,57 +485,68 @@ class _Run:
             self.store.finish(ImageRow(*row, self._inputs(source, None)))
             self._count(source.name, "failed", reason)
 
-    async def _load(self, source: Source) -> OpenImage | None:
-        """Load an image, build its tree (stage 1) and find its look-alikes; None: it fails."""
+    def _load(self, source: Source) -> _Work:
+        """Load an image, build its tree (stage 1) and find its look-alikes."""
         settings, features = self.settings, self.features
+        stored, image = self.store.answers(source.name), source.load(settings.strict)
+        tree = settings.tree.build(image.regions)
+        views, chosen = ImageViews(image, settings.views), settings.tree.chosen(tree)
+        threshold = settings.look_alikes.threshold
+        threshold = features.threshold if threshold is None else threshold
+        alike = find_look_alikes(features(image, chosen), tree, settings.look_alikes, threshold)
+        verify = self.splits[source.name] in settings.verify_splits
+        leaves = settings.describe_leaves
+        captions = ImageCaptions(tree, chosen, alike, settings.check, verify, leaves)
+        return _Work(source, image, views, captions, stored, settings)
 
-        def load() -> OpenImage:
-            stored, image = self.store.answers(source.name), source.load(settings.strict)
-            tree = settings.tree.build(image.regions)
-            views, chosen = ImageViews(image, settings.views), settings.tree.chosen(tree)
-            threshold = settings.look_alikes.threshold
-            threshold = features.threshold if threshold is None else threshold
-            vectors = features(image, chosen)
-            alike = find_look_alikes(vectors, tree, settings.look_alikes, threshold)
-            verify = self.splits[source.name] in settings.verify_splits
-            leaves = settings.describe_leaves
-            captions = ImageCaptions(tree, chosen, alike, settings.check, verify, leaves)
-            return OpenImage(source, image, views, captions, stored, settings)
-
-        with self._alone(source):
-            return await asyncio.get_running_loop().run_in_executor(self._preparers, load)
-        return None
-
-    async def _write(self, work: OpenImage, turn: int) -> None:
+    async def _write(self, work: _Work) -> None:
         """Write the captions of an image."""
         try:
             with self._alone(work.source):
-                captions = await work.captions.write(partial(self._ask, work, turn))
+                captions = await work.captions.write(partial(self._ask, work))
                 row, answers = self._row(work), work.captions.answers.values()
-                await to_the_end(asyncio.to_thread(self.store.finish, row, answers, captions))
+                self.store.finish(row, answers, captions)
                 self.summary.states.update(caption.state for caption in captions)
                 self._count(row.image, row.status, row.error)
         finally:
             self._open -= 1
             self._changed.set()
 
-    async def _ask(self, work: OpenImage, turn: int, step: Step, context: Context) -> Answer:
+    async def _ask(self, work: _Work, step: Step, context: Context) -> Answer:
         """The answer of a step: from the store if it was asked before, else by the annotator."""
         caller = self.by_split[self.splits[work.source.name]][step.stage == "verify"]
-        question = (work, step, context, caller.annotator, self.store.recipe)
+        question = (step, context, caller, self.store.recipe)
         loop = asyncio.get_running_loop()
-        async with caller.turns.turn(turn):
-            found = await loop.run_in_executor(self._preparers, prepare, *question)
+        async with caller.turns:
+            found = await loop.run_in_executor(self._preparers, work.prepare, *question)
             if isinstance(found, Answer):
                 self.summary.reused += 1
-                self._lost += found.status == "failed"
             else:
-                found = await caller.ask(found, partial(self.store.save, work.source.name))
+                async with caller.slots:
+                    if caller.stopped is not None:
+                        raise AnnotatorUnavailableError(caller.stopped)
+                    found = await _to_the_end(self._call(work, step, caller, *found))
+        self.summary.lost += found.status == "failed"
         self._changed.set()
         self._note()
         return found
 
-    def _row(self, work: OpenImage) -> ImageRow:
+    async def _call(
+        self, work: _Work, step: Step, caller: _Caller, request: Request, key: str
+    ) -> Answer:
+        """Ask a question, and save its answer."""
+        start = time.perf_counter()
+        reply = await caller.reply(request)
+        seconds = round(time.perf_counter() - start, 6)
+        made = (caller.annotator.name, request.prompt_version, key, seconds)
+        spent = (reply.prompt_tokens, reply.reply_tokens, reply.attempts)
+        text = (reply.text, reply.status, reply.error)
+        answer = Answer(step, *text, *made, *spent, reply.unique)
+        self.store.save(work.source.name, answer)
+        self.summary.calls += 1
+        return answer
+
+    def _row(self, work: _Work) -> ImageRow:
         """A finished image as the store records it."""
         image, source, answers = work.image, work.source, work.captions.answers.values()
         errors = [answer.error for answer in answers if answer.status == "failed"]
@@ -435,14 +570,23 @@ class _Run:
         if not last and now - self._noted < _NOTE:
             return
         self._noted, summary = now, self.summary
-        answered = [caller.answered for caller in self.callers]
-        summary.calls = sum(counts.total() for counts in answered)
-        summary.lost = self._lost + sum(counts["failed"] for counts in answered)
         waits = bool(self._held) and not self._open and not last
         self.bar.set_description("waiting for another process" if waits else None, refresh=False)
         self.bar.set_postfix(calls=summary.calls, kept=summary.reused, failed=summary.lost)
         finished = summary.done + summary.partial
         self.store.update_run(self._number, finished, summary.calls, summary.stopped)
+
+
+async def _to_the_end(work: Awaitable[Result]) -> Result:
+    """Await work that a cancelled task still waits for, such as a paid call."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody else takes it
+        raise
 
 
 def _stamp(path: Path | str | None) -> list[int] | None:

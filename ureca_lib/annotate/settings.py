@@ -8,7 +8,8 @@ from typing import Any
 
 from ureca_lib.annotate import PAPER_DIFFERENCES
 from ureca_lib.annotate.look_alikes import LookAlikeSettings
-from ureca_lib.annotate.views import ViewSettings
+from ureca_lib.annotate.views import MIN_MARGIN, NUMBER_HEIGHT, ViewSettings
+from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import (
     CONTAINMENT_THRESHOLD,
     PAPER_MAX_AREA,
@@ -29,35 +30,18 @@ class TreeSettings:
     The default captions every region.
     """
 
-    threshold: float = field(
-        default=CONTAINMENT_THRESHOLD, metadata={"help": "share of a region its parent holds"}
-    )
-    parent_rule: ParentRule = field(
-        default="smallest", metadata={"help": "'smallest', or 'first', the published greedy rule"}
-    )
-    min_height: int = field(
-        default=1, metadata={"help": "least levels of a main object's subtree; a leaf has 1"}
-    )
-    min_area: float = field(
-        default=0.0, metadata={"help": "least share of the image that a main object covers"}
-    )
-    max_area: float = field(
-        default=1.0, metadata={"help": "largest share of the image that a main object covers"}
-    )
-    min_part_area: float = field(
-        default=0.0, metadata={"help": "least share of the image that a part covers"}
-    )
+    threshold: float = setting(CONTAINMENT_THRESHOLD, "share of a region its parent holds")
+    parent_rule: ParentRule = setting("smallest", "'smallest', or 'first', the published rule")
+    min_height: int = setting(1, "least levels of a main object's subtree; a leaf has 1")
+    min_area: float = setting(0.0, "least share of the image that a main object covers")
+    max_area: float = setting(1.0, "largest share of the image that a main object covers")
+    min_part_area: float = setting(0.0, "least share of the image that a part covers")
 
     @classmethod
     def paper(cls) -> TreeSettings:
         """The published rule: main objects of 4 levels and 0.7% to 70%, parts from 0.7%."""
-        return cls(
-            parent_rule="first",
-            min_height=PAPER_MIN_HEIGHT,
-            min_area=PAPER_MIN_AREA,
-            max_area=PAPER_MAX_AREA,
-            min_part_area=PAPER_MIN_AREA,
-        )
+        areas = (PAPER_MIN_AREA, PAPER_MAX_AREA, PAPER_MIN_AREA)
+        return cls(CONTAINMENT_THRESHOLD, "first", PAPER_MIN_HEIGHT, *areas)
 
     def build(self, regions: Iterable[Region]) -> MaskTree:
         """The mask tree of an image's regions."""
@@ -82,19 +66,14 @@ class CheckSettings:
         ValueError: a value out of range.
     """
 
-    rounds: int = field(
-        default=3, metadata={"help": "most refinements of a region; the paper makes 1"}
+    rounds: int = setting(3, "most refinements of a region; the paper makes 1")
+    max_overlap: float = setting(
+        1.0, "share of words and pairs of words at which look-alikes' captions clash"
     )
-    max_overlap: float = field(
-        default=1.0,
-        metadata={"help": "share of words and pairs of words at which look-alikes' captions clash"},
-    )
-    most: int = field(default=8, metadata={"help": "look-alikes shown in a round after the first"})
+    most: int = setting(8, "look-alikes shown in a round after the first")
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "most"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        at_least(self, rounds=1, most=1)
         if not self.max_overlap > 0:
             raise ValueError(f"max_overlap must be above 0, not {self.max_overlap}")
 
@@ -107,25 +86,16 @@ class PipelineSettings:
     views: ViewSettings = field(default_factory=ViewSettings)
     look_alikes: LookAlikeSettings = field(default_factory=LookAlikeSettings)
     check: CheckSettings = field(default_factory=CheckSettings)
-    describe_leaves: bool = field(
-        default=True,
-        metadata={
-            "help": "stage 3 asks about regions without parts too; False: their long caption is "
-            "the short one, without a call (published code)"
-        },
+    describe_leaves: bool = setting(
+        True,
+        "stage 3 asks about regions without parts too; False: their long caption is the short "
+        "one, without a call (published code)",
     )
-    verify_splits: tuple[str, ...] = field(
-        default=(), metadata={"help": "splits that are verified; the paper verifies its test set"}
+    verify_splits: tuple[str, ...] = setting(
+        (), "splits that are verified; the paper verifies its test set"
     )
-    strict: bool = field(
-        default=True, metadata={"help": "a bad mask fails its image; else it is left out"}
-    )
-    retry_failed: bool = field(
-        default=True, metadata={"help": "ask questions again that failed in an earlier run"}
-    )
-    open_images: int | None = field(
-        default=None, metadata={"help": "most images in memory; None: as many as calls in flight"}
-    )
+    strict: bool = setting(True, "a bad mask fails its image; else it is left out")
+    retry_failed: bool = setting(True, "ask questions again that failed in an earlier run")
 
     @classmethod
     def paper(cls) -> PipelineSettings:
@@ -153,30 +123,19 @@ class PipelineSettings:
         return replace(self, views=replace(self.views, numbers="digits"), describe_leaves=True)
 
     def record(self, recipe: int) -> dict[str, Any]:
-        """The settings that decide an image's captions, as plain data, in the recipe's fields."""
+        """The settings that decide an image's captions, as plain data, in the recipe's fields.
+
+        Those of recipe 1 are frozen: another name, or one more, would ask every question of those
+        stores again. A setting that is removed from its class keeps its former default here.
+        """
         known = asdict(self)
-        for name in ("retry_failed", "open_images", "verify_splits"):
+        for name in ("retry_failed", "verify_splits"):
             del known[name]
-        if recipe > 1:
-            return known
-        kept = {
-            group: {name: known[group][name] for name in names}
-            for group, names in _RECIPE_1.items()
-        }
-        return kept | {"strict": self.strict}
+        if recipe == 1:
+            del known["describe_leaves"], known["views"]["numbers"]
+            known["views"] |= {"min_margin": MIN_MARGIN, "number_height": NUMBER_HEIGHT}
+        return known
 
-
-# The settings of recipe 1, frozen: another name, or one more, would ask every question of those
-# stores again. If a setting is removed from its class, `record` must give its former default.
-_RECIPE_1 = {
-    "tree": ("threshold", "parent_rule", "min_height", "min_area", "max_area", "min_part_area"),
-    "views": (
-        *("blur_sigma", "contour_width", "contour_color", "context_blur", "look_alike_frame"),
-        *("margin", "min_margin", "min_side", "max_side", "number_height"),
-    ),
-    "look_alikes": ("threshold", "family", "most"),
-    "check": ("rounds", "max_overlap", "most"),
-}
 
 # one table for the docstring and for `ureca annotate --help`
 PipelineSettings.paper.__func__.__doc__ += f"\n\n{PAPER_DIFFERENCES}"  # type: ignore[attr-defined]

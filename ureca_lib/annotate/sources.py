@@ -7,9 +7,9 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from ureca_lib.regions import RegionImage, load_sa1b
@@ -17,16 +17,20 @@ from ureca_lib.regions.photo import PHOTO_SUFFIXES
 from ureca_lib.regions.sa1b import annotation_files
 
 SourceLike = str | Path | RegionImage
-_SHOWN = 3  # wrong entries of a list of splits that are named
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image to annotate: its name in the store, and how to load it when its turn comes."""
+    """An image to annotate: its name in the store, and its files, or itself if it is in memory."""
 
     name: str
     path: Path | None  # of the annotations; None for an image in memory
-    load: Callable[[bool], RegionImage] = field(compare=False)  # with `strict`
+    photo: Path | None = None  # if one was named
+    image: RegionImage | None = None
+
+    def load(self, strict: bool = True) -> RegionImage:
+        """The image; with `strict` a bad mask is an error."""
+        return load_sa1b(self.path, self.photo, strict) if self.image is None else self.image
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,6 @@ class SplitRule:
         shares: split -> its share of the images; the remaining images go to `rest`.
         rest: the split of all others.
         named: file name (of the photo or the JSON) or stem of an image -> its split.
-        seed: another seed, another draw.
 
     Raises:
         ValueError: shares that are negative or more than 1 together, or a split whose name no
@@ -47,7 +50,6 @@ class SplitRule:
     shares: Mapping[str, float] = field(default_factory=dict)
     rest: str = "train"
     named: Mapping[str, str] = field(default_factory=dict)
-    seed: str = ""
 
     def __post_init__(self) -> None:
         if min(self.shares.values(), default=0) < 0 or sum(self.shares.values()) > 1:
@@ -78,10 +80,10 @@ class SplitRule:
             return cls(rest=text)
         try:
             named = json.loads(Path(text).read_text(encoding="utf-8"))
+            if not isinstance(named, dict) or not all(isinstance(v, str) for v in named.values()):
+                raise ValueError("it is not an object {file name: split}")
         except (OSError, ValueError) as error:
-            raise ValueError(f"{text}: not a JSON file of splits ({error})") from None
-        if not isinstance(named, dict) or not all(isinstance(v, str) for v in named.values()):
-            raise ValueError(f"{text}: splits are an object {{file name: split}}")
+            raise ValueError(f"{text}: no list of splits: {error}") from None
         return cls(named=named)
 
     def splits_of(self, names: Iterable[str], part: bool = False) -> dict[str, str]:
@@ -98,20 +100,20 @@ class SplitRule:
         known = {Path(name).name for name in names} | {Path(name).stem for name in names}
         missing = [key for key in self.named if key not in known and _stem(key) not in known]
         if missing and not part:
-            first = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-            said = (
-                f"{len(missing)} of {len(self.named)} entries of the list of splits are no image "
-                f"of this run: {first}"
-            )
+            text = f"{len(missing)} of {len(self.named)} entries of the list of splits are no image"
+            text = f"{text} of this run: {first_of(missing)}"
             if len(missing) == len(self.named):
-                raise ValueError(said)
-            warnings.warn(said, stacklevel=2)
+                raise ValueError(text)
+            warnings.warn(text, stacklevel=2)
         return {name: self.split_of(name) for name in names}
 
-    def lists(self, name: str) -> bool:
-        """Whether `named` has an image."""
-        stem = Path(name).stem
-        return Path(name).name in self.named or stem in self.named or stem in self._by_stem
+    def listed(self, name: str) -> dict[str, str]:
+        """The entries of `named` that are an image: its file or stem, else its photos."""
+        file = Path(name)
+        for key in (file.name, file.stem):
+            if key in self.named:
+                return {key: self.named[key]}
+        return self._by_stem.get(file.stem, {})
 
     def split_of(self, name: str) -> str:
         """The split of an image; the same wherever its file is located.
@@ -119,15 +121,12 @@ class SplitRule:
         Raises:
             ValueError: `named` has its stem with several suffixes, and several splits.
         """
-        file = Path(name)
-        for key in (file.name, file.stem):
-            if key in self.named:
-                return self.named[key]
-        if listed := self._by_stem.get(file.stem):
-            if len(set(listed.values())) > 1:
-                raise ValueError(f"{name}: {', '.join(listed)} have several splits; name one")
+        listed, stem = self.listed(name), Path(name).stem
+        if len(set(listed.values())) > 1:
+            raise ValueError(f"{name}: {', '.join(listed)} have several splits; name one")
+        if listed:
             return next(iter(listed.values()))
-        drawn = int.from_bytes(hashlib.sha256(f"{self.seed}/{file.stem}".encode()).digest()[:8])
+        drawn = int.from_bytes(hashlib.sha256(f"/{stem}".encode()).digest()[:8])
         place = drawn / 2**64
         for split, share in self.shares.items():
             if place < share:
@@ -147,6 +146,11 @@ class SplitRule:
 def names_files(split: str) -> bool:
     """Whether files can have a split's name: `datasets` accepts it, and it is no path."""
     return re.fullmatch(r"\w+(\.\w+)*", split) is not None and split != "left_out"
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, for a message."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _stem(key: str) -> str:
@@ -172,16 +176,31 @@ def find_sources(images: Iterable[SourceLike] | SourceLike, store: Path) -> list
         images = [images]
     found: dict[str, Source] = {}
     for image in images:
-        if isinstance(image, RegionImage):
-            source = _in_memory(image)
-            if source.name in found:
+        for source in _sources(image, store):
+            if source.image is not None and source.name in found:
                 raise ValueError(f"two images are named {source.name}")
-            found[source.name] = source
-        else:
-            for path, photo in _files(Path(image)):
-                name = name_of(path, store)
-                found.setdefault(name, Source(name, path, partial(_load, path, photo)))
+            found.setdefault(source.name, source)
     return list(found.values())
+
+
+def _sources(image: SourceLike, store: Path) -> Iterator[Source]:
+    if isinstance(image, RegionImage):
+        name = image.file_name or (image.path.name if image.path else image.image_id)
+        if name is None:
+            raise ValueError(f"{image!r} has neither a file name nor an id; give it one")
+        # it may have a path too, but its regions may differ from those of that file
+        yield Source(str(name), None, image=image)
+        return
+    path, photo = Path(image), None
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file or folder")
+    if path.suffix.lower() in PHOTO_SUFFIXES and not path.is_dir():
+        path, photo = path.with_suffix(".json"), path
+    files = annotation_files(path) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path}: the folder holds no annotation files (*.json)")
+    for file in files:
+        yield Source(name_of(file, store), file, photo)
 
 
 def name_of(path: Path, store: Path) -> str:
@@ -191,30 +210,3 @@ def name_of(path: Path, store: Path) -> str:
     """
     whole = path.parent.resolve() / path.name
     return Path(os.path.relpath(whole, store.resolve().parent)).as_posix()
-
-
-def _in_memory(image: RegionImage) -> Source:
-    name = image.file_name or (image.path.name if image.path else image.image_id)
-    if name is None:
-        raise ValueError(f"{image!r} has neither a file name nor an id; give it one")
-    # it may have a path too, but its regions may differ from those of that file
-    return Source(str(name), None, lambda strict: image)
-
-
-def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
-    """Annotation files, and the photo where one was named."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file or folder")
-    if path.is_dir():
-        files = annotation_files(path)
-        if not files:
-            raise ValueError(f"{path}: the folder holds no annotation files (*.json)")
-        yield from ((file, None) for file in files)
-    elif path.suffix.lower() in PHOTO_SUFFIXES:
-        yield path.with_suffix(".json"), path
-    else:
-        yield path, None
-
-
-def _load(path: Path, photo: Path | None, strict: bool) -> RegionImage:
-    return load_sa1b(path, photo, strict)

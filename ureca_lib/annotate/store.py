@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, replace
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tenacity
 from filelock import FileLock, Timeout
 
 from ureca_lib.annotate.records import (
@@ -44,73 +47,33 @@ _STATUSES = ("waiting", "done", "partial", "failed")
 # columns of an image that its checksum covers. Status and counts change often: a damaged status is
 # none of the four words, and the counts are compared with the rows
 _SEALED = "image, split, path, photo, width, height, left_out, inputs, masks, made_with"
-# from an empty file to schema version 1, and from each version to the next
-_SCHEMAS = (
-    """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE runs (
-  id INTEGER PRIMARY KEY, started REAL NOT NULL, updated REAL NOT NULL,
-  images INTEGER NOT NULL DEFAULT 0, calls INTEGER NOT NULL DEFAULT 0, stopped TEXT);
-CREATE TABLE images (
-  image TEXT PRIMARY KEY, split TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'waiting', error TEXT,
-  path TEXT, photo TEXT, width INTEGER, height INTEGER, left_out TEXT, inputs TEXT);
-CREATE INDEX images_by_status ON images (status);
-CREATE TABLE answers (
-  image TEXT NOT NULL, region TEXT NOT NULL, stage TEXT NOT NULL, round INTEGER NOT NULL,
-  text TEXT NOT NULL, status TEXT NOT NULL, error TEXT, annotator TEXT NOT NULL,
-  prompt_version TEXT NOT NULL, inputs_hash TEXT NOT NULL, seconds REAL NOT NULL,
-  prompt_tokens INTEGER NOT NULL, reply_tokens INTEGER NOT NULL, attempts INTEGER NOT NULL,
-  is_unique INTEGER, PRIMARY KEY (image, region, stage, round)) WITHOUT ROWID;
-CREATE TABLE captions (
-  image TEXT NOT NULL, region TEXT NOT NULL, place INTEGER NOT NULL, text TEXT NOT NULL,
-  state TEXT NOT NULL, reason TEXT, stage TEXT, round INTEGER NOT NULL, parent TEXT,
-  depth INTEGER NOT NULL, height INTEGER NOT NULL, look_alikes TEXT NOT NULL,
-  PRIMARY KEY (image, region)) WITHOUT ROWID""",
-    # an append-only log of review decisions
-    """
-CREATE TABLE reviews (
-  id INTEGER PRIMARY KEY, image TEXT NOT NULL, region TEXT NOT NULL, decision TEXT NOT NULL,
-  text TEXT NOT NULL, previous TEXT NOT NULL, reviewer TEXT NOT NULL, time REAL NOT NULL,
-  note TEXT NOT NULL);
-CREATE INDEX reviews_by_image ON reviews (image)""",
-    """
-ALTER TABLE images ADD COLUMN masks TEXT;
-ALTER TABLE images ADD COLUMN made_with TEXT;
-CREATE TABLE made_with (digest TEXT PRIMARY KEY, settings TEXT NOT NULL)""",
-    f"""
-ALTER TABLE answers ADD COLUMN checksum INTEGER;
-ALTER TABLE captions ADD COLUMN checksum INTEGER;
-ALTER TABLE reviews ADD COLUMN checksum INTEGER;
-ALTER TABLE images ADD COLUMN checksum INTEGER;
-ALTER TABLE images ADD COLUMN caption_count INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE images ADD COLUMN answer_count INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE images ADD COLUMN review_count INTEGER NOT NULL DEFAULT 0;
-UPDATE answers SET checksum=row_checksum(image, region, stage, round, text, status, error,
-  annotator, prompt_version, inputs_hash, seconds, prompt_tokens, reply_tokens, attempts,
-  is_unique);
-UPDATE captions SET checksum=row_checksum(image, region, place, text, state, reason, stage, round,
-  parent, depth, height, look_alikes);
-UPDATE reviews SET checksum=row_checksum(image, region, decision, text, previous, reviewer, time,
-  note);
-UPDATE images SET checksum=row_checksum({_SEALED}),
-  caption_count=(SELECT count(*) FROM captions WHERE captions.image=images.image),
-  answer_count=(SELECT count(*) FROM answers WHERE answers.image=images.image),
-  review_count=(SELECT count(*) FROM reviews WHERE reviews.image=images.image);
-CREATE TABLE recipe (version INTEGER NOT NULL)""",
-)
+# the steps from an empty file to version 1, and from each version to the next
+_SQL = (resources.files("ureca_lib.annotate") / "store.sql").read_text(encoding="utf-8")
+_SCHEMAS = re.split(r"^-- version.*$", _SQL, flags=re.MULTILINE)[1:]
 SCHEMA_VERSION = len(_SCHEMAS)
-_WAIT = "UPDATE images SET status='waiting', error=NULL WHERE image=?"
-_SEAL = f"UPDATE images SET checksum=row_checksum({_SEALED}) WHERE image=?"
+_SEAL = f"UPDATE images SET checksum=row_checksum({_SEALED})"
+_REGISTER = (
+    "INSERT INTO images (image, split) VALUES (?, ?) ON CONFLICT (image) DO UPDATE "
+    "SET split=excluded.split, checksum=NULL WHERE split!=excluded.split"
+)
+# a new answer opens a finished image again, unless the same step has only failed again
+_REOPEN = (
+    "UPDATE images SET status='waiting', error=NULL WHERE image=? AND status!='waiting' "
+    "AND NOT (?='failed' AND EXISTS (SELECT 1 FROM answers "
+    "WHERE image=? AND region=? AND stage=? AND round=? AND status='failed'))"
+)
+_FINISH = (
+    "UPDATE images SET status=:status, error=:error, path=:path, photo=:photo, width=:width, "
+    "height=:height, left_out=:left_out, inputs=:inputs, masks=:masks, made_with=:made_with, "
+    "caption_count=(SELECT count(*) FROM captions WHERE captions.image=images.image), "
+    "answer_count=(SELECT count(*) FROM answers WHERE answers.image=images.image) "
+    "WHERE image=:image"
+)
 _SAVE_ANSWER = "INSERT OR REPLACE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _SAVE_CAPTION = "INSERT INTO captions VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _REVIEW = "image, region, decision, text, previous, reviewer, time, note, checksum"
 _SAVE_REVIEW = f"INSERT INTO reviews ({_REVIEW}) VALUES (?,?,?,?,?,?,?,?,?)"
 _READ_IMAGE = f"SELECT status, error, {_SEALED}, checksum FROM images"
-# the rows of an image and their expected number, in one statement: other processes may write
-_READ = (
-    "SELECT images.status, {count}, {columns} FROM images "
-    "LEFT JOIN {table} AS t ON t.image=images.image"
-)
 
 
 class StoreError(RuntimeError):
@@ -127,7 +90,7 @@ class Store:
         create: False raises if there is no file.
 
     Attributes:
-        recipe: of the keys of stored answers, see `questions`: 1 in stores made before there were
+        recipe: of the keys of stored answers, see `run`: 1 in stores made before there were
             several, else 2.
 
     Raises:
@@ -163,7 +126,8 @@ class Store:
                     f"{self.path}: not a store of version {SCHEMA_VERSION} (it says {version})"
                 )
             if version < SCHEMA_VERSION:
-                for statement in ";\n".join(_SCHEMAS[version:]).split(";\n"):
+                # not by executescript, which would end the transaction
+                for statement in "".join(_SCHEMAS[version:]).split(";\n"):
                     connection.execute(statement)
                 connection.execute("INSERT INTO recipe VALUES (?)", (1 if version else 2,))
                 connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
@@ -171,17 +135,15 @@ class Store:
         if self.recipe not in (1, 2):
             raise self._damaged("the recipe of its keys")
 
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_message(match=".*locked"),
+        wait=tenacity.wait_fixed(0.01),
+        stop=tenacity.stop_after_delay(_BUSY),
+        reraise=True,
+    )
     def _use_wal(self) -> None:
         """Switch to WAL. SQLite itself does not wait while another process does the same."""
-        deadline = time.monotonic() + _BUSY
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        self._connection.execute("PRAGMA journal_mode=WAL")
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
@@ -213,8 +175,12 @@ class Store:
             StoreError: a row was changed outside the pipeline, or their number is not the
                 recorded one.
         """
-        query = _READ.format(count=f"{table[:-1]}_count", columns=columns, table=table)
-        found = self.rows(f"{query} WHERE images.image=? ORDER BY {order}", image)
+        # rows and their expected number in one statement: other processes may write
+        found = self.rows(
+            f"SELECT images.status, {table[:-1]}_count, {columns} FROM images "
+            f"LEFT JOIN {table} AS t ON t.image=images.image WHERE images.image=? ORDER BY {order}",
+            image,
+        )
         rows = [row[2:] for row in found if row[2] is not None]  # none: one row without values
         if any(_checksum(*row[:-1]) != row[-1] for row in rows):
             raise self._damaged(f"{image}: one of its {table}")
@@ -290,17 +256,8 @@ class Store:
     def register(self, images: Iterable[tuple[str, str]]) -> None:
         """Add images, as (name, split). Known images stay as they are, but for the split."""
         with self._write() as connection:
-            known = dict(connection.execute("SELECT image, split FROM images"))
-            for image, split in images:
-                if image not in known:
-                    connection.execute(
-                        "INSERT INTO images (image, split) VALUES (?, ?)", (image, split)
-                    )
-                elif known[image] != split:
-                    connection.execute("UPDATE images SET split=? WHERE image=?", (split, image))
-                else:
-                    continue
-                connection.execute(_SEAL, (image,))
+            connection.executemany(_REGISTER, images)
+            connection.execute(f"{_SEAL} WHERE checksum IS NULL")
 
     def images(self) -> list[ImageRow]:
         """Every image, in the order in which they were added."""
@@ -338,7 +295,8 @@ class Store:
         if not self._lock_image(image):
             return False
         with self._write() as connection:
-            connection.execute(f"{_WAIT} AND status='failed'", (image,))
+            wait = "UPDATE images SET status='waiting', error=NULL WHERE image=?"
+            connection.execute(f"{wait} AND status='failed'", (image,))
         return True
 
     def is_held(self, image: str) -> bool:
@@ -387,15 +345,9 @@ class Store:
         The image is "waiting" then, unless the step has only failed again.
         """
         row = _answer_row(image, answer)
-        failed = "SELECT count(*) FROM answers WHERE image=? AND region=? AND stage=? AND round=?"
         with self._write() as connection:
-            again = False
-            if answer.status == "failed":
-                query = f"{failed} AND status='failed'"
-                (again,) = connection.execute(query, row[:4]).fetchone()
+            connection.execute(_REOPEN, (image, answer.status, *row[:4]))
             connection.execute(_SAVE_ANSWER, row)
-            if not again:
-                connection.execute(f"{_WAIT} AND status!='waiting'", (image,))
 
     def finish(
         self, row: ImageRow, answers: Iterable[Answer] = (), captions: Iterable[FinalCaption] = ()
@@ -409,36 +361,17 @@ class Store:
             answers: all that count; other stored answers of the image are deleted.
             captions: one per region, in file order.
         """
-        rows = [_caption_row(row.image, place, one) for place, one in enumerate(captions)]
-        place = (row.path, row.photo, row.width, row.height, json.dumps(row.left_out))
-        values = (row.status, row.error, *place, row.inputs, row.masks, row.made_with)
+        name = row.image
+        captions = [_caption_row(name, place, one) for place, one in enumerate(captions)]
         with self._write() as connection:
             if row.status != "failed":
-                self._replace_answers(connection, row.image, answers)
-            connection.execute("DELETE FROM captions WHERE image=?", (row.image,))
-            connection.executemany(_SAVE_CAPTION, rows)
-            connection.execute(
-                "UPDATE images SET status=?, error=?, path=?, photo=?, width=?, height=?, "
-                "left_out=?, inputs=?, masks=?, made_with=?, caption_count=?, answer_count="
-                "(SELECT count(*) FROM answers WHERE image=images.image) WHERE image=?",
-                (*values, len(rows), row.image),
-            )
-            connection.execute(_SEAL, (row.image,))
-        self.release(row.image)
-
-    def _replace_answers(
-        self, connection: sqlite3.Connection, image: str, answers: Iterable[Answer]
-    ) -> None:
-        """Delete answers that no longer count, and add those that were not asked."""
-        keep = {(region_key(a.step.region_id), a.step.stage, a.step.round): a for a in answers}
-        query = "SELECT region, stage, round FROM answers WHERE image=?"
-        stored = set(connection.execute(query, (image,)).fetchall())
-        connection.executemany(
-            "DELETE FROM answers WHERE image=? AND region=? AND stage=? AND round=?",
-            [(image, *key) for key in stored - keep.keys()],
-        )
-        unasked = (a for a in keep.values() if a.status in ("blocked", "kept"))
-        connection.executemany(_SAVE_ANSWER, [_answer_row(image, a) for a in unasked])
+                connection.execute("DELETE FROM answers WHERE image=?", (name,))
+                connection.executemany(_SAVE_ANSWER, [_answer_row(name, one) for one in answers])
+            connection.execute("DELETE FROM captions WHERE image=?", (name,))
+            connection.executemany(_SAVE_CAPTION, captions)
+            connection.execute(_FINISH, vars(row) | {"left_out": json.dumps(row.left_out)})
+            connection.execute(f"{_SEAL} WHERE image=?", (name,))
+        self.release(name)
 
     def captions(self, image: str) -> list[FinalCaption]:
         """The final state of each region, in file order; empty until the image is finished."""
@@ -465,7 +398,8 @@ class Store:
                     f"the caption of region {region_id!r} was changed meanwhile; "
                     f"it is now {texts[region_id]!r}"
                 )
-            connection.execute(_SAVE_REVIEW, _review_row(image, review))
+            _, *values = vars(review).values()
+            connection.execute(_SAVE_REVIEW, _sealed(image, region_key(region_id), *values))
             connection.execute(
                 "UPDATE images SET review_count=review_count+1 WHERE image=?", (image,)
             )
@@ -494,11 +428,9 @@ def _sealed(*values: Any) -> tuple[Any, ...]:
 
 def _answer_row(image: str, answer: Answer) -> tuple[Any, ...]:
     """All columns of the table of answers, as SQLite returns them."""
-    (stage, number, region_id), *values, unique = astuple(answer)
-    text, status, error, annotator, version, key, seconds, *spent = values
-    head = (image, region_key(region_id), stage, number, text, status, error)
-    unique = None if unique is None else int(unique)
-    return _sealed(*head, annotator, version, key, float(seconds), *spent, unique)
+    step, *values, unique = vars(answer).values()
+    head = (image, region_key(step.region_id), step.stage, step.round)
+    return _sealed(*head, *values, None if unique is None else int(unique))
 
 
 def _answer_of(row: tuple[Any, ...]) -> Answer:
@@ -509,19 +441,12 @@ def _answer_of(row: tuple[Any, ...]) -> Answer:
 
 def _caption_row(image: str, place: int, caption: FinalCaption) -> tuple[Any, ...]:
     """All columns of the table of captions, as SQLite returns them."""
-    region_id, text, state, reason, stage, number, parent, depth, height, alike = astuple(caption)
-    head = (image, region_key(region_id), place, text, state, reason, stage, number)
-    look_alikes = json.dumps(alike, ensure_ascii=False)
-    return _sealed(*head, region_key(parent), depth, height, look_alikes)
+    region_id, *values, parent, depth, height, alike = vars(caption).values()
+    tree = (region_key(parent), depth, height, json.dumps(alike, ensure_ascii=False))
+    return _sealed(image, region_key(region_id), place, *values, *tree)
 
 
 def _caption_of(row: tuple[Any, ...]) -> FinalCaption:
-    _, region, _, text, state, reason, stage, number, parent, depth, height, alike = row
-    place = (region_of(parent), depth, height, tuple(json.loads(alike)))
-    return FinalCaption(region_of(region), text, state, reason, stage, number, *place)
-
-
-def _review_row(image: str, review: Review) -> tuple[Any, ...]:
-    region_id, decision, text, previous, reviewer, time_, note = astuple(review)
-    head = (image, region_key(region_id), decision, text, previous, reviewer)
-    return _sealed(*head, float(time_), note)
+    _, region, _, *values, parent, depth, height, alike = row
+    tree = (region_of(parent), depth, height, tuple(json.loads(alike)))
+    return FinalCaption(region_of(region), *values, *tree)

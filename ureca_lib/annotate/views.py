@@ -8,24 +8,25 @@ these pictures for one image, and `stage_views` returns the ones that a stage's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from ureca_lib.annotate.protocol import STAGES, Context, Stage
+from ureca_lib.annotate.protocol import Context, Stage
+from ureca_lib.annotate.referring.attributes import cropped_mask
+from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import MaskTree, RegionId
-from ureca_lib.regions import Region, RegionError, RegionImage
+from ureca_lib.regions import Region, RegionImage
 
 ContextBlur = Literal["parent", "main_object"]
 LookAlikeFrame = Literal["image", "crop"]
 Numbers = Literal["boxes", "digits"]
 Color = tuple[int, int, int]
-Box = tuple[int, int, int, int]  # x, y, columns, rows in photo pixels
 
 YELLOW: Color = (255, 255, 0)  # Tables 7 and 8
 BLUE: Color = (0, 0, 255)  # Table 9, index 0
@@ -45,6 +46,8 @@ LOOK_ALIKE_COLORS: tuple[Color, ...] = (
     (130, 130, 20),  # olive
 )
 COVERED = 0.15  # share of a region's pixels that a number may cover
+NUMBER_HEIGHT = 0.04  # of the picture's longer side
+MIN_MARGIN = 8  # least space around a crop, in photo pixels
 
 _CACHED_MASKS = 64  # decoded masks per image, each cut to its box: every stage needs them again
 _REDUCED_SIGMA = 8.0  # standard deviation of the blur in pixels of the reduced photo
@@ -52,9 +55,6 @@ _LEAST_HEIGHT = 14  # pixels: a smaller number cannot be read
 _OUTLINE = 0.12  # of a number's height
 _BOX_WIDTH = 2  # pixels: the line of a bounding box
 _GRID = 5  # places tried along each side of a region whose middle is too crowded
-# Penalties where no place is free: to overlap a number, to hide a region, to have the middle in
-# a smaller region, to touch another region, to be one number's height away.
-_ON_NUMBER, _ON_REGION, _IN_SMALLER, _ON_ANOTHER, _FAR = 10.0, 4.0, 4.0, 2.0, 0.4
 
 
 @dataclass(frozen=True)
@@ -65,78 +65,72 @@ class ViewSettings:
         ValueError: a value out of its range, naming the field.
     """
 
-    blur_sigma: float = field(
-        default=100.0,
-        metadata={"help": "standard deviation of the background's blur, photo pixels (published)"},
+    blur_sigma: float = setting(
+        100.0, "standard deviation of the background's blur, photo pixels (published)"
     )
-    contour_width: int = field(
-        default=3, metadata={"help": "width of a contour, pixels of the picture shown (published)"}
+    contour_width: int = setting(3, "width of a contour, pixels of the picture shown (published)")
+    contour_color: Color = setting(YELLOW, "RGB of the target's contour (Tables 7 and 8)")
+    context_blur: ContextBlur = setting(
+        "parent",
+        "the part of the context that stays sharp: 'parent' crops the parent and blurs all of it "
+        "but the target (Sec. 3); 'main_object' crops the main object and leaves it sharp "
+        "(published code)",
     )
-    contour_color: Color = field(
-        default=YELLOW, metadata={"help": "RGB of the target's contour (Tables 7 and 8)"}
+    look_alike_frame: LookAlikeFrame = setting(
+        "crop",
+        "picture in which look-alikes are numbered: 'crop', the box that holds them all (published "
+        "code), or 'image', the whole image",
     )
-    context_blur: ContextBlur = field(
-        default="parent",
-        metadata={
-            "help": "the part of the context that stays sharp: 'parent' crops the parent and blurs "
-            "all of it but the target (Sec. 3); 'main_object' crops the main object and leaves it "
-            "sharp (published code)"
-        },
+    numbers: Numbers = setting(
+        "boxes",
+        "marks of look-alikes besides their contours: 'boxes', a bounding box and a filled label "
+        "with its number (Sec. 3), or 'digits', the bare number",
     )
-    look_alike_frame: LookAlikeFrame = field(
-        default="crop",
-        metadata={
-            "help": "picture in which look-alikes are numbered: 'crop', the box that holds them "
-            "all (published code), or 'image', the whole image"
-        },
+    margin: float = setting(0.1, "space around a crop, as a share of its longer side")
+    min_side: int = setting(
+        448,
+        "pictures with a shorter longer side are enlarged before contours are drawn, which would "
+        "hide small parts (448: a tile of the model); 0: never",
     )
-    numbers: Numbers = field(
-        default="boxes",
-        metadata={
-            "help": "marks of look-alikes besides their contours: 'boxes', a bounding box and a "
-            "filled label with its number (Sec. 3), or 'digits', the bare number"
-        },
-    )
-    margin: float = field(
-        default=0.1, metadata={"help": "space around a crop, as a share of its longer side"}
-    )
-    min_margin: int = field(
-        default=8, metadata={"help": "least space around a crop, in photo pixels"}
-    )
-    min_side: int = field(
-        default=448,
-        metadata={
-            "help": "pictures with a shorter longer side are enlarged before contours are drawn, "
-            "which would hide small parts (448: a tile of the model); 0: never"
-        },
-    )
-    max_side: int = field(
-        default=1792,
-        metadata={
-            "help": "pictures with a longer longer side are reduced before contours are drawn "
-            "(1792: four tiles, the longer side of a grid of 12); 0: never"
-        },
-    )
-    number_height: float = field(
-        default=0.04,
-        metadata={"help": "height of the numbers, as a share of the picture's longer side"},
+    max_side: int = setting(
+        1792,
+        "pictures with a longer longer side are reduced before contours are drawn (1792: four "
+        "tiles, the longer side of a grid of 12); 0: never",
     )
 
     def __post_init__(self) -> None:
-        least = {"blur_sigma": 0.1, "contour_width": 1, "number_height": 0.005}
-        least |= dict.fromkeys(("margin", "min_margin", "min_side", "max_side"), 0)
-        for name, lowest in least.items():
-            if not getattr(self, name) >= lowest:  # also refuses NaN
-                raise ValueError(f"{name} is at least {lowest:g}, not {getattr(self, name)!r}")
+        at_least(self, blur_sigma=0.1, contour_width=1, margin=0, min_side=0, max_side=0)
         if self.max_side and self.min_side > self.max_side:
             raise ValueError(f"min_side {self.min_side} is above max_side {self.max_side}")
-        for name, allowed in (
-            ("context_blur", ("parent", "main_object")),
-            ("look_alike_frame", ("image", "crop")),
-            ("numbers", ("boxes", "digits")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is one of {allowed}, not {getattr(self, name)!r}")
+        kinds = {"context_blur": ContextBlur, "look_alike_frame": LookAlikeFrame}
+        for name, kind in (kinds | {"numbers": Numbers}).items():
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} is one of {get_args(kind)}, not {getattr(self, name)!r}")
+
+
+class Box(NamedTuple):
+    """A box in pixels of the photo or of a picture: its upper left corner and its size."""
+
+    x: int
+    y: int
+    columns: int
+    rows: int
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns, for indexing."""
+        return slice(self.y, self.y + self.rows), slice(self.x, self.x + self.columns)
+
+    @property
+    def center(self) -> tuple[int, int]:
+        """(x, y)."""
+        return self.x + self.columns // 2, self.y + self.rows // 2
+
+    def overlap(self, other: Box) -> int:
+        """Number of pixels in both."""
+        columns = min(self.x + self.columns, other.x + other.columns) - max(self.x, other.x)
+        rows = min(self.y + self.rows, other.y + other.rows) - max(self.y, other.y)
+        return max(0, columns) * max(0, rows)
 
 
 @dataclass(frozen=True)
@@ -149,47 +143,30 @@ class Cut:
 
     @property
     def box(self) -> Box:
-        """(x, y, columns, rows)."""
-        return self.x, self.y, self.mask.shape[1], self.mask.shape[0]
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the box, for indexing."""
-        return _window(self.box)
-
-    def trimmed(self) -> Cut:
-        """The same mask in its tight box."""
-        rows, columns = (np.flatnonzero(self.mask.any(axis)) for axis in (1, 0))
-        top, left = int(rows[0]), int(columns[0])
-        inside = self.mask[top : rows[-1] + 1, left : columns[-1] + 1]
-        return Cut(self.x + left, self.y + top, inside)
+        """The box around the mask."""
+        return Box(self.x, self.y, self.mask.shape[1], self.mask.shape[0])
 
     @classmethod
     def of(cls, region: Region) -> Cut:
         """A region's mask, cut out of its image."""
-        x, y, _, _ = box = region.pixel_box
-        return cls(x, y, np.ascontiguousarray(region.mask[_window(box)]))
+        (x, y, _, _), mask = cropped_mask(region)
+        return cls(x, y, np.ascontiguousarray(mask))
+
+    def pixels_in(self, box: Box) -> int:
+        """Number of the mask's pixels in a box."""
+        top, left = box.y - self.y, box.x - self.x
+        rows = slice(max(0, top), max(0, top + box.rows))
+        columns = slice(max(0, left), max(0, left + box.columns))
+        return int(np.count_nonzero(self.mask[rows, columns]))
 
 
 @dataclass(frozen=True)
 class Frame:
     """A box of the photo, and the size in pixels of the picture that shows it."""
 
-    x: int
-    y: int
-    columns: int
-    rows: int
+    box: Box
     width: int
     height: int
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the photo, for indexing."""
-        return _window((self.x, self.y, self.columns, self.rows))
-
-    def shifted(self, cut: Cut) -> Cut:
-        """The mask in photo pixels counted from the frame's corner."""
-        return Cut(cut.x - self.x, cut.y - self.y, cut.mask)
 
     def resized(self, pixels: np.ndarray) -> np.ndarray:
         """(rows, columns, 3) of the photo -> (height, width, 3) of the picture, uint8."""
@@ -200,25 +177,20 @@ class Frame:
 
     def mapped(self, cut: Cut) -> Cut:
         """The mask in pixels of the picture; never empty, however small it becomes."""
-        cut = self.shifted(cut)
-        if (self.rows, self.columns) == (self.height, self.width):
-            return cut
-        left, right, pad_x, x_span = _span(cut.x, cut.mask.shape[1], self.columns, self.width)
-        top, bottom, pad_y, y_span = _span(cut.y, cut.mask.shape[0], self.rows, self.height)
-        levels = Image.fromarray(np.pad(cut.mask.view(np.uint8) * 255, (pad_y, pad_x)))
-        source = (x_span[0], y_span[0], x_span[1], y_span[1])
-        size = (right - left, bottom - top)
-        shown = np.asarray(levels.resize(size, Image.Resampling.BILINEAR, source))
+        x, y, (rows, columns) = cut.x - self.box.x, cut.y - self.box.y, cut.mask.shape
+        if self.box[2:] == (self.width, self.height):
+            return Cut(x, y, cut.mask)
+        left, right, x_pad, x_span = _span(x, columns, self.box.columns, self.width)
+        top, bottom, y_pad, y_span = _span(y, rows, self.box.rows, self.height)
+        levels = Image.fromarray(np.pad(cut.mask.view(np.uint8) * 255, (y_pad, x_pad)))
+        size, source = (right - left, bottom - top), (x_span[0], y_span[0], x_span[1], y_span[1])
+        shown = levels.resize(size, Image.Resampling.BILINEAR, source)
         # half covered, or, where the mask is thinner than a pixel, as covered as it gets
-        inside = shown >= min(128, max(1, int(shown.max())))
+        inside = np.asarray(shown) >= min(128, max(1, shown.getextrema()[1]))
         if not inside.any():
             inside[size[1] // 2, size[0] // 2] = True
-        return Cut(left, top, inside).trimmed()
-
-
-def _window(box: Box) -> tuple[slice, slice]:
-    x, y, columns, rows = box
-    return slice(y, y + rows), slice(x, x + columns)
+        ((rows, columns),) = ndimage.find_objects(inside.view(np.uint8))
+        return Cut(left + columns.start, top + rows.start, inside[rows, columns])
 
 
 def _span(
@@ -234,14 +206,14 @@ def _span(
     first = max(0, math.floor(start * scale) - 1)
     last = min(shown_side, math.ceil((start + length) * scale) + 1)
     reach = math.ceil(2 / scale) + 1
-    before = min(reach, start)
-    after = min(reach, photo_side - start - length)
-    offset = before - start
-    span = max(0.0, first / scale + offset), min(before + length + after, last / scale + offset)
-    return first, last, (before, after), span
+    near, far = max(0, start - reach), min(photo_side, start + length + reach)
+    span = max(0.0, first / scale - near), min(far - near, last / scale - near)
+    return first, last, (start - near, far - start - length), span
 
 
-def frame_of(boxes: list[Box], height: int, width: int, settings: ViewSettings) -> Frame:
+def frame_of(
+    boxes: Sequence[tuple[int, int, int, int]], height: int, width: int, settings: ViewSettings
+) -> Frame:
     """The frame around boxes, with the margin of the settings, cut at the image's edges.
 
     Args:
@@ -251,18 +223,15 @@ def frame_of(boxes: list[Box], height: int, width: int, settings: ViewSettings) 
     """
     left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
     right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
-    margin = math.ceil(settings.margin * max(right - left, bottom - top))
-    margin = max(margin, settings.min_margin)
+    margin = max(math.ceil(settings.margin * max(right - left, bottom - top)), MIN_MARGIN)
     left, top = max(0, left - margin), max(0, top - margin)
     right, bottom = min(width, right + margin), min(height, bottom + margin)
-    columns, rows = right - left, bottom - top
-    longest, scale = max(columns, rows), 1.0
-    if longest < settings.min_side:
-        scale = settings.min_side / longest
-    elif settings.max_side and longest > settings.max_side:
-        scale = settings.max_side / longest
-    shown = max(1, round(columns * scale)), max(1, round(rows * scale))
-    return Frame(left, top, columns, rows, *shown)
+    box = Box(left, top, right - left, bottom - top)
+    longest = max(box.columns, box.rows)
+    scale = max(longest, settings.min_side) / longest
+    if settings.max_side:
+        scale = min(scale, settings.max_side / longest)
+    return Frame(box, max(1, round(box.columns * scale)), max(1, round(box.rows * scale)))
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -295,61 +264,57 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return np.array(smooth.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _show_sharp(canvas: np.ndarray, photo: np.ndarray, cut: Cut) -> None:
-    """Copy a region's pixels from a (H, W, 3) photo onto a canvas of its size, in place."""
-    rows, columns = cut.mask.shape
+def _show_sharp(canvas: np.ndarray, photo: np.ndarray, x: int, y: int, mask: np.ndarray) -> None:
+    """Copy the pixels under a mask at (x, y) from a (H, W, 3) photo onto a canvas of its size."""
+    rows, columns = mask.shape
     # a mask as deep as the pixels is 5 times faster than one that numpy has to broadcast
-    inside = np.repeat(cut.mask, 3, axis=1).reshape(rows, columns, 3)  # (h, w * 3) -> (h, w, 3)
-    np.copyto(canvas[cut.window], photo[cut.window], where=inside)
+    inside = np.repeat(mask, 3, axis=1).reshape(rows, columns, 3)  # (h, w * 3) -> (h, w, 3)
+    window = Box(x, y, columns, rows).window
+    np.copyto(canvas[window], photo[window], where=inside)
 
 
 def grow(mask: np.ndarray, radius: int) -> np.ndarray:
     """(h, w) bool -> (h + 2 radius, w + 2 radius) bool: all within `radius` pixels of the mask."""
     padded = np.pad(mask, radius)
-    wide = [padded]  # grown sideways by 0, 1, ... pixels
-    for reach in range(1, radius + 1):
-        row = wide[-1].copy()
-        row[:, reach:] |= padded[:, :-reach]
-        row[:, :-reach] |= padded[:, reach:]
-        wide.append(row)
-    grown = wide[radius].copy()
-    for step in range(1, radius + 1):
-        row = wide[int(math.sqrt((radius + 0.5) ** 2 - step**2))]
-        grown[step:] |= row[:-step]
-        grown[:-step] |= row[step:]
+    wide, grown, reach = padded.copy(), padded.copy(), 0
+    # the rows of a disk, from its end to its middle: each is as wide as the one before, or wider
+    for step in range(radius, -1, -1):
+        while (reach + 1) ** 2 + step**2 <= (radius + 0.5) ** 2:
+            reach += 1
+            wide[:, reach:] |= padded[:, :-reach]
+            wide[:, :-reach] |= padded[:, reach:]
+        grown[step:] |= wide[: len(wide) - step]
+        grown[: len(wide) - step] |= wide[step:]
     return grown
 
 
-def contour_of(cut: Cut, width: int, height: int, columns: int) -> Cut:
-    """The pixels of a region's contour: around it, and around its holes, on the outside.
+def draw_contour(canvas: np.ndarray, cut: Cut, width: int, color: Color) -> None:
+    """Draw a region's contour: around it, and around its holes, on the outside.
 
     At the picture's edge there is no outside, so the contour runs inside along the edge, unless
     that would hide more than half of the region.
 
     Args:
-        cut: the region in pixels of the picture.
+        canvas: (H, W, 3) uint8, drawn on in place.
+        cut: the region in pixels of the canvas.
         width: of the contour in pixels.
-        height, columns: of the picture.
+        color: of the contour.
     """
+    height, columns = canvas.shape[:2]
     ring = grow(cut.mask, width)
     inner = ring[width:-width, width:-width]
     inner &= ~cut.mask
-    x, y, w, h = cut.box
     edge = np.zeros_like(cut.mask)
-    edge[: max(0, width - y)] = edge[:, : max(0, width - x)] = True
-    edge[max(0, height - width - y) :] = edge[:, max(0, columns - width - x) :] = True
+    edge[: max(0, width - cut.y)] = edge[:, : max(0, width - cut.x)] = True
+    edge[max(0, height - width - cut.y) :] = edge[:, max(0, columns - width - cut.x) :] = True
     edge &= cut.mask
     if 2 * np.count_nonzero(edge) <= np.count_nonzero(cut.mask):
         inner |= edge
-    left, top = max(0, width - x), max(0, width - y)
-    right, bottom = min(w + 2 * width, columns - x + width), min(h + 2 * width, height - y + width)
-    return Cut(x - width + left, y - width + top, ring[top:bottom, left:right])
-
-
-def draw_contour(canvas: np.ndarray, cut: Cut, width: int, color: Color) -> None:
-    """Draw a region's contour onto a (H, W, 3) uint8 canvas, in place; `cut` in its pixels."""
-    contour = contour_of(cut, width, *canvas.shape[:2])
-    canvas[contour.window][contour.mask] = color
+    # flat places: a mask of (h, w) on pixels of (h, w, 3) is three times slower
+    y, x = np.divmod(np.flatnonzero(ring), ring.shape[1])
+    y, x = y + cut.y - width, x + cut.x - width
+    shown = (y >= 0) & (y < height) & (x >= 0) & (x < columns)
+    canvas[y[shown], x[shown]] = color
 
 
 def draw_box(canvas: np.ndarray, box: Box, gap: int, color: Color) -> None:
@@ -357,29 +322,22 @@ def draw_box(canvas: np.ndarray, box: Box, gap: int, color: Color) -> None:
 
     Args:
         canvas: the picture.
-        box: (x, y, columns, rows) in pixels of the picture.
+        box: in pixels of the picture.
         gap: pixels between the box and the line; at the picture's edge the line is inside.
         color: of the line.
     """
-    x, y, columns, rows = box
     height, width = canvas.shape[:2]
     reach = gap + _BOX_WIDTH
-    left, top = max(0, x - reach), max(0, y - reach)
-    right, bottom = min(width, x + columns + reach), min(height, y + rows + reach)
-    inside = canvas[top + _BOX_WIDTH : bottom - _BOX_WIDTH, left + _BOX_WIDTH : right - _BOX_WIDTH]
-    kept = inside.copy()
-    canvas[top:bottom, left:right] = color
-    inside[:] = kept
+    left, top = max(0, box.x - reach), max(0, box.y - reach)
+    right, bottom = box.x + box.columns + reach, box.y + box.rows + reach
+    outer = canvas[top : min(height, bottom), left : min(width, right)]
+    outer[:_BOX_WIDTH] = outer[-_BOX_WIDTH:] = color
+    outer[:, :_BOX_WIDTH] = outer[:, -_BOX_WIDTH:] = color
 
 
 def number_color(index: int) -> Color:
     """The color of a number and its contour: blue for 0, the target, and for no other."""
     return BLUE if index == 0 else LOOK_ALIKE_COLORS[(index - 1) % len(LOOK_ALIKE_COLORS)]
-
-
-def number_pixels(share: float, height: int, width: int) -> int:
-    """Height in pixels of the numbers on a picture of (height, width)."""
-    return max(_LEAST_HEIGHT, round(share * max(height, width)))
 
 
 @lru_cache(maxsize=512)
@@ -400,43 +358,17 @@ def number_patch(index: int, pixels: int, boxed: bool = False) -> tuple[np.ndarr
     font = ImageFont.load_default(size=round(pixels / 0.72))  # a digit is 0.72 of the font's size
     left, top, right, bottom = font.getbbox(text, stroke_width=stroke)
     size = (int(right - left) + 1, int(bottom - top) + 1)
-    opacity, patch = Image.new("L", size), Image.new("RGB", size, outline)
+    opacity, patch = Image.new("L", size, 255 if boxed else 0), Image.new("RGB", size, outline)
     for picture, fill, around in ((opacity, 255, 255), (patch, color, outline)):
         ImageDraw.Draw(picture).text(
             (-left, -top), text, fill=fill, font=font, stroke_width=stroke, stroke_fill=around
         )
     if boxed:
-        opacity = Image.new("L", size, 255)
         ImageDraw.Draw(patch).rectangle((0, 0, size[0] - 1, size[1] - 1), outline=color)
     return np.asarray(patch), np.asarray(opacity, np.float32)[..., None] / 255
 
 
-class Spot(NamedTuple):
-    """The place of a number's patch on the picture: corner and size in pixels."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Rows and columns, for indexing."""
-        return _window(self)
-
-    @property
-    def center(self) -> tuple[int, int]:
-        """(x, y)."""
-        return self.x + self.width // 2, self.y + self.height // 2
-
-    def overlap(self, other: Spot) -> int:
-        """Pixels that both cover."""
-        columns = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
-        rows = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
-        return max(0, columns) * max(0, rows)
-
-
-def draw_number(canvas: np.ndarray, spot: Spot, patch: np.ndarray, opacity: np.ndarray) -> None:
+def draw_number(canvas: np.ndarray, spot: Box, patch: np.ndarray, opacity: np.ndarray) -> None:
     """Draw a number's patch onto a (H, W, 3) uint8 canvas, in place; the edge may cut it."""
     below = canvas[spot.window]
     rows, columns = below.shape[:2]
@@ -446,13 +378,13 @@ def draw_number(canvas: np.ndarray, spot: Spot, patch: np.ndarray, opacity: np.n
 
 def place_numbers(
     cuts: Sequence[Cut], sizes: Sequence[tuple[int, int]], height: int, width: int, gap: int
-) -> list[Spot]:
+) -> list[Box]:
     """Choose the places of the numbers: the middle of the region, elsewhere only if necessary.
 
     A number is moved if it would cover more than `COVERED` of any region shown, overlap another
-    number, or have its middle in a smaller region than its own. It is then put elsewhere within
-    its region if that is free, else beside it: close, but off all other regions except those
-    around its own. Numbers of large regions are placed first.
+    number, or seem to belong to another region: a smaller one, or one without its region's middle.
+    It takes the first place with none of these faults, else the one with the least: in the region,
+    then beside it. Numbers of large regions are placed first.
 
     Args:
         cuts: the regions in pixels of the picture, in the order of their numbers.
@@ -461,109 +393,60 @@ def place_numbers(
         gap: pixels between a region and a number beside it.
     """
     areas = [np.count_nonzero(cut.mask) for cut in cuts]
-    placed: dict[int, Spot] = {}
+    middles = [middle(cut) for cut in cuts]
+    placed: dict[int, Box] = {}
     for index in sorted(range(len(cuts)), key=lambda index: -areas[index]):
-        strangers = [cut for cut in cuts if not _mostly_in(cuts[index], cut)]
-        best, least = None, math.inf
-        for spot, away in _spots(cuts[index], sizes[index], height, width, gap):
-            penalty = away + _penalty(spot, areas[index], cuts, areas, placed.values())
-            if best is not None:  # moved
-                touched = sum(_covered(cut, spot) for cut in strangers)
-                penalty += _ON_ANOTHER * touched / (spot.width * spot.height)
-            if penalty < least:
-                best, least = spot, penalty
-            if penalty == 0:
-                break
-        placed[index] = best  # type: ignore[assignment]
+        own = Box(*middles[index], 1, 1)
+        others = [
+            cut
+            for cut, area in zip(cuts, areas, strict=True)
+            if cut is not cuts[index] and (area < areas[index] or not cut.pixels_in(own))
+        ]
+
+        def faults(spot: Box, others: list[Cut] = others) -> float:
+            shares = [cut.pixels_in(spot) / area for cut, area in zip(cuts, areas, strict=True)]
+            hidden = sum(share for share in shares if share > COVERED)
+            touched = sum(cut.pixels_in(spot) for cut in others)
+            numbers = sum(spot.overlap(other) for other in placed.values())
+            return hidden + (touched + 10 * numbers) / (spot.columns * spot.rows)
+
+        spots = list(_spots(cuts[index], middles[index], sizes[index], height, width, gap))
+        good = (spot for spot in spots if not faults(spot))
+        placed[index] = next(good, None) or min(spots, key=faults)
     return [placed[index] for index in range(len(cuts))]
 
 
 def middle(cut: Cut) -> tuple[int, int]:
     """(x, y): the mean of a region's pixels, in pixels of the picture."""
-    columns, rows = cut.mask.sum(0), cut.mask.sum(1)
-    total = columns.sum()
-    x = int(np.dot(columns, np.arange(len(columns))) / total)
-    y = int(np.dot(rows, np.arange(len(rows))) / total)
-    return cut.x + x, cut.y + y
+    y, x = np.divmod(np.flatnonzero(cut.mask), cut.mask.shape[1])
+    return cut.x + int(x.mean()), cut.y + int(y.mean())
 
 
 def _spots(
-    cut: Cut, size: tuple[int, int], height: int, width: int, gap: int
-) -> Iterator[tuple[Spot, float]]:
-    """Places for a number: the middle, elsewhere inside, beside; and their penalty for distance."""
+    cut: Cut, center: tuple[int, int], size: tuple[int, int], height: int, width: int, gap: int
+) -> Iterator[Box]:
+    """Places for a number, the best first: the region's middle, elsewhere inside, beside it."""
     w, h = size
 
-    def around(x: float, y: float) -> Spot:
-        left = min(max(0, round(x - w / 2)), max(0, width - w))
-        top = min(max(0, round(y - h / 2)), max(0, height - h))
-        return Spot(left, top, w, h)
+    def around(x: float, y: float) -> Box:
+        left, top = round(x - w / 2), round(y - h / 2)
+        return Box(max(0, min(left, width - w)), max(0, min(top, height - h)), w, h)
 
-    x, y = middle(cut)
-    yield around(x, y), 0.0
-    rows, columns = cut.mask.shape
+    yield around(*center)
+    x, y, columns, rows = cut.box
     if rows > 2 * h and columns > 2 * w:  # room inside
         steps = (np.arange(_GRID) + 0.5) / _GRID
         points = [(int(u * columns), int(v * rows)) for v in steps for u in steps]
-        points = [(u + cut.x, v + cut.y) for u, v in points if cut.mask[v, u]]
-        for u, v in sorted(points, key=lambda p: (p[0] - x) ** 2 + (p[1] - y) ** 2):
-            yield around(u, v), 0.0
+        points = [(u + x, v + y) for u, v in points if cut.mask[v, u]]
+        for point in sorted(points, key=lambda point: math.dist(point, center)):
+            yield around(*point)
+    u, v = center
     for far in (0, 1, 2, 4):  # in heights of the number
-        for number, (u, v, dx, dy) in enumerate(_tips(cut)):
-            spot_x = u + dx * (gap + w / 2 + far * h)
-            spot_y = v + dy * (gap + h / 2 + far * h)
-            fits_x = dx == 0 or w / 2 <= spot_x <= width - w / 2
-            if fits_x and (dy == 0 or h / 2 <= spot_y <= height - h / 2):
-                yield around(spot_x, spot_y), _FAR * (far + number // 4)
-
-
-def _tips(cut: Cut) -> list[tuple[float, float, int, int]]:
-    """Points on a region's border where a number may stand beside it: x, y and the way out.
-
-    First where the region reaches farthest right, left, up and down, then its box's corners.
-    """
-    x, y, columns, rows = cut.box
-    right, bottom = x + columns, y + rows
-
-    def mean(line: np.ndarray) -> float:
-        return float(np.flatnonzero(line).mean()) + 0.5
-
-    return [
-        (right, y + mean(cut.mask[:, -1]), 1, 0),
-        (x, y + mean(cut.mask[:, 0]), -1, 0),
-        (x + mean(cut.mask[0]), y, 0, -1),
-        (x + mean(cut.mask[-1]), bottom, 0, 1),
-        *((right, y, 1, -1), (x, y, -1, -1), (right, bottom, 1, 1), (x, bottom, -1, 1)),
-    ]
-
-
-def _penalty(
-    spot: Spot, area: int, cuts: Sequence[Cut], areas: Sequence[int], placed: Iterable[Spot]
-) -> float:
-    """Penalty of a place for the number of a region of `area`: 0 if nothing is wrong with it."""
-    penalty = _ON_NUMBER * sum(spot.overlap(other) for other in placed) / (spot.width * spot.height)
-    for cut, other_area in zip(cuts, areas, strict=True):
-        share = _covered(cut, spot) / other_area
-        if share > COVERED:
-            penalty += _ON_REGION * share
-        if other_area < area and _covered(cut, Spot(*spot.center, 1, 1)):
-            penalty += _IN_SMALLER
-    return penalty
-
-
-def _mostly_in(inner: Cut, outer: Cut) -> bool:
-    """Whether more than half of a region is in another."""
-    x, y = max(inner.x, outer.x), max(inner.y, outer.y)
-    both = inner.mask[y - inner.y :, x - inner.x :], outer.mask[y - outer.y :, x - outer.x :]
-    rows, columns = (min(mask.shape[axis] for mask in both) for axis in (0, 1))
-    shared = both[0][:rows, :columns] & both[1][:rows, :columns]
-    return 2 * np.count_nonzero(shared) > np.count_nonzero(inner.mask)
-
-
-def _covered(cut: Cut, spot: Spot) -> int:
-    """Pixels of a region under a number."""
-    top, left = spot.y - cut.y, spot.x - cut.x
-    rows = slice(max(0, top), max(0, top + spot.height))
-    return int(np.count_nonzero(cut.mask[rows, max(0, left) : max(0, left + spot.width)]))
+        across, down = gap + w / 2 + far * h, gap + h / 2 + far * h
+        right, left, above, below = x + columns + across, x - across, y - down, y + rows + down
+        beside = around(right, v), around(left, v), around(u, above), around(u, below)
+        # at the picture's edge there may be no room
+        yield from (spot for spot in beside if not spot.overlap(cut.box))
 
 
 class ImageViews:
@@ -588,14 +471,10 @@ class ImageViews:
         self._shown = self._whole.resized(self._photo)
         self._shown_blurred = self._whole.resized(self._blurred)
         # of the image, not of self: a cycle would hold the pictures until the collector runs
-        self._cut = lru_cache(maxsize=_CACHED_MASKS)(partial(_decode, image))
+        self._cut = lru_cache(_CACHED_MASKS)(lambda region_id: Cut.of(image[region_id]))
 
     def target_crop(self, region_id: RegionId) -> np.ndarray:
-        """The target cropped, with all else blurred (Table 7, Image-2): (h, w, 3) uint8.
-
-        Raises:
-            RegionError: no region has this id; so for all the views.
-        """
+        """The target cropped, with all else blurred (Table 7, Image-2): (h, w, 3) uint8."""
         cut = self._cut(region_id)
         frame = self._frame([cut])
         return frame.resized(self._blurred_around(frame, cut))
@@ -619,16 +498,16 @@ class ImageViews:
         target = self._cut(region_id)
         as_published = self.settings.context_blur == "main_object"
         around = main_object_id if as_published else parent_id
-        if around is None:
-            frame = self._whole
-            canvas = (self._shown if as_published else self._shown_blurred).copy()
-            if not as_published:
-                _show_sharp(canvas, self._shown, frame.mapped(target))
-        else:
+        if around is not None:
             context = self._cut(around)
             frame = self._frame([context, target])  # a part may reach out of its parent
-            sharp = context if as_published else target
-            canvas = frame.resized(self._blurred_around(frame, sharp))
+            canvas = frame.resized(self._blurred_around(frame, context if as_published else target))
+        elif as_published:
+            return self.contoured_image(region_id)
+        else:
+            frame, canvas = self._whole, self._shown_blurred.copy()
+            shown = frame.mapped(target)
+            _show_sharp(canvas, self._shown, shown.x, shown.y, shown.mask)
         self._contour(canvas, frame.mapped(target))
         return canvas
 
@@ -646,31 +525,26 @@ class ImageViews:
         Args:
             region_id: the target, 0, in blue.
             look_alike_ids: numbered from 1, each in a color of its own.
-
-        Raises:
-            ValueError: a look-alike is named twice, or is the target.
         """
-        ids = [region_id, *look_alike_ids]
-        if len(set(ids)) < len(ids):
-            raise ValueError(f"region {region_id}: look-alikes are named twice: {ids[1:]}")
-        cuts = [self._cut(member) for member in ids]
-        cropped = self.settings.look_alike_frame == "crop"
-        frame = self._frame(cuts) if cropped else self._whole
-        canvas = frame.resized(self._photo[frame.window]).copy() if cropped else self._shown.copy()
-        mapped = [frame.mapped(cut) for cut in cuts]
+        cuts = [self._cut(member) for member in (region_id, *look_alike_ids)]
+        if self.settings.look_alike_frame == "crop":
+            frame = self._frame(cuts)
+            canvas = frame.resized(self._photo[frame.box.window]).copy()
+        else:
+            frame, canvas = self._whole, self._shown.copy()
+        cuts = [frame.mapped(cut) for cut in cuts]
         height, width = canvas.shape[:2]
-        pixels = number_pixels(self.settings.number_height, height, width)
+        pixels = max(_LEAST_HEIGHT, round(NUMBER_HEIGHT * max(height, width)))
         boxed, line = self.settings.numbers == "boxes", self.settings.contour_width
-        patches = [number_patch(index, pixels, boxed) for index in range(len(ids))]
+        patches = [number_patch(index, pixels, boxed) for index in range(len(cuts))]
         sizes = [patch.shape[1::-1] for patch, _ in patches]
-        gap = line + 2 + boxed * _BOX_WIDTH
-        spots = place_numbers(mapped, sizes, height, width, gap)
+        spots = place_numbers(cuts, sizes, height, width, line + 2 + boxed * _BOX_WIDTH)
         # the target comes last, over the others; all numbers come over all contours
-        for index in reversed(range(len(ids))):
-            self._contour(canvas, mapped[index], number_color(index))
+        for index in reversed(range(len(cuts))):
+            self._contour(canvas, cuts[index], number_color(index))
             if boxed:
-                draw_box(canvas, mapped[index].box, line + 1, number_color(index))
-        for index in reversed(range(len(ids))):
+                draw_box(canvas, cuts[index].box, line + 1, number_color(index))
+        for index in reversed(range(len(cuts))):
             draw_number(canvas, spots[index], *patches[index])
         return canvas
 
@@ -680,21 +554,13 @@ class ImageViews:
 
     def _blurred_around(self, frame: Frame, cut: Cut) -> np.ndarray:
         """(rows, columns, 3) of the frame in photo pixels: sharp in the mask, blurred elsewhere."""
-        canvas = self._blurred[frame.window].copy()
-        _show_sharp(canvas, self._photo[frame.window], frame.shifted(cut))
+        canvas, box = self._blurred[frame.box.window].copy(), frame.box
+        _show_sharp(canvas, self._photo[box.window], cut.x - box.x, cut.y - box.y, cut.mask)
         return canvas
 
     def _contour(self, canvas: np.ndarray, cut: Cut, color: Color | None = None) -> None:
-        color = self.settings.contour_color if color is None else color
+        color = color or self.settings.contour_color
         draw_contour(canvas, cut, self.settings.contour_width, color)
-
-
-def _decode(image: RegionImage, region_id: RegionId) -> Cut:
-    try:
-        region = image[region_id]
-    except KeyError:
-        raise RegionError("the image has no region of this id", image.path, region_id) from None
-    return Cut.of(region)
 
 
 def stage_views(
@@ -712,19 +578,13 @@ def stage_views(
 
     Returns:
         (h, w, 3) uint8 each.
-
-    Raises:
-        ValueError: no such stage.
     """
-    if stage == "short":
-        ancestors = tree.ancestors(region_id)
-        main_object = ancestors[-1] if ancestors else None
-        contoured = views.contoured_parent(region_id, tree.parent(region_id), main_object)
-        return [contoured, views.target_crop(region_id)]
-    if stage == "long":
-        return [views.contoured_image(region_id)]
     if stage == "unique":
         return [views.numbered(region_id, context.look_alikes)]
+    if stage == "long":
+        return [views.contoured_image(region_id)]
+    crop = views.target_crop(region_id)
     if stage == "verify":
-        return [views.contoured_image(region_id), views.target_crop(region_id)]
-    raise ValueError(f"a stage is one of {', '.join(STAGES)}, not {stage!r}")
+        return [views.contoured_image(region_id), crop]
+    *_, main_object = [None, *tree.ancestors(region_id)]
+    return [views.contoured_parent(region_id, tree.parent(region_id), main_object), crop]

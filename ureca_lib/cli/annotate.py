@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,22 +17,25 @@ from ureca_lib.devices import DEVICE_HELP, chosen_device
 
 if TYPE_CHECKING:
     from ureca_lib.annotate.look_alikes import RegionFeatures
-    from ureca_lib.annotate.protocol import Annotator
-    from ureca_lib.annotate.settings import PipelineSettings
-    from ureca_lib.annotate.sources import SplitRule
 
 _STORE = "The store, an SQLite file, or a folder of shards."
 _PER_SPLIT = "May be repeated as SPLIT=VALUE."
+_Images = Annotated[
+    list[Path],
+    typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
+]
+_Dino = Annotated[
+    str | None,
+    typer.Option(help="DINOv2 or DINOv3 (hub id or folder), instead of color and shape."),
+]
+_Device = Annotated[str | None, typer.Option(help=DEVICE_HELP)]
 
 
 @with_chat_options()
 def annotate(
     ctx: typer.Context,
     chat: dict[str, Any],
-    images: Annotated[
-        list[Path],
-        typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
-    ],
+    images: _Images,
     out: Annotated[
         Path,
         typer.Option("-o", "--out", help="The store, an SQLite file; with --shards their folder."),
@@ -48,7 +52,7 @@ def annotate(
         typer.Option(help=f"Address of an OpenAI-compatible server. {_PER_SPLIT}"),
     ] = None,
     api_key_env: Annotated[list[str] | None, typer.Option(help=f"{KEY_HELP} {_PER_SPLIT}")] = None,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    device: _Device = None,
     split: Annotated[
         str,
         typer.Option(help="Split of all images, NAME=SHARE, or a JSON file {file name: split}."),
@@ -71,12 +75,7 @@ def annotate(
     verifier_key_env: Annotated[
         str | None, typer.Option(help="The same as --api-key-env, for the server that verifies.")
     ] = None,
-    dino: Annotated[
-        str | None,
-        typer.Option(
-            help="DINOv2 or DINOv3 (hub id or folder) for look-alikes, instead of color and shape."
-        ),
-    ] = None,
+    dino: _Dino = None,
     threshold: Annotated[
         float | None,
         typer.Option(help="Cosine similarity of look-alikes; see ureca look-alikes."),
@@ -134,34 +133,53 @@ def annotate(
         return
     from ureca_lib.annotate.annotators import make_annotator
     from ureca_lib.annotate.run import annotate_images
+    from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
     from ureca_lib.annotate.sources import SplitRule
 
-    rule = SplitRule.parse(split)
+    rule, settings = SplitRule.parse(split), PipelineSettings()
+    if paper:
+        settings = PipelineSettings.paper()
+        if rounds not in (None, 1):
+            raise ValueError(f"--paper is one round, not the {rounds} of --rounds")
+    settings = replace(
+        settings,
+        look_alikes=replace(settings.look_alikes, threshold=threshold),
+        check=settings.check if rounds is None else CheckSettings(rounds=rounds),
+        verify_splits=tuple(sorted({*settings.verify_splits, *(verify or ())})),
+        strict=strict,
+        retry_failed=retry_failed,
+    )
     options = [_per_split(values) for values in (annotator, model, base_url, api_key_env)]
-    settings = _settings(paper, rounds, tuple(verify or ()), strict, retry_failed)
-    alike = replace(settings.look_alikes, threshold=threshold)
-    settings = replace(settings, look_alikes=alike)
-    asked = {*(verify or ()), *(key for option in options for key in option if key)}
-    _check_splits(rule, asked)
-    _check_verifier(rule, settings, verifier_model, verifier_url)
+    named = {*(verify or ()), *(key for option in options for key in option if key)}
+    if unknown := sorted(named - rule.names):
+        known = ", ".join(sorted(rule.names))
+        raise ValueError(f"no image is in the split {unknown[0]!r}; --split gives {known}")
+    if verifier_url and not verifier_model:
+        raise ValueError("--verifier-url goes with a --verifier-model")
+    if verifier_model and not rule.names & {*settings.verify_splits}:
+        raise ValueError("nothing is verified: --verifier-model goes with --verify SPLIT")
+    if chat and not verifier_model and {*options[0].values()} <= {"attributes"}:
+        raise ValueError(f"{', '.join(chat)}: no model is asked; give --annotator openai")
+
+    @cache
+    def made(kind: str, name: str | None, url: str | None, key: str | None, at: str | None) -> Any:
+        given = {} if kind == "attributes" else chat
+        return make_annotator(kind, name, url, at, key, in_flight, **given)
+
+    class OfSplits(dict):
+        """Annotators by split, made when they are first asked for; equal options share one."""
+
+        def __missing__(self, split: str) -> Any:
+            kind, *rest = (option.get(split, option.get("")) for option in options)
+            return made(kind or "attributes", *rest, device)
+
     verifier = None
     if verifier_model:
-        verifier = make_annotator(
-            "openai",
-            verifier_model,
-            verifier_url,
-            api_key_env=verifier_key_env,
-            in_flight=in_flight or None,
-            **chat,
-        )
-    asks = verifier is not None or {*options[0].values()} & {"openai", "transformers"}
-    if chat and not asks:
-        raise ValueError(f"{', '.join(chat)}: no model is asked; give --annotator openai")
-    served = verifier is not None or "openai" in options[0].values()
+        verifier = made("openai", verifier_model, verifier_url, verifier_key_env, None)
     summary = annotate_images(
         images,
         out,
-        _OfSplits(options, device, in_flight, served, chat),
+        OfSplits(),
         settings,
         splits=rule,
         verifier=verifier,
@@ -187,14 +205,8 @@ annotate.__doc__ = (
 
 
 def look_alikes(
-    images: Annotated[
-        list[Path],
-        typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
-    ],
-    dino: Annotated[
-        str | None,
-        typer.Option(help="DINOv2 or DINOv3 (hub id or folder), instead of color and shape."),
-    ] = None,
+    images: _Images,
+    dino: _Dino = None,
     threshold: Annotated[
         float | None, typer.Option(help="Cosine similarity; default: the features' own.")
     ] = None,
@@ -204,7 +216,7 @@ def look_alikes(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Histogram, and the pairs near the threshold.")
     ] = Path("look_alikes.png"),
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    device: _Device = None,
 ) -> None:
     """Show which regions of your photos look alike at a threshold, to choose one by eye.
 
@@ -296,78 +308,9 @@ def _per_split(values: list[str] | None) -> dict[str, str]:
     return found
 
 
-class _OfSplits(dict):
-    """Annotators by split, made when they are first asked for."""
-
-    def __init__(
-        self,
-        options: list[dict[str, str]],
-        device: str | None,
-        in_flight: int | None,
-        served: bool,  # some are servers: in_flight may be meant for these
-        chat: dict[str, Any],
-    ):
-        super().__init__()
-        self._options, self._device, self._chat = options, device, chat
-        self._in_flight, self._served = in_flight, served
-
-    def get(self, split: str, default: object = None) -> Annotator:
-        """Return the split's annotator, or that of all splits; equal options share one."""
-        from ureca_lib.annotate.annotators import make_annotator
-
-        found = (option.get(split, option.get("")) for option in self._options)
-        kind, model, url, key_variable = found
-        asked = (kind or "attributes", model, url, self._device, key_variable)
-        if asked not in self:
-            settings = {} if asked[0] == "attributes" else self._chat
-            made = make_annotator(*asked, self._in_flight, **settings)
-            if not self._served:
-                _check_in_flight(made, self._in_flight)
-            self[asked] = made
-        return self[asked]
-
-
-def _check_in_flight(annotator: Annotator, in_flight: int | None) -> None:
-    """Raise ValueError if more calls at a time are wanted than will be made."""
-    most = annotator.max_in_flight
-    if in_flight is not None and in_flight > most:
-        raise ValueError(f"{annotator.name} takes at most {most} calls at a time (--in-flight)")
-
-
 def _features(dino: str | None, device: str | None) -> RegionFeatures | None:
     if dino is None:
         return None
     from ureca_lib.annotate.look_alikes import DinoFeatures
 
     return DinoFeatures(dino, chosen_device(device))
-
-
-def _check_splits(rule: SplitRule, asked: set[str]) -> None:
-    """Raise ValueError if an option is for a split that no image can be in."""
-    if unknown := sorted(asked - rule.names):
-        known = ", ".join(sorted(rule.names))
-        raise ValueError(f"no image is in the split {unknown[0]!r}; --split gives {known}")
-
-
-def _check_verifier(
-    rule: SplitRule, settings: PipelineSettings, model: str | None, url: str | None
-) -> None:
-    """Raise ValueError if a verifier is given that would never be asked."""
-    if url and not model:
-        raise ValueError("--verifier-url goes with a --verifier-model")
-    if model and not rule.names & {*settings.verify_splits}:
-        raise ValueError("nothing is verified: --verifier-model goes with --verify SPLIT")
-
-
-def _settings(
-    paper: bool, rounds: int | None, verify: tuple[str, ...], strict: bool, retry_failed: bool
-) -> PipelineSettings:
-    from ureca_lib.annotate.settings import CheckSettings, PipelineSettings
-
-    settings = PipelineSettings.paper() if paper else PipelineSettings()
-    if paper and rounds not in (None, settings.check.rounds):
-        raise ValueError(f"--paper is one round, not the {rounds} of --rounds")
-    if rounds is not None:
-        settings = replace(settings, check=CheckSettings(rounds=rounds))
-    verify = tuple(sorted({*settings.verify_splits, *verify}))
-    return replace(settings, verify_splits=verify, strict=strict, retry_failed=retry_failed)

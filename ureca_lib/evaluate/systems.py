@@ -307,7 +307,7 @@ def crop(pixels: np.ndarray, region: Region, settings: ViewSettings | None = Non
     """
     height, width = pixels.shape[:2]
     frame = frame_of([Cut.of(region).box], height, width, settings or ViewSettings())
-    return frame.resized(np.ascontiguousarray(pixels[frame.window]))
+    return frame.resized(np.ascontiguousarray(pixels[frame.box.window]))
 
 
 class ChatReader:
