@@ -12,7 +12,7 @@ BENCHMARKS := $(filter-out tests/benchmarks/record.py,$(sort $(wildcard tests/be
 SWEEPS := $(filter-out %/reference.yaml,$(sort $(wildcard papermill_runs/*.yaml)))
 BASES := papermill_runs/bases/tiny_width96_depth2 papermill_runs/bases/tiny_width128_depth3
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.lock)
-EXTRAS := dev,offline,openai,convert,serve,ray
+EXTRAS := dev,offline,openai,convert,heic,serve,ray
 TEST_JOBS ?= auto
 
 export OMP_WAIT_POLICY ?= passive

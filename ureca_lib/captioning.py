@@ -223,6 +223,7 @@ class PhotoCaptioner:
         boxes: Sequence[Box] = (),
         strict: bool = True,
         name: str | None = None,
+        use_boxes: bool = False,
     ) -> PhotoCaptions:
         """Caption the regions of a photo, or those at points and in boxes.
 
@@ -236,6 +237,7 @@ class PhotoCaptioner:
                 one that fits the box best.
             strict: stop at a faulty mask; False leaves it out.
             name: of the photo in the rows; None takes its file name.
+            use_boxes: read a box of the masks' file as a region where it has no mask.
 
         Raises:
             RegionError: the photo or the masks cannot be read.
@@ -248,7 +250,7 @@ class PhotoCaptioner:
         if isinstance(masks, RegionImage):
             regions = masks
         elif masks is not None:
-            regions = load_regions(masks, photo, strict)
+            regions = load_regions(masks, photo, strict, use_boxes)
         elif points or boxes:  # SAM is asked for these alone
             regions = superpixel_regions(photo, levels=FEW_PIECES)
         else:

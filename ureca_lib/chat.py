@@ -18,7 +18,7 @@ import re
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
@@ -829,6 +829,22 @@ def generate_greedily(
         problem = _CUT if stop == len(ids) else None
         replies.append(ChatReply(text, prompts[row], stop, problem=problem, score=score))
     return replies
+
+
+def generate_in_batches(
+    model: Any, inputs: Callable[[Sequence[Any]], Any], items: Sequence[Any]
+) -> Iterator[ChatReply]:
+    """Greedy replies of a network.
+
+    Args:
+        model: with `network`, `processor`, `batch_size`, and the limit of tokens in `settings`.
+        inputs: makes the network's inputs of some items.
+        items: one per reply.
+    """
+    limit = model.settings["max_new_tokens"]
+    for start in range(0, len(items), model.batch_size):
+        batch, tokens = inputs(items[start : start + model.batch_size]), model.processor.tokenizer
+        yield from generate_greedily(model.network, batch, tokens, limit, with_scores=True)
 
 
 def load_transformers(

@@ -63,9 +63,9 @@ def timed(module: ModuleType, name: str, spent: dict[str, float]) -> Iterator[No
     """Add up the thread's processor time of a function that a module calls."""
     inner = getattr(module, name)
 
-    def outer(*arguments: object) -> object:
+    def outer(*arguments: object, **named: object) -> object:
         start = time.thread_time()
-        result = inner(*arguments)
+        result = inner(*arguments, **named)
         spent[name] = spent.get(name, 0.0) + time.thread_time() - start
         return result
 

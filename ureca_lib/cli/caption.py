@@ -43,8 +43,9 @@ def caption(
     masks: Annotated[
         Path | None,
         typer.Option(
-            help="SA-1B or COCO JSON, a label map PNG or a folder of mask PNGs. Default: the "
-            "JSON beside the photo, else SAM's masks (--sam), else superpixels."
+            help="SA-1B or COCO JSON, a label map PNG, a folder of mask PNGs, or a file of another "
+            "tool (`ureca data --formats` lists them). Default: the JSON beside the photo, else "
+            "SAM's masks (--sam), else superpixels."
         ),
     ] = None,
     point: Annotated[
@@ -88,6 +89,9 @@ def caption(
     strict: Annotated[
         bool, typer.Option(help="Stop at a bad mask; --no-strict leaves it out and says so.")
     ] = True,
+    use_boxes: Annotated[
+        bool, typer.Option("--use-boxes", help="Read boxes as regions where a file has no masks.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
     """Caption the regions of photos with a URECA model, an annotator, or no model at all.
@@ -115,7 +119,7 @@ def caption(
     # photo after photo; one that fails does not stop the others
     for photo, name in tqdm(names.items(), unit="photo", disable=single):
         try:
-            result = captioner.caption(photo, masks, points, boxes, strict, name)
+            result = captioner.caption(photo, masks, points, boxes, strict, name, use_boxes)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             about = str(error) if photo.name in str(error) else f"{photo}: {error}"
             tqdm.write(printable(f"ureca: {about}"), file=sys.stderr)

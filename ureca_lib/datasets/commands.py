@@ -30,9 +30,17 @@ def data(
             help="Folder to check, or a text that `--data` takes, such as train.jsonl@sa1b/."
         ),
     ] = None,
+    formats: Annotated[
+        bool, typer.Option("--formats", help="List the formats of masks that are read.")
+    ] = False,
 ) -> None:
     """List where data sets are to be had and how their folders must look; or check a folder."""
     from ureca_lib.datasets import captioned, published, refcocog, visual_genome
+    from ureca_lib.regions.formats import format_table
+
+    if formats:
+        typer.echo(format_table())
+        return
 
     if folder is None:
         for module in (captioned, published, refcocog, visual_genome, inspect.getmodule(data)):

@@ -11,12 +11,11 @@ from PIL import Image, ImageOps
 from transformers import Kosmos2ForConditionalGeneration, VipLlavaForConditionalGeneration
 
 from ureca_lib.annotate.views import Cut, ViewSettings, draw_contour, frame_of
-from ureca_lib.chat import load_transformers
+from ureca_lib.chat import generate_in_batches, load_transformers
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device
 from ureca_lib.evaluate.predictions import Caption
 from ureca_lib.evaluate.settings import SystemOptions
-from ureca_lib.evaluate.systems import generate_in_batches
 from ureca_lib.provenance import model_record
 from ureca_lib.regions import Region
 

@@ -36,7 +36,7 @@ from __future__ import annotations
 import asyncio
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -55,7 +55,7 @@ from ureca_lib.chat import (
     OpenAIChat,
     TransformersChat,
     Turn,
-    generate_greedily,
+    generate_in_batches,
 )
 from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.datasets.captioned import CaptionedImage
@@ -414,19 +414,3 @@ class OwnReader:
 
 
 Reader = ChatReader | OwnReader
-
-
-def generate_in_batches(
-    model: Any, inputs: Callable[[Sequence[Any]], Any], items: Sequence[Any]
-) -> Iterator[ChatReply]:
-    """Greedy replies of a network.
-
-    Args:
-        model: with `network`, `processor`, `batch_size`, and the limit of tokens in `settings`.
-        inputs: makes the network's inputs of some items.
-        items: one per reply.
-    """
-    limit = model.settings["max_new_tokens"]
-    for start in range(0, len(items), model.batch_size):
-        batch, tokens = inputs(items[start : start + model.batch_size]), model.processor.tokenizer
-        yield from generate_greedily(model.network, batch, tokens, limit, with_scores=True)

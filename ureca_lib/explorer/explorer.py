@@ -406,9 +406,8 @@ class RegionExplorer:
         region, parts = tree[region_id], len(tree.children(region_id))
         share = 100 * region.area / (region.size[0] * region.size[1])
         level = f"level {tree.depth(region_id)} of {tree.height()}"
-        return (
-            f"{share:.3g}% of the image · {level} · {parts or 'no'} part{'s' if parts != 1 else ''}"
-        )
+        below = f"{parts or 'no'} part{'' if parts == 1 else 's'}"
+        return f"{share:.3g}% of the image · {level} · {below}"
 
     def _relation(self, other: RegionId, region_id: RegionId) -> str:
         if region_id in self.tree.ancestors(other):

@@ -73,10 +73,8 @@ def sweep_figure(summary: Summary) -> Figure:
     parameter, places = _numeric_axis(settings) or ("", range(len(settings)))
     if parameter:
         size = (max(PAGE_WIDTH * len(names) / _PANELS, COLUMN_WIDTH), 2.4)
-        figure, grid = plt.subplots(
-            1, len(names), figsize=size, layout="constrained", squeeze=False
-        )
-        axes = list(grid[0])
+        figure = plt.figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(names), squeeze=False)[0]
     else:
         rows = {}
         for setting in settings:

@@ -115,9 +115,10 @@ def architecture_figure(
     order = order[::-1] if config.mask_position == "before_image" else order
     _tokens(ax, (76, 21.5), ["text", *order, "text", "text"])
     _box(ax, (90, 21.5), 11, "language\nmodel", "#666666")
-    for ends in (((64, 32), (73.5, 28)), ((64, 11), (73.5, 15)), ((78.5, 21.5), (82, 21.5)),
-                 ((90, 27.5), (90, 33))):  # fmt: skip
-        _arrow(ax, *ends)
+    _arrow(ax, (64, 32), (73.5, 28))
+    _arrow(ax, (64, 11), (73.5, 15))
+    _arrow(ax, (78.5, 21.5), (82, 21.5))
+    _arrow(ax, (90, 27.5), (90, 33))
     _label(ax, (76, 9), f"one sequence\n{shapes['logits'][1]} tokens")
     _label(ax, (90, 37.5), f"next-word logits\n{shapes['logits']}")
     if costs is not None:  # parameters of each part, and the stage that trains them (App. A)

@@ -130,11 +130,15 @@ def pipeline_figure(work: AnnotatedImage, region_id: RegionId, most: int = 2) ->
         for stage, rows in context.items()
     ]
     path = [None, *reversed(tree.ancestors(region_id)), region_id]
-    branch = [*enumerate(path), *((len(path), child) for child in children)]
+    names = ["image" if one is None else _name(image[one]) for one in path]
+    branch = [*enumerate(names), *((len(path), _name(image[child])) for child in children)]
+    rest = len(tree.children(region_id)) - len(children)
+    branch += [(len(path), f"and {rest} more")] if rest else []
+    hues = [FAINT] * (len(path) - 2) + [_PARENT, _TARGET] + [_CHILD] * len(children) + [FAINT]
     views = [work.views(stage, region_id)[-1] for stage in context]
     tallest = max(view.shape[0] / view.shape[1] for view in (image.pixels, *views))
     said = [sum(_card_height(*row[:2]) + 0.08 for row in column) for column in columns]
-    heights = [0.25, min(1.3, _COLUMN * tallest), max(_LINE * (len(branch) + 1), *said) + 0.08]
+    heights = [0.25, min(1.3, _COLUMN * tallest), max(_LINE * len(branch), *said) + 0.08]
     figure, grid = sheet([_COLUMN] * 4, heights, _GAP)
     for cell, title in zip(grid[0], _TITLES, strict=True):
         write(cell, title, HEAD, "center", 0.05, fontweight="bold")
@@ -144,16 +148,10 @@ def pipeline_figure(work: AnnotatedImage, region_id: RegionId, most: int = 2) ->
     for one, color in colors.items():
         if one is not None:
             draw_outline(grid[1, 0], image[one], color, 1.1 if color == _CHILD else 1.4)
-    rows = [(depth, one, "image" if one is None else _name(image[one])) for depth, one in branch]
-    rest = len(tree.children(region_id)) - len(children)
-    rows += [(len(path), "rest", f"and {rest} more")] if rest else []
-    for number, (depth, one, name) in enumerate(rows):
+    for number, ((depth, name), hue) in enumerate(zip(branch, hues, strict=False)):
         text = fitted(f"{'└ ' if depth else ''}● {name}", _COLUMN - 0.12 * depth, SMALL, 1)
-        style = {
-            "color": colors.get(one, FAINT),
-            "fontweight": "bold" if one == region_id else None,
-        }
-        write(grid[2, 0], text, SMALL, "left", 0.08 + _LINE * number, 0.12 * depth, **style)
+        down, right = 0.08 + _LINE * number, 0.12 * depth
+        write(grid[2, 0], text, SMALL, down=down, right=right, color=hue)
     arrow = {"arrowstyle": "-|>", "mutation_scale": 7, "color": INK, "shrinkA": 0, "shrinkB": 0}
     for picture, cell, view, column in zip(*grid[1:, 1:], views, columns, strict=True):
         draw_photo(picture, view)

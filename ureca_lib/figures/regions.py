@@ -246,9 +246,8 @@ def statistics_figure(
         shares: share of the image that each region covers, 0 to 1.
         words: lengths of captions in words, by stage.
     """
-    figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(PAGE_WIDTH, 2.2), layout="constrained"
-    )
+    figure = plt.figure(figsize=(PAGE_WIDTH, 2.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     most = max(depths)
     left.hist(depths, bins=np.arange(0.5, most + 1), rwidth=0.8, color=PALETTE[0])
     left.set_xticks(range(1, most + 1))

@@ -113,16 +113,10 @@ def sheet(
         as the unit.
     """
     size = (sum(widths) + gap * (len(widths) - 1), sum(heights))
-    borders = {"left": 0, "right": 1, "bottom": 0, "top": 1, "hspace": 0}
-    figure, axes = plt.subplots(
-        len(heights),
-        len(widths),
-        figsize=size,
-        squeeze=False,
-        gridspec_kw=borders | {"wspace": gap / np.mean(widths)},
-        width_ratios=widths,
-        height_ratios=heights,
-    )
+    grid = {"width_ratios": widths, "height_ratios": heights, "wspace": gap / np.mean(widths)}
+    grid |= {"left": 0, "right": 1, "bottom": 0, "top": 1, "hspace": 0}
+    shape = {"nrows": len(heights), "ncols": len(widths), "squeeze": False}
+    figure, axes = plt.subplots(**shape, figsize=size, gridspec_kw=grid)
     for (row, column), ax in np.ndenumerate(axes):
         ax.set(xlim=(0, widths[column]), ylim=(heights[row], 0))
         ax.axis("off")

@@ -159,9 +159,8 @@ def dynamic_mask_figure(
         max_tiles: as `tile_masks` takes it.
         tile_size: side of a tile in pixels.
     """
-    figure, (*axes, right) = plt.subplots(
-        1, 4, figsize=(PAGE_WIDTH, 2.1), width_ratios=[1, 1, 1, 2.2], layout="constrained"
-    )
+    figure = plt.figure(figsize=(PAGE_WIDTH, 2.1), layout="constrained")
+    *axes, right = figure.subplots(1, 4, width_ratios=[1, 1, 1, 2.2])
     _draw_kept(axes, regions, regions[region_id], max_tiles, tile_size)
     values: dict[str, dict[str, Interval]] = {}
     counts: dict[str, set[int]] = {}

@@ -38,9 +38,8 @@ def training_figure(logs: Mapping[str, Log], measures: Sequence[str] = tuple(MEA
     without = [name for name, rows in logs.items() if not _series(rows, "loss")[0]]
     if without or not logs:
         raise ValueError(f"no loss: {', '.join(without) or 'no logs to draw'}")
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(PAGE_WIDTH, 2.3), layout="constrained", sharex=True
-    )
+    figure = plt.figure(figsize=(PAGE_WIDTH, 2.3), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
     for (name, rows), color in zip(logs.items(), cycle(PALETTE), strict=False):
         left.plot(*_series(rows, "loss"), color=color, lw=1, label=wrapped(name, 30, 2))
         shown = [key for key in measures if _series(rows, key)[0]]

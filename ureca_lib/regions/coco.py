@@ -5,18 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ureca_lib.regions.errors import (
     AnnotationFormatError,
+    EmptyMaskError,
     FileMissingError,
     RegionError,
     SizeMismatchError,
 )
+from ureca_lib.regions.formats import read_document
 from ureca_lib.regions.photo import Photo, find_photo, is_turned, split_name
 from ureca_lib.regions.region import Region, RegionImage
-from ureca_lib.regions.rle import extent, split_rings
+from ureca_lib.regions.rle import check_box, extent, split_rings
 from ureca_lib.regions.sa1b import (
     IdIndex,
     build_entries,
@@ -24,7 +27,6 @@ from ureca_lib.regions.sa1b import (
     image_size,
     need_object,
     optional,
-    read_json,
     region_from,
 )
 
@@ -71,7 +73,10 @@ def load_coco(
 
 
 def load_coco_image(
-    json_path: str | Path, image: Photo | None = None, strict: bool = True
+    json_path: str | Path,
+    image: Photo | None = None,
+    strict: bool = True,
+    boxes: bool = False,
 ) -> RegionImage:
     """Read one image of a COCO file; the masks of the others are ignored.
 
@@ -81,6 +86,7 @@ def load_coco_image(
             of the file, and so do its folders if several images have that name. If the file has one
             image only, the name may be another, which is a warning.
         strict: as in `load_coco`.
+        boxes: read a box as a region where there is no mask.
 
     Raises:
         RegionError: as in `load_coco`; no such image, or several.
@@ -90,6 +96,9 @@ def load_coco_image(
     wanted = split_name(str(image)) if isinstance(image, (str, Path)) else []
     names = {image_id: split_name(entry.file_name) for image_id, entry in file.images.items()}
     named = [key for key, name in names.items() if wanted and name[-1:] == wanted[-1:]]
+    if wanted and not named:  # a copy may differ in case, as from a camera's card
+        last = wanted[-1].casefold()
+        named = [key for key, name in names.items() if name and name[-1].casefold() == last]
     if len(named) > 1:  # their folders distinguish photos of the same name
         depths = {k: len(names[k]) for k in named if names[k] == wanted[-len(names[k]) :]}
         named = [key for key in depths if depths[key] == max(depths.values())] or named
@@ -100,6 +109,9 @@ def load_coco_image(
             reason = f"{len(named)} of the file's images are called '{wanted[-1]}'"
         elif wanted:
             reason = f"none of the file's {len(names)} images is called '{wanted[-1]}'"
+            there = [name[-1] for name in names.values() if name]
+            if near := get_close_matches(wanted[-1], there):
+                reason += f"; the nearest: {', '.join(near)}"
         raise AnnotationFormatError(reason, path)
     stated = file.images[chosen[0]].file_name
     if wanted and stated and not named:
@@ -109,7 +121,7 @@ def load_coco_image(
             stacklevel=3,
         )
     photo = find_photo(path.parent, stated) if image is None else image
-    found = file.regions_of(chosen[0], photo, strict, bool(named))
+    found = file.regions_of(chosen[0], photo, strict, bool(named), boxes)
     if image is not None:
         _ = found.image  # a given photo must be readable and of the right size
     return found
@@ -120,7 +132,7 @@ class _File:
 
     def __init__(self, path: Path):
         self.path = path
-        document = read_json(path)
+        document = read_document(path)
         try:
             self.images: dict[ImageId, _ImageEntry] = {}
             for index, info in enumerate(get(document, "images", list)):
@@ -148,12 +160,18 @@ class _File:
             self._owned.setdefault(owner, []).append((index, annotation))
 
     def regions_of(
-        self, image_id: ImageId, photo: Photo | None, strict: bool, only_own: bool = False
+        self,
+        image_id: ImageId,
+        photo: Photo | None,
+        strict: bool,
+        only_own: bool = False,
+        boxes: bool = False,
     ) -> RegionImage:
         """Build an image with its regions.
 
         Args:
             only_own: ignore annotations that belong to no image of the file.
+            boxes: read a box as a region where there is no mask.
         """
         own = self._owned.get(image_id, [])
         width, height, name = self._turned(self.images[image_id], photo, own)
@@ -169,6 +187,12 @@ class _File:
             category = optional(annotation, "category_id", (int, str))
             found = None if category is None else self._category_ids.find(category)
             label = self.categories.get(found)
+            if not annotation.get("segmentation") and annotation.get("bbox"):
+                if not boxes:
+                    raise EmptyMaskError("it has a box and no mask; boxes are read when asked for")
+                x, y, w, h = check_box(annotation["bbox"])
+                corners = [x, y, x + w, y, x + w, y + h, x, y + h]
+                annotation = {**annotation, "segmentation": [corners], "area": None}
             return region_from(annotation, (height, width), label, note)
 
         entries = sorted(own + others, key=lambda pair: pair[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from ureca_lib.regions.errors import (
 )
 from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, decode, photo_name
 from ureca_lib.regions.region import Region, RegionImage
-from ureca_lib.regions.sa1b import build_entries, load_sa1b, read_json
+from ureca_lib.regions.sa1b import build_entries, load_sa1b, parse_file
 
 MaskSource = np.ndarray | str | Path
+_ARRAYS = (".npy", ".npz")
 
 
 def load_masks(
@@ -38,7 +40,8 @@ def load_masks(
         masks: (R, H, W) array; a list of (H, W) arrays or of PNG files, one mask each (a pixel
             that is not black, and not transparent, is inside); a folder of such PNG files, in
             the order of their names, 2 before 10; or one PNG file that is a label map: each value
-            other than 0 is a region, whose id is the value.
+            other than 0 is a region, whose id is the value; or a .npy file with a (R, H, W) array,
+            or a .npz file with such an array, or with (H, W) arrays whose names are the regions'.
         image: the photo, if there is one.
         strict: as in `load_sa1b`; the first good mask sets the size of the others.
 
@@ -46,7 +49,10 @@ def load_masks(
         RegionError: as in `load_sa1b`; the file is the PNG file.
     """
     whole = Path(masks) if isinstance(masks, (str, Path)) else None
-    entries = _listed(masks) if whole is None or whole.is_dir() else _split_labels(whole)
+    if whole is not None and whole.suffix.lower() in _ARRAYS:
+        entries = _arrays(whole)
+    else:
+        entries = _listed(masks) if whole is None or whole.is_dir() else _split_labels(whole)
     if not entries:
         raise EmptyMaskError("there are no masks", whole)
     sizes: list[tuple[int, int]] = []
@@ -69,14 +75,18 @@ def load_masks(
     return result
 
 
-def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = True) -> RegionImage:
+def load_regions(
+    masks: str | Path, image: Photo | None = None, strict: bool = True, boxes: bool = False
+) -> RegionImage:
     """Read the masks of one image from any file the package knows.
 
     Args:
-        masks: SA-1B JSON, COCO instance JSON with the photo's file name in it (or with one image
-            only), a label map PNG, or a folder of mask PNGs.
+        masks: SA-1B JSON; COCO instance JSON with the photo's file name in it (or with one image
+            only), or a file of `ureca_lib.regions.formats`; a label map PNG, a folder of mask
+            PNGs, or arrays (.npy, .npz).
         image: the photo.
         strict: as in `load_sa1b`.
+        boxes: read a box as a region where a COCO file has no mask.
 
     Raises:
         RegionError: as in `load_sa1b`.
@@ -86,9 +96,15 @@ def load_regions(masks: str | Path, image: Photo | None = None, strict: bool = T
         raise FileMissingError("the mask file does not exist", path)
     if path.is_dir() or path.suffix.lower() in PHOTO_SUFFIXES:
         return load_masks(path, image, strict=strict)
-    if "images" not in read_json(path):
+    if path.suffix.lower() in _ARRAYS:
+        return load_masks(path, image, strict=strict)
+    if path.suffix.lower() != ".xml" and _is_sa1b(parse_file(path)):
         return load_sa1b(path, image, strict)
-    return load_coco_image(path, image, strict)
+    return load_coco_image(path, image, strict, boxes)
+
+
+def _is_sa1b(content: Any) -> bool:
+    return isinstance(content, dict) and not {"images", "shapes"} & content.keys()
 
 
 def _region(entry: dict[str, Any]) -> Region:
@@ -97,7 +113,22 @@ def _region(entry: dict[str, Any]) -> Region:
         return Region(number, item)
     if isinstance(item, (str, Path)):
         return Region.from_mask(number, decode(item, _inside, "mask"), Path(item).stem)
-    return Region.from_mask(number, item)
+    return Region.from_mask(number, item, entry.get("name"))
+
+
+def _arrays(path: Path) -> list[dict[str, Any]]:
+    """List the masks of a .npy or .npz file."""
+    try:
+        content = np.load(path, allow_pickle=False)
+        arrays = {"": content} if isinstance(content, np.ndarray) else dict(content)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise AnnotationFormatError(f"the file holds no arrays ({error})", path) from None
+    entries = []
+    for name, array in arrays.items():
+        own = None if name.startswith("arr_") or array.ndim == 3 or not name else name
+        for mask in array if array.ndim == 3 else [array]:
+            entries.append({"id": len(entries) + 1, "mask": mask, "file": path, "name": own})
+    return entries
 
 
 def _listed(masks: np.ndarray | Sequence[MaskSource] | Path | str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from ureca_lib.regions.errors import (
 )
 from ureca_lib.regions.rle import MAX_PIXELS
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif")
+_HEIC = (".heic", ".heif")  # of iPhones
+PHOTO_SUFFIXES += _HEIC
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and values that swap the sides
 _opening = threading.Lock()  # Pillow has one limit for all threads
 Photo = str | Path | np.ndarray | Image.Image
@@ -95,10 +98,26 @@ def _opened(source: str | Path | Image.Image, what: str) -> Iterator[Image.Image
     except FileNotFoundError:
         raise FileMissingError(f"the {what} does not exist", path) from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
-        raise ImageUnreadableError(f"the {what} cannot be decoded ({error})", path) from error
+        reason = f"the {what} cannot be decoded ({error})"
+        if path is not None and path.suffix.lower() in _HEIC and not _registered_heic():
+            reason = 'HEIC photos are read by pillow-heif: pip install "ureca-lib[heic]"'
+        raise ImageUnreadableError(reason, path) from error
+
+
+@cache
+def _registered_heic() -> bool:
+    """Let Pillow read HEIC, if the package for it is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _open(path: Path) -> Image.Image:
+    if path.suffix.lower() in _HEIC:
+        _registered_heic()
     # a file's size is checked before it is decoded, and Pillow's own limit is below ours
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -24,9 +24,9 @@ from ureca_lib.regions.errors import (
     SizeMismatchError,
 )
 
-# a mask of this size takes 256 MiB decoded, SA-1B's largest have 2**24; from 2**29, a run takes
-# seven groups, which pycocotools does not hold
-MAX_PIXELS = 2**28
+# of a photo and its masks: the largest that a phone takes; as RGB it takes 600 MB. SA-1B's largest
+# have 2**24. From 2**29 on, a run takes seven groups, which pycocotools does not hold
+MAX_PIXELS = 200_000_000
 # magnitudes from which a number takes one group of five bits more
 _GROUP_ENDS = 2 ** (5 * np.arange(1, 7) - 1)
 _OUTLINE_LIMIT = 2**22  # pixels; pycocotools takes 80 bytes for each and trusts malloc

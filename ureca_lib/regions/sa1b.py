@@ -181,16 +181,21 @@ def annotation_files(folder: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object."""
+def parse_file(path: Path) -> Any:
+    """Read a JSON file."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise FileMissingError("the annotation file does not exist", path) from None
     except (OSError, ValueError, RecursionError) as error:
         raise AnnotationFormatError(
             f"the file is truncated or is not JSON ({error})", path
         ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object."""
+    document = parse_file(path)
     if not isinstance(document, dict):
         kind = type(document).__name__
         raise AnnotationFormatError(f"the file holds a {kind}, not an object", path)

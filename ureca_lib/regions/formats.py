@@ -1,0 +1,422 @@
+"""Mask files of other tools, turned into COCO instance JSON, whose reader then checks everything.
+
+Each function takes a file's content and returns the same regions as COCO has them: images,
+annotations with polygons or RLE, and categories. `FORMATS` lists the formats by name; the first
+that fits a file is taken.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from ureca_lib.markdown import table
+from ureca_lib.regions.errors import AnnotationFormatError, FileMissingError
+from ureca_lib.regions.photo import decode
+from ureca_lib.regions.sa1b import parse_file
+
+Coco = dict[str, list[dict[str, Any]]]
+_CIRCLE = 64  # corners of a polygon that stands for a circle
+
+
+class Format(NamedTuple):
+    """A format of mask files.
+
+    Attributes:
+        name: for tables and errors.
+        files: how it is told.
+        fits: whether the content of a file is of this format.
+        convert: (content, path) -> COCO.
+    """
+
+    name: str
+    files: str
+    fits: Callable[[Any], bool]
+    convert: Callable[[Any, Path], Coco]
+
+
+class _Builder:
+    """COCO lists that grow by image and region; ids count from 1, categories are by name."""
+
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        self._categories: dict[str, int] = {}
+
+    def image(self, name: str | None, width: Any, height: Any, image_id: Any = None) -> Any:
+        """Add an image; returns its id."""
+        image_id = len(self.images) + 1 if image_id is None else image_id
+        size = {"width": width, "height": height, "file_name": name}
+        self.images.append({"id": image_id} | size)
+        return image_id
+
+    def region(self, image_id: Any, segmentation: Any, name: Any = None, **more: Any) -> None:
+        """Add a region, with a category of its name if it has one."""
+        entry = {"id": len(self.annotations) + 1, "image_id": image_id}
+        if name is not None:
+            entry["category_id"] = self._categories.setdefault(str(name), len(self._categories) + 1)
+        self.annotations.append(entry | {"segmentation": segmentation} | more)
+
+    def coco(self) -> Coco:
+        """The file."""
+        categories = [{"id": number, "name": name} for name, number in self._categories.items()]
+        return {
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": categories,
+        }
+
+
+def _first(content: Any) -> Mapping[str, Any]:
+    """The first entry of a list of objects; empty for anything else."""
+    listed = isinstance(content, list) and content and isinstance(content[0], Mapping)
+    return content[0] if listed else {}
+
+
+def is_result_list(content: Any) -> bool:
+    """Whether a file is a bare list of masks, as SAM's generator and detectors write them."""
+    return bool({"segmentation", "bbox"} & _first(content).keys())
+
+
+def from_result_list(content: list[Any], path: Path) -> Coco:
+    """SAM's automatic masks (`amg.py`), and COCO's results lists of detectors.
+
+    Regions are numbered by their place. Without an image entry the size is that of the masks, and
+    an image id stands for COCO's file name, such as 000000000139.jpg for 139.
+    """
+    built, sizes = _Builder(), {}
+    for entry in content:
+        if not isinstance(entry, Mapping):
+            raise AnnotationFormatError(f"an entry is no object: {entry!r:.60}", path)
+        image_id, mask = entry.get("image_id", 1), entry.get("segmentation")
+        if isinstance(mask, Mapping) and isinstance(mask.get("size"), list):
+            sizes.setdefault(image_id, mask["size"])
+        kept = {name: entry[name] for name in ("bbox", "area", "iscrowd") if name in entry}
+        built.region(image_id, mask, entry.get("category_name"), **kept)
+    if not sizes:
+        raise AnnotationFormatError("no mask of the list says how large its image is", path)
+    for image_id, size in sizes.items():
+        name = f"{image_id:012d}.jpg" if isinstance(image_id, int) and len(sizes) > 1 else None
+        built.image(name, size[1], size[0], image_id)
+    return built.coco()
+
+
+def from_labelme(content: Mapping[str, Any], path: Path) -> Coco:
+    """LabelMe: polygons, rectangles, circles and masks; shapes of one group are one region."""
+    built = _Builder()
+    image = built.image(
+        _file_name(content.get("imagePath")), content.get("imageWidth"), content.get("imageHeight")
+    )
+    groups: dict[Any, list[Any]] = {}
+    for number, shape in enumerate(content["shapes"]):
+        if not isinstance(shape, Mapping):
+            raise AnnotationFormatError(f"shape {number} is no object", path)
+        kind, label = shape.get("shape_type") or "polygon", shape.get("label")
+        if kind == "mask":
+            height, width = content.get("imageHeight"), content.get("imageWidth")
+            built.region(image, _labelme_mask(shape, height, width, number, path), label)
+            continue
+        rings = _labelme_rings(kind, shape.get("points"), number, path)
+        group = shape.get("group_id")
+        if group is None:
+            built.region(image, rings, label)
+        elif (group, label) in groups:
+            groups[group, label] += rings
+        else:
+            built.region(image, rings, label)
+            groups[group, label] = rings
+    return built.coco()
+
+
+def _labelme_rings(kind: str, points: Any, number: int, path: Path) -> list[Any]:
+    try:
+        if kind == "polygon":
+            return [[value for point in points for value in (point[0], point[1])]]
+        (left, top), (right, bottom) = ((float(x), float(y)) for x, y in points)
+    except (TypeError, ValueError, IndexError) as error:
+        raise AnnotationFormatError(f"shape {number}, a {kind}: {error}", path) from None
+    if kind == "rectangle":
+        return [[left, top, right, top, right, bottom, left, bottom]]
+    if kind == "circle":
+        radius = math.hypot(right - left, bottom - top)
+        angles = np.arange(_CIRCLE) * 2 * math.pi / _CIRCLE
+        ring = np.stack([left + radius * np.cos(angles), top + radius * np.sin(angles)], axis=1)
+        return [ring.ravel().tolist()]  # (corners, 2) -> (corners * 2,)
+    raise AnnotationFormatError(f"shape {number} is a {kind}, which has no area", path)
+
+
+def _labelme_mask(
+    shape: Mapping[str, Any], height: Any, width: Any, number: int, path: Path
+) -> dict[str, Any]:
+    try:
+        data = base64.b64decode(shape["mask"], validate=True)
+        inside = decode(Image.open(io.BytesIO(data)), lambda image: np.asarray(image) > 0, "mask")
+        left, top = (int(value) for value in shape["points"][0])
+        return placed_mask(inside, left, top, height, width)
+    except (KeyError, TypeError, ValueError, IndexError, OSError, binascii.Error) as error:
+        raise AnnotationFormatError(f"the mask of shape {number}: {error}", path) from None
+
+
+def placed_mask(inside: np.ndarray, left: int, top: int, height: int, width: int) -> dict[str, Any]:
+    """RLE of a (h, w) mask whose corner is at (left, top) of an image."""
+    whole = np.zeros((height, width), np.uint8, order="F")
+    rows, columns = inside.shape
+    if left < 0 or top < 0 or top + rows > height or left + columns > width:
+        raise ValueError(f"{columns} x {rows} pixels at ({left}, {top}) leave the image")
+    whole[top : top + rows, left : left + columns] = inside
+    return coco_mask.encode(whole)
+
+
+def from_panoptic(content: Mapping[str, Any], path: Path) -> Coco:
+    """COCO panoptic: segments in a PNG whose pixels are ids, R + 256 G + 65536 B."""
+    built = {**content, "annotations": []}
+    number = 0
+    for entry in content["annotations"]:
+        try:
+            file, image_id = str(entry["file_name"]), entry["image_id"]
+            segments = [dict(segment) for segment in entry["segments_info"]]
+            ids = [int(segment.pop("id")) for segment in segments]
+        except (KeyError, TypeError, ValueError) as error:
+            raise AnnotationFormatError(f"annotation {number}: {error!r}", path) from None
+        masks = _segments(_panoptic_map(file, path), ids)
+        for segment_id, segment in zip(ids, segments, strict=True):
+            segment.pop("bbox", None)
+            ours = {"id": segment_id, "image_id": image_id, "segmentation": masks[segment_id]}
+            built["annotations"].append(segment | ours)
+    return built
+
+
+def _panoptic_map(file: str, path: Path) -> np.ndarray:
+    name = PurePosixPath(file).name
+    places = (path.parent / name, path.parent / path.stem / name)
+    for place in places:
+        if place.is_file():
+            pixels = decode(place, lambda image: np.asarray(image.convert("RGB"), np.uint32), "map")
+            return pixels @ np.array([1, 256, 65536], np.uint32)  # (H, W, 3) -> (H, W)
+    raise FileMissingError(f"the map of the segments, '{name}', is not beside the file", path)
+
+
+def _segments(ids: np.ndarray, wanted: Iterable[int]) -> dict[int, dict[str, Any]]:
+    return {one: coco_mask.encode(np.asfortranarray(ids == one, np.uint8)) for one in wanted}
+
+
+def from_label_studio(content: list[Any], path: Path) -> Coco:
+    """Label Studio's JSON: polygons, rectangles, ellipses in percent, and brush strokes."""
+    built = _Builder()
+    for task in content:
+        try:
+            data = task["data"]
+            source = data.get("image") or next(v for v in data.values() if isinstance(v, str))
+            annotations = [one for one in task["annotations"] if not one.get("was_cancelled")]
+            results = [result for one in annotations[:1] for result in one["result"]]
+            shapes = [result for result in results if "original_width" in result]
+        except (KeyError, TypeError, AttributeError, StopIteration) as error:
+            raise AnnotationFormatError(f"a task of Label Studio: {error!r}", path) from None
+        if not shapes:
+            continue
+        width, height = shapes[0]["original_width"], shapes[0]["original_height"]
+        image = built.image(_file_name(source), width, height)
+        for result in shapes:
+            try:
+                segmentation = _label_studio_mask(result["value"], width, height)
+                labels = result["value"].get(result["type"]) or [None]
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                name = result.get("id")
+                raise AnnotationFormatError(f"result {name}: {error!r}", path) from None
+            built.region(image, segmentation, labels[0])
+    return built.coco()
+
+
+def _label_studio_mask(value: Mapping[str, Any], width: int, height: int) -> Any:
+    if "rle" in value:
+        flat = brush_values(bytes(value["rle"]))
+        inside = flat.reshape(height, width, 4)[..., 3] > 0  # (H * W * 4,) -> (H, W)
+        return coco_mask.encode(np.asfortranarray(inside, np.uint8))
+    scale = np.array([width, height]) / 100  # percent -> pixels
+    if "points" in value:
+        return [(np.array(value["points"], float) * scale).ravel().tolist()]
+    turn = math.radians(value.get("rotation", 0))
+    if "radiusX" in value:
+        angles = np.arange(_CIRCLE) * 2 * math.pi / _CIRCLE
+        corners = np.stack(
+            [value["radiusX"] * np.cos(angles), value["radiusY"] * np.sin(angles)], axis=1
+        )
+    else:
+        right, bottom = value["width"], value["height"]
+        corners = np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], float)
+    # turned clockwise in pixels around the corner (of a rectangle) or the middle (of an ellipse)
+    spin = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    place = np.array([value["x"], value["y"]]) * scale
+    return [((corners * scale) @ spin + place).ravel().tolist()]
+
+
+def brush_values(data: bytes) -> np.ndarray:
+    """Values of Label Studio's brush RLE, (H * W * 4,) uint8, RGBA pixel by pixel.
+
+    A bit stream: 32 bits of length, 5 of word size - 1, four times 4 of a length's size - 1; then
+    runs, each with a bit that tells repeated values from listed ones, 2 bits that choose the
+    length's size, the length - 1, and the value or values.
+
+    Raises:
+        ValueError: the stream ends early.
+    """
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    place = 0
+
+    def number(size: int) -> int:
+        nonlocal place
+        place += size
+        if place > len(bits):
+            raise ValueError("the brush's run lengths end early")
+        return int("".join(map(str, bits[place - size : place])), 2)
+
+    length, word = number(32), number(5) + 1
+    if length > 4 * (1 << 28):
+        raise ValueError("the brush's mask is too large")
+    sizes = [number(4) + 1 for _ in range(4)]
+    values, filled = np.zeros(length, np.uint8), 0
+    while filled < length:
+        repeated, size = number(1), sizes[number(2)]
+        end = filled + number(size) + 1
+        if repeated:
+            values[filled:end] = number(word)
+        else:
+            for index in range(filled, end):
+                values[index] = number(word)
+        filled = end
+    return values
+
+
+def from_cvat(root: ElementTree.Element, path: Path) -> Coco:
+    """CVAT for images 1.1 (XML): polygons, boxes, ellipses and masks."""
+    built = _Builder()
+    for image in root.iter("image"):
+        try:
+            width, height = int(image.attrib["width"]), int(image.attrib["height"])
+            image_id = built.image(_file_name(image.attrib["name"]), width, height)
+            for shape in image:
+                segmentation = _cvat_mask(shape.tag, shape.attrib, width, height)
+                if segmentation is not None:
+                    built.region(image_id, segmentation, shape.attrib.get("label"))
+        except (KeyError, ValueError) as error:
+            name = image.attrib.get("name")
+            raise AnnotationFormatError(f"image {name}: {error!r}", path) from None
+    return built.coco()
+
+
+def _cvat_mask(kind: str, shape: Mapping[str, str], width: int, height: int) -> Any:
+    """A shape's polygon or RLE; None for shapes without an area, such as points."""
+    if kind == "polygon":
+        pairs = (pair.split(",") for pair in shape["points"].split(";"))
+        return [[float(value) for pair in pairs for value in pair]]
+    if kind == "box":
+        left, top, right, bottom = (float(shape[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
+        return [[left, top, right, top, right, bottom, left, bottom]]
+    if kind == "ellipse":
+        angles = np.arange(_CIRCLE) * 2 * math.pi / _CIRCLE
+        x = float(shape["cx"]) + float(shape["rx"]) * np.cos(angles)
+        y = float(shape["cy"]) + float(shape["ry"]) * np.sin(angles)
+        return [np.stack([x, y], axis=1).ravel().tolist()]
+    if kind == "mask":
+        # runs of the box, row by row, the first outside
+        left, top, columns, rows = (int(shape[n]) for n in ("left", "top", "width", "height"))
+        runs = np.array([int(run) for run in shape["rle"].split(",")])
+        if columns * rows > width * height or runs.sum() != columns * rows or (runs < 0).any():
+            raise ValueError("the mask's runs do not fill its box")
+        inside = np.repeat(np.arange(len(runs)) % 2, runs).reshape(rows, columns)
+        return placed_mask(inside, left, top, height, width)
+    return None
+
+
+def _file_name(source: Any) -> str | None:
+    """A photo's name in a path or an address, with the prefix of Label Studio's uploads kept."""
+    if not isinstance(source, str):
+        return None
+    path = unquote(urlsplit(source).path) if "://" in source else source
+    return path.replace("\\", "/")
+
+
+FORMATS = (
+    Format(
+        "SAM's masks",
+        "a JSON list of masks: SAM's amg.py, or COCO results of a detector",
+        is_result_list,
+        from_result_list,
+    ),
+    Format(
+        "Label Studio",
+        "its JSON export: polygons, rectangles, ellipses, brush",
+        lambda content: {"data", "annotations"} <= _first(content).keys(),
+        from_label_studio,
+    ),
+    Format(
+        "LabelMe",
+        "the JSON beside each photo: polygons, rectangles, circles, masks",
+        lambda content: isinstance(content, Mapping) and isinstance(content.get("shapes"), list),
+        from_labelme,
+    ),
+    Format(
+        "COCO panoptic",
+        "JSON, and its maps beside it or in a folder of its name",
+        lambda content: (
+            isinstance(content, Mapping) and "segments_info" in _first(content.get("annotations"))
+        ),
+        from_panoptic,
+    ),
+    Format(
+        "CVAT",
+        "its XML for images 1.1: polygons, boxes, ellipses, masks",
+        lambda content: isinstance(content, ElementTree.Element),
+        from_cvat,
+    ),
+)
+
+
+OWN = (
+    ("SA-1B", "one JSON per photo, with RLE"),
+    ("COCO instances", "JSON of many photos: polygons, RLE, crowds; boxes when asked for"),
+    ("mask PNGs", "a folder with one PNG per mask, whose names are the regions'"),
+    ("label map", "a PNG whose values are ids of regions"),
+    ("arrays", ".npy or .npz: (R, H, W), or one (H, W) array per region"),
+)
+
+
+def format_table() -> str:
+    """The formats of masks that `load_regions` reads, as a Markdown table."""
+    rows = [*OWN, *((known.name, known.files) for known in FORMATS)]
+    return table(["format", "files"], rows)
+
+
+def read_document(path: Path) -> Any:
+    """The content of a JSON or XML file; of the formats above as COCO, of others as it is.
+
+    Raises:
+        FileMissingError, AnnotationFormatError: no such file, or a fault in it.
+    """
+    if path.suffix.lower() == ".xml":
+        try:
+            content: Any = ElementTree.parse(path).getroot()
+        except FileNotFoundError:
+            raise FileMissingError("the annotation file does not exist", path) from None
+        except (OSError, ElementTree.ParseError) as error:
+            raise AnnotationFormatError(f"the file is no XML ({error})", path) from None
+    else:
+        content = parse_file(path)
+    for known in FORMATS:
+        if known.fits(content):
+            return known.convert(content, path)
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise AnnotationFormatError(f"the file holds a {kind}, not an object", path)
+    return content
