@@ -60,7 +60,10 @@ def deal_images(
 
 
 class Shards:
-    """All stores of a folder, read as one.
+    """All stores of a folder, read as one; each keeps up to three files open.
+
+    SQLite shares a file between processes of one machine only: on a network drive, read the stores
+    while no other machine annotates them.
 
     Args:
         folder: of the stores.

@@ -23,6 +23,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; color: #222; }
 img { max-height: 15rem; max-width: 32rem; border: 1px solid #ddd; }
 td, th { padding-right: 1.5rem; text-align: left; } .anchor-link { display: none; }
+p:has(> img) { display: inline-block; margin: .3rem; }
 """
 
 
