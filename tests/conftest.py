@@ -6,10 +6,14 @@ import os
 import signal
 from pathlib import Path
 
+import hypothesis
 import matplotlib
 import pytest
 
 matplotlib.use("Agg")
+# no test is timed: a machine may be busy with others
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 # a job in a shell's background starts with interrupts ignored, and tests send some
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
