@@ -12,7 +12,9 @@ import time
 
 import nbformat
 import pytest
+from typer.testing import CliRunner
 
+from ureca_lib.cli import app
 from ureca_lib.runs import RunFailedError, RunRecord, run_notebook, write_index
 from ureca_lib.runs import runner as running
 
@@ -125,6 +127,17 @@ def test_only_a_stop_from_outside_is_no_failure(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_notebook(make(tmp_path, "1"), {}, tmp_path / "out")
     assert RunRecord.load(tmp_path / "out").error["name"] == "Interrupted"
+
+
+def test_sigterm_stops_a_run_of_the_command_as_ctrl_c_does(tmp_path, monkeypatch):
+    def execute(*others):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(running, "_execute", execute)
+    result = CliRunner().invoke(app, ["run", str(make(tmp_path, "1")), "--out", str(tmp_path)])
+    assert result.exit_code == 130
+    assert RunRecord.load(tmp_path / "lesson").error["name"] == "Interrupted"
 
 
 def test_a_killed_runner_leaves_a_run_that_is_run_again(tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +73,8 @@ def _run_all(
     failed = 0
     for notebook, values in plans.items():
         try:
-            record = run_notebook(notebook, values, folders[notebook], **options)
+            with _stopped_by_sigterm():
+                record = run_notebook(notebook, values, folders[notebook], **options)
         except RunFailedError as error:
             typer.echo(str(error), err=True)
             failed += 1
@@ -115,8 +117,7 @@ def sweep(
     from ureca_lib.runs.sweep import finished, load_sweep
 
     left = 0
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with _stopped_by_sigterm():
         for item in [load_sweep(path) for path in files]:  # all of them, before the first runs
             root = out or item.path.parent / "sweeps"
             if not dry_run:
@@ -125,10 +126,18 @@ def sweep(
             for planned in item.runs:
                 state = "done" if finished(item, planned, root, keep) else "to run"
                 typer.echo(f"{item.name}: {state}: {planned} -> {root / 'runs' / planned.name}")
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if left:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C, so that the record of a run says that it was stopped."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _execute(item: Sweep, root: Path, jobs: int, keep: bool, summary_only: bool) -> int:
