@@ -336,6 +336,14 @@ def test_a_server_that_is_gone_stops_the_run_and_keeps_what_was_said(folder, tmp
         assert all(store.claim(row.image) for row in store.images())
 
 
+def test_an_annotator_that_raises_stop_iteration_ends_the_run(folder, tmp_path):
+    def say(request):
+        raise StopIteration
+
+    summary = run(folder, tmp_path / "s.db", FakeAnnotator(say=say))
+    assert "StopIteration" in summary.stopped
+
+
 def test_bad_images_are_recorded_and_the_others_go_on(folder, tmp_path):
     (folder / "a_truncated.json").write_text('{"image": {')
     good = (folder / "image_0.json").read_text()

@@ -226,11 +226,17 @@ class _Caller:
                 reply = await self.annotator.answer_async(request)
             else:
                 loop = asyncio.get_running_loop()
-                reply = await loop.run_in_executor(self.threads, self.annotator.answer, request)
+                reply = await loop.run_in_executor(self.threads, self._answer, request)
         except Exception as error:
             self.stopped = self.stopped or f"{type(error).__name__}: {error}"
             raise AnnotatorUnavailableError(self.stopped) from error
         return _checked(request.stage, reply)
+
+    def _answer(self, request: Request) -> Reply:
+        try:
+            return self.annotator.answer(request)
+        except StopIteration as error:  # no future ends with it, so the run would wait for ever
+            raise RuntimeError("the annotator raised StopIteration") from error
 
 
 def _checked(stage: Stage, reply: Reply) -> Reply:
