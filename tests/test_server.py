@@ -232,7 +232,7 @@ def test_a_key_is_asked_for_and_shown_nowhere():
 def test_a_full_queue_says_to_come_back():
     class Slow(PhotoCaptioner):
         def caption(self, *arguments: object, **options: object) -> object:
-            time.sleep(0.5)
+            time.sleep(1.5)
             return super().caption(*arguments, **options)
 
     running = Running(Slow(), ServerSettings(max_waiting=2, timeout=60))
