@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -119,6 +120,7 @@ class CaptionService:
         self.captioner, self.settings = captioner, settings
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="captions")
         self._waiting: list[_Job] = []
+        self._lock = threading.Lock()  # of that list: requests join and leave it in the event loop
         self._photos: OrderedDict[str, RegionImage] = OrderedDict()
 
     async def caption(self, job: _Job) -> PhotoCaptions:
@@ -138,22 +140,24 @@ class CaptionService:
         except TimeoutError:
             raise HTTPException(504, f"no caption in {self.settings.timeout:g} s") from None
         finally:
-            if job in self._waiting:  # else it is done, or was done together with another
-                self._waiting.remove(job)
+            with self._lock:
+                if job in self._waiting:  # else it is done, or was done together with another
+                    self._waiting.remove(job)
         if isinstance(job.result, PhotoCaptions):
             return job.result
         raise job.result or HTTPException(504, "the request was given up")
 
     def _run(self, job: _Job) -> None:
         """Caption a job, and those with masks of the same photo that wait with it."""
-        if job not in self._waiting:  # done with another, or given up
-            return
-        together = [job]
-        if job.masks is not None and not job.check:
-            alike = [other for other in self._waiting if other.masks and not other.check]
-            together = [other for other in alike if other.digest == job.digest]
-        for other in together:
-            self._waiting.remove(other)
+        with self._lock:
+            if job not in self._waiting:  # done with another, or given up
+                return
+            together = [job]
+            if job.masks and not job.check:
+                alike = [other for other in self._waiting if other.masks and not other.check]
+                together = [other for other in alike if other.digest == job.digest]
+            for other in together:
+                self._waiting.remove(other)
         try:
             for other, captions in zip(together, self._captions(together), strict=True):
                 other.result = captions
