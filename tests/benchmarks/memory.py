@@ -10,7 +10,6 @@ or with superpixels. The baseline is a process that only reads the photo.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,13 +27,21 @@ COMMAND = "OMP_NUM_THREADS=1 python tests/benchmarks/memory.py"
 READ = "import sys; from ureca_lib.regions import load_image; load_image(sys.argv[1])"
 
 
+# a process begins with the memory of the one that starts it, so a small one stands between
+MEASURE = """
+import resource, subprocess, sys
+ended = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(usage.ru_maxrss, usage.ru_utime + usage.ru_stime)
+"""
+
+
 def measured(*arguments: str) -> tuple[float, float]:
     """Peak of resident memory in GiB, and seconds of processor time, of one Python process."""
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(arguments)}: exit {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_maxrss / 2**20, usage.ru_utime + usage.ru_stime
+    command = [sys.executable, "-c", MEASURE, sys.executable, *arguments]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    kilobytes, seconds = map(float, output.split())
+    return kilobytes / 2**20, seconds
 
 
 def write_photo(folder: Path, side: int) -> Path:
