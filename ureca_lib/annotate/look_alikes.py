@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-import re
 import threading
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from ureca_lib.annotate.referring.colors import color_bins
 from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import RegionImage
+from ureca_lib.together import normalized
 
 if TYPE_CHECKING:
     import torch
@@ -395,13 +394,6 @@ def _bump(value: float, low: float, high: float, count: int) -> np.ndarray:
 def _unit(vector: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(vector)
     return vector / norm if norm else vector
-
-
-def normalized(caption: str) -> str:
-    """The caption's words in lower case, without punctuation and articles."""
-    folded = unicodedata.normalize("NFKC", caption).casefold().replace("’", "'")
-    words = re.findall(r"[^\W_]+(?:'[^\W_]+)?", folded)
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
 def word_overlaps(captions: Sequence[str]) -> np.ndarray:

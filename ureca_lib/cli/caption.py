@@ -86,6 +86,15 @@ def caption(
             "judges its own captions.",
         ),
     ] = False,
+    together: Annotated[
+        bool | None,
+        typer.Option(
+            help="Regions that a URECA model gives the same caption choose again; ours, not the "
+            "paper's. Default: where all regions are captioned. With points and boxes all are "
+            "captioned for it, and those asked for printed.",
+            show_default=False,
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option(help="Stop at a bad mask; --no-strict leaves it out and says so.")
     ] = True,
@@ -111,7 +120,7 @@ def caption(
     boxes = [_numbers(text, 4, "--box X,Y,W,H") for text in box or []]
     _check_targets(single, out, figure, masks, bool(points or boxes))
     captioner = PhotoCaptioner(
-        model, annotator, base_url, api_key_env, sam, device, check, progress=single
+        model, annotator, base_url, api_key_env, sam, device, check, single, together=together
     )
     for line in filter(None, (f"captions by {captioner.made_by}", captioner.note)):
         typer.echo(line, err=True)
@@ -143,6 +152,8 @@ def caption(
         count = f"{len(result)} caption{'' if len(result) == 1 else 's'}"
         if shared := sum(row.unique is False for row in result):
             count += f", {shared} not unique"
+        if chosen := sum(row.instead_of is not None for row in result):
+            count += f", {chosen} chosen again as another region said the same"
         typer.echo(f"{count} -> {out or photo.with_suffix('.captions.jsonl')}", err=True)
     if coco and done:
         with replacing(coco) as file:
