@@ -33,13 +33,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
 
+from ureca_lib import __version__
 from ureca_lib.annotate.look_alikes import normalized, word_overlaps
 from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
 from ureca_lib.evaluate.exact_match import area_name, in_groups, level_name
@@ -82,7 +82,7 @@ LABELS = {
     "collision_equal": "Equal captions",
     "collision_near": "Nearly equal captions",
 }
-_VERSION = f"ureca-lib {version('ureca-lib')}"
+_VERSION = f"ureca-lib {__version__}"
 
 
 @dataclass(frozen=True)
