@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import io
-import json
-import re
 from collections.abc import Mapping
-from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,14 +16,14 @@ from ureca_lib.annotate import PAPER_DIFFERENCES
 from ureca_lib.chat import KEY_HELP
 from ureca_lib.chat_options import with_chat_options
 from ureca_lib.devices import DEVICE_HELP, chosen_device
-from ureca_lib.engine import Progress, map_tasks, usable_cores
+from ureca_lib.engine import ShardOptions, call_command, dealt, run_parts
+from ureca_lib.options import options_of
 
 if TYPE_CHECKING:
     from ureca_lib.annotate.look_alikes import RegionFeatures
 
 _STORE = "The store, an SQLite file, or a folder of shards."
 _PER_SPLIT = "May be repeated as SPLIT=VALUE."
-_OF_ALL = ("shards", "jobs", "engine", "ray_address", "gpus")  # options that no shard takes
 _Images = Annotated[
     list[Path],
     typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
@@ -40,6 +36,7 @@ _Device = Annotated[str | None, typer.Option(help=DEVICE_HELP)]
 
 
 @with_chat_options()
+@options_of(ShardOptions)
 def annotate(
     ctx: typer.Context,
     chat: dict[str, Any],
@@ -100,33 +97,8 @@ def annotate(
         typer.Option(help="Wait for images that another process has; --no-wait leaves them."),
     ] = True,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
-    shards: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Deal the images out to so many stores, each annotated in a process of its own. "
-            "Several addresses URL,URL are dealt out to the shards.",
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "-j", "--jobs", min=1, help="Shards at a time; default: one per core; on Ray all."
-        ),
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(help="processes of this machine, or ray: also on other machines.")
-    ] = "processes",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of the Ray cluster; default: RAY_ADDRESS, else on this machine."
-        ),
-    ] = None,
-    gpus: Annotated[
-        float, typer.Option(help="GPUs of each shard on Ray; 0.5: two shards share one.")
-    ] = 0,
     part: Annotated[bool, typer.Option(hidden=True)] = False,  # the images are those of a shard
+    **given: Any,
 ) -> None:
     """Caption every region of the images uniquely; resumes where an earlier run stopped.
 
@@ -134,8 +106,9 @@ def annotate(
     ureca annotate photos/ --out captions.sqlite --annotator openai --model gpt-4o
     ureca annotate photos/ --out stores/ --shards 8 --engine ray
     """
-    if shards:
-        annotate_shards(ctx.params)
+    engine = ShardOptions(**given)
+    if engine.shards and not part:
+        annotate_shards(ctx.params, engine)
         return
     from ureca_lib.annotate.annotators import make_annotator
     from ureca_lib.annotate.run import annotate_images
@@ -210,11 +183,12 @@ annotate.__doc__ = (
 )
 
 
-def annotate_shards(options: Mapping[str, Any]) -> None:
+def annotate_shards(options: Mapping[str, Any], engine: ShardOptions) -> None:
     """Annotate the images of a run in shards, and print a line per shard.
 
     Args:
         options: all options of `ureca annotate`, by their names as parameters.
+        engine: that runs the shards.
 
     Raises:
         typer.Exit: a shard failed, or is not complete; the others are finished.
@@ -222,32 +196,16 @@ def annotate_shards(options: Mapping[str, Any]) -> None:
     from ureca_lib.annotate.shards import deal_images
     from ureca_lib.annotate.sources import SplitRule
 
-    out, engine = Path(options["out"]), options["engine"]
+    out, tasks = Path(options["out"]), {}
     rule = SplitRule.parse(options["split"])
-    dealt = deal_images(options["images"], out, options["shards"], rule)
-    shared = {name: value for name, value in options.items() if name not in _OF_ALL}
-    tasks = []
-    for number, (store, files) in enumerate(dealt.items()):
-        task = {**shared, "out": store, "images": files, "progress": False, "part": True}
-        task["base_url"] = [_dealt(text, number) for text in options["base_url"] or []]
-        task["verifier_url"] = options["verifier_url"] and _dealt(options["verifier_url"], number)
-        tasks.append(json.loads(json.dumps(task, default=str)))
+    shards = deal_images(options["images"], out, engine.shards, rule)
+    for number, (store, files) in enumerate(shards.items()):
+        task = {**options, "out": store, "images": files, "progress": False, "part": True}
+        task["base_url"] = [dealt(text, number) for text in options["base_url"] or []]
+        task["verifier_url"] = dealt(options["verifier_url"], number)
+        tasks[store.name] = task
     out.mkdir(parents=True, exist_ok=True)
-    report, left = Progress(len(tasks), options["progress"]), 0
-    named = ((Path(task["out"]).name, task) for task in tasks)
-    # on this machine a shard per core, on a cluster all that it has room for
-    jobs = options["jobs"] or (len(tasks) if engine == "ray" else usable_cores())
-    place = (engine, options["ray_address"])
-    with closing(
-        map_tasks(annotate_shard, report.begun(named), jobs, *place, gpus=options["gpus"])
-    ) as outcomes:
-        for task, ended, error, where in outcomes:
-            name = Path(task["out"]).name
-            summary, said, complete = ("failed", error, False) if error else ended
-            left += not complete
-            report.ended(f"{name}: {summary} ({where or 'lost'})")
-            for line in said.splitlines():  # warnings and failures
-                typer.echo(f"{name}: {line}", err=True)
+    left = run_parts(annotate_shard, tasks, engine, options["progress"])
     typer.echo(f"{len(tasks) - left} of {len(tasks)} shards are complete\nstores: {out}")
     if left:
         typer.echo(f"See `ureca status {out}`; rerun the command to resume.", err=True)
@@ -257,36 +215,16 @@ def annotate_shards(options: Mapping[str, Any]) -> None:
 def annotate_shard(task: Mapping[str, Any]) -> tuple[str, str, bool]:
     """Annotate one shard by `ureca annotate`; a process of the engine calls this.
 
-    Args:
-        task: options of the command.
-
-    Returns:
-        The command's summary, its messages, and whether the shard is complete.
-
     Raises:
         ValueError: another process, perhaps of another machine, is annotating the shard.
     """
-    summary, said, complete = io.StringIO(), io.StringIO(), True
+    store = task["options"]["out"]
     try:
-        with (
-            # the system frees the lock when this process ends, however it ends
-            FileLock(f"{task['out']}.lock", timeout=0),
-            redirect_stdout(summary),
-            redirect_stderr(said),
-        ):
-            annotate(ctx=None, **task)
+        # the system frees the lock when this process ends, however it ends
+        with FileLock(f"{store}.lock", timeout=0):
+            return call_command(annotate, {"ctx": None, **task["options"]})
     except Timeout:
-        raise ValueError(f"{task['out']}: another process is annotating this shard") from None
-    except typer.Exit:
-        complete = False
-    return summary.getvalue().partition("\n")[0], said.getvalue(), complete
-
-
-def _dealt(text: str, number: int) -> str:
-    """`test=URL,URL` -> `test=URL`: addresses are dealt out to the shards in turn."""
-    split, addresses = re.fullmatch(r"(\w+=)?(.*)", text).groups(default="")
-    choices = addresses.split(",")
-    return split + choices[number % len(choices)]
+        raise ValueError(f"{store}: another process is annotating this shard") from None
 
 
 def look_alikes(

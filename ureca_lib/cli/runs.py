@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ureca_lib.engine import EngineOptions
+from ureca_lib.options import options_of
+
 if TYPE_CHECKING:
     from ureca_lib.runs.sweep import Sweep
 
@@ -87,9 +90,9 @@ def _run_all(
     return failed
 
 
+@options_of(EngineOptions)
 def sweep(
     files: Annotated[list[Path], typer.Argument(help="Sweep files (YAML), run in this order.")],
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Runs at a time.")] = 1,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Folder of the sweeps; default: sweeps/ beside the file."),
@@ -105,6 +108,7 @@ def sweep(
     summary_only: Annotated[
         bool, typer.Option(help="Write table and plot of the finished runs, and run nothing.")
     ] = False,
+    **given: Any,
 ) -> None:
     """Run a notebook at many settings and seeds; ends with one table and one plot.
 
@@ -121,7 +125,7 @@ def sweep(
         for item in [load_sweep(path) for path in files]:  # all of them, before the first runs
             root = out or item.path.parent / "sweeps"
             if not dry_run:
-                left += _execute(item, root, jobs, keep, summary_only)
+                left += _execute(item, root, EngineOptions(**given), keep, summary_only)
                 continue
             for planned in item.runs:
                 state = "done" if finished(item, planned, root, keep) else "to run"
@@ -140,7 +144,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _execute(item: Sweep, root: Path, jobs: int, keep: bool, summary_only: bool) -> int:
+def _execute(item: Sweep, root: Path, engine: EngineOptions, keep: bool, summary_only: bool) -> int:
     """Run a sweep and write its summary.
 
     Returns:
@@ -149,7 +153,7 @@ def _execute(item: Sweep, root: Path, jobs: int, keep: bool, summary_only: bool)
     from ureca_lib.runs import summary as summaries
     from ureca_lib.runs.sweep import run_sweep
 
-    stopped = not summary_only and run_sweep(item, root, jobs, keep).stopped
+    stopped = not summary_only and run_sweep(item, root, engine.jobs, keep, engine=engine).stopped
     summary = summaries.summarize_sweep(item, root)
     # before anything is written: it needs neither the disk nor a plot
     typer.echo(summaries.summary_markdown(summary))
