@@ -41,63 +41,53 @@ def annotate(
     ctx: typer.Context,
     chat: dict[str, Any],
     images: _Images,
-    out: Annotated[
-        Path,
-        typer.Option("-o", "--out", help="The store, an SQLite file; with --shards their folder."),
-    ],
-    annotator: Annotated[
-        list[str] | None,
-        typer.Option(help=f"attributes (default; no model), openai or transformers. {_PER_SPLIT}"),
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help=f"Name, hub id or folder of the model. {_PER_SPLIT}")
-    ] = None,
-    base_url: Annotated[
-        list[str] | None,
-        typer.Option(help=f"Address of an OpenAI-compatible server. {_PER_SPLIT}"),
-    ] = None,
-    api_key_env: Annotated[list[str] | None, typer.Option(help=f"{KEY_HELP} {_PER_SPLIT}")] = None,
+    out: Path = typer.Option(
+        ..., "-o", "--out", help="The store, an SQLite file; with --shards their folder."
+    ),
+    annotator: list[str] | None = typer.Option(
+        None, help=f"attributes (default; no model), openai or transformers. {_PER_SPLIT}"
+    ),
+    model: list[str] | None = typer.Option(
+        None, help=f"Name, hub id or folder of the model. {_PER_SPLIT}"
+    ),
+    base_url: list[str] | None = typer.Option(
+        None, help=f"Address of an OpenAI-compatible server. {_PER_SPLIT}"
+    ),
+    api_key_env: list[str] | None = typer.Option(None, help=f"{KEY_HELP} {_PER_SPLIT}"),
     device: _Device = None,
-    split: Annotated[
-        str,
-        typer.Option(help="Split of all images, NAME=SHARE, or a JSON file {file name: split}."),
-    ] = "train",
-    rounds: Annotated[
-        int | None, typer.Option(help="Most refinements of a region, 3 by default; --paper: 1.")
-    ] = None,
-    paper: Annotated[
-        bool, typer.Option(help="The published rules: main objects, one round, verified test set.")
-    ] = False,
-    verify: Annotated[
-        list[str] | None, typer.Option(help="A split that is verified; may be repeated.")
-    ] = None,
-    verifier_model: Annotated[
-        str | None, typer.Option(help="Model that verifies, at OpenAI or --verifier-url.")
-    ] = None,
-    verifier_url: Annotated[
-        str | None, typer.Option(help="Address of the server that verifies.")
-    ] = None,
-    verifier_key_env: Annotated[
-        str | None, typer.Option(help="The same as --api-key-env, for the server that verifies.")
-    ] = None,
+    split: str = typer.Option(
+        "train", help="Split of all images, NAME=SHARE, or a JSON file {file name: split}."
+    ),
+    rounds: int | None = typer.Option(
+        None, help="Most refinements of a region, 3 by default; --paper: 1."
+    ),
+    paper: bool = typer.Option(
+        False, help="The published rules: main objects, one round, verified test set."
+    ),
+    verify: list[str] | None = typer.Option(
+        None, help="A split that is verified; may be repeated."
+    ),
+    verifier_model: str | None = typer.Option(
+        None, help="Model that verifies, at OpenAI or --verifier-url."
+    ),
+    verifier_url: str | None = typer.Option(None, help="Address of the server that verifies."),
+    verifier_key_env: str | None = typer.Option(
+        None, help="The same as --api-key-env, for the server that verifies."
+    ),
     dino: _Dino = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Cosine similarity of look-alikes; see ureca look-alikes."),
-    ] = None,
-    in_flight: Annotated[int | None, typer.Option(help="Most calls at a time.")] = None,
-    strict: Annotated[
-        bool, typer.Option(help="A bad mask fails its image; --no-strict leaves it out.")
-    ] = True,
-    retry_failed: Annotated[
-        bool, typer.Option(help="Ask again what failed in an earlier run.")
-    ] = True,
-    wait: Annotated[
-        bool,
-        typer.Option(help="Wait for images that another process has; --no-wait leaves them."),
-    ] = True,
-    progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
-    part: Annotated[bool, typer.Option(hidden=True)] = False,  # the images are those of a shard
+    threshold: float | None = typer.Option(
+        None, help="Cosine similarity of look-alikes; see ureca look-alikes."
+    ),
+    in_flight: int | None = typer.Option(None, help="Most calls at a time."),
+    strict: bool = typer.Option(
+        True, help="A bad mask fails its image; --no-strict leaves it out."
+    ),
+    retry_failed: bool = typer.Option(True, help="Ask again what failed in an earlier run."),
+    wait: bool = typer.Option(
+        True, help="Wait for images that another process has; --no-wait leaves them."
+    ),
+    progress: bool = typer.Option(True, help="Show a bar."),
+    part: bool = typer.Option(False, hidden=True),  # the images are those of a shard
     **given: Any,
 ) -> None:
     """Caption every region of the images uniquely; resumes where an earlier run stopped.
@@ -230,15 +220,15 @@ def annotate_shard(task: Mapping[str, Any]) -> tuple[str, str, bool]:
 def look_alikes(
     images: _Images,
     dino: _Dino = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Cosine similarity; default: the features' own.")
-    ] = None,
-    family: Annotated[
-        bool, typer.Option(help="Include pairs of which one holds the other, as --paper does.")
-    ] = False,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Histogram, and the pairs near the threshold.")
-    ] = Path("look_alikes.png"),
+    threshold: float | None = typer.Option(
+        None, help="Cosine similarity; default: the features' own."
+    ),
+    family: bool = typer.Option(
+        False, help="Include pairs of which one holds the other, as --paper does."
+    ),
+    out: Path = typer.Option(
+        Path("look_alikes.png"), "-o", "--out", help="Histogram, and the pairs near the threshold."
+    ),
     device: _Device = None,
 ) -> None:
     """Show which regions of your photos look alike at a threshold, to choose one by eye.
@@ -267,7 +257,7 @@ def look_alikes(
     typer.echo(f"figure -> {out}")
 
 
-def status(store: Annotated[Path, typer.Argument(help=_STORE)]) -> None:
+def status(store: Path = typer.Argument(help=_STORE)) -> None:
     """Show the content of a store: counts by stage and state, failures, rate, time left."""
     from ureca_lib.annotate.progress import read_status
     from ureca_lib.annotate.shards import Shards, open_store
@@ -278,24 +268,21 @@ def status(store: Annotated[Path, typer.Argument(help=_STORE)]) -> None:
 
 
 def export(
-    store: Annotated[Path, typer.Argument(help=_STORE)],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the data set.")],
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Captions of another state in JSONL and COCO too, marked with it: unresolved, "
-            "dropped or failed. May be repeated."
-        ),
-    ] = None,
-    title: Annotated[str, typer.Option(help="Heading of the data card.")] = "A URECA data set",
-    image_license: Annotated[str | None, typer.Option(help="Terms of the photos.")] = None,
-    mask_license: Annotated[str | None, typer.Option(help="Terms of the masks.")] = None,
-    caption_license: Annotated[str | None, typer.Option(help="Terms of the captions.")] = None,
-    mixed: Annotated[
-        bool,
-        typer.Option("--mixed", help="Captions of several settings together; the card says so."),
-    ] = False,
-    progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
+    store: Path = typer.Argument(help=_STORE),
+    out: Path = typer.Option(..., "-o", "--out", help="Folder of the data set."),
+    include: list[str] | None = typer.Option(
+        None,
+        help="Captions of another state in JSONL and COCO too, marked with it: unresolved, "
+        "dropped or failed. May be repeated.",
+    ),
+    title: str = typer.Option("A URECA data set", help="Heading of the data card."),
+    image_license: str | None = typer.Option(None, help="Terms of the photos."),
+    mask_license: str | None = typer.Option(None, help="Terms of the masks."),
+    caption_license: str | None = typer.Option(None, help="Terms of the captions."),
+    mixed: bool = typer.Option(
+        False, "--mixed", help="Captions of several settings together; the card says so."
+    ),
+    progress: bool = typer.Option(True, help="Show a bar."),
 ) -> None:
     """Write a store's captions as a data set: JSONL, Parquet, COCO and a data card."""
     from ureca_lib.annotate.card import CardTexts

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,24 +18,21 @@ if TYPE_CHECKING:
 
 
 def run(
-    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks, run in this order.")],
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-p",
-            "--parameter",
-            metavar="NAME VALUE",
-            help="Set a parameter: JSON or plain text, by its type. May be repeated.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Folder; each run gets a folder of its name in it."),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option(help="Run again what was done before with the same settings.")
-    ] = False,
-    timeout: Annotated[int | None, typer.Option(help="Most seconds per cell.")] = None,
+    notebooks: list[Path] = typer.Argument(help="Notebooks, run in this order."),
+    parameter: list[str] | None = typer.Option(
+        None,
+        "-p",
+        "--parameter",
+        metavar="NAME VALUE",
+        help="Set a parameter: JSON or plain text, by its type. May be repeated.",
+    ),
+    out: Path | None = typer.Option(
+        None, "-o", "--out", help="Folder; each run gets a folder of its name in it."
+    ),
+    force: bool = typer.Option(
+        False, help="Run again what was done before with the same settings."
+    ),
+    timeout: int | None = typer.Option(None, help="Most seconds per cell."),
 ) -> None:
     """Run notebooks headless; what was done before with the same settings is not run again.
 
@@ -92,22 +89,19 @@ def _run_all(
 
 @options_of(EngineOptions)
 def sweep(
-    files: Annotated[list[Path], typer.Argument(help="Sweep files (YAML), run in this order.")],
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Folder of the sweeps; default: sweeps/ beside the file."),
-    ] = None,
-    keep: Annotated[
-        bool,
-        typer.Option(
-            help="Keep finished runs even if the notebook or the library has changed since, "
-            "or if only the record is there, as in a clone."
-        ),
-    ] = False,
-    dry_run: Annotated[bool, typer.Option(help="List the runs, and run nothing.")] = False,
-    summary_only: Annotated[
-        bool, typer.Option(help="Write table and plot of the finished runs, and run nothing.")
-    ] = False,
+    files: list[Path] = typer.Argument(help="Sweep files (YAML), run in this order."),
+    out: Path | None = typer.Option(
+        None, "-o", "--out", help="Folder of the sweeps; default: sweeps/ beside the file."
+    ),
+    keep: bool = typer.Option(
+        False,
+        help="Keep finished runs even if the notebook or the library has changed since, "
+        "or if only the record is there, as in a clone.",
+    ),
+    dry_run: bool = typer.Option(False, help="List the runs, and run nothing."),
+    summary_only: bool = typer.Option(
+        False, help="Write table and plot of the finished runs, and run nothing."
+    ),
     **given: Any,
 ) -> None:
     """Run a notebook at many settings and seeds; ends with one table and one plot.
@@ -169,8 +163,8 @@ def _execute(item: Sweep, root: Path, engine: EngineOptions, keep: bool, summary
 
 
 def reference(
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder that is committed.")] = Path(
-        "papermill_runs/reference"
+    out: Path = typer.Option(
+        Path("papermill_runs/reference"), "-o", "--out", help="The folder that is committed."
     ),
 ) -> None:
     """Run every notebook at the reference settings, and write the results that are committed.
