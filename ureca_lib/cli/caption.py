@@ -25,7 +25,7 @@ def caption(
     photos: list[Path] = typer.Argument(help="Photos, and folders of them (not those below)."),
     model: str | None = typer.Option(
         None,
-        help="URECA checkpoint (hub id or folder; tiny: the one in the repository), or the "
+        help="URECA checkpoint (hub id or folder; tiny: the shipped one), or the "
         "annotator's model. Default: the embedded annotator, which needs no model.",
     ),
     annotator: str | None = typer.Option(

@@ -229,15 +229,23 @@ def clair(
         _exit_1(f"nothing was scored: {score.reason}")
 
 
+@with_chat_options()
 @options_of(BootstrapSettings, *_DRAWS)
 @options_of(UniquenessSettings, "calibrate", "near")
 @options_of(ShardOptions)
 def uniqueness(
     ctx: typer.Context,
+    chat: dict[str, Any],
     predictions: Path = typer.Argument(help="Predictions, JSONL."),
     listener: str = typer.Option(
-        "exact", help="exact (scenes only) or the folder of a checkpoint."
+        "exact",
+        help="exact (scenes only), the folder of a checkpoint, openai:NAME (any OpenAI-compatible "
+        "server) or transformers:NAME.",
     ),
+    base_url: str | None = typer.Option(
+        None, help="Address of the server, up to /v1; default: OpenAI's."
+    ),
+    api_key_env: str | None = typer.Option(None, help=KEY_HELP),
     data: str | None = typer.Option(
         None, help="The images, as `ureca predict` takes them; default: those predicted."
     ),
@@ -257,8 +265,10 @@ def uniqueness(
     from ureca_lib.evaluate.uniqueness import hear_predictions, join_heard, score_uniqueness
 
     engine = _engine(given)
+    chat |= {"base_url": dealt(base_url, part[0] if part else 0), "api_key_env": api_key_env}
+    asked = (predictions, listener, data, masks, heard)
     if part:
-        new = hear_predictions(predictions, listener, data, masks, heard, device, False, part)[0]
+        new = hear_predictions(*asked, device, False, chat, part)[0]
         typer.echo(f"{len(new):,} images")
         return
     if engine.shards:
@@ -268,9 +278,7 @@ def uniqueness(
         if left:
             _exit_1(f"{left} of {engine.shards} shards are not complete; rerun the command")
     settings = UniquenessSettings(bootstrap=_bootstrap(given), **given)
-    found, record = score_uniqueness(
-        predictions, listener, data, masks, heard, settings, device, progress
-    )
+    found, record = score_uniqueness(*asked, settings, device, progress, chat)
     _report(out or predictions.with_suffix(".uniqueness.json"), record, str(found))
 
 

@@ -28,17 +28,18 @@ and the region it picks is the column's largest. That is `calibrate="none"`, and
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
 
+from ureca_lib import __version__
 from ureca_lib.annotate.look_alikes import normalized, word_overlaps
 from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
 from ureca_lib.evaluate.exact_match import area_name, in_groups, level_name
@@ -60,6 +61,7 @@ from ureca_lib.journal import Part, join_parts, part_path, read_journal, share_o
 from ureca_lib.listeners import (
     EXACT,
     STYLE_NOTE,
+    Listener,
     ListenerScores,
     listener_name,
     make_listener,
@@ -81,7 +83,7 @@ LABELS = {
     "collision_equal": "Equal captions",
     "collision_near": "Nearly equal captions",
 }
-_VERSION = f"ureca-lib {version('ureca-lib')}"
+_VERSION = f"ureca-lib {__version__}"
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def measure_uniqueness(
         ValueError: there are no captions, or several systems or listeners.
     """
     settings = settings or UniquenessSettings()
-    images = [image for image in scores if image.caption_index]
+    images = [image for image in scores if image.said]
     if not images:
         raise ValueError("no caption has scores")
     for name in ("system", "listener"):
@@ -179,9 +181,7 @@ def measure_uniqueness(
         return with_intervals(found, chosen.id.tolist(), owners, settings.bootstrap)
 
     overall, by_area, by_level = in_groups(rows, measure)
-    unscorable = sum(
-        i in image.unscorable for image in images for i in image.caption_index.values()
-    )
+    unscorable = sum(i in image.unscorable for image in images for i in image.said.values())
     about = (images[0].system, listener, settings)
     return Uniqueness(*about, overall, by_level, by_area, unscorable)
 
@@ -206,8 +206,8 @@ def _score(name: str, rows: pandas.DataFrame, listener: str, settings: Uniquenes
 def _of_image(image: ListenerScores, settings: UniquenessSettings) -> pandas.DataFrame:
     """A row for each of the C captions of an image: its region, and the value of each measure."""
     rows = {region.id: row for row, region in enumerate(image.regions)}
-    targets = np.array([rows[region_id] for region_id in image.caption_index], np.intp)
-    places = list(image.caption_index.values())
+    targets = np.array([rows[region_id] for region_id in image.said], np.intp)
+    places = list(image.said.values())
     scores = image.scores[:, places]  # (R, texts) -> (R, C)
     if settings.calibrate == "pmi":
         scores = calibrated(scores)  # on all captions: a text of two regions counts twice
@@ -323,17 +323,20 @@ def score_uniqueness(
     settings: UniquenessSettings | None = None,
     device: str | None = "cpu",
     progress: bool = True,
+    chat: Mapping[str, Any] | None = None,
 ) -> tuple[Uniqueness, dict[str, Any]]:
     """Score the captions of a predictions file by a listener and measure their uniqueness.
 
     Args:
-        predictions: JSONL. listener: "exact" or the folder of a checkpoint.
+        predictions: JSONL.
+        listener: see `ureca_lib.listeners`.
         data: for `open_captioned`; None takes the data of the predictions.
         masks: folder of a JSONL's masks.
         heard: JSONL of listener scores to append to; None names it after predictions and
             listener. If it has every image, neither data nor model is opened.
         settings: None is the default. device: of the model, None for CUDA if there is one.
         progress: show a bar.
+        chat: options of `make_chat`, for a listener that is a chat model.
 
     Returns:
         The measures, and a record of them with provenance, which JSON can hold.
@@ -342,7 +345,7 @@ def score_uniqueness(
         ValueError: a file or listener at fault, naming it. FileNotFoundError: no such file.
     """
     path = Path(predictions)
-    scores, cache = hear_predictions(path, listener, data, masks, heard, device, progress)
+    scores, cache = hear_predictions(path, listener, data, masks, heard, device, progress, chat)
     found = measure_uniqueness(scores, settings)
     record = found.as_record() | {
         "predictions": str(path),
@@ -362,6 +365,7 @@ def hear_predictions(
     heard: str | Path | None = None,
     device: str | None = "cpu",
     progress: bool = True,
+    chat: Mapping[str, Any] | None = None,
     part: Part | None = None,
 ) -> tuple[list[ListenerScores], Path]:
     """Score the captions of a predictions file by a listener; see `score_uniqueness`.
@@ -393,9 +397,10 @@ def hear_predictions(
             raise ValueError(f"{path}: its record does not name the images; give --data")
         return open_captioned(source, masks=where, strict=opened.get("strict", True))
 
-    scores = score_images(
-        images, captions, lambda: make_listener(listener, device), name, cache, system, progress
-    )
+    def opened_listener() -> Listener:
+        return make_listener(listener, device, **(chat or {}))
+
+    scores = score_images(images, captions, opened_listener, name, cache, system, progress)
     return scores, cache
 
 
@@ -413,7 +418,8 @@ def join_heard(predictions: str | Path, listener: str, heard: str | Path | None 
 
 
 def _heard_path(predictions: Path, name: str, heard: str | Path | None) -> Path:
-    return Path(heard) if heard else predictions.with_suffix(f".heard.{name}.jsonl")
+    file_name = re.sub(r"[^\w.-]+", "-", name)  # hub ids and folders have slashes
+    return Path(heard) if heard else predictions.with_suffix(f".heard.{file_name}.jsonl")
 
 
 def _percent(score: Score) -> str:
