@@ -242,13 +242,13 @@ def _on_ray(
     address: str | None,
     resources: Mapping[str, float],
 ) -> Iterator[Outcome]:
+    _check_address(address or os.environ.get("RAY_ADDRESS", ""))
     try:
         import ray
     except ImportError:
         raise ImportError("the engine ray needs Ray: pip install 'ureca-lib[ray]'") from None
     starts = not ray.is_initialized()
     if starts:
-        _check_address(address or os.environ.get("RAY_ADDRESS", ""))
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
         ray.init(address, **quiet)
     # one call per process: the memory of a model, also on a GPU, is free after each task

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def notebooks(
-    folder: Annotated[Path, typer.Argument(help="Gets three folders, none of which may exist.")],
+    folder: Path = typer.Argument(help="Gets three folders, none of which may exist."),
 ) -> None:
     """Copy the course into a folder: notebooks/, data_samples/ and papermill_runs/.
 
