@@ -19,6 +19,7 @@ from scipy import ndimage
 from skimage.color import deltaE_ciede2000, rgb2hsv, rgb2lab
 
 from ureca_lib.annotate import views as views_module
+from ureca_lib.annotate.cuts import Cut
 from ureca_lib.annotate.protocol import Context
 from ureca_lib.annotate.views import (
     BLUE,
@@ -26,7 +27,6 @@ from ureca_lib.annotate.views import (
     LOOK_ALIKE_COLORS,
     MIN_MARGIN,
     YELLOW,
-    Cut,
     ImageViews,
     ViewSettings,
     blur,

@@ -28,7 +28,8 @@ from scipy.sparse.csgraph import connected_components
 from skimage.color import rgb2lab
 from skimage.feature import local_binary_pattern
 
-from ureca_lib.annotate.referring.attributes import cropped_mask, measure_outline
+from ureca_lib.annotate.cuts import Cut
+from ureca_lib.annotate.referring.attributes import measure_outline
 from ureca_lib.annotate.referring.colors import color_bins
 from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import MaskTree, RegionId
@@ -190,9 +191,9 @@ def survey_similarities(
 
 def _photo_crop(image: RegionImage, region_id: RegionId) -> np.ndarray:
     """A region's box in the photo, with everything else in it grayed."""
-    (x, y, columns, rows), mask = cropped_mask(image[region_id])
-    crop = image.pixels[y : y + rows, x : x + columns]
-    return np.where(mask[..., None], crop, crop // 3 + 130).astype(np.uint8)
+    cut = Cut.of(image[region_id])
+    crop = image.pixels[cut.box.window]
+    return np.where(cut.mask[..., None], crop, crop // 3 + 130).astype(np.uint8)
 
 
 class DinoFeatures:
@@ -267,14 +268,15 @@ class DinoFeatures:
         return features
 
     def _crop(self, image: RegionImage, region_id: RegionId) -> np.ndarray:
-        (x, y, columns, rows), mask = cropped_mask(image[region_id])
+        cut = Cut.of(image[region_id])
+        rows, columns = cut.mask.shape
         margin = math.ceil(self._margin * max(columns, rows))
         # square: the processor's center crop removes 6% on each side, which is in the margin
         side = max(columns, rows) + 2 * margin
         crop = np.broadcast_to(self._mean, (side, side, 3)).copy()
         top, left = (side - rows) // 2, (side - columns) // 2
         inside = crop[top : top + rows, left : left + columns]
-        inside[mask] = image.pixels[y : y + rows, x : x + columns][mask]
+        inside[cut.mask] = image.pixels[cut.box.window][cut.mask]
         return crop
 
 
@@ -306,13 +308,12 @@ class ColorTextureFeatures:
         bins = color_bins(image.pixels)
         features = {}
         for region_id in region_ids:
-            (x, y, columns, rows), mask = cropped_mask(image[region_id])
-            window = slice(y, y + rows), slice(x, x + columns)
-            share = np.count_nonzero(mask) / bins.size
+            cut = Cut.of(image[region_id])
+            share = np.count_nonzero(cut.mask) / bins.size
             blocks = {
-                "color": _color(bins[window], mask),
-                "texture": _texture(gray[window], mask),
-                "shape": _shape(mask),
+                "color": _color(bins[cut.box.window], cut.mask),
+                "texture": _texture(gray[cut.box.window], cut.mask),
+                "shape": _shape(cut.mask),
                 "size": _bump(np.log2(share), -20, 0, 11),
             }
             weighted = [np.sqrt(_WEIGHTS[name]) * _unit(block) for name, block in blocks.items()]

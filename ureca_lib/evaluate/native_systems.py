@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from transformers import Kosmos2ForConditionalGeneration, VipLlavaForConditionalGeneration
 
-from ureca_lib.annotate.views import Cut, ViewSettings, draw_contour, frame_of
+from ureca_lib.annotate.cuts import Cut
+from ureca_lib.annotate.views import ViewSettings, draw_contour, frame_of
 from ureca_lib.chat import generate_in_batches, load_transformers
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device

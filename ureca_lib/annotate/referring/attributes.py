@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from ureca_lib.annotate.cuts import Cut
 from ureca_lib.annotate.referring.colors import color_bins, region_color
 from ureca_lib.annotate.referring.english import is_plural, plural
 from ureca_lib.regions import Region, RegionImage
@@ -78,16 +79,16 @@ def measure_masks(image: RegionImage, keys: Mapping[int | str, bytes]) -> list[R
     order = sorted(distinct, key=lambda key: (-distinct[key].area, key))
     samples = {}
     for rank, key in enumerate(order, 1):
-        box, mask = cropped_mask(distinct[key])
-        owner[_window(box)][mask] = rank
-        sample = _sample(bins[_window(box)], mask)
-        samples[key] = box, sample, _center(box, mask), shape_words(mask)
+        cut = Cut.of(distinct[key])
+        owner[cut.box.window][cut.mask] = rank
+        sample = _sample(bins[cut.box.window], cut.mask)
+        samples[key] = cut.box, sample, cut.center, shape_words(cut.mask)
     found = {}
     for rank, key in enumerate(order, 1):
         box, sample, center, (shapes, shape_fits) = samples[key]
-        area, own = distinct[key].area, owner[_window(box)] == rank
+        area, own = distinct[key].area, owner[box.window] == rank
         if np.count_nonzero(own) >= _OWN_SHARE * area:
-            sample = _sample(bins[_window(box)], own)
+            sample = _sample(bins[box.window], own)
         colors, color_fits = region_color(sample)
         said = {"color": colors, "shape": shapes}
         found[key] = RegionAttributes(area, center, box, said, color_fits | shape_fits)
@@ -122,32 +123,6 @@ def mask_keys(regions: Iterable[Region]) -> dict[int | str, bytes]:
         places, times = np.unique(ends[ends < ends[-1]], return_counts=True)
         keys[region.id] = places[times % 2 == 1].tobytes()  # runs of no length cancel out
     return keys
-
-
-def cropped_mask(region: Region) -> tuple[tuple[int, int, int, int], np.ndarray]:
-    """The region's box (x, y, columns, rows) in pixels and its (rows, columns) bool mask in it."""
-    x, y, columns, rows = region.pixel_box
-    height = region.size[0]
-    # only the box's columns are decoded: most regions are small in their photo
-    start, stop = x * height, (x + columns) * height
-    ends = np.cumsum(run_lengths(region.rle["counts"])).clip(start, stop)
-    inside = np.arange(ends.size) % 2 == 1
-    pixels = np.repeat(inside, np.diff(ends, prepend=start))
-    # column-major: (columns * height,) -> (rows, columns)
-    return (x, y, columns, rows), pixels.reshape(columns, height).T[y : y + rows]
-
-
-def _window(box: tuple[int, int, int, int]) -> tuple[slice, slice]:
-    x, y, columns, rows = box
-    return slice(y, y + rows), slice(x, x + columns)
-
-
-def _center(box: tuple[int, int, int, int], mask: np.ndarray) -> tuple[float, float]:
-    x, y, columns, rows = box
-    # whole numbers, so that equal masks have equal centers to the last bit
-    area, down = np.count_nonzero(mask), mask.sum(1, dtype=np.int64)
-    across = mask.sum(0, dtype=np.int64)
-    return x + int(across @ np.arange(columns)) / area, y + int(down @ np.arange(rows)) / area
 
 
 def shape_words(mask: np.ndarray) -> tuple[tuple[str, ...], frozenset[str]]:
