@@ -25,12 +25,11 @@ from PIL import Image
 from scipy import sparse
 from scipy.ndimage import binary_erosion
 from scipy.sparse.csgraph import connected_components
-from skimage.color import rgb2lab
 from skimage.feature import local_binary_pattern
 
 from ureca_lib.annotate.cuts import Cut
 from ureca_lib.annotate.referring.attributes import measure_outline
-from ureca_lib.annotate.referring.colors import color_bins
+from ureca_lib.annotate.referring.colors import cell_colors, color_bins, sample_cells
 from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import RegionImage
@@ -43,11 +42,9 @@ DINO_KINDS = ("dinov2", "dinov2_with_registers", "dinov3_vit", "dinov3_convnext"
 Pair = tuple[RegionId, RegionId]
 
 _WEIGHTS = {"color": 2.0, "texture": 1.0, "shape": 2.0, "size": 1.0}
-_COLOR_CELLS = 32**3  # cells of `color_bins`
 _LIGHTNESS = np.arange(0.0, 101.0, 12.5)  # centers of the color histogram, CIELAB
 _CHROMA = np.arange(-90.0, 91.0, 15.0)
 _SIDE = 64  # pixels per side at which texture is measured
-_SAMPLED = 20_000  # pixels of a region above which its color is taken from a sample
 _SLOPES = (0, 2, 4, 8, 16, 32, 64, 1e9)  # gray levels per pixel
 
 
@@ -311,7 +308,7 @@ class ColorTextureFeatures:
             cut = Cut.of(image[region_id])
             share = np.count_nonzero(cut.mask) / bins.size
             blocks = {
-                "color": _color(bins[cut.box.window], cut.mask),
+                "color": _color(sample_cells(bins[cut.box.window], cut.mask)),
                 "texture": _texture(gray[cut.box.window], cut.mask),
                 "shape": _shape(cut.mask),
                 "size": _bump(np.log2(share), -20, 0, 11),
@@ -321,32 +318,28 @@ class ColorTextureFeatures:
         return features
 
 
-def _color(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    step = max(1, int(np.sqrt(mask.size / _SAMPLED)))
-    chosen = bins[::step, ::step][mask[::step, ::step]]
-    if not chosen.size:  # too thin for the sample
-        chosen = bins[mask]
-    cells, counts = np.unique(chosen, return_counts=True)
-    return np.sqrt((counts / chosen.size) @ _soft_cells()[cells])
+def _color(cells: np.ndarray) -> np.ndarray:
+    used, counts = np.unique(cells, return_counts=True)
+    return np.sqrt((counts / cells.size) @ _soft_cells()[used])
 
 
 @cache
 def _soft_cells() -> sparse.csr_array:
-    """(_COLOR_CELLS, F): the weight of each cell of `color_bins` in each color of the histogram.
+    """(32 ** 3, F): the weight of each cell of `color_bins` in each color of the histogram.
 
     A cell counts for all colors near it, so that a little more light does not make another color.
     """
-    cells = np.stack(np.unravel_index(np.arange(_COLOR_CELLS), (32, 32, 32)), axis=-1)
-    lab = rgb2lab(cells[None] / 31)[0]  # (_COLOR_CELLS, 3)
+    lab = cell_colors()
+    count = len(lab)
     axes = (_LIGHTNESS, _CHROMA, _CHROMA)
-    columns, weights = np.zeros((_COLOR_CELLS, 1), np.intp), np.ones((_COLOR_CELLS, 1))
+    columns, weights = np.zeros((count, 1), np.intp), np.ones((count, 1))
     for axis, centers in enumerate(axes):
         places, shares = _nearest(lab[:, axis], centers)
-        # (_COLOR_CELLS, K, 1) with (_COLOR_CELLS, 1, 3) -> (_COLOR_CELLS, 3 * K)
-        columns = (columns[..., None] * len(centers) + places[:, None]).reshape(_COLOR_CELLS, -1)
-        weights = (weights[..., None] * shares[:, None]).reshape(_COLOR_CELLS, -1)
+        # (cells, K, 1) with (cells, 1, 3) -> (cells, 3 * K)
+        columns = (columns[..., None] * len(centers) + places[:, None]).reshape(count, -1)
+        weights = (weights[..., None] * shares[:, None]).reshape(count, -1)
     starts = np.arange(0, columns.size + 1, columns.shape[1])
-    shape = (_COLOR_CELLS, np.prod([len(centers) for centers in axes]))
+    shape = (count, np.prod([len(centers) for centers in axes]))
     return sparse.csr_array((weights.ravel(), columns.ravel(), starts), shape)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -80,14 +80,14 @@ class Summary:
         return self.stopped is None and self.images == self.already + self.done
 
     def __str__(self) -> str:
-        names = {"done": "done", "already": "were done before", "partial": "with failed answers"}
-        names |= {"failed": "unreadable", "elsewhere": "in another process"}
-        images = [f"{getattr(self, key)} {name}" for key, name in names.items()]
-        images = [count for count in images if not count.startswith("0 ")]
-        parts = [f"{counted(self.images, 'image')}: {', '.join(images) or 'none finished'}"]
-        states = [f"{self.states[state]} {state}" for state in STATES if self.states[state]]
+        counts = [(self.done, "done"), (self.already, "were done before")]
+        counts += [(self.partial, "with failed answers"), (self.failed, "unreadable")]
+        counts += [(self.elsewhere, "in another process")]
+        images = ", ".join(f"{count} {name}" for count, name in counts if count)
+        parts = [f"{counted(self.images, 'image')}: {images or 'none finished'}"]
+        states = ", ".join(f"{self.states[name]} {name}" for name in STATES if self.states[name])
         if states:
-            parts.append(f"regions: {', '.join(states)}")
+            parts.append(f"regions: {states}")
         elif self.already:
             parts.append(f"the store holds {counted(self.stored, 'region')}")
         kept = f", {counted(self.reused, 'answer')} kept" if self.reused else ""
@@ -170,23 +170,20 @@ def _stored_splits(store: Store, rule: SplitRule, splits: Mapping[str, str]) -> 
     Training data must not become test data, nor the other way round, because an option was left
     out; so only a list that names an image moves it.
     """
-    found, kept, moved = dict(splits), [], []
+    found, changed = dict(splits), defaultdict(list)
     for name, split in store.rows("SELECT image, split FROM images"):
-        if found.get(name, split) == split:
-            continue
-        if rule.listed(name):
-            moved.append(f"{name} (from {split} to {found[name]})")
-        else:
-            kept.append(f"{name} ({split}, not {found[name]})")
+        wanted = found.get(name, split)
+        if wanted != split and rule.listed(name):
+            change = "move, as the list of splits has them"
+            changed[change].append(f"{name} (from {split} to {wanted})")
+        elif wanted != split:
+            change = "stay there; a list of splits can move them"
+            changed[change].append(f"{name} ({split}, not {wanted})")
             found[name] = split
-    for names, change in (
-        (kept, "stay there; a list of splits can move them"),
-        (moved, "move, as the list of splits has them"),
-    ):
-        if names:
-            count = counted(len(names), "image")
-            text = f"{count} in another split from an earlier run {change}: {first_of(names)}"
-            warnings.warn(f"{store.path}: {text}", stacklevel=3)
+    for change, names in changed.items():
+        count = counted(len(names), "image")
+        text = f"{count} in another split from an earlier run {change}: {first_of(names)}"
+        warnings.warn(f"{store.path}: {text}", stacklevel=3)
     return found
 
 
@@ -210,10 +207,9 @@ class _Caller:
         self.turns = asyncio.Semaphore(self.calls + _SPARE)  # of questions, with their pictures
         self.slots = asyncio.Semaphore(self.calls)
         self.stopped: str | None = None
-        self.fingerprint = [annotator.name, getattr(annotator, "answer_settings", None)]
         self.version = getattr(annotator, "version", None)
-        if self.version is not None:
-            self.fingerprint.append(self.version)
+        self.fingerprint = [annotator.name, getattr(annotator, "answer_settings", None)]
+        self.fingerprint += [] if self.version is None else [self.version]
 
     async def reply(self, request: Request) -> Reply:
         """Ask a question.
@@ -272,9 +268,11 @@ def _callers_of_splits(
             one = annotator[split] if isinstance(annotator, Mapping) else annotator
         except KeyError:
             raise ValueError(f"there is no annotator for the split {split!r}") from None
-        for asked in (one, verifier or one):
+        pair = [
             callers.setdefault(id(asked), _Caller(asked, in_flight))
-        found[split] = (callers[id(one)], callers[id(verifier or one)])
+            for asked in (one, verifier or one)
+        ]
+        found[split] = (pair[0], pair[1])
     return found
 
 

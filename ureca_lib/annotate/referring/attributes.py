@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from ureca_lib.annotate.cuts import Cut
-from ureca_lib.annotate.referring.colors import color_bins, region_color
+from ureca_lib.annotate.referring.colors import color_bins, region_color, sample_cells
 from ureca_lib.annotate.referring.english import is_plural, plural
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.rle import run_lengths
@@ -27,7 +27,7 @@ UNNAMED, UNNAMED_MAIN, UNNAMED_PART = "region", "main region", "part"
 NOUNS_WITHOUT_NAME = (UNNAMED, UNNAMED_MAIN, UNNAMED_PART)
 _NO_NAMES = ("annotation", "instance", "label", "mask", "object", "segment", "thing", "unknown")
 _OWN_SHARE = 0.25  # share of a mask, not covered by smaller regions, that can give its color
-_SAMPLED = 20_000  # pixels of a region above which its color is taken from a sample
+_LEAST_SAMPLE = 100  # pixels of a sample; with fewer all pixels are taken
 _SHAPE_SIDE = 96  # pixels per side at which shapes are measured
 _SHAPE_AREA = 25  # below this area (pixels) no shape word is used and every shape word is accepted
 
@@ -81,14 +81,14 @@ def measure_masks(image: RegionImage, keys: Mapping[int | str, bytes]) -> list[R
     for rank, key in enumerate(order, 1):
         cut = Cut.of(distinct[key])
         owner[cut.box.window][cut.mask] = rank
-        sample = _sample(bins[cut.box.window], cut.mask)
+        sample = sample_cells(bins[cut.box.window], cut.mask, _LEAST_SAMPLE)
         samples[key] = cut.box, sample, cut.center, shape_words(cut.mask)
     found = {}
     for rank, key in enumerate(order, 1):
         box, sample, center, (shapes, shape_fits) = samples[key]
         area, own = distinct[key].area, owner[box.window] == rank
         if np.count_nonzero(own) >= _OWN_SHARE * area:
-            sample = _sample(bins[box.window], own)
+            sample = sample_cells(bins[box.window], own, _LEAST_SAMPLE)
         colors, color_fits = region_color(sample)
         said = {"color": colors, "shape": shapes}
         found[key] = RegionAttributes(area, center, box, said, color_fits | shape_fits)
@@ -170,10 +170,3 @@ def measure_outline(mask: np.ndarray) -> Outline:
     ellipse = 4 * np.pi * float(np.sqrt(low * high))
     hole = 1 - len(inside) / np.count_nonzero(ndimage.binary_fill_holes(small))
     return Outline(aspect, fill, float(np.sqrt(high / low)), len(inside) / ellipse, hole)
-
-
-def _sample(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(N,) color cells of pixels inside the mask, on a grid if there are very many."""
-    step = max(1, int(np.sqrt(mask.size / _SAMPLED)))
-    chosen = bins[::step, ::step][mask[::step, ::step]]
-    return chosen if chosen.size >= 100 else bins[mask]
