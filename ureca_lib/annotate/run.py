@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import xxhash
 from tqdm.auto import tqdm
@@ -295,11 +295,6 @@ class _Work:
         parents = [tree.parent(region.id) for region in self.image]
         return digest(self.image.pixels.tobytes(), self.image.pixels.shape, masks, parents)
 
-    @cached_property
-    def content_1(self) -> str:
-        """The content as recipe 1 has it: with the settings of the views."""
-        return digest(self.content, self.settings.record(1)["views"])
-
     def prepare(
         self, step: Step, context: Context, caller: _Caller, recipe: int
     ) -> Answer | tuple[Request, str]:
@@ -314,10 +309,17 @@ class _Work:
         tree, asked, key = self.captions.tree, caller.fingerprint, None
         # Table 9, which is the first round, does not show captions
         prompt, version = fill_prompt(stage, tree, region_id, context, compare=number > 1)
-        if recipe == 1:
-            key = _read_key(self.content_1, step, context, [asked, version, prompt])
-        elif caller.version is not None:
-            key = _read_key(self.content, step, context, [asked, prompt, number])
+        if recipe == 1 or caller.version is not None:
+            content, asking = self.content, [asked, prompt, number]
+            if recipe == 1:
+                views, asking = self.settings.record(1)["views"], [asked, version, prompt]
+                content = digest(content, views)
+            captions = (context.siblings, context.children, context.look_alike_captions)
+            key = digest(
+                [content, stage, region_id, asking],
+                [context.parent, context.current, list(context.look_alikes)],
+                [list(known.items()) for known in captions],
+            )
         old = self.stored.get(step)
         known = ("done",) if self.settings.retry_failed else ("done", "failed")
         reusable = old is not None and old.status in known
@@ -333,15 +335,7 @@ class _Work:
         return Request(stage, self.image, tree, region_id, prompt, version, views, context), key
 
 
-def _read_key(content: str, step: Step, context: Context, asked: list[Any]) -> str:
-    captions = (context.siblings, context.children, context.look_alike_captions)
-    return digest(
-        [content, step.stage, step.region_id, asked],
-        [context.parent, context.current, list(context.look_alikes)],
-        [list(known.items()) for known in captions],
-    )
-
-
+@dataclass(eq=False)
 class _Run:
     """One run. Its coroutines share one thread, so its counts need no lock.
 
@@ -350,23 +344,20 @@ class _Run:
         settings: of all stages.
         features: by which look-alikes are found.
         splits: image name -> split.
-        callers: split -> the callers that caption its images and verify them.
+        by_split: split -> the callers that caption its images and verify them.
         bar: shows the finished images.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        settings: PipelineSettings,
-        features: RegionFeatures,
-        splits: Mapping[str, str],
-        callers: Mapping[str, tuple[_Caller, _Caller]],
-        bar: tqdm,
-    ):
-        self.store, self.settings, self.features = store, settings, features
-        self.splits, self.by_split, self.bar = splits, callers, bar
-        self.summary = Summary(images=len(splits))
-        self.callers = {caller for pair in callers.values() for caller in pair}
+    store: Store
+    settings: PipelineSettings
+    features: RegionFeatures
+    splits: Mapping[str, str]
+    by_split: Mapping[str, tuple[_Caller, _Caller]]
+    bar: tqdm
+
+    def __post_init__(self) -> None:
+        self.summary = Summary(images=len(self.splits))
+        self.callers = {caller for pair in self.by_split.values() for caller in pair}
         self._most = max((caller.calls for caller in self.callers), default=1)  # images open
         self._preparers = ThreadPoolExecutor(_SPARE, "prepare")  # load images, draw pictures
         self._open = 0  # images in memory
@@ -398,12 +389,10 @@ class _Run:
 
     def _begin(self) -> None:
         """Record the run and its settings, and what decides the captions of each split."""
-        recipe, self._number = self.store.recipe, self.store.begin_run()
-        self.store.register(self.splits.items())
-        record, used = self.settings.record(recipe), asdict(self.settings)
+        record, used = self.settings.record(self.store.recipe), asdict(self.settings)
+        used |= {"features": self.features.name}
         shared = {name: value for name, value in record.items() if name != "strict"}
         shared = digest([VERSION, shared, self.features.name], dict(PROMPT_VERSIONS))
-        used |= {"features": self.features.name}
         self._made_with, self._decides, asked, kept = {}, {}, {}, {}
         for split, pair in self.by_split.items():
             asked[split] = [caller.fingerprint for caller in pair]
@@ -412,6 +401,8 @@ class _Run:
             kept[made_with] = used | {"annotators": asked[split]}
             self._made_with[split] = made_with
             self._decides[split] = [VERSION, record, asked[split], verified, self.features.name]
+        self._number = self.store.begin_run()
+        self.store.register(self.splits.items())
         self.store.set_settings(used | {"annotators": asked}, kept)
 
     async def _annotate_all(self, sources: list[Source], wait: bool) -> None:
@@ -420,7 +411,7 @@ class _Run:
         They are looked at once more at least, for a process may have ended before it came to
         them. Nothing is held meanwhile, so that no two processes wait for each other.
         """
-        loop, load, again = asyncio.get_running_loop(), (self._preparers, self._load), False
+        loop, again = asyncio.get_running_loop(), False
         while sources:
             self._held = []
             try:
@@ -429,7 +420,9 @@ class _Run:
                         await self._room()
                         if self._take(source):
                             with self._alone(source):
-                                work = await loop.run_in_executor(*load, source)
+                                work = await loop.run_in_executor(
+                                    self._preparers, self._load, source
+                                )
                                 self._open += 1
                                 group.create_task(self._write(work))
             except BaseExceptionGroup as errors:
@@ -519,8 +512,7 @@ class _Run:
     async def _ask(self, work: _Work, step: Step, context: Context) -> Answer:
         """The answer of a step: from the store if it was asked before, else by the annotator."""
         caller = self.by_split[self.splits[work.source.name]][step.stage == "verify"]
-        question = (step, context, caller, self.store.recipe)
-        loop = asyncio.get_running_loop()
+        loop, question = asyncio.get_running_loop(), (step, context, caller, self.store.recipe)
         async with caller.turns:
             found = await loop.run_in_executor(self._preparers, work.prepare, *question)
             if isinstance(found, Answer):
@@ -543,9 +535,8 @@ class _Run:
         reply = await caller.reply(request)
         seconds = round(time.perf_counter() - start, 6)
         made = (caller.annotator.name, request.prompt_version, key, seconds)
-        spent = (reply.prompt_tokens, reply.reply_tokens, reply.attempts)
-        text = (reply.text, reply.status, reply.error)
-        answer = Answer(step, *text, *made, *spent, reply.unique)
+        spent = (reply.prompt_tokens, reply.reply_tokens, reply.attempts, reply.unique)
+        answer = Answer(step, reply.text, reply.status, reply.error, *made, *spent)
         self.store.save(work.source.name, answer)
         self.summary.calls += 1
         return answer
