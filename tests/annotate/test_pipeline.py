@@ -283,7 +283,7 @@ def test_failed_answers_are_listed_and_not_asked_again_unless_wanted(folder, tmp
     assert annotator.calls == [] and summary.partial == 3
     with Store(tmp_path / "s.db") as store:
         shown = read_status(store)
-    assert [(f.what, f.reason, f.count) for f in shown.failures] == [("long", "refused", 3)]
+    assert [failure[:3] for failure in shown.failures] == [("long", "refused", 3)]
     assert shown.answers["unique", "blocked"] == 3
     annotator = FakeAnnotator()
     assert run(folder, tmp_path / "s.db", annotator).complete

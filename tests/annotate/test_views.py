@@ -44,7 +44,9 @@ from ureca_lib.regions import FileMissingError, Region, RegionImage, load_sa1b
 
 HEIGHT, WIDTH = 120, 160
 EXACT = ViewSettings(min_side=0, max_side=0, numbers="digits")  # photo pixels as they are
-BOXES = dataclasses.replace(EXACT, numbers="boxes", look_alike_frame="image")
+# a margin wider than the photo: look-alikes are shown in the whole image
+WHOLE = dataclasses.replace(EXACT, margin=9.0)
+BOXES = dataclasses.replace(WHOLE, numbers="boxes")
 SMALL = ViewSettings(min_side=0, max_side=128, numbers="digits")
 REFERENCES = Path(__file__).parent / "references"
 PHOTOS = Path(__file__).resolve().parents[2] / "data_samples" / "photos"
@@ -63,7 +65,7 @@ DRAWN = {
     "numbered": ("astronaut", {}, lambda views: views.numbered(86, [84, 83, 82, 85])),
     "numbered_image": (
         "rocket",
-        {"look_alike_frame": "image", "max_side": 192},
+        {"margin": 9.0, "max_side": 192},
         lambda views: views.numbered(21, [22, 24, 23]),
     ),
     "boxes": (
@@ -305,7 +307,7 @@ def test_any_box_is_shown_whole_at_any_size(data):
 
 
 def test_numbers_in_the_middle_of_large_regions(image):
-    views = ImageViews(image, dataclasses.replace(EXACT, look_alike_frame="image"))
+    views = ImageViews(image, WHOLE)
     view = views.numbered("block", ["edge"])
     pixels = 14  # the least that can be read
     for index, name in enumerate(("block", "edge")):
@@ -320,7 +322,7 @@ def test_numbers_in_the_middle_of_large_regions(image):
 
 
 def test_target_is_blue_and_others_are_in_their_colors(image):
-    views = ImageViews(image, dataclasses.replace(EXACT, look_alike_frame="image"))
+    views = ImageViews(image, WHOLE)
     names = ["outside", "hole", "edge", "pixel"]
     view = views.numbered(names[0], names[1:])
     for index, name in enumerate(names):
@@ -332,7 +334,7 @@ def test_target_is_blue_and_others_are_in_their_colors(image):
 
 
 def test_numbers_leave_small_regions_free(image):
-    views = ImageViews(image, dataclasses.replace(EXACT, look_alike_frame="image"))
+    views = ImageViews(image, WHOLE)
     view = views.numbered("pixel", ["parts"])
     for name in ("pixel", "parts"):
         np.testing.assert_array_equal(view[MASKS[name]], image.pixels[MASKS[name]])
@@ -527,7 +529,6 @@ def test_errors_name_what_is_wrong(exact, image):
         {"margin": -0.1},
         {"min_side": 900, "max_side": 800},
         {"context_blur": "none"},
-        {"look_alike_frame": "none"},
         {"numbers": "none"},
     ],
 )

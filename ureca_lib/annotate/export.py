@@ -329,10 +329,10 @@ class _Source:
 
 def _check_masks(row: ImageRow, image: RegionImage, captioned: list[RegionId]) -> None:
     """Raise ValueError unless the masks are those that were captioned."""
-    known, size = {region.id for region in image}, (image.width, image.height)
-    if size != (row.width, row.height):
-        reason = f"{size[0]} x {size[1]} pixels are not those that were captioned"
-    elif different := sorted(map(repr, known.symmetric_difference(captioned))):
+    different = sorted(map(repr, {region.id for region in image}.symmetric_difference(captioned)))
+    if (image.width, image.height) != (row.width, row.height):
+        reason = f"{image.width} x {image.height} pixels are not those that were captioned"
+    elif different:
         ids = ", ".join(different)
         reason = f"region {ids}: a mask without a caption, or a caption without a mask"
     elif row.masks not in (None, masks_digest(image)):  # a store of before digests has none

@@ -1,8 +1,8 @@
 """Which regions of an image look alike, and which captions read alike (Sec. 3, stage 4).
 
 The paper compares DINOv2 features of the regions' crops by cosine similarity (App. F); that is
-`DinoFeatures`. `ColorTextureFeatures` needs no model. Look-alikes whose captions share too many
-words clash: `find_clashes`.
+`DinoFeatures`. `ColorTextureFeatures` needs no model. Regions whose captions read the same
+clash: `find_clashes`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -425,32 +425,17 @@ def word_overlaps(captions: Sequence[str]) -> np.ndarray:
     return np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
 
 
-def find_clashes(
-    captions: Mapping[RegionId, str],
-    look_alikes: Mapping[RegionId, Sequence[RegionId]],
-    max_overlap: float = 1.0,
-) -> list[Pair]:
-    """Pairs of regions of an image whose captions do not distinguish them.
-
-    Two captions that are equal once normalized clash whatever their regions; those of
-    look-alikes also if their overlap is `max_overlap` or more.
+def find_clashes(captions: Mapping[RegionId, str]) -> list[Pair]:
+    """Pairs of regions of an image whose captions are equal once normalized.
 
     Args:
         captions: of the regions; regions without a caption are left out.
-        look_alikes: of each region; one direction is enough.
-        max_overlap: above 0; 1 is the same text, more than 1 turns it off.
 
     Returns:
         Each pair once, in the order of `captions`.
     """
-    ids, texts = list(captions), [normalized(caption) for caption in captions.values()]
-    rank = {region_id: place for place, region_id in enumerate(ids)}
-    alike = np.zeros((len(ids), len(ids)), bool)
-    for region_id in look_alikes.keys() & rank.keys():
-        alike[rank[region_id], [rank[i] for i in look_alikes[region_id] if i in rank]] = True
-    kinds = np.unique(texts, return_inverse=True)[1]
-    clash = alike & (word_overlaps(texts) >= max_overlap) | (kinds[:, None] == kinds)
-    return [(ids[one], ids[other]) for one, other in np.argwhere(np.triu(clash | clash.T, 1))]
+    texts = [(region_id, normalized(caption)) for region_id, caption in captions.items()]
+    return [(one, other) for (one, text), (other, same) in combinations(texts, 2) if text == same]
 
 
 def groups(pairs: Iterable[Pair], order: Sequence[RegionId]) -> list[list[RegionId]]:

@@ -179,7 +179,7 @@ class ImageCaptions:
             answer = self.answers.get(Step("unique", self.round, region_id))
             if answer is not None and answer.status in _HAS_TEXT:
                 self.captions[region_id] = answer.text
-        self.clashes = find_clashes(self.captions, self.look_alikes, self.check.max_overlap)
+        self.clashes = find_clashes(self.captions)
 
     async def _written(self, stage: Stage, region_ids: Iterable[RegionId]) -> None:
         """Wait for captions of stage 2 or 3."""
@@ -256,11 +256,7 @@ class ImageCaptions:
         )
 
     def _state(
-        self,
-        source: Answer,
-        last: Answer,
-        clashing: Sequence[RegionId],
-        twins: Sequence[RegionId],
+        self, source: Answer, last: Answer, clashing: Sequence[RegionId], twins: Sequence[RegionId]
     ) -> tuple[State, str | None]:
         """The state of a region that has a caption, and the reason unless it is unique.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -16,15 +16,6 @@ from ureca_lib.annotate.store import Store
 _SHOWN = 10  # failures and unresolved regions that are listed
 
 
-class Failure(NamedTuple):
-    """A reason of failures, their number, and an example."""
-
-    what: str  # "image", or the stage
-    reason: str
-    count: int
-    example: str
-
-
 @dataclass(frozen=True)
 class StoreStatus:
     """Counts of a store.
@@ -33,7 +24,7 @@ class StoreStatus:
         images: by split and status.
         answers: by stage and status.
         states: of the regions of finished images.
-        failures: the most frequent first.
+        failures: "image" or the stage, reason, number and an example; the most frequent first.
         unresolved: the first regions without a unique caption: image, region, reason.
         calls: number, seconds, prompt and reply tokens of all stored answers.
         rate: images per second of the latest run; None before its first image.
@@ -44,7 +35,7 @@ class StoreStatus:
     images: Counter[tuple[str, str]]
     answers: Counter[tuple[str, str]]
     states: Counter[str]
-    failures: tuple[Failure, ...]
+    failures: tuple[tuple[str, str, int, str], ...]
     unresolved: tuple[tuple[str, str, str], ...]
     calls: tuple[int, float, int, int]
     rate: float | None
@@ -104,7 +95,7 @@ def read_status(*stores: Store) -> StoreStatus:
         images,
         counts("SELECT stage, status, count(*) FROM answers GROUP BY 1, 2"),
         counts("SELECT state, count(*) FROM captions GROUP BY 1"),
-        tuple(Failure(*row) for row in sorted(failures, key=lambda row: -row[2])[:_SHOWN]),
+        tuple(sorted(failures, key=lambda row: -row[2])[:_SHOWN]),
         tuple(rows(f"{unresolved} LIMIT {_SHOWN}")[:_SHOWN]),
         (number, seconds, *map(int, tokens)),
         rate,

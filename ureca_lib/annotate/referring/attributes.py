@@ -128,29 +128,23 @@ def mask_keys(regions: Iterable[Region]) -> dict[int | str, bytes]:
 def shape_words(mask: np.ndarray) -> tuple[tuple[str, ...], frozenset[str]]:
     """Shape words that are said of a (rows, columns) mask, the plainest first, and that fit it."""
     aspect, fill, ratio, solid, hole = measure_outline(mask)
-    # only a round ring is said to be ring-shaped: a table has a hole too where a cup stands on it
-    said = {
-        "ring-shaped": hole >= 0.25 and ratio < 2 and fill / (1 - hole) <= 0.9,
-        "round": ratio <= 1.15 and solid >= 0.97 and 0.72 <= fill <= 0.84,
-        "square": fill >= 0.97 and 0.9 <= aspect <= 1.1,
-        "rectangular": fill >= 0.97,
-        "tall": aspect <= 0.4,
-        "wide": aspect >= 2.5,
-        "long": ratio >= 3.5,
-    }
-    fits = {
-        "ring-shaped": hole >= 0.08,
-        "round": ratio <= 1.4 and solid >= 0.88 and fill <= 0.93,
-        "square": fill >= 0.84 and 0.7 <= aspect <= 1.4,
-        "rectangular": fill >= 0.84,
-        "tall": aspect <= 0.67,
-        "wide": aspect >= 1.5,
-        "long": ratio >= 2.2,
+    # word: whether it is said, and whether it fits. Only a round ring is said to be ring-shaped: a
+    # table has a hole too where a cup stands on it
+    ring = hole >= 0.25 and ratio < 2 and fill / (1 - hole) <= 0.9
+    disk = ratio <= 1.15 and solid >= 0.97 and 0.72 <= fill <= 0.84
+    words = {
+        "ring-shaped": (ring, hole >= 0.08),
+        "round": (disk, ratio <= 1.4 and solid >= 0.88 and fill <= 0.93),
+        "square": (fill >= 0.97 and 0.9 <= aspect <= 1.1, fill >= 0.84 and 0.7 <= aspect <= 1.4),
+        "rectangular": (fill >= 0.97, fill >= 0.84),
+        "tall": (aspect <= 0.4, aspect <= 0.67),
+        "wide": (aspect >= 2.5, aspect >= 1.5),
+        "long": (ratio >= 3.5, ratio >= 2.2),
     }
     if np.count_nonzero(mask) < _SHAPE_AREA:
-        return (), frozenset(fits)
-    words = tuple(word for word, holds in said.items() if holds)
-    return words, frozenset(word for word, holds in fits.items() if holds or said[word])
+        return (), frozenset(words)
+    said = tuple(word for word, (clearly, _) in words.items() if clearly)
+    return said, frozenset(word for word, holds in words.items() if any(holds))
 
 
 def measure_outline(mask: np.ndarray) -> Outline:
