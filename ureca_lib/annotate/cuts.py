@@ -64,14 +64,10 @@ class Cut:
     @property
     def center(self) -> tuple[float, float]:
         """(x, y): the mean of the mask's pixels."""
-        # whole numbers, so that equal masks have equal centers to the last bit; bits are counted
-        # five times faster than bytes
-        of_columns, of_rows = (
-            np.bitwise_count(np.packbits(self.mask, axis=axis)).sum(axis, dtype=np.int64)
-            for axis in (0, 1)
-        )
-        area = int(of_rows.sum())
-        across, down = (int(one @ np.arange(one.size)) for one in (of_columns, of_rows))
+        # whole numbers, so that equal masks have equal centers to the last bit
+        area, (rows, columns) = np.count_nonzero(self.mask), self.mask.shape
+        across = int(self.mask.sum(0, dtype=np.int32) @ np.arange(columns))
+        down = int(self.mask.sum(1, dtype=np.int32) @ np.arange(rows))
         return self.x + across / area, self.y + down / area
 
     def pixels_in(self, box: Box) -> int:
