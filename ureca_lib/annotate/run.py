@@ -156,10 +156,22 @@ def annotate_images(
     with ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store(store))
         of_image = _stored_splits(opened, rule, of_image)
-        callers = _callers_of_splits(set(of_image.values()), annotator, verifier, in_flight)
+        callers: dict[int, _Caller] = {}  # one per annotator
+        by_split = {}
+        for split in sorted(set(of_image.values())):
+            if isinstance(annotator, Mapping):
+                try:
+                    one = annotator[split]
+                except KeyError:
+                    raise ValueError(f"there is no annotator for the split {split!r}") from None
+            else:
+                one = annotator
+            for asked in (one, verifier or one):
+                callers.setdefault(id(asked), _Caller(asked, in_flight))
+            by_split[split] = (callers[id(one)], callers[id(verifier or one)])
         bar = stack.enter_context(tqdm(total=len(sources), unit="image", disable=not progress))
         settings = (settings or PipelineSettings()).for_store(opened.recipe)
-        run = _Run(opened, settings, features or ColorTextureFeatures(), of_image, callers, bar)
+        run = _Run(opened, settings, features or ColorTextureFeatures(), of_image, by_split, bar)
         stack.callback(run.close)
         return run_coroutine(run.go(sources, wait))
 
@@ -250,32 +262,6 @@ def _checked(stage: Stage, reply: Reply) -> Reply:
     return replace(reply, text=text)
 
 
-def _callers_of_splits(
-    splits: Iterable[str],
-    annotator: Annotator | Mapping[str, Annotator],
-    verifier: Annotator | None,
-    in_flight: int | None,
-) -> dict[str, tuple[_Caller, _Caller]]:
-    """Split -> the callers that caption its images and verify them; one caller per annotator.
-
-    Raises:
-        ValueError: a split without an annotator.
-    """
-    callers: dict[int, _Caller] = {}
-    found = {}
-    for split in sorted(splits):
-        try:
-            one = annotator[split] if isinstance(annotator, Mapping) else annotator
-        except KeyError:
-            raise ValueError(f"there is no annotator for the split {split!r}") from None
-        pair = [
-            callers.setdefault(id(asked), _Caller(asked, in_flight))
-            for asked in (one, verifier or one)
-        ]
-        found[split] = (pair[0], pair[1])
-    return found
-
-
 @dataclass(frozen=True)
 class _Work:
     """An image while its captions are written."""
@@ -285,7 +271,6 @@ class _Work:
     views: ImageViews
     captions: ImageCaptions
     stored: Mapping[Step, Answer]  # answers of earlier runs
-    settings: PipelineSettings
 
     @cached_property
     def content(self) -> str:
@@ -294,45 +279,6 @@ class _Work:
         masks = [[r.id, r.rle["counts"].decode("ascii"), r.name] for r in self.image]
         parents = [tree.parent(region.id) for region in self.image]
         return digest(self.image.pixels.tobytes(), self.image.pixels.shape, masks, parents)
-
-    def prepare(
-        self, step: Step, context: Context, caller: _Caller, recipe: int
-    ) -> Answer | tuple[Request, str]:
-        """A step's stored answer; if there is none, its question and the key of the answer.
-
-        Args:
-            step, context: the question.
-            caller: of the annotator that would be asked.
-            recipe: of the key, see `Store.recipe`.
-        """
-        stage, number, region_id = step
-        tree, asked, key = self.captions.tree, caller.fingerprint, None
-        # Table 9, which is the first round, does not show captions
-        prompt, version = fill_prompt(stage, tree, region_id, context, compare=number > 1)
-        if recipe == 1 or caller.version is not None:
-            content, asking = self.content, [asked, prompt, number]
-            if recipe == 1:
-                views, asking = self.settings.record(1)["views"], [asked, version, prompt]
-                content = digest(content, views)
-            captions = (context.siblings, context.children, context.look_alike_captions)
-            key = digest(
-                [content, stage, region_id, asking],
-                [context.parent, context.current, list(context.look_alikes)],
-                [list(known.items()) for known in captions],
-            )
-        old = self.stored.get(step)
-        known = ("done",) if self.settings.retry_failed else ("done", "failed")
-        reusable = old is not None and old.status in known
-        if reusable and old.inputs_hash == key:
-            return old
-        views = stage_views(stage, self.views, tree, region_id, context)
-        if key is None:
-            # pixels are hashed by xxHash: 3 MB a picture, for which other hashes take milliseconds
-            pixels = [[*view.shape, xxhash.xxh3_128_hexdigest(view)] for view in views]
-            key = digest([stage, number, asked, prompt], pixels)
-            if reusable and old.inputs_hash == key:
-                return old
-        return Request(stage, self.image, tree, region_id, prompt, version, views, context), key
 
 
 @dataclass(eq=False)
@@ -494,7 +440,7 @@ class _Run:
         verify = self.splits[source.name] in settings.verify_splits
         leaves = settings.describe_leaves
         captions = ImageCaptions(tree, chosen, alike, settings.check, verify, leaves)
-        return _Work(source, image, views, captions, stored, settings)
+        return _Work(source, image, views, captions, stored)
 
     async def _write(self, work: _Work) -> None:
         """Write the captions of an image."""
@@ -512,9 +458,9 @@ class _Run:
     async def _ask(self, work: _Work, step: Step, context: Context) -> Answer:
         """The answer of a step: from the store if it was asked before, else by the annotator."""
         caller = self.by_split[self.splits[work.source.name]][step.stage == "verify"]
-        loop, question = asyncio.get_running_loop(), (step, context, caller, self.store.recipe)
+        loop, question = asyncio.get_running_loop(), (work, step, context, caller)
         async with caller.turns:
-            found = await loop.run_in_executor(self._preparers, work.prepare, *question)
+            found = await loop.run_in_executor(self._preparers, self._prepare, *question)
             if isinstance(found, Answer):
                 self.summary.reused += 1
             else:
@@ -526,6 +472,44 @@ class _Run:
         self._changed.set()
         self._note()
         return found
+
+    def _prepare(
+        self, work: _Work, step: Step, context: Context, caller: _Caller
+    ) -> Answer | tuple[Request, str]:
+        """A step's stored answer; if there is none, its question and the key of the answer.
+
+        Args:
+            work, step, context: the question.
+            caller: of the annotator that would be asked.
+        """
+        stage, number, region_id = step
+        tree, asked, key = work.captions.tree, caller.fingerprint, None
+        # Table 9, which is the first round, does not show captions
+        prompt, version = fill_prompt(stage, tree, region_id, context, compare=number > 1)
+        if self.store.recipe == 1 or caller.version is not None:
+            content, asking = work.content, [asked, prompt, number]
+            if self.store.recipe == 1:
+                views, asking = self.settings.record(1)["views"], [asked, version, prompt]
+                content = digest(content, views)
+            captions = (context.siblings, context.children, context.look_alike_captions)
+            key = digest(
+                [content, stage, region_id, asking],
+                [context.parent, context.current, list(context.look_alikes)],
+                [list(known.items()) for known in captions],
+            )
+        old = work.stored.get(step)
+        known = ("done",) if self.settings.retry_failed else ("done", "failed")
+        reusable = old is not None and old.status in known
+        if reusable and old.inputs_hash == key:
+            return old
+        views = stage_views(stage, work.views, tree, region_id, context)
+        if key is None:
+            # pixels are hashed by xxHash: 3 MB a picture, for which other hashes take milliseconds
+            pixels = [[*view.shape, xxhash.xxh3_128_hexdigest(view)] for view in views]
+            key = digest([stage, number, asked, prompt], pixels)
+            if reusable and old.inputs_hash == key:
+                return old
+        return Request(stage, work.image, tree, region_id, prompt, version, views, context), key
 
     async def _call(
         self, work: _Work, step: Step, caller: _Caller, request: Request, key: str
