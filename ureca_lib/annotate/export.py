@@ -202,14 +202,15 @@ def caption_rows(image: str, captions: Iterable[RegionCaption]) -> Iterator[dict
         captions: one per region; if a caption has an attribute `unique`, its row has it too.
     """
     for caption in captions:
-        row: dict[str, Any] = {
-            "id": f"{Path(image).stem}_{caption.region_id}",
-            "image": image,
-            "mask_id": caption.region_id,
-            "conversations": conversation(caption.text),
-        }
+        row_id = f"{Path(image).stem}_{caption.region_id}"
+        row = _published(row_id, image, caption.region_id, caption.text)
         unique = getattr(caption, "unique", None)
         yield row if unique is None else row | {"unique": unique}
+
+
+def _published(row_id: str, image: str, mask_id: RegionId, text: str) -> dict[str, Any]:
+    turns = conversation(text)
+    return {"id": row_id, "image": image, "mask_id": mask_id, "conversations": turns}
 
 
 def conversation(text: str, question: str = QUESTION) -> list[dict[str, str]]:
@@ -383,8 +384,18 @@ class _SplitFiles:
         rows, left_out = [], []
         for caption in captions:
             region = image[caption.region_id]
-            found = _region_row(region, caption) | of_image | {"answers": answers[region.id]}
-            found["id"] = region_row_id(key, region.id)
+            tree = {"parent": region_key(caption.parent), "depth": caption.depth}
+            # columns of `SCHEMA`, and other keys
+            found = annotation_from(region) | vars(caption) | of_image
+            found |= {
+                "id": region_row_id(key, region.id),
+                "mask_id": region_key(region.id),
+                "crowd": region.crowd,
+                "caption": caption.text,
+                "tree": tree | {"height": caption.height},
+                "look_alikes": [region_key(other) for other in caption.look_alikes],
+                "answers": answers[region.id],
+            }
             rows.append(found)
             if caption.text and caption.state in self._states:
                 self._add_caption(number, region, found)
@@ -395,8 +406,7 @@ class _SplitFiles:
         return left_out
 
     def _add_caption(self, image: int, region: Region, row: dict[str, Any]) -> None:
-        published = {"id": row["id"], "image": row["image"], "mask_id": region.id}
-        published["conversations"] = conversation(row["caption"])
+        published = _published(row["id"], row["image"], region.id, row["caption"])
         if Path(row["image"]).with_suffix("") != Path(row["image_key"]):
             published["masks"] = f"{row['image_key']}.json"  # if the photo's name does not give it
         if tuple(self._states) != ("unique",):
@@ -426,22 +436,6 @@ class _SplitFiles:
                 text += f', "{name}": [\n' + ",".join(lines).replace("\n,", ",\n") + "]"
             (folder / f"coco/{kind}_{split}.json").write_text(text + "}\n", encoding="utf-8")
         return rows
-
-
-def _region_row(region: Region, caption: FinalCaption) -> dict[str, Any]:
-    """Columns of `SCHEMA` that depend on the region alone, and other keys."""
-    tree = {"depth": caption.depth, "height": caption.height}
-    return (
-        annotation_from(region)
-        | vars(caption)
-        | {
-            "mask_id": region_key(region.id),
-            "crowd": region.crowd,
-            "caption": caption.text,
-            "tree": tree | {"parent": region_key(caption.parent)},
-            "look_alikes": [region_key(other) for other in caption.look_alikes],
-        }
-    )
 
 
 def _coco_image(image_id: int | str, row: Mapping[str, Any]) -> str:
