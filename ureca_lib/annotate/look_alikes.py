@@ -320,27 +320,29 @@ class ColorTextureFeatures:
 
 def _color(cells: np.ndarray) -> np.ndarray:
     used, counts = np.unique(cells, return_counts=True)
-    return np.sqrt((counts / cells.size) @ _soft_cells()[used])
+    colors, weights = _soft_cells()
+    shares = (counts / cells.size)[:, None] * weights[used]
+    number = len(_LIGHTNESS) * len(_CHROMA) ** 2
+    return np.sqrt(np.bincount(colors[used].ravel(), shares.ravel(), number))
 
 
 @cache
-def _soft_cells() -> sparse.csr_array:
-    """(32 ** 3, F): the weight of each cell of `color_bins` in each color of the histogram.
+def _soft_cells() -> tuple[np.ndarray, np.ndarray]:
+    """The colors of the histogram near each cell of `color_bins`, and its weight in each.
 
     A cell counts for all colors near it, so that a little more light does not make another color.
+
+    Returns:
+        (32 ** 3, 27) places, and weights.
     """
     lab = cell_colors()
-    count = len(lab)
-    axes = (_LIGHTNESS, _CHROMA, _CHROMA)
-    columns, weights = np.zeros((count, 1), np.intp), np.ones((count, 1))
-    for axis, centers in enumerate(axes):
+    colors, weights = np.zeros((len(lab), 1), np.intp), np.ones((len(lab), 1))
+    for axis, centers in enumerate((_LIGHTNESS, _CHROMA, _CHROMA)):
         places, shares = _nearest(lab[:, axis], centers)
         # (cells, K, 1) with (cells, 1, 3) -> (cells, 3 * K)
-        columns = (columns[..., None] * len(centers) + places[:, None]).reshape(count, -1)
-        weights = (weights[..., None] * shares[:, None]).reshape(count, -1)
-    starts = np.arange(0, columns.size + 1, columns.shape[1])
-    shape = (count, np.prod([len(centers) for centers in axes]))
-    return sparse.csr_array((weights.ravel(), columns.ravel(), starts), shape)
+        colors = (colors[..., None] * len(centers) + places[:, None]).reshape(len(lab), -1)
+        weights = (weights[..., None] * shares[:, None]).reshape(len(lab), -1)
+    return colors, weights
 
 
 def _nearest(values: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
