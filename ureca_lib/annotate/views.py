@@ -442,16 +442,15 @@ class ImageViews:
         target, as_published = self._cut(region_id), self.settings.context_blur == "main_object"
         around = main_object_id if as_published else parent_id
         if around is None:
-            frame, canvas = (
-                self._whole,
-                (self._shown if as_published else self._shown_blurred).copy(),
-            )
-            paint(canvas, frame.mapped(target), self._shown)
+            canvas = (self._shown if as_published else self._shown_blurred).copy()
+            shown = self._whole.mapped(target)
+            paint(canvas, shown, self._shown)
         else:
             context = self._cut(around)
             frame = self._frame([context, target])  # a part may reach out of its parent
             canvas = frame.resized(self._blurred_around(frame, context if as_published else target))
-        self._contour(canvas, frame.mapped(target))
+            shown = frame.mapped(target)
+        self._contour(canvas, shown)
         return canvas
 
     def contoured_image(self, region_id: RegionId) -> np.ndarray:
