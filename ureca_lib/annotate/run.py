@@ -347,9 +347,8 @@ class _Run:
             kept[made_with] = used | {"annotators": asked[split]}
             self._made_with[split] = made_with
             self._decides[split] = [VERSION, record, asked[split], verified, self.features.name]
-        self._number = self.store.begin_run()
         self.store.register(self.splits.items())
-        self.store.set_settings(used | {"annotators": asked}, kept)
+        self._number = self.store.begin_run(used | {"annotators": asked}, kept)
 
     async def _annotate_all(self, sources: list[Source], wait: bool) -> None:
         """Annotate all images; then look again at those that other processes had.
