@@ -24,11 +24,6 @@ class Box(NamedTuple):
         """Rows and columns, for indexing."""
         return slice(self.y, self.y + self.rows), slice(self.x, self.x + self.columns)
 
-    @property
-    def center(self) -> tuple[int, int]:
-        """(x, y)."""
-        return self.x + self.columns // 2, self.y + self.rows // 2
-
     def overlap(self, other: Box) -> int:
         """Number of pixels in both."""
         columns = min(self.x + self.columns, other.x + other.columns) - max(self.x, other.x)
