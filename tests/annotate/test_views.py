@@ -44,8 +44,7 @@ from ureca_lib.regions import FileMissingError, Region, RegionImage, load_sa1b
 
 HEIGHT, WIDTH = 120, 160
 EXACT = ViewSettings(min_side=0, max_side=0, numbers="digits")  # photo pixels as they are
-# a margin wider than the photo: look-alikes are shown in the whole image
-WHOLE = dataclasses.replace(EXACT, margin=9.0)
+WHOLE = dataclasses.replace(EXACT, look_alike_frame="image")
 BOXES = dataclasses.replace(WHOLE, numbers="boxes")
 SMALL = ViewSettings(min_side=0, max_side=128, numbers="digits")
 REFERENCES = Path(__file__).parent / "references"
@@ -65,7 +64,7 @@ DRAWN = {
     "numbered": ("astronaut", {}, lambda views: views.numbered(86, [84, 83, 82, 85])),
     "numbered_image": (
         "rocket",
-        {"margin": 9.0, "max_side": 192},
+        {"look_alike_frame": "image", "max_side": 192},
         lambda views: views.numbered(21, [22, 24, 23]),
     ),
     "boxes": (
@@ -533,6 +532,7 @@ def test_errors_name_what_is_wrong(exact, image):
         {"margin": -0.1},
         {"min_side": 900, "max_side": 800},
         {"context_blur": "none"},
+        {"look_alike_frame": "none"},
         {"numbers": "none"},
     ],
 )

@@ -80,6 +80,7 @@ def main() -> None:
     tree = build_mask_tree(image.regions)
     kinds = {
         "default": ViewSettings(),
+        "look-alikes in the whole image": ViewSettings(look_alike_frame="image"),
         "main object sharp": ViewSettings(context_blur="main_object"),
     }
     decodes: list[float] = []

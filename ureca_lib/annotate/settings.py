@@ -126,7 +126,7 @@ class PipelineSettings:
         known = asdict(self)
         for name in ("retry_failed", "verify_splits"):
             del known[name]
-        known["check"]["max_overlap"], known["views"]["look_alike_frame"] = 1.0, "crop"
+        known["check"]["max_overlap"] = 1.0
         if recipe == 1:
             del known["describe_leaves"], known["views"]["numbers"]
             known["views"] |= {"min_margin": MIN_MARGIN, "number_height": NUMBER_HEIGHT}

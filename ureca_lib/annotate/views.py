@@ -24,6 +24,7 @@ from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import RegionImage
 
 ContextBlur = Literal["parent", "main_object"]
+LookAlikeFrame = Literal["image", "crop"]
 Numbers = Literal["boxes", "digits"]
 Color = tuple[int, int, int]
 
@@ -75,6 +76,11 @@ class ViewSettings:
         "but the target (Sec. 3); 'main_object' crops the main object and leaves it sharp "
         "(published code)",
     )
+    look_alike_frame: LookAlikeFrame = setting(
+        "crop",
+        "picture in which look-alikes are numbered: 'crop', the box that holds them all (published "
+        "code), or 'image', the whole image",
+    )
     numbers: Numbers = setting(
         "boxes",
         "marks of look-alikes besides their contours: 'boxes', a bounding box and a filled label "
@@ -96,7 +102,8 @@ class ViewSettings:
         at_least(self, blur_sigma=0.1, contour_width=1, margin=0, min_side=0, max_side=0)
         if self.max_side and self.min_side > self.max_side:
             raise ValueError(f"min_side {self.min_side} is above max_side {self.max_side}")
-        for name, kind in (("context_blur", ContextBlur), ("numbers", Numbers)):
+        kinds = {"context_blur": ContextBlur, "look_alike_frame": LookAlikeFrame}
+        for name, kind in (kinds | {"numbers": Numbers}).items():
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} is one of {get_args(kind)}, not {getattr(self, name)!r}")
 
@@ -462,7 +469,6 @@ class ImageViews:
     def numbered(self, region_id: RegionId, look_alike_ids: Sequence[RegionId]) -> np.ndarray:
         """The target and its look-alikes contoured and numbered (Sec. 3, Table 9): (h, w, 3) uint8.
 
-        The picture is the box that holds them all (published code).
         With `numbers="boxes"` each has a bounding box and a filled label too.
 
         Args:
@@ -470,7 +476,7 @@ class ImageViews:
             look_alike_ids: numbered from 1, each in a color of its own.
         """
         cuts = [self._cut(member) for member in (region_id, *look_alike_ids)]
-        frame = self._frame(cuts)
+        frame = self._frame(cuts) if self.settings.look_alike_frame == "crop" else self._whole
         canvas = frame.resized(self._photo[frame.box.window].copy())
         cuts = [frame.mapped(cut) for cut in cuts]
         height, width = canvas.shape[:2]
