@@ -19,8 +19,8 @@ from scipy import ndimage
 
 from ureca_lib.annotate.cuts import Box, Cut
 from ureca_lib.annotate.protocol import Context, Stage
-from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import MaskTree, RegionId
+from ureca_lib.options import at_least, setting
 from ureca_lib.regions import RegionImage
 
 ContextBlur = Literal["parent", "main_object"]
