@@ -43,8 +43,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ureca_lib.annotate.cuts import Cut
 from ureca_lib.annotate.replies import clean_reply, final_answer
-from ureca_lib.annotate.views import Cut, ImageViews, ViewSettings, frame_of
+from ureca_lib.annotate.views import ImageViews, ViewSettings, frame_of
 from ureca_lib.boxes import box_question
 from ureca_lib.chat import (
     AnnotatorUnavailableError,
