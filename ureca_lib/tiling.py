@@ -16,7 +16,6 @@ a region and not on the size of its photo, and a tile that no mask touches takes
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -180,14 +179,39 @@ def distinct_mask_tiles(
         ValueError: no masks, or settings out of range; RegionError: a mask of another size than
             the first, not two-dimensional, or malformed, with its id, or place if it has none.
     """
-    shape, pieces = _pieces(masks, max_tiles, tile_size, thumbnail, min_tiles, overshoot)
-    index, parts = np.zeros(shape, np.int64), []
-    for number, place, top, left, part in pieces:
+    regions, (height, width) = _checked(masks)
+    columns, rows = best_grid(width, height, max_tiles, min_tiles, tile_size)
+    thumbnail = thumbnail and columns * rows > 1
+    across = nearest_pixels(width, columns * tile_size)
+    down = nearest_pixels(height, rows * tile_size)
+    index = np.zeros((len(regions), columns * rows + thumbnail), np.int64)
+    parts: list[tuple[int, int, np.ndarray]] = []  # first row and column in a tile, levels
+
+    def add(number: int, place: int, top: int, left: int, part: np.ndarray) -> None:
+        """Add a part, (columns, rows) levels 0..255, of the tile at a place of a mask."""
         if part.size == tile_size**2 and (part == 255).all():
             index[number, place] = FULL
         elif part.any():
             index[number, place] = len(parts) + FULL + 1
             parts.append((top, left, part))
+
+    for number, region in enumerate(regions):
+        if region is None:
+            continue
+        top, left, levels = _box(region)
+        # nearest neighbor: the pixels of the box that the resized canvas samples
+        first, last = np.searchsorted(across, [left, left + levels.shape[0]])
+        start, stop = np.searchsorted(down, [top, top + levels.shape[1]])
+        resized = levels[across[first:last] - left][:, down[start:stop] - top]
+        for part in _cut(int(start), int(first), resized, columns, tile_size):
+            add(number, *part)
+        if thumbnail:
+            # Pillow resizes across, rounds to float32, and resizes down
+            left, levels = _resize_lines(levels.T, left, width, tile_size)  # (rows, columns)
+            top, levels = _resize_lines(levels.T, top, height, tile_size)  # (columns, rows)
+            if overshoot == "wrap":
+                levels = levels.astype(np.int16).astype(np.uint8)  # a C cast to a byte
+            add(number, columns * rows, top, left, levels.clip(0, 255))
     dtype = np.result_type(np.uint8, *(part.dtype for _, _, part in parts))
     distinct = np.zeros((len(parts) + FULL + 1, tile_size, tile_size), dtype)
     distinct[FULL] = 255
@@ -220,16 +244,9 @@ def tile_masks(
     Raises:
         ValueError, RegionError: see `distinct_mask_tiles`.
     """
-    shape, pieces = _pieces(masks, max_tiles, tile_size, thumbnail, min_tiles, overshoot)
-    # Zeros in memory that the system hands out page by page, as it is written to. `np.zeros` asks
-    # for pages of 2 MB, of which most masks touch a few rows each.
-    memory = mmap.mmap(-1, 4 * np.prod(shape) * tile_size**2, access=mmap.ACCESS_COPY)
-    tiles = np.frombuffer(memory, np.float32).reshape(*shape, tile_size, tile_size)
-    for number, place, top, left, part in pieces:
-        target = tiles[number, place, top : top + part.shape[1], left : left + part.shape[0]]
-        np.divide(part.T, np.float32(255), out=target)
+    tiles = distinct_mask_tiles(masks, max_tiles, tile_size, thumbnail, min_tiles, overshoot)
     device = masks.device if isinstance(masks, torch.Tensor) else "cpu"
-    return torch.from_numpy(tiles).to(device)
+    return tiles.values()[tiles.index].to(device)  # (K, S, S) -> (R, T, S, S)
 
 
 def masks_from_tiles(
@@ -256,47 +273,6 @@ def masks_from_tiles(
     down = torch.tensor(nearest_pixels(rows * size, height), device=tiles.device)
     across = torch.tensor(nearest_pixels(columns * size, width), device=tiles.device)
     return canvas.index_select(1, down).index_select(2, across) != 0
-
-
-def _pieces(
-    masks: Iterable[MaskLike],
-    max_tiles: int,
-    tile_size: int,
-    thumbnail: bool,
-    min_tiles: int,
-    overshoot: Overshoot,
-) -> tuple[tuple[int, int], Iterator[tuple[int, int, int, int, np.ndarray]]]:
-    """(R, T), and the parts of tiles that masks touch; raises as `distinct_mask_tiles` does.
-
-    A part comes with the numbers of its mask and of its tile, and its first row and column within
-    the tile; it is a (columns, rows) array of levels 0..255.
-    """
-    regions, (height, width) = _checked(masks)
-    columns, rows = best_grid(width, height, max_tiles, min_tiles, tile_size)
-    thumbnail = thumbnail and columns * rows > 1
-    across = nearest_pixels(width, columns * tile_size)
-    down = nearest_pixels(height, rows * tile_size)
-
-    def pieces() -> Iterator[tuple[int, int, int, int, np.ndarray]]:
-        for number, region in enumerate(regions):
-            if region is None:
-                continue
-            top, left, levels = _box(region)
-            # nearest neighbor: the pixels of the box that the resized canvas samples
-            first, last = np.searchsorted(across, [left, left + levels.shape[0]])
-            start, stop = np.searchsorted(down, [top, top + levels.shape[1]])
-            resized = levels[across[first:last] - left][:, down[start:stop] - top]
-            for place, *part in _cut(int(start), int(first), resized, columns, tile_size):
-                yield number, place, *part
-            if thumbnail:
-                # Pillow resizes across, rounds to float32, and resizes down
-                left, levels = _resize_lines(levels.T, left, width, tile_size)  # (rows, columns)
-                top, levels = _resize_lines(levels.T, top, height, tile_size)  # (columns, rows)
-                if overshoot == "wrap":
-                    levels = levels.astype(np.int16).astype(np.uint8)  # a C cast to a byte
-                yield number, columns * rows, top, left, levels.clip(0, 255)
-
-    return (len(regions), columns * rows + thumbnail), pieces()
 
 
 def as_region(mask: MaskLike, number: int) -> Region:
