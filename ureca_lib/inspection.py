@@ -161,32 +161,38 @@ def caption_attention(
     if not words:
         raise ValueError(f"the caption {caption!r} has no words to look at")
     rows = _attention_rows(captioner.model, inputs, first, layer)[: len(owners)]  # (A, L)
-    kinds = _kinds(inputs["input_ids"][0], config.image_token_id, config.mask_token_id)
-    grid = _grid(processor, load_photo(image, target.size), max_tiles)
-    by_word = _averaged(rows, owners, len(words))  # (W, L)
-    seen = _averaged((torch.arange(len(kinds)) < _ends(first, rows)).float(), owners, len(words))
-    places = {kind: np.array([k == kind for k in kinds]) for kind in KINDS}
+    names = {config.image_token_id: "image", config.mask_token_id: "mask"}
+    kinds = np.array([names.get(token, "text") for token in inputs["input_ids"][0].tolist()])
+    height, width = load_photo(image, target.size).shape[:2]
+    bounds = (max_tiles or processor.max_tiles, processor.min_tiles)
+    grid = best_grid(width, height, *bounds, processor.tile_size)
+    tokens = np.arange(len(words))[:, None] == owners  # (W, A)
+    average = tokens / tokens.sum(1, keepdims=True)
+    by_word = average @ rows.numpy()  # (W, A) @ (A, L)
+    before = first + np.arange(len(owners))[:, None]  # number of positions that a token sees
+    seen = average @ (np.arange(len(kinds)) < before)
+
+    def shares(values: np.ndarray) -> np.ndarray:
+        """(W, L) -> (W, 3)."""
+        sums = [values[:, kinds == kind].sum(1) for kind in KINDS]
+        return np.stack(sums, axis=1) / values.sum(1, keepdims=True)
+
+    by_mask = by_word[:, kinds == "mask"].reshape(len(words), -1, processor.num_mask_tokens)
     return CaptionAttention(
         caption=caption,
         words=tuple(words),
-        shares=np.stack([by_word[:, places[kind]].sum(1) for kind in KINDS], axis=1),
-        even=_shares_of(seen, places),
+        shares=shares(by_word),
+        even=shares(seen),
         image=_photo_map(
-            by_word[:, places["image"]],
+            by_word[:, kinds == "image"],
             grid,
             processor.image_seq_length,
             config.pixel_shuffle == "v1",
         ),
-        mask=by_word[:, places["mask"]].reshape(len(words), -1, processor.num_mask_tokens).sum(2),
+        mask=by_mask.sum(2),
         tiles=grid,
         mask_tiles=inputs["mask_values"][:, 0].float().cpu().numpy(),
     )
-
-
-def _grid(processor: UrecaProcessor, photo: np.ndarray, most: int | None) -> tuple[int, int]:
-    height, width = photo.shape[:2]
-    bounds = (most or processor.max_tiles, processor.min_tiles)
-    return best_grid(width, height, *bounds, processor.tile_size)
 
 
 def _attention_rows(
@@ -242,27 +248,6 @@ def _words(processor: UrecaProcessor, ids: list[int]) -> tuple[list[str], list[i
             words[-1] += piece
         before = text
     return [" ".join(word.split()) for word in words], owners
-
-
-def _kinds(ids: torch.Tensor, image_id: int, mask_id: int) -> list[Kind]:
-    names: dict[int, Kind] = {image_id: "image", mask_id: "mask"}
-    return [names.get(token, "text") for token in ids.tolist()]
-
-
-def _averaged(rows: torch.Tensor, owners: list[int], words: int) -> np.ndarray:
-    """(A, L) -> (W, L), the mean of each word's tokens."""
-    values = rows.numpy()
-    return np.stack([values[np.array(owners) == word].mean(0) for word in range(words)])
-
-
-def _ends(first: int, rows: torch.Tensor) -> torch.Tensor:
-    """(A, 1), how many positions each row sees."""
-    return torch.arange(first, first + len(rows))[:, None]
-
-
-def _shares_of(seen: np.ndarray, places: dict[Kind, np.ndarray]) -> np.ndarray:
-    counts = np.stack([seen[:, places[kind]].sum(1) for kind in KINDS], axis=1)
-    return counts / counts.sum(1, keepdims=True)
 
 
 def _photo_map(
