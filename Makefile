@@ -22,7 +22,7 @@ export TOKENIZERS_PARALLELISM ?= false
 LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: install run quickstart test lint lab bench wheel lock check-pythons check-versions samples
-.PHONY: clean tiny-base tiny-ureca full-recipe ablations reproduce
+.PHONY: clean tiny-base tiny-ureca tiny-together full-recipe ablations reproduce
 
 install: $(READY)
 
@@ -90,6 +90,25 @@ tiny-base: $(READY)
 
 tiny-ureca: $(READY)
 	$(BIN)/ureca train-recipe --base data_samples/tiny_base --out data_samples/tiny_ureca
+
+# captions of the committed model, each region alone and by eight beams (the paper captions each
+# alone), and chosen together; on the test scenes, and on some that nothing was chosen by
+TOGETHER := papermill_runs/together
+said = $(TOGETHER)/captions.work/$(1).jsonl
+say = $(BIN)/ureca predict --model data_samples/tiny_ureca --data $(2) $(3) --out $(call said,$(1))
+against = $(BIN)/ureca evaluate $(call said,$(1)) --compare $(call said,$(2)) \
+	--out $(TOGETHER)/$(1).json
+tiny-together: $(READY)
+	$(call say,greedy_500,scenes:test:500)
+	$(call say,together_500,scenes:test:500,--together)
+	$(call say,beams_500,scenes:test:500,--beams 8)
+	$(call say,greedy_unseen,scenes:test:9000-9100)
+	$(call say,together_unseen,scenes:test:9000-9100,--together)
+	$(call say,beams_unseen,scenes:test:9000-9100,--beams 8)
+	$(call against,together_500,greedy_500)
+	$(call against,beams_500,greedy_500)
+	$(call against,together_unseen,greedy_unseen)
+	$(call against,beams_unseen,greedy_unseen)
 
 # one square, tiles, and tiles that know their place, at equal steps, more than the sweeps'; one
 # square and tiles for as long as the committed model, at another seed; what pairs of captions say
