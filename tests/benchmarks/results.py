@@ -76,7 +76,12 @@ def readme_table() -> str:
 
 def results_text() -> str:
     """All results as Markdown."""
-    parts = [_tiny(), _together(), _longer(), *(_sweep(name, note) for name, note in SWEEPS.items())]
+    parts = [
+        _tiny(),
+        _together(),
+        _longer(),
+        *(_sweep(name, note) for name, note in SWEEPS.items()),
+    ]
     return "\n\n".join(["# Results", _introduction(), *parts])
 
 
@@ -134,11 +139,10 @@ def _together() -> str:
             cells = [*map(_percent, both), _points(difference["unique"])]
             groups.append(_row(label, cells))
     note = (
-        "Ours, not the paper's: regions that say the same choose again among the likeliest captions "
-        "of a search with eight beams (`ureca_lib/together.py`), so that no two captions of a photo "
-        "are equal. Same weights, same regions; differences in pairs. Words of a reference are "
-        "counted from 0 to 100; CIDEr has a scale of its own. `make tiny-together` has the "
-        "commands."
+        "Ours, not the paper's: regions that say the same choose again among the likeliest "
+        "captions of a search with eight beams (`ureca_lib/together.py`), so that no two captions "
+        "of a photo are equal. Same weights, same regions; differences in pairs. The last table is "
+        "in hundredths; CIDEr has a scale of its own. `make tiny-together` has the commands."
     )
     pair = (
         "Two look-alikes that say the same, each captioned alone, and no longer:\n\n"
