@@ -105,14 +105,14 @@ say = $(BIN)/ureca predict --model data_samples/tiny_ureca --data $(2) $(3) --ou
 against = $(BIN)/ureca evaluate $(call said,$(1)) --compare $(call said,$(2)) \
 	--out $(TOGETHER)/$(1).json
 tiny-together: $(READY)
-	$(call say,greedy_500,scenes:test:500)
-	$(call say,together_500,scenes:test:500,--together)
-	$(call say,beams_500,scenes:test:500,--beams 8)
+	$(call say,greedy_test,scenes:test:500)
+	$(call say,together_test,scenes:test:500,--together)
+	$(call say,beams_test,scenes:test:500,--beams 8)
 	$(call say,greedy_unseen,scenes:test:9000-9100)
 	$(call say,together_unseen,scenes:test:9000-9100,--together)
 	$(call say,beams_unseen,scenes:test:9000-9100,--beams 8)
-	$(call against,together_500,greedy_500)
-	$(call against,beams_500,greedy_500)
+	$(call against,together_test,greedy_test)
+	$(call against,beams_test,greedy_test)
 	$(call against,together_unseen,greedy_unseen)
 	$(call against,beams_unseen,greedy_unseen)
 

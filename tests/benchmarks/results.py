@@ -31,9 +31,9 @@ PAIRS = {
     "tile_embedding_less_tiles": "tile embedding minus none, 1,300 steps",
 }
 WAYS = {
-    "together_500": "chosen together, the test scenes",
+    "together_test": "chosen together, the test scenes",
     "together_unseen": "chosen together, 100 unseen scenes",
-    "beams_500": "eight beams, the likeliest",
+    "beams_test": "eight beams, the likeliest",
     "beams_unseen": "eight beams, unseen scenes",
 }
 METRICS = {"bleu_4": "BLEU-4", "rouge_l": "ROUGE-L", "meteor": "METEOR", "cider": "CIDEr"}
@@ -129,7 +129,7 @@ def _together() -> str:
             cells += [_percent(scores[measure]), _points(points[measure])]
         lines.append(_row(name, cells))
         words.append(_row(name, [_points(points[metric]) for metric in METRICS]))
-    record = records[WAYS["together_500"]]
+    record = records[WAYS["together_test"]]
     compared, exact, before = record["comparison"], record["exact"], record["comparison"]["with"]
     groups = ["| regions | unique, greedy | chosen together | difference |", "|---|---:|---:|---:|"]
     for kind, title in (("by_size", "{}"), ("by_level", "level {} of the mask tree")):
@@ -144,6 +144,8 @@ def _together() -> str:
         "of a photo are equal. Same weights, same regions; differences in pairs. The last table is "
         "in hundredths; CIDEr has a scale of its own. `make tiny-together` has the commands."
     )
+    if (images := exact["overall"]["unique"]["units"]) < 500:
+        note += f" Of the 500 test scenes the first {images} were captioned this way."
     pair = (
         "Two look-alikes that say the same, each captioned alone, and no longer:\n\n"
         "![Two look-alikes](../together/look_alikes.png)"
