@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from scipy.special import softmax
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.look_alikes import (
@@ -194,22 +195,22 @@ class Judgement:
         No other region may have the same caption. With a listener, the region must be the most
         probable; without, no look-alike may have nearly the same caption.
         """
+        if self.same or any(rival.clash == "same" for rival in self.rivals):
+            return False
         if self.probability is None:
             return not any(rival.clash for rival in self.rivals)
-        return all(
-            rival.clash != "same" and (rival.probability or 0.0) < self.probability
-            for rival in self.rivals
-        )
+        return all(rival.probability < self.probability for rival in self.rivals)
 
 
 def verdict(entry: Entry | None, judgement: Judgement | None) -> dict[str, str]:
     """Whether a caption is unique, as a kind ("good", "bad" or "" if unknown) and a sentence."""
     if entry is None or judgement is None or not entry.text:
         return {"kind": "", "text": ""}
-    unique, chance = judgement.unique and not judgement.same, judgement.probability
+    unique, chance = judgement.unique, judgement.probability
     if judgement.same:
-        others = f"{judgement.same} other regions have"
-        reason = f"{'another region has' if judgement.same == 1 else others} the same caption"
+        others = "another region has"
+        others = others if judgement.same == 1 else f"{judgement.same} other regions have"
+        reason = f"{others} the same caption"
     elif chance is not None:
         picked = f"the listener picks this region with {chance:.0%}"
         reason = picked if unique else "the listener prefers another region"
@@ -219,9 +220,8 @@ def verdict(entry: Entry | None, judgement: Judgement | None) -> dict[str, str]:
         reason = "fits no other region" if entry.unique else "no other caption reads the same"
     else:
         reason = "a look-alike's caption is nearly the same"
-    if unique:
-        return {"kind": "good", "text": f"Unique: {reason}"}
-    return {"kind": "bad", "text": f"Not unique: {reason}"}
+    kind, word = ("good", "Unique") if unique else ("bad", "Not unique")
+    return {"kind": kind, "text": f"{word}: {reason}"}
 
 
 class CaptionCache:
@@ -299,18 +299,18 @@ class CaptionCache:
         with self._asking:
             text = self._entries[region_id].text
             alike = self.look_alikes(tree)[region_id]
-            clashes = self._clashes(region_id, tree, alike)
-            ranked = list(dict.fromkeys([*clashes, *alike]))
-            own, chances = None, dict[RegionId, float]()
+            clashes, chances = self._clashes(region_id, tree, alike), dict[RegionId, float]()
             if text and hasattr(self.captioner, "score"):
                 ids = [region.id for region in tree.regions]
                 chances = dict(zip(ids, self.listen(text, tree.regions).tolist(), strict=True))
-                own = chances[region_id]
-                least = min(own, _NOTABLE)
-                likely = [one for one in ids if one != region_id and chances[one] >= least]
-                ranked = sorted(dict.fromkeys([*ranked, *likely]), key=lambda one: -chances[one])
-            # a reader must see equal captions first
-            ranked.sort(key=lambda other: clashes.get(other) != "same")
+            own = chances.get(region_id)
+            likely = [one for one in chances if chances[one] >= min(own, _NOTABLE)]
+            ranked = dict.fromkeys([*clashes, *alike, *likely])
+            ranked.pop(region_id, None)
+            # a reader must see equal captions first, then what the listener may pick
+            ranked = sorted(
+                ranked, key=lambda one: (clashes.get(one) != "same", -chances.get(one, 0.0))
+            )
             rivals = tuple(
                 Confusion(other, other in alike, chances.get(other), clashes.get(other, ""))
                 for other in ranked[:most]
@@ -331,9 +331,7 @@ class CaptionCache:
         """
         with self._asking:
             scores: Any = self.captioner.score(self.pixels, regions, [text], progress=False)
-        values = np.asarray(scores, np.float64)[:, 0]  # (R, 1) -> (R,)
-        weights = np.exp(values - values.max())
-        return weights / weights.sum()
+        return softmax(np.asarray(scores, np.float64)[:, 0])  # (R, 1) -> (R,)
 
     def look_alikes(self, tree: MaskTree) -> dict[RegionId, list[RegionId]]:
         """Look-alikes of each region, the most similar first."""
