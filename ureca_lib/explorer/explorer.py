@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -26,11 +27,10 @@ from ureca_lib.explorer.state import (
     Captioner,
     Entry,
     Judgement,
-    TreeCursor,
     verdict,
 )
 from ureca_lib.explorer.static import explorer_figure, figure_png
-from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree, by_area
+from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree, by_area, region_label
 from ureca_lib.regions import Region, load_image
 from ureca_lib.regions.photo import Photo
 
@@ -149,23 +149,19 @@ class RegionExplorer:
             self.tree, self.book.judgements = tree, {}
             self.order = [tree.regions[index].id for index in by_area(tree.regions)]
             self._labels = LabelMap(tree.regions)
-            self.cursor = TreeCursor(tree)
+            self.region_id: RegionId | None = None  # the selected region; None is the whole image
+            self._last_child: dict[RegionId | None, RegionId] = {}
 
     @property
     def _regions(self) -> list[Region]:
         return [self.tree[one] for one in self.order]
 
     @property
-    def region_id(self) -> RegionId | None:
-        """The selected region; None is the whole image."""
-        return self.cursor.region_id
-
-    @property
     def captions(self) -> dict[RegionId, str]:
         """The caption of every region; asks the captioner for missing captions."""
         self.book.fill(self.tree)
-        known = ((region.id, self.book.known(region.id)) for region in self.tree.regions)
-        return {region_id: entry.text for region_id, entry in known if entry}
+        ids = [region.id for region in self.tree.regions]
+        return {one: entry.text for one in ids if (entry := self.book.known(one))}
 
     @property
     def drawn(self) -> list[Region]:
@@ -183,15 +179,39 @@ class RegionExplorer:
         Raises:
             KeyError: there is no such region.
         """
-        self.cursor.move_to(region_id)
+        if region_id is not None and region_id not in self.tree:
+            raise KeyError(f"the tree has no region {region_id!r}")
+        self.region_id = region_id
         if self.session is not None:
             self.session.go_to(region_id)
+        while region_id is not None:
+            parent = self.tree.parent(region_id)
+            self._last_child[parent] = region_id
+            region_id = parent
         self._changed()
 
     def step(self, to: str) -> None:
-        """Select the "up" (parent), "down" (child), "next" or "previous" (sibling) region."""
-        self.cursor.step(to)
-        self.go_to(self.region_id)
+        """Select the "up" (parent), "down" (child), "next" or "previous" (sibling) region.
+
+        Going up and then down returns to the same region; siblings go round.
+
+        Raises:
+            ValueError: another step.
+        """
+        here, tree, steps = self.region_id, self.tree, {"next": 1, "previous": -1}
+        if to == "down":
+            children, last = tree.children(here), self._last_child.get(here)
+            self.go_to(last if last in children else next(iter(children), here))
+        elif to not in ("up", *steps):
+            raise ValueError(f"a step is up, down, next or previous, not {to!r}")
+        elif here is not None:
+            family, parent = tree.children(tree.parent(here)), tree.parent(here)
+            place = (family.index(here) + steps.get(to, 0)) % len(family)
+            self.go_to(parent if to == "up" else family[place])
+
+    def label(self, region_id: RegionId | None) -> str:
+        """Name and id of a region, or "image"."""
+        return "image" if region_id is None else region_label(self.tree[region_id])
 
     def draw(self, points: Sequence[Sequence[float]]) -> Region:
         """Add a region, select it and caption it.
@@ -304,8 +324,8 @@ class RegionExplorer:
         region_id = self.region_id
         ready = region_id is None or region_id in self.book.judgements
         making = "captioning …" if self.book.known(region_id) is None else _COMPARING
-        self._show("" if ready else making, busy=not ready)
         self._request = request = object()  # what is under way is not wanted any more
+        self._show("" if ready else making, busy=not ready)
         if not ready:
             self._work = self._pool.submit(self._complete, request)
 
@@ -335,7 +355,7 @@ class RegionExplorer:
 
     def _view(self, region_id: RegionId | None) -> dict[str, Any]:
         """Content of the panel as plain data; regions are named by their place in `order`."""
-        label, entry = self.cursor.label, self.book.known(region_id)
+        label, entry = self.label, self.book.known(region_id)
         judgement = self.book.judgements.get(region_id)
         places = {one: place for place, one in enumerate(self.order)}
         above = () if region_id is None else (*self.tree.ancestors(region_id)[::-1], region_id)
@@ -354,9 +374,8 @@ class RegionExplorer:
                     "place": places[rival.region_id],
                     "label": label(rival.region_id),
                     "caption": getattr(self.book.known(rival.region_id), "text", ""),
-                    "probability": rival.probability,
                     "relation": self._relation(rival.region_id, region_id),
-                    "clash": rival.clash,
+                    **asdict(rival),
                 }
                 for rival in (judgement.rivals if judgement else ())
             ],

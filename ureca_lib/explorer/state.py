@@ -1,4 +1,4 @@
-"""State of the explorer: the place in the mask tree, and the captions with their confusions.
+"""State of the explorer: captions, and the regions that each may be mistaken for.
 
 Nothing here draws or writes to a store.
 """
@@ -22,7 +22,7 @@ from ureca_lib.annotate.look_alikes import (
     normalized,
     word_overlaps,
 )
-from ureca_lib.mask_tree import MaskTree, RegionId, region_label
+from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.photo import Photo
 
@@ -83,60 +83,6 @@ def load_captioner(model: str | Path, device: str = "cpu") -> Captioner:
     from ureca_lib.captioner import RegionCaptioner  # transformers takes seconds to import
 
     return RegionCaptioner.from_pretrained(model, device)
-
-
-class TreeCursor:
-    """The selected region of a tree. Going up and then down returns to the same region.
-
-    Args:
-        tree: of the regions. The whole image is selected at first.
-    """
-
-    def __init__(self, tree: MaskTree):
-        self.tree = tree
-        self.region_id: RegionId | None = None
-        self._last_child: dict[RegionId | None, RegionId] = {}
-
-    def move_to(self, region_id: RegionId | None) -> None:
-        """Select a region, or with None the whole image.
-
-        Raises:
-            KeyError: the tree has no such region.
-        """
-        if region_id is not None and region_id not in self.tree:
-            raise KeyError(f"the tree has no region {region_id!r}")
-        self.region_id = region_id
-        while region_id is not None:
-            parent = self.tree.parent(region_id)
-            self._last_child[parent] = region_id
-            region_id = parent
-
-    def step(self, to: str) -> None:
-        """Select the "up" (parent), "down" (child), "next" or "previous" (sibling) region.
-
-        A child is the one that was selected last, else the largest. Siblings go from large to
-        small, and their ends are joined. Where there is no such region, nothing changes.
-
-        Raises:
-            ValueError: no such step.
-        """
-        here, tree = self.region_id, self.tree
-        steps = {"next": 1, "previous": -1}
-        if to not in ("up", "down", *steps):
-            raise ValueError(f"a step is up, down, next or previous, not {to!r}")
-        children = tree.children(here)
-        if to == "down" and children:
-            last = self._last_child.get(here)
-            self.move_to(last if last in children else children[0])
-        elif to == "up" and here is not None:
-            self.region_id = tree.parent(here)
-        elif to in steps and here is not None:
-            family = tree.children(tree.parent(here))
-            self.move_to(family[(family.index(here) + steps[to]) % len(family)])
-
-    def label(self, region_id: RegionId | None) -> str:
-        """Name and id of a region, or "image"."""
-        return "image" if region_id is None else region_label(self.tree[region_id])
 
 
 @dataclass(frozen=True)
