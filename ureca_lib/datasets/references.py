@@ -98,5 +98,5 @@ def _of_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
         if row_id is None and {"image_id", "region_id"} <= row.keys():
             row_id = prediction_id(row["image_id"], row["region_id"])
         if not isinstance(row_id, str):
-            raise CaptionedError(f"{path}: row {number}: an id is a text IMAGE/REGION")
+            raise CaptionedError(f"{path}: row {number}: id {row_id}: an id is a text IMAGE/REGION")
         yield row_id, row.get("references", row.get("caption"))
