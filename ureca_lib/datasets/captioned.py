@@ -10,8 +10,11 @@ Training, prediction and evaluation read data through it. `open_captioned` takes
 | `train.jsonl`, a folder of `ureca export` | see `published`; masks beside it, or in `masks` |
 | `train.jsonl@sa1b/` | the same, with the folder of the masks (SA-1B's JSON files and photos) |
 | an SA-1B JSON file, a photo beside one, a folder of them | regions without captions |
-| `refcocog:umd:val:FOLDER` | a split of RefCOCOg, see `refcocog`; `@PHOTOS` may follow |
+| `refcocog:umd:val:FOLDER`, `refcoco:unc:testA:FOLDER` | a split of RefCOCO(+/g), see `refcocog` |
 | `visual_genome:test:FOLDER` | a split of Visual Genome, see `visual_genome` |
+| `ref_l4:test:FOLDER`, `dlc_bench:FOLDER`, `gar_bench:simple:FOLDER` | see `benchmarks` |
+
+`@PHOTOS` may follow each FOLDER, if the photos are elsewhere.
 
 SA-1B comes from https://ai.meta.com/datasets/segment-anything: archives `sa_000000.tar` and so on,
 each of about 11,000 photos `sa_N.jpg` with `sa_N.json` beside them. A folder of unpacked archives
@@ -23,7 +26,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import overload
@@ -130,10 +133,20 @@ class CaptionedImages(Sequence[CaptionedImage]):
         ids: of the images, all different.
         load: makes the image of an id.
         name: text that opens them again, apart from a limit.
+        faults: entries that are left out, by their places; readers add to it.
+        count: counts what there is besides images, such as "captions".
     """
 
-    def __init__(self, ids: Sequence[str], load: Callable[[str], CaptionedImage], name: str):
+    def __init__(
+        self,
+        ids: Iterable[str],
+        load: Callable[[str], CaptionedImage],
+        name: str,
+        faults: Mapping[int, ValueError] | None = None,
+        count: Callable[[], dict[str, int]] = dict,
+    ):
         self.ids, self.name, self._load = list(ids), name, load
+        self._faults, self._count = {} if faults is None else faults, count
         if len(set(self.ids)) != len(self.ids):
             twice = next(each for each in self.ids if self.ids.count(each) > 1)
             raise CaptionedError(f"{name}: two images are named {twice}")
@@ -146,17 +159,27 @@ class CaptionedImages(Sequence[CaptionedImage]):
 
     def __getitem__(self, index: int | slice) -> CaptionedImage | CaptionedImages:
         if isinstance(index, slice):
-            return CaptionedImages(self.ids[index], self._load, self.name)
+            return CaptionedImages(self.ids[index], self._load, self.name, self._faults)
         return self._load(self.ids[index])
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"CaptionedImages({self.name}, {len(self)} images)"
+
     def __iter__(self) -> Iterator[CaptionedImage]:
         return (self._load(image_id) for image_id in self.ids)
 
-    def __repr__(self) -> str:
-        return f"CaptionedImages({self.name}, {len(self)} images)"
+    @property
+    def left_out(self) -> list[ValueError]:
+        """Reasons of the entries that are left out, in file order."""
+        return [self._faults[place] for place in sorted(self._faults)]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of images, and of what the reader counts besides, such as captions."""
+        return {"images": len(self), **self._count()}
 
 
 @dataclass(frozen=True)
@@ -167,12 +190,14 @@ class OpenOptions:
     style: Style = "phrase"
     masks: str | Path | None = None
     strict: bool = True
-    spec: SceneSpecification = field(default_factory=SceneSpecification)
 
 
 Opener = Callable[[str, OpenOptions], CaptionedImages]
-OPENERS: dict[str, Opener] = {}  # by the scheme before a text's first colon; readers add theirs
-JSONL = "*.jsonl"  # scheme of files of this suffix
+# by the scheme before a text's first colon, or the suffix of a file; readers add theirs
+OPENERS: dict[str, Opener] = {}
+JSONL = ".jsonl"
+# texts that open what is in a folder, for `ureca data`; readers add theirs
+FINDERS: list[Callable[[Path], Iterable[str]]] = []
 
 
 def opens(scheme: str) -> Callable[[Opener], Opener]:
@@ -191,7 +216,6 @@ def open_captioned(
     style: Style = "phrase",
     masks: str | Path | None = None,
     strict: bool = True,
-    spec: SceneSpecification | None = None,
 ) -> CaptionedImages:
     """Open captioned images; see the module for the forms of `data`.
 
@@ -203,7 +227,6 @@ def open_captioned(
             Visual Genome the folder of the photos.
         strict: False leaves out faulty masks, and faulty rows of a JSONL (which is then read
             through once before this returns).
-        spec: of generated scenes; None is the frozen specification.
 
     Returns:
         A sequence that reads an image each time it is indexed, in a stable order.
@@ -217,12 +240,15 @@ def open_captioned(
         raise ValueError(f"limit must be at least 1, not {limit}")
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
-    options = OpenOptions(limit, style, masks, strict, spec or SceneSpecification())
+    options = OpenOptions(limit, style, masks, strict)
     text = str(data)
     scheme, colon, _ = text.partition(":")
     found = OPENERS.get(scheme if colon else "", _open_path)(text, options)
     if not len(found):
-        raise CaptionedError(f"{text}: there are no images")
+        first = f", such as {found.left_out[0]}" if found.left_out else ""
+        raise CaptionedError(
+            f"{text}: there are no images; {len(found.left_out):,} entries left out{first}"
+        )
     return found if limit is None or len(found) <= limit else found[:limit]
 
 
@@ -240,13 +266,13 @@ def _open_scenes(text: str, options: OpenOptions) -> CaptionedImages:
         raise CaptionedError(f"{text!r}: scenes are scenes:SPLIT, :SPLIT:COUNT or :SPLIT:FROM-TO")
     first, stop = match["first"], match["stop"]
     count = stop or first
-    seeds = options.spec.seeds(match["split"], None if count is None else int(count))
+    seeds = SceneSpecification().seeds(match["split"], None if count is None else int(count))
     names = {scene_name(seed): seed for seed in seeds[int(first) if stop else 0 :]}
 
     def load(name: str) -> CaptionedImage:
-        return from_scene(generate_scene(names[name], options.spec), options.style)
+        return from_scene(generate_scene(names[name]), options.style)
 
-    return CaptionedImages(list(names), load, text)
+    return CaptionedImages(names, load, text)
 
 
 def split_masks(text: str, masks: str | Path | None = None) -> tuple[Path, Path]:
@@ -285,7 +311,11 @@ def _open_path(text: str, options: OpenOptions) -> CaptionedImages:
             return from_scene(load_scene(by_key[key]), options.style)
         return CaptionedImage(key, load_sa1b(by_key[key], strict=options.strict))
 
-    return CaptionedImages(list(by_key), load, str(path))
+    def count() -> dict[str, int]:
+        photos = (any(f.with_suffix(end).exists() for end in PHOTO_SUFFIXES) for f in files)
+        return {"photos missing": len(files) - sum(photos)}
+
+    return CaptionedImages(by_key, load, str(path), count=count)
 
 
 def jsonl_files(folder: Path) -> list[Path]:
