@@ -25,9 +25,10 @@ from ureca_lib.annotate.look_alikes import ColorTextureFeatures, LookAlikeSettin
 from ureca_lib.devices import chosen_device
 from ureca_lib.markdown import printable
 from ureca_lib.mask_tree import RegionId, build_mask_tree
-from ureca_lib.regions import Region, RegionImage, load_regions
+from ureca_lib.regions import MaskedPhoto, Region, RegionImage, load_regions
 from ureca_lib.regions.photo import Photo
 from ureca_lib.regions.sa1b import annotation_from
+from ureca_lib.regions.sources import find_masked
 from ureca_lib.segment import (
     Sam,
     check_prompts,
@@ -218,7 +219,7 @@ class PhotoCaptioner:
     def caption(
         self,
         photo: Photo,
-        masks: str | Path | RegionImage | None = None,
+        masks: str | Path | MaskedPhoto | RegionImage | None = None,
         points: Sequence[tuple[float, float]] = (),
         boxes: Sequence[Box] = (),
         strict: bool = True,
@@ -229,8 +230,8 @@ class PhotoCaptioner:
 
         Args:
             photo: a path, a PIL image, or an array.
-            masks: any file that `load_regions` reads, or its regions; None takes the JSON beside
-                the photo, else segments it.
+            masks: any file that `load_regions` reads, or its regions; None takes those beside the
+                photo (see `ureca_lib.regions.sources`), else segments it.
             points: (x, y) pixels. With SAM, the region that it sees there; else the smallest
                 region that holds the point.
             boxes: (x, y, width, height) pixels. With SAM, the region that it sees there; else the
@@ -245,8 +246,9 @@ class PhotoCaptioner:
                 made no caption; the message has the reason.
         """
         if masks is None and isinstance(photo, str | Path):
-            beside = Path(photo).with_suffix(".json")
-            masks = beside if beside.is_file() else None
+            masks = next(iter(find_masked(photo).images), None)
+        if isinstance(masks, MaskedPhoto):
+            masks = masks.load(strict, use_boxes)
         if isinstance(masks, RegionImage):
             regions = masks
         elif masks is not None:

@@ -45,7 +45,7 @@ def test_sample_folders_are_counted(samples):
     found = check(samples / "photos")
     assert "5 files of masks, 5 with a photo beside" in found.output
     found = check(samples / "scenes")
-    assert found.exit_code == 0 and "SA-1B layout" in found.output
+    assert found.exit_code == 0
     assert check("scenes:test:5").output == "scenes:test:5: 5 images\n"
     assert check(samples / "tiny_ureca").exit_code == 0
 

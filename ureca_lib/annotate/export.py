@@ -53,8 +53,9 @@ from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.captioned import INTERRUPTED, image_keys
 from ureca_lib.journal import json_line, replacing, write_json
 from ureca_lib.mask_tree import RegionId
-from ureca_lib.regions import Region, RegionImage, load_sa1b
+from ureca_lib.regions import Region, RegionImage, load_regions
 from ureca_lib.regions.sa1b import annotation_from
+from ureca_lib.regions.sources import split_place
 
 QUESTION = "<image>\nDescribe this region in the image."  # asked in each row of the JSONL
 MANIFEST = "manifest.json"
@@ -159,7 +160,7 @@ def export_dataset(
     if not finished:
         raise ValueError(f"{store.path}: none of its {len(rows)} images is finished")
     made_with, groups = _made_with(store, finished, mixed)
-    keys = image_keys(row.image for row in rows)
+    keys, names = image_keys(row.image for row in rows), _mask_names(store, finished)
     _check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -170,7 +171,8 @@ def export_dataset(
             files = {split: _SplitFiles(partial, split, states) for split in splits}
             for row in tqdm(finished, unit="image", disable=not progress):
                 image = images.get(row.image) or _masks(store, row)
-                left_out += files[row.split].add_image(store, row, keys[row.image], image)
+                named = names.get(row.image, (None, None))
+                left_out += files[row.split].add_image(store, row, keys[row.image], image, *named)
             tables = [files[split].close(texts.title) for split in splits]
             statistics = DatasetStatistics(pa.concat_tables(tables), rows, states)
             (partial / "left_out.jsonl").write_text("".join(left_out), encoding="utf-8")
@@ -252,9 +254,26 @@ def _masks(store: Store | Shards, row: ImageRow) -> RegionImage:
         raise ValueError(
             f"{store.path}: {row.image} was annotated in memory; give its masks as images"
         )
-    beside = store.path.parent / row.image
+    boxes = store.settings(row.made_with).get("boxes", False)
     # the captions say which masks are needed, so that others may be faulty
-    return load_sa1b(beside if beside.is_file() else row.path, strict=False)
+    return load_regions(_place(store, row), strict=False, boxes=boxes)
+
+
+def _place(store: Store | Shards, row: ImageRow) -> Path:
+    beside = store.path.parent / row.image
+    return beside if split_place(beside)[0].exists() else Path(row.path)
+
+
+def _mask_names(store: Store | Shards, rows: Iterable[ImageRow]) -> dict[str, tuple[str, str]]:
+    """Name of the masks, and of the image in them, if they are not a JSON of the image alone."""
+    found: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        file, name = split_place(_place(store, row)) if row.path else (None, None)
+        if file and (name or file.suffix != ".json"):
+            end = "/" if file.is_dir() else file.suffix
+            found[row.image] = (row.image.removesuffix(f"/{name}").removesuffix(end), end, name)
+    keys = image_keys({stem for stem, _, _ in found.values()})
+    return {image: (f"{keys[stem]}{end}", name) for image, (stem, end, name) in found.items()}
 
 
 def _check_masks(row: ImageRow, image: RegionImage, captioned: list[RegionId]) -> None:
@@ -339,9 +358,19 @@ class _SplitFiles:
         self._coco = {kind: {"images": [], "annotations": []} for kind in _COCO}
 
     def add_image(
-        self, store: Store | Shards, row: ImageRow, key: str, image: RegionImage
+        self,
+        store: Store | Shards,
+        row: ImageRow,
+        key: str,
+        image: RegionImage,
+        masks: str | None = None,
+        name: str | None = None,
     ) -> list[str]:
         """Add an image with its captions as people's reviews left them.
+
+        Args:
+            masks: file or folder of its masks, if that is no JSON of its own.
+            name: of the image in that file, if it holds many.
 
         Returns:
             Lines of the regions that are left out of the JSONL.
@@ -353,7 +382,9 @@ class _SplitFiles:
         for answer in sorted(saved, key=lambda a: (STAGES.index(a.step.stage), a.step.round)):
             answers[answer.step.region_id].append(answer.step._asdict() | vars(answer))
         photo = PurePosixPath(key).with_name(Path(row.photo or row.image).name)
-        of_image = {"image_key": key, "image": str(photo), "split": row.split}
+        of_image = {"image_key": key, "image": name or str(photo), "split": row.split}
+        if masks is None and photo.with_suffix("") != PurePosixPath(key):
+            masks = f"{key}.json"  # the photo's name does not give it
         of_image |= {"width": image.width, "height": image.height}
         number = len(self._coco["instances"]["images"]) + 1
         self._coco["instances"]["images"].append(_coco_image(number, of_image))
@@ -364,18 +395,20 @@ class _SplitFiles:
             found["id"] = region_row_id(key, region.id)
             rows.append(found)
             if caption.text and caption.state in self._states:
-                self._add_caption(number, region, found)
+                self._add_caption(number, region, found, masks)
             else:
                 names = ("id", "split", "image", "mask_id", "state", "reason", "caption")
                 left_out.append(json_line({n: found[n] for n in names} | {"mask_id": region.id}))
         self._tables.append(pa.Table.from_pylist(rows, SCHEMA))
         return left_out
 
-    def _add_caption(self, image: int, region: Region, row: dict[str, Any]) -> None:
+    def _add_caption(
+        self, image: int, region: Region, row: dict[str, Any], masks: str | None
+    ) -> None:
         published = {"id": row["id"], "image": row["image"], "mask_id": region.id}
         published["conversations"] = conversation(row["caption"])
-        if Path(row["image"]).with_suffix("") != Path(row["image_key"]):
-            published["masks"] = f"{row['image_key']}.json"  # if the photo's name does not give it
+        if masks is not None:
+            published["masks"] = masks
         if tuple(self._states) != ("unique",):
             published["state"] = row["state"]
         self._jsonl.append(json_line(published))

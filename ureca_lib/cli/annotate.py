@@ -30,7 +30,10 @@ _PER_SPLIT = "May be repeated as SPLIT=VALUE."
 _OF_ALL = ("shards", "jobs", "engine", "ray_address", "gpus")  # options that no shard takes
 _Images = Annotated[
     list[Path],
-    typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
+    typer.Argument(
+        help="Photos, folders of them, or files of masks, see `ureca data --formats`. PHOTOS@MASKS "
+        "names masks elsewhere."
+    ),
 ]
 _Dino = Annotated[
     str | None,
@@ -89,6 +92,12 @@ def annotate(
         typer.Option(help="Cosine similarity of look-alikes; see ureca look-alikes."),
     ] = None,
     in_flight: Annotated[int | None, typer.Option(help="Most calls at a time.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="A file or folder of the photos' masks; else beside them.")
+    ] = None,
+    use_boxes: Annotated[
+        bool, typer.Option("--use-boxes", help="Read boxes as regions where a file has no masks.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option(help="A bad mask fails its image; --no-strict leaves it out.")
     ] = True,
@@ -153,6 +162,7 @@ def annotate(
         check=settings.check if rounds is None else CheckSettings(rounds=rounds),
         verify_splits=tuple(sorted({*settings.verify_splits, *(verify or ())})),
         strict=strict,
+        boxes=use_boxes,
         retry_failed=retry_failed,
     )
     options = [_per_split(values) for values in (annotator, model, base_url, api_key_env)]
@@ -183,7 +193,7 @@ def annotate(
     if verifier_model:
         verifier = made("openai", verifier_model, verifier_url, verifier_key_env, None)
     summary = annotate_images(
-        images,
+        _with_masks(images, masks),
         out,
         OfSplits(),
         settings,
@@ -224,11 +234,13 @@ def annotate_shards(options: Mapping[str, Any]) -> None:
 
     out, engine = Path(options["out"]), options["engine"]
     rule = SplitRule.parse(options["split"])
-    dealt = deal_images(options["images"], out, options["shards"], rule)
+    images = _with_masks(options["images"], options["masks"])
+    dealt = deal_images(images, out, options["shards"], rule)
     shared = {name: value for name, value in options.items() if name not in _OF_ALL}
     tasks = []
     for number, (store, files) in enumerate(dealt.items()):
         task = {**shared, "out": store, "images": files, "progress": False, "part": True}
+        task["masks"] = None  # they are named with the images
         task["base_url"] = [_dealt(text, number) for text in options["base_url"] or []]
         task["verifier_url"] = options["verifier_url"] and _dealt(options["verifier_url"], number)
         tasks.append(json.loads(json.dumps(task, default=str)))
@@ -287,6 +299,11 @@ def _dealt(text: str, number: int) -> str:
     split, addresses = re.fullmatch(r"(\w+=)?(.*)", text).groups(default="")
     choices = addresses.split(",")
     return split + choices[number % len(choices)]
+
+
+def _with_masks(images: list[Path], masks: Path | None) -> list[Path]:
+    """`PHOTOS@MASKS` of each, if the masks are elsewhere."""
+    return images if masks is None else [Path(f"{path}@{masks.absolute()}") for path in images]
 
 
 def look_alikes(

@@ -129,16 +129,15 @@ def _published(text: str) -> Finding:
 
 
 def _masks(folder: Path) -> Finding:
-    """Count the SA-1B files of a folder and read the first."""
+    """Count the images of a folder that have masks, and read the first."""
     from ureca_lib.datasets.captioned import open_captioned
-    from ureca_lib.regions.photo import PHOTO_SUFFIXES
-    from ureca_lib.regions.sa1b import annotation_files
+    from ureca_lib.regions.sources import find_masked
 
-    files = annotation_files(folder)
-    if not files:
+    images, owners, without = find_masked(folder)
+    if not images:
         return Finding(f"{folder}: no files of masks, captions or weights")
-    photos = sum(any(f.with_suffix(end).exists() for end in PHOTO_SUFFIXES) for f in files)
-    counts = f"SA-1B layout, {len(files):,} files of masks, {photos:,} with a photo beside"
+    counts = f"{len(images):,} files of masks, {len(owners):,} with a photo beside"
+    counts += f"; {len(without):,} photos without masks" if without else ""
     try:
         first = open_captioned(folder)[0]
     except (ValueError, OSError) as error:
