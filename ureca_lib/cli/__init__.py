@@ -52,6 +52,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "agreement": ("evaluate.commands", "Compare reviewers with each other."),
     },
     "Notebooks": {
+        "notebooks": ("cli.runs", "Copy the course and its samples into a folder."),
         "run": ("cli.runs", "Run notebooks headless."),
         "sweep": ("cli.runs", "Run a notebook at many settings and seeds."),
         "reference": ("cli.runs", "Run every notebook; write the committed results."),

@@ -376,7 +376,7 @@ def export(
     ] = False,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
-    """Write a store's captions as a data set: JSONL, Parquet, COCO and a data card."""
+    """Write a store's captions as a data set: JSONL, Parquet, COCO and a card for the hub."""
     from ureca_lib.annotate.card import CardTexts
     from ureca_lib.annotate.export import export_dataset
 
@@ -393,7 +393,9 @@ def export(
     if exported.unfinished:
         typer.echo(f"{exported.unfinished:,} images of the store are not in it", err=True)
     if not regions.exported.any():
-        typer.echo(f"ureca: no caption is {' or '.join(states)}; see --include", err=True)
+        reasons = regions.reason.dropna().value_counts()
+        why = f", for reasons such as: {reasons.index[0]}" if len(reasons) else ""
+        typer.echo(f"ureca: no caption is {' or '.join(states)}{why}; see --include", err=True)
         raise typer.Exit(1)
 
 

@@ -29,7 +29,7 @@ def caption(
     model: Annotated[
         str | None,
         typer.Option(
-            help="URECA checkpoint (hub id or folder; tiny: the one in the repository), or the "
+            help="URECA checkpoint (hub id or folder; tiny: the shipped one), or the "
             "annotator's model. Default: the embedded annotator, which needs no model."
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""`ureca run`, `ureca sweep` and `ureca reference`."""
+"""`ureca notebooks`, `ureca run`, `ureca sweep` and `ureca reference`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,22 @@ import typer
 
 if TYPE_CHECKING:
     from ureca_lib.runs.sweep import Sweep
+
+
+def notebooks(
+    folder: Annotated[Path, typer.Argument(help="Gets three folders, none of which may exist.")],
+) -> None:
+    """Copy the course into a folder: notebooks/, data_samples/ and papermill_runs/.
+
+    The notebooks read samples, the tiny checkpoints and records from the two others.
+
+    \b
+    ureca notebooks course
+    """
+    from ureca_lib.course import copy_course
+
+    first = copy_course(folder)
+    typer.echo(f"{folder}: the course and its samples; begin with: jupyter lab {first}")
 
 
 def run(

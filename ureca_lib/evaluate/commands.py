@@ -195,13 +195,21 @@ def clair(
         _exit_1(f"nothing was scored: {score.reason}")
 
 
+@with_chat_options()
 @options_of(BootstrapSettings, *_DRAWS)
 @options_of(UniquenessSettings, "calibrate", "near")
 def uniqueness(
+    chat: dict[str, Any],
     predictions: Path = typer.Argument(help="Predictions, JSONL."),
     listener: str = typer.Option(
-        "exact", help="exact (scenes only) or the folder of a checkpoint."
+        "exact",
+        help="exact (scenes only), the folder of a checkpoint, openai:NAME (any OpenAI-compatible "
+        "server) or transformers:NAME.",
     ),
+    base_url: str | None = typer.Option(
+        None, help="Address of the server, up to /v1; default: OpenAI's."
+    ),
+    api_key_env: str | None = typer.Option(None, help=KEY_HELP),
     data: str | None = typer.Option(
         None, help="The images, as `ureca predict` takes them; default: those predicted."
     ),
@@ -223,8 +231,9 @@ def uniqueness(
     from ureca_lib.evaluate.uniqueness import score_uniqueness
 
     settings = UniquenessSettings(bootstrap=_bootstrap(given), **given)
+    chat |= {"base_url": base_url, "api_key_env": api_key_env}
     found, record = score_uniqueness(
-        predictions, listener, data, masks, heard, settings, device, progress
+        predictions, listener, data, masks, heard, settings, device, progress, chat
     )
     _report(out or predictions.with_suffix(".uniqueness.json"), record, str(found))
 
