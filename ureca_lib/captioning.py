@@ -39,6 +39,7 @@ from ureca_lib.segment import (
     superpixel_regions,
 )
 from ureca_lib.segment.sam import Box
+from ureca_lib.tool_files import Captioned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,6 +130,12 @@ class PhotoCaptions(Sequence[CaptionRow]):
                 "score": None if row.score is None else round(row.score, 4),
             }
             yield plain | {name: value for name, value in extra.items() if value is not None}
+
+    def captioned(self) -> Captioned:
+        """The captions for `ureca_lib.tool_files`."""
+        texts = {row.region_id: row.text for row in self.items}
+        unique = {row.region_id: row.unique for row in self.items}
+        return Captioned(self.regions, texts, unique, self.image)
 
     def figure(self, most: int = 24) -> Figure:
         """Draw the largest regions with their captions, numbered as in the list.
@@ -361,24 +368,6 @@ def caption(
     """
     captioner = PhotoCaptioner(model, **options)
     return captioner.caption(photo, masks, points, boxes, strict)
-
-
-def coco_document(photos: Sequence[PhotoCaptions]) -> dict[str, Any]:
-    """A COCO instances document whose annotations have a `caption`, as JSON can hold it."""
-    images, annotations = [], []
-    for number, photo in enumerate(photos, start=1):
-        size = {"width": photo.regions.width, "height": photo.regions.height}
-        images.append({"id": number, "file_name": photo.image} | size)
-        for row in photo:
-            extra = {} if row.unique is None else {"unique": row.unique}
-            annotations.append(
-                annotation_from(row.region)
-                | {"id": len(annotations) + 1, "region_id": row.region_id, "image_id": number}
-                | {"category_id": 1, "iscrowd": 0, "caption": row.text}
-                | extra
-            )
-    categories = [{"id": 1, "name": "region", "supercategory": "region"}]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _joined(regions: RegionImage, prompted: Sequence[Region]) -> RegionImage:

@@ -174,10 +174,12 @@ def export_dataset(
         with TemporaryDirectory(prefix=".partial.", dir=out) as name:
             partial, left_out = Path(name), []
             files = {split: _SplitFiles(partial, split, states) for split in splits}
-            for row in tqdm(finished, unit="image", disable=not progress):
-                image = images.get(row.image) or _masks(store, row)
-                named = names.get(row.image, (None, None))
-                left_out += files[row.split].add_image(store, row, keys[row.image], image, *named)
+            bar = tqdm(total=len(finished), unit="image", disable=not progress)
+            for row, image, captions in store_images(store, images):
+                of_row = (store, row, keys[row.image], image, captions)
+                left_out += files[row.split].add_image(*of_row, *names.get(row.image, ()))
+                bar.update()
+            bar.close()
             tables = [files[split].close(texts.title) for split in splits]
             statistics = DatasetStatistics(pa.concat_tables(tables), rows, states)
             (partial / "left_out.jsonl").write_text("".join(left_out), encoding="utf-8")
@@ -253,6 +255,25 @@ def region_row_id(key: str, region_id: RegionId) -> str:
 # a store's images and settings
 
 
+def store_images(
+    store: Store | Shards, images: Mapping[str, RegionImage] | None = None
+) -> Iterator[tuple[ImageRow, RegionImage, list[FinalCaption]]]:
+    """Finished images of a store with their captions, as people's reviews left them.
+
+    Args:
+        images: that were annotated in memory, by their names in the store.
+
+    Raises:
+        RegionError: the masks cannot be read. ValueError: they have changed.
+    """
+    for row in sorted(store.images(), key=lambda row: row.image):
+        if row.status in FINISHED:
+            image = (images or {}).get(row.image) or _masks(store, row)
+            captions = store.reviewed_captions(row.image)
+            _check_masks(row, image, [caption.region_id for caption in captions])
+            yield row, image, captions
+
+
 def _masks(store: Store | Shards, row: ImageRow) -> RegionImage:
     """Load the masks of an image: from their place beside the store, else from the old path."""
     if row.path is None:
@@ -261,7 +282,10 @@ def _masks(store: Store | Shards, row: ImageRow) -> RegionImage:
         )
     boxes = store.settings(row.made_with).get("boxes", False)
     # the captions say which masks are needed, so that others may be faulty
-    return load_regions(_place(store, row), strict=False, boxes=boxes)
+    image = load_regions(_place(store, row), strict=False, boxes=boxes)
+    if image.photo is None and row.photo:
+        image.photo = Path(row.photo)  # elsewhere
+    return image
 
 
 def _place(store: Store | Shards, row: ImageRow) -> Path:
@@ -368,10 +392,11 @@ class _SplitFiles:
         row: ImageRow,
         key: str,
         image: RegionImage,
+        captions: Sequence[FinalCaption],
         masks: str | None = None,
         name: str | None = None,
     ) -> list[str]:
-        """Add an image with its captions as people's reviews left them.
+        """Add an image with its captions.
 
         Args:
             masks: file or folder of its masks, if that is no JSON of its own.
@@ -380,8 +405,6 @@ class _SplitFiles:
         Returns:
             Lines of the regions that are left out of the JSONL.
         """
-        captions = store.reviewed_captions(row.image)
-        _check_masks(row, image, [caption.region_id for caption in captions])
         answers: dict[RegionId, list[dict[str, Any]]] = defaultdict(list)
         saved = store.answers(row.image).values()
         for answer in sorted(saved, key=lambda a: (STAGES.index(a.step.stage), a.step.round)):

@@ -357,8 +357,24 @@ def status(store: Annotated[Path, typer.Argument(help=_STORE)]) -> None:
 
 
 def export(
-    store: Annotated[Path, typer.Argument(help=_STORE)],
+    store: Annotated[
+        str,
+        typer.Argument(
+            help=f"{_STORE} With --format also predictions, captions of `ureca caption`, or data "
+            "with captions."
+        ),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the data set.")],
+    tool: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="Files for a tool instead of a data set: coco, label-studio, cvat or fiftyone.",
+        ),
+    ] = None,
+    prefix: Annotated[
+        str, typer.Option(help="With --format: text before the photos' names, such as an address.")
+    ] = "",
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -376,12 +392,23 @@ def export(
     ] = False,
     progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
 ) -> None:
-    """Write a store's captions as a data set: JSONL, Parquet, COCO and a card for the hub."""
+    """Write a store's captions as a data set: JSONL, Parquet, COCO and a card for the hub.
+
+    \b
+    ureca export store.sqlite --out dataset/
+    ureca export store.sqlite --format label-studio --out tasks/
+    """
     from ureca_lib.annotate.card import CardTexts
     from ureca_lib.annotate.export import export_dataset
 
     texts = CardTexts(title, image_license, mask_license, caption_license)
     states = tuple(dict.fromkeys(("unique", *(include or ()))))
+    if tool is not None:
+        from ureca_lib.tool_files import export_to_tool
+
+        count = export_to_tool(store, out, tool, states, prefix)
+        typer.echo(f"{count:,} captions -> {out}")
+        return
     exported = export_dataset(store, out, states, texts, progress=progress, mixed=mixed)
     regions = exported.statistics.regions
     for split, of_split in regions.groupby("split"):

@@ -102,8 +102,9 @@ def caption(
     ureca caption photos/ --annotator openai --model gpt-4o --coco out.json
     """
     from ureca_lib.annotate.export import write_jsonl
-    from ureca_lib.captioning import PhotoCaptioner, coco_document
+    from ureca_lib.captioning import PhotoCaptioner
     from ureca_lib.journal import replacing
+    from ureca_lib.tool_files import coco_document
 
     names = _named(photos)
     single = len(names) == 1
@@ -148,7 +149,7 @@ def caption(
         typer.echo(f"{count} -> {out or photo.with_suffix('.captions.jsonl')}", err=True)
     if coco and done:
         with replacing(coco) as file:
-            json.dump(coco_document(list(done.values())), file)
+            json.dump(coco_document(result.captioned() for result in done.values()), file)
     if single and not done:
         raise typer.Exit(2)
     if len(done) < len(names) or not all(map(len, done.values())):

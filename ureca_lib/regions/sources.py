@@ -238,8 +238,8 @@ def _members(file: Path) -> list[MaskedPhoto]:
     """The images of a file of masks."""
     if file.suffix.lower() in ARRAYS:
         return [MaskedPhoto(file)]
-    if not _HEAD.match(_head(file)):
-        content = _opened(file)
+    with suppress(RegionError):  # loading the image will say what is wrong
+        content = None if _HEAD.match(_head(file)) else _opened(file)
         if isinstance(content, CocoFile) and len(content.images) > 1:
             return [MaskedPhoto(file, None, _name(content, key)) for key in content.images]
     return [MaskedPhoto(file)]
