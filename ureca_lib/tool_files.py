@@ -24,8 +24,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ureca_lib.annotate.export import store_images
-from ureca_lib.annotate.shards import open_store
+from ureca_lib.annotate.export import StoreSource
+from ureca_lib.annotate.shards import open_stores
 from ureca_lib.datasets.captioned import image_keys, open_captioned, split_masks
 from ureca_lib.datasets.jsonl import read_jsonl
 from ureca_lib.evaluate.predictions import prediction_id, read_meta, read_predictions
@@ -72,8 +72,9 @@ def read_captioned(source: str, states: Sequence[str] = ("unique",)) -> Iterator
     """
     path, masks = split_masks(source)
     if _is_store(path):
-        with open_store(path) as store:
-            for _, image, finals in store_images(store):
+        with open_stores(path) as stores:
+            store = StoreSource(path, stores)
+            for image, finals, _ in map(store.read, store.finished):
                 texts = {f.region_id: f.text for f in finals if f.state in states}
                 unique = {f.region_id: f.state == "unique" for f in finals}
                 yield Captioned(image, texts, unique)
