@@ -26,8 +26,8 @@ import numpy as np
 
 from ureca_lib.annotate.export import StoreSource
 from ureca_lib.annotate.shards import open_stores
+from ureca_lib.datasets import read_jsonl
 from ureca_lib.datasets.captioned import image_keys, open_captioned, split_masks
-from ureca_lib.datasets.jsonl import read_jsonl
 from ureca_lib.evaluate.predictions import prediction_id, read_meta, read_predictions
 from ureca_lib.journal import write_text
 from ureca_lib.markdown import printable
