@@ -30,7 +30,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import overload
@@ -169,11 +169,11 @@ class CaptionedImages(Sequence[CaptionedImage]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __iter__(self) -> Iterator[CaptionedImage]:
-        return (self._load(image_id) for image_id in self.ids)
-
     def __repr__(self) -> str:
         return f"CaptionedImages({self.name}, {len(self)} images)"
+
+    def __iter__(self) -> Iterator[CaptionedImage]:
+        return (self._load(image_id) for image_id in self.ids)
 
     @property
     def left_out(self) -> list[ValueError]:
@@ -195,7 +195,6 @@ class OpenOptions:
     masks: str | Path | None = None
     strict: bool = True
     boxes: bool = False
-    spec: SceneSpecification = field(default_factory=SceneSpecification)
 
 
 Opener = Callable[[str, OpenOptions], CaptionedImages]
@@ -222,7 +221,6 @@ def open_captioned(
     style: Style = "phrase",
     masks: str | Path | None = None,
     strict: bool = True,
-    spec: SceneSpecification | None = None,
     boxes: bool = False,
 ) -> CaptionedImages:
     """Open captioned images; see the module for the forms of `data`.
@@ -235,7 +233,6 @@ def open_captioned(
             folder of masks elsewhere; for RefCOCOg and Visual Genome the folder of the photos.
         strict: False leaves out faulty masks, and faulty rows of a JSONL (which is then read
             through once before this returns).
-        spec: of generated scenes; None is the frozen specification.
         boxes: read boxes as regions where a file has no masks.
 
     Returns:
@@ -250,7 +247,7 @@ def open_captioned(
         raise ValueError(f"limit must be at least 1, not {limit}")
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
-    options = OpenOptions(limit, style, masks, strict, boxes, spec or SceneSpecification())
+    options = OpenOptions(limit, style, masks, strict, boxes)
     text = str(data)
     scheme, colon, _ = text.partition(":")
     found = OPENERS.get(scheme if colon else "", _open_path)(text, options)
@@ -276,11 +273,11 @@ def _open_scenes(text: str, options: OpenOptions) -> CaptionedImages:
         raise CaptionedError(f"{text!r}: scenes are scenes:SPLIT, :SPLIT:COUNT or :SPLIT:FROM-TO")
     first, stop = match["first"], match["stop"]
     count = stop or first
-    seeds = options.spec.seeds(match["split"], None if count is None else int(count))
+    seeds = SceneSpecification().seeds(match["split"], None if count is None else int(count))
     names = {scene_name(seed): seed for seed in seeds[int(first) if stop else 0 :]}
 
     def load(name: str) -> CaptionedImage:
-        return from_scene(generate_scene(names[name], options.spec), options.style)
+        return from_scene(generate_scene(names[name]), options.style)
 
     return CaptionedImages(names, load, text)
 

@@ -98,19 +98,13 @@ def _opened(text: str) -> Finding:
 
 def _weights(folder: Path) -> Finding:
     """Check that a checkpoint has a configuration, all files of weights, and a tokenizer."""
-    from ureca_lib.regions.sa1b import read_json
+    from ureca_lib.checkpoints.tensors import CheckpointError, read_json, tensor_files
 
-    index = folder / "model.safetensors.index.json"
     try:
-        kind = read_json(folder / "config.json")["model_type"]
-        names = {"model.safetensors"}
-        if index.is_file():
-            names = set(read_json(index)["weight_map"].values())
-    except (ValueError, LookupError, AttributeError) as error:
-        return Finding(f"{folder}: weights whose config.json or index cannot be read ({error})")
-    missing = sorted(name for name in names if not (folder / name).is_file())
+        kind = read_json(folder / "config.json").get("model_type")
+        about = f"{folder}: {kind} weights, {len(tensor_files(folder))} files"
+    except CheckpointError as error:
+        return Finding(f"{folder}: weights: {error}")
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json")
-    if not any((folder / name).is_file() for name in tokenizers):
-        missing.append("a tokenizer")
-    state = f"missing {', '.join(missing)}" if missing else "complete"
-    return Finding(f"{folder}: {kind} weights, {len(names)} files, {state}", not missing)
+    complete = any((folder / name).is_file() for name in tokenizers)
+    return Finding(f"{about}, {'complete' if complete else 'missing a tokenizer'}", complete)

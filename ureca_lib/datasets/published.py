@@ -216,22 +216,19 @@ def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], st
     return {name: keys[text] for text, name in zip(texts, names, strict=True)}
 
 
-def _find_files(folder: Path, wanted: Iterable[str]) -> dict[str, list[Path]]:
+def _find_files(folder: Path, wanted: set[str]) -> dict[str, list[Path]]:
     """Find, in one walk, the file of each path in `folder`, else all files that end in the path."""
-    found: dict[str, list[Path]] = {name: [] for name in wanted}
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for name in found:
-        by_name[PurePosixPath(name).name].append(name)
+    named: dict[str, list[Path]] = {PurePosixPath(name).name: [] for name in wanted}
     for place, files in walk_linked(folder):
-        folders = by_name.get(place.name, ()) if place != folder else ()
-        for name in folders:
-            if f"/{place.relative_to(folder).as_posix()}".endswith(f"/{name}"):
-                found[name].append(place)
-        for file in by_name.keys() & set(files):
-            inside = (place / file).relative_to(folder).as_posix()
-            for name in by_name[file]:
-                if f"/{inside}".endswith(f"/{name}"):
-                    found[name].append(place / file)
-    return {
-        name: [folder / name] if folder / name in paths else paths for name, paths in found.items()
-    }
+        if place != folder and place.name in named:  # of mask PNGs
+            named[place.name].append(place)
+        for file in named.keys() & set(files):
+            named[file].append(place / file)
+    found = {}
+    for name in wanted:
+        ends = PurePosixPath(name).parts
+        fits = [
+            path for path in named[ends[-1]] if path.relative_to(folder).parts[-len(ends) :] == ends
+        ]
+        found[name] = [folder / name] if folder / name in fits else fits
+    return found
