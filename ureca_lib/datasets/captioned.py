@@ -205,16 +205,6 @@ JSONL = ".jsonl"
 FINDERS: list[Callable[[Path], Iterable[str]]] = []
 
 
-def opens(scheme: str) -> Callable[[Opener], Opener]:
-    """Register the function below as the opener of texts `SCHEME:...`."""
-
-    def register(opener: Opener) -> Opener:
-        OPENERS[scheme] = opener
-        return opener
-
-    return register
-
-
 def open_captioned(
     data: str | Path,
     limit: int | None = None,
@@ -266,7 +256,6 @@ def from_scene(scene: Scene, style: Style = "phrase") -> CaptionedImage:
     return CaptionedImage(name, scene.regions, captions, lambda: scene.tree, scene)
 
 
-@opens("scenes")
 def _open_scenes(text: str, options: OpenOptions) -> CaptionedImages:
     match = _SCENES.fullmatch(text)
     if not match:
@@ -280,6 +269,9 @@ def _open_scenes(text: str, options: OpenOptions) -> CaptionedImages:
         return from_scene(generate_scene(names[name]), options.style)
 
     return CaptionedImages(names, load, text)
+
+
+OPENERS["scenes"] = _open_scenes
 
 
 def split_masks(text: str, masks: str | Path | None = None) -> tuple[Path, Path]:

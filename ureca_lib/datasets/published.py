@@ -27,13 +27,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ureca_lib.datasets.captioned import (
     FINDERS,
     JSONL,
+    OPENERS,
     CaptionedError,
     CaptionedImage,
     CaptionedImages,
     OpenOptions,
     image_keys,
     jsonl_files,
-    opens,
     split_masks,
 )
 from ureca_lib.datasets.rows import first_reason
@@ -194,12 +194,12 @@ class PublishedDataset(CaptionedImages):
 load_published = PublishedDataset
 
 
-FINDERS.append(lambda folder: map(str, jsonl_files(folder)))
-
-
-@opens(JSONL)
 def _open(text: str, options: OpenOptions) -> CaptionedImages:
     return PublishedDataset(*split_masks(text, options.masks), options.strict)
+
+
+OPENERS[JSONL] = _open
+FINDERS.append(lambda folder: map(str, jsonl_files(folder)))
 
 
 def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

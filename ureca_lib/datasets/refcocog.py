@@ -95,7 +95,7 @@ def read(listing: Listing) -> Iterable[ListedImage]:
     In memory are the references of all splits while they are read, and the annotations of this one.
 
     Raises:
-        ValueError, CaptionedError: no such partition or split, or one without references.
+        CaptionedError: no such split, or one without references.
         RegionError: a file that is missing, truncated, or faulty, naming it and the id.
     """
     partition, split = listing.parts
@@ -152,13 +152,7 @@ def _files(folder: Path, partition: str) -> list[Path]:
 
 
 def reference_file(folder: Path, partition: str) -> Path:
-    """Find the file of a partition's references in a folder.
-
-    Raises:
-        ValueError: no such partition. FileMissingError: no such folder or file.
-    """
-    if partition not in PARTITIONS:
-        raise ValueError(f"partition must be one of {', '.join(PARTITIONS)}, not {partition!r}")
+    """Find the file of a partition's references; raise a `FileMissingError` if there is none."""
     files = _files(folder, partition)
     found = next(filter(Path.is_file, files), None)
     if found is None:
