@@ -26,6 +26,10 @@ def test_the_list_names_every_source_and_layout():
         "https://github.com/lichengunc/refer",
         "https://homes.cs.washington.edu/~ranjay/visualgenome",
         "https://huggingface.co/OpenGVLab",
+        "https://huggingface.co/datasets/nvidia/DLC-Bench",
+        "https://huggingface.co/datasets/JierunChen/Ref-L4",
+        "https://github.com/Haochen-Wang409/Grasp-Any-Region",
+        "refs(unc).p",
         "refs(umd).p",
         "region_descriptions.json",
     ):
