@@ -129,7 +129,7 @@ def _together() -> str:
             cells += [_percent(scores[measure]), _points(points[measure])]
         lines.append(_row(name, cells))
         words.append(_row(name, [_points(points[metric]) for metric in METRICS]))
-    record = records[WAYS["together_test"]]
+    record = next(iter(records.values()))
     compared, exact, before = record["comparison"], record["exact"], record["comparison"]["with"]
     groups = ["| regions | unique, greedy | chosen together | difference |", "|---|---:|---:|---:|"]
     for kind, title in (("by_size", "{}"), ("by_level", "level {} of the mask tree")):
@@ -144,8 +144,7 @@ def _together() -> str:
         "of a photo are equal. Same weights, same regions; differences in pairs. The last table is "
         "in hundredths; CIDEr has a scale of its own. `make tiny-together` has the commands."
     )
-    if (images := exact["overall"]["unique"]["units"]) < 500:
-        note += f" Of the 500 test scenes the first {images} were captioned this way."
+    note += f" By size and level: {record['captions']:,} regions of the first row below."
     pair = (
         "Two look-alikes that say the same, each captioned alone, and no longer:\n\n"
         "![Two look-alikes](../together/look_alikes.png)"
