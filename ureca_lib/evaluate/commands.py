@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from ureca_lib.chat import KEY_HELP
 from ureca_lib.chat_options import with_chat_options
-from ureca_lib.devices import DEVICE_HELP
 from ureca_lib.evaluate.settings import (
     BootstrapSettings,
     ClairSettings,
@@ -27,8 +25,21 @@ from ureca_lib.journal import write_json, write_text
 from ureca_lib.options import options_of
 
 _SYSTEM = tuple(name for name in SystemOptions.__dataclass_fields__ if name != "server")
-_DRAWS = ("samples", "seed")
-_METRICS = ("tokenizer", "meteor", "wordnet", "bertscore_model", "device")
+_SERVER = ("base_url", "api_key_env", "device")
+
+Predictions = Annotated[Path, typer.Argument(help="Predictions, JSONL.")]
+Record = Annotated[
+    Path | None, typer.Option("-o", "--out", help="JSON; default: beside the predictions.")
+]
+References = Annotated[
+    str | None,
+    typer.Option(
+        help="References: JSON {id: texts}, JSONL, or data as `ureca predict` takes it; default: "
+        "those in the predictions."
+    ),
+]
+Masks = Annotated[Path | None, typer.Option(help="Folder of a JSONL's masks.")]
+Progress = Annotated[bool, typer.Option(help="Show a bar.")]
 
 
 def _exit_1(reason: str | None) -> NoReturn:
@@ -44,29 +55,21 @@ def _report(target: Path, record: Mapping[str, Any], text: str) -> None:
     typer.echo(f"all scores -> {target}", err=True)
 
 
-def _bootstrap(given: dict[str, Any]) -> BootstrapSettings:
-    """The settings of the intervals, taken out of the options."""
-    return BootstrapSettings(**{name: given.pop(name) for name in _DRAWS})
-
-
 @with_chat_options("max_reply_tokens")  # --max-new-tokens
 @options_of(SystemOptions, *_SYSTEM, system="ureca", device=None)
 def predict(
     chat: dict[str, Any],
     data: str = typer.Option(
-        help="scenes:test:500, a folder of scenes, a JSONL of the published layout (JSONL@MASKS), "
-        "an export, or SA-1B files."
+        help="scenes:test:500, JSONL@MASKS, an export, ...: see `ureca data`."
     ),
     out: Path = typer.Option(..., "-o", "--out", help="Predictions, NAME.jsonl."),
-    trained_on: str | None = typer.Option(
-        None, help="Training data of the system, for the tables."
-    ),
-    masks: Path | None = typer.Option(None, help="Folder of a JSONL's masks."),
+    trained_on: str | None = typer.Option(None, help="Its training data, for the tables."),
+    masks: Masks = None,
     style: str = typer.Option("phrase", help="References of scenes: phrase, minimal or sentence."),
     limit: int | None = typer.Option(None, help="Number of images; the first ones are taken."),
     strict: bool = typer.Option(True, help="Stop at a bad mask; --no-strict leaves it out."),
     retry_failed: bool = typer.Option(False, help="Ask again where an error left no caption."),
-    progress: bool = typer.Option(True, help="Show a bar."),
+    progress: Progress = True,
     **given: Any,
 ) -> None:
     """Caption every region of some data; resumes an interrupted run."""
@@ -94,33 +97,25 @@ def predict(
         raise typer.Exit(1)
 
 
-@options_of(BootstrapSettings, *_DRAWS)
-@options_of(MetricSettings, *_METRICS, device=None)
+@options_of(MetricSettings, device=None)
 def evaluate(
-    predictions: Path = typer.Argument(help="Predictions, JSONL."),
-    refs: str | None = typer.Option(
-        None,
-        help="References: JSON {id: texts}, JSONL, or data as `ureca predict` takes it; default: "
-        "those in the predictions.",
-    ),
+    predictions: Predictions,
+    refs: References = None,
     metrics: str = typer.Option(
-        "bleu,rouge_l,meteor,cider",
-        help="Some of bleu,rouge_l,meteor,cider,bertscore; all, or none. bertscore needs a model.",
+        "bleu,rouge_l,meteor,cider", help="These, bertscore, all, or none."
     ),
-    compare: Path | None = typer.Option(
-        None, help="Other predictions of the same regions, compared in pairs."
-    ),
-    out: Path | None = typer.Option(None, "-o", "--out", help="JSON; default: NAME.scores.json."),
+    compare: Path | None = typer.Option(None, help="Other predictions of the same regions."),
+    out: Record = None,
     **given: Any,
 ) -> None:
     """Score predictions of any system: exact, unique, and the paper's metrics."""
     from ureca_lib.datasets.references import read_references
     from ureca_lib.evaluate import evaluation as scoring
+    from ureca_lib.evaluate.metrics import METRICS
 
-    settings = MetricSettings(bootstrap=_bootstrap(given), **given)
-    named = {"all": scoring.METRICS, "none": ()}
+    named = {"all": METRICS, "none": ()}
     chosen = named.get(metrics, tuple(filter(None, metrics.split(","))))
-    asked = (read_references(refs) if refs else None, chosen, settings)
+    asked = (read_references(refs) if refs else None, chosen, MetricSettings(**given))
     found = scoring.evaluate(predictions, *asked)
     compared = None if compare is None else scoring.compare(found, compare, *asked)
     target = out or predictions.with_suffix(".scores.json")
@@ -140,27 +135,22 @@ def evaluate(
 
 
 @with_chat_options()
-@options_of(BootstrapSettings, *_DRAWS)
-@options_of(ClairSettings, "tries", "progress")
+@options_of(SystemOptions, *_SERVER, device=None)
+@options_of(ClairSettings)
 def clair(
     chat: dict[str, Any],
-    predictions: Path = typer.Argument(help="Predictions, JSONL."),
+    predictions: Predictions,
     judge: str = typer.Option(
         "none",
         help="openai (any OpenAI-compatible server), transformers (here), or none, which reads the "
         "log of an earlier run.",
     ),
     model: str | None = typer.Option(None, help="Name, hub id or folder of the judge."),
-    base_url: str | None = typer.Option(
-        None, help="Address of the server, up to /v1; default: OpenAI's."
-    ),
-    api_key_env: str | None = typer.Option(None, help=KEY_HELP),
-    refs: str | None = typer.Option(None, help="References, as `ureca evaluate` takes them."),
+    refs: References = None,
     log: Path | None = typer.Option(
         None, help="JSONL of the replies, appended to; default: NAME.clair.jsonl."
     ),
-    out: Path | None = typer.Option(None, "-o", "--out", help="JSON; default: NAME.clair.json."),
-    device: str | None = typer.Option(None, help=DEVICE_HELP),
+    out: Record = None,
     **given: Any,
 ) -> None:
     """Score predictions by CLAIR; resumes an interrupted run."""
@@ -170,14 +160,14 @@ def clair(
     from ureca_lib.evaluate.evaluation import captions_of, evaluate
 
     log = log or predictions.with_suffix(".clair.jsonl")
-    settings = ClairSettings(bootstrap=_bootstrap(given), **given)
-    asked = make_judge(judge, model, base_url, device=device, api_key_env=api_key_env, **chat)
+    chat |= {name: given.pop(name) for name in _SERVER}
+    asked = make_judge(judge, model, **chat)
     found = evaluate(predictions, read_references(refs) if refs else None, ())
     captions, references, images = captions_of(found.rows)
     if not references:
         raise ValueError(f"{predictions}: CLAIR needs references: give --refs")
     try:
-        score = score_clair(captions, references, asked, log, images, settings)
+        score = score_clair(captions, references, asked, log, images, ClairSettings(**given))
     except (AnnotatorUnavailableError, BudgetSpentError) as error:
         _exit_1(str(error))
     score = replace(score, missing=len(found.missing))
@@ -191,39 +181,30 @@ def clair(
 
 
 @with_chat_options()
-@options_of(BootstrapSettings, *_DRAWS)
-@options_of(UniquenessSettings, "calibrate", "near")
+@options_of(SystemOptions, *_SERVER, device=None)
+@options_of(UniquenessSettings)
 def uniqueness(
     chat: dict[str, Any],
-    predictions: Path = typer.Argument(help="Predictions, JSONL."),
+    predictions: Predictions,
     listener: str = typer.Option(
         "exact",
         help="exact (scenes only), the folder of a checkpoint, openai:NAME (any OpenAI-compatible "
         "server) or transformers:NAME.",
     ),
-    base_url: str | None = typer.Option(
-        None, help="Address of the server, up to /v1; default: OpenAI's."
-    ),
-    api_key_env: str | None = typer.Option(None, help=KEY_HELP),
-    data: str | None = typer.Option(
-        None, help="The images, as `ureca predict` takes them; default: those predicted."
-    ),
-    masks: Path | None = typer.Option(None, help="Folder of a JSONL's masks."),
-    out: Path | None = typer.Option(
-        None, "-o", "--out", help="JSON; default: NAME.uniqueness.json."
-    ),
+    data: str | None = typer.Option(None, help="The images; default: those predicted."),
+    masks: Masks = None,
+    out: Record = None,
     heard: Path | None = typer.Option(
         None, help="JSONL of listener scores, appended to; default: NAME.heard.LISTENER.jsonl."
     ),
-    device: str | None = typer.Option(None, help=DEVICE_HELP),
-    progress: bool = typer.Option(True, help="Show a bar."),
+    progress: Progress = True,
     **given: Any,
 ) -> None:
     """Measure self-retrieval and collision; resumes an interrupted run."""
     from ureca_lib.evaluate.uniqueness import score_uniqueness
 
-    settings = UniquenessSettings(bootstrap=_bootstrap(given), **given)
-    chat |= {"base_url": base_url, "api_key_env": api_key_env}
+    chat |= {name: given.pop(name) for name in _SERVER}
+    device, settings = chat.pop("device"), UniquenessSettings(**given)
     found, record = score_uniqueness(
         predictions, listener, data, masks, heard, settings, device, progress, chat
     )
@@ -234,22 +215,16 @@ def uniqueness(
 def table(
     number: int = typer.Argument(help="2 to 6."),
     records: list[str] | None = typer.Argument(
-        None,
-        help="Records of `ureca evaluate`, `clair` and `uniqueness`. For Table 6 refcocog=FILE and "
-        "visual_genome=FILE.",
+        None, help="Of evaluate, clair and uniqueness; Table 6: refcocog=FILE visual_genome=FILE."
     ),
-    form: Literal["markdown", "latex", "html", "csv"] = typer.Option(
-        "markdown", "--format", help="csv has one line per cell."
-    ),
+    form: Annotated[
+        Literal["markdown", "latex", "html", "csv"], typer.Option("--format")
+    ] = "markdown",
     out: Path | None = typer.Option(None, "-o", "--out", help="Default: the screen."),
     intervals: bool = typer.Option(False, help="Show 95% intervals of measured rows."),
     ours: bool = typer.Option(True, help="Add columns that the paper does not have."),
-    models: Path | None = typer.Option(
-        None, help="Table 2: predict and score with every model of this folder first."
-    ),
-    data: str | None = typer.Option(
-        None, help="With --models: the test set, as `ureca predict` takes it."
-    ),
+    models: Path | None = typer.Option(None, help="Table 2: folder of models, scored first."),
+    data: str | None = typer.Option(None, help="With --models: the test set, as of ureca predict."),
     work: Path = typer.Option("table_2", help="With --models: folder of predictions and records."),
     **given: Any,
 ) -> None:
@@ -289,7 +264,7 @@ def table(
         raise typer.Exit(1)
 
 
-@options_of(BootstrapSettings, *_DRAWS)
+@options_of(BootstrapSettings)
 def agreement(
     sources: list[Path] = typer.Argument(
         help="Stores of `ureca annotate` with reviews, or JSONL files of judgments: "
@@ -308,7 +283,8 @@ def agreement(
     judgments = read_judgments(sources)
     found = measure_agreement(judgments, BootstrapSettings(**given))
     if not found:
-        _exit_1(f"no caption was judged by two; there are judgments of {', '.join(judgments)}")
+        raters = ", ".join(judgments.rater.unique())
+        _exit_1(f"no caption was judged by two; there are judgments of {raters}")
     typer.echo("\n".join(map(str, found)))
     if out is not None:
         write_json(out, [each.to_dict() for each in found])

@@ -177,7 +177,7 @@ def measure_uniqueness(
         """Each measure over some captions, with intervals over their images."""
         found = [_score(name, chosen, listener, settings) for name in LABELS]
         owners = dict(zip(chosen.id, chosen.image, strict=True))
-        return with_intervals(found, chosen.id.tolist(), owners, settings.bootstrap)
+        return with_intervals(found, chosen.id.tolist(), owners, settings)
 
     overall, by_area, by_level = in_groups(rows, measure)
     unscorable = sum(i in image.unscorable for image in images for i in image.said.values())
