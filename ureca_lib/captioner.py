@@ -27,7 +27,7 @@ from ureca_lib.decoding import (
     log_likelihoods,
     sequence_bytes,
 )
-from ureca_lib.model import UrecaForConditionalGeneration
+from ureca_lib.model import UrecaForConditionalGeneration, prompt_positions
 from ureca_lib.processor import Photo, UrecaProcessor, load_photo
 from ureca_lib.regions import Region
 from ureca_lib.tiling import MaskLike, as_region
@@ -64,6 +64,7 @@ class _Encoded(NamedTuple):
     max_tiles: int | None
     features: torch.Tensor  # (T, tokens, D)
     prompt: torch.Tensor  # (L,) ids
+    positions: torch.Tensor  # (L,) of the prompt's tokens that follow the stem
     stem: TokenTree  # the leading ids with the image, which no mask changes; may be empty
 
 
@@ -233,7 +234,8 @@ class RegionCaptioner:
         if self.processor.image_token_id not in ids[first_mask:]:
             shared = prompt[None, :first_mask]
             stem.grow([ROOT], [self.model.model.embed_inputs(shared, image_features=features)[0]])
-        return _Encoded(size, max_tiles, features, prompt, stem)
+        places = prompt_positions(self.model.config, prompt[None], torch.ones_like(prompt)[None])
+        return _Encoded(size, max_tiles, features, prompt, places[0, len(stem) :], stem)
 
     def _prompts(self, encoded: _Encoded, group: Sequence[Region]) -> torch.Tensor:
         """(R, L, D) embeddings of what follows the shared ids, each region with its own mask."""
@@ -261,9 +263,10 @@ class RegionCaptioner:
         head, embedding = self.model.lm_head, self.model.get_input_embeddings()
         with stem.restored():
             if len(stem):
-                run = branch_runner(stem, len(group))
+                run = branch_runner(stem, len(group), encoded.positions)
             else:
-                run = batch_runner(self.model.model.language_model, len(group))
+                language = self.model.model.language_model
+                run = batch_runner(language, len(group), encoded.positions)
             return greedy(run, prompts, head, embedding, self._stops(), max_new_tokens)
 
     def _score(
@@ -276,7 +279,8 @@ class RegionCaptioner:
         with tree.restored():
             # without a stem the group is one region, whose whole prompt is its captions' stem
             branches = tree.sprout(ROOT, len(group)) if len(tree) else [ROOT]
-            ends = [hidden[-1] for hidden in tree.grow(branches, list(prompts))]
+            grown = tree.grow(branches, list(prompts), encoded.positions)
+            ends = [hidden[-1] for hidden in grown]
             starts = dict(zip(branches, ends, strict=True))
             parts = [
                 log_likelihoods(tree, starts, answers[first : first + size], head, embedding)

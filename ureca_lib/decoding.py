@@ -57,12 +57,18 @@ class TokenTree:
         self.depths += [self.depths[parent]] * count
         return new
 
-    def grow(self, branches: list[int], embeds: list[torch.Tensor]) -> list[torch.Tensor]:
+    def grow(
+        self,
+        branches: list[int],
+        embeds: list[torch.Tensor],
+        position_ids: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
         """Append tokens to branches, none of which is another's ancestor.
 
         Args:
             branches: the branches to grow, each once.
             embeds: for each, (L, D) embeddings of the tokens to append.
+            position_ids: (L,) of each branch's tokens, instead of their places in the sequence.
 
         Returns:
             For each, the (L, D) hidden states of those tokens, as the language head takes them.
@@ -80,7 +86,9 @@ class TokenTree:
         out = self.language_model(
             inputs_embeds=joined,
             attention_mask=self._mask(own, positions, joined.dtype),
-            position_ids=positions.unsqueeze(0),
+            position_ids=(
+                positions if position_ids is None else position_ids.repeat(len(branches))
+            ).unsqueeze(0),
             use_cache=True,
             **{CACHE: self.cache},
         )
@@ -133,26 +141,36 @@ class Decoded:
 Run = Callable[[torch.Tensor, list[int]], torch.Tensor]  # see `greedy`
 
 
-def branch_runner(tree: TokenTree, count: int) -> Run:
-    """Run `count` sequences as branches of a tree, whose root they share."""
-    branches = tree.sprout(ROOT, count)
+def branch_runner(tree: TokenTree, count: int, position_ids: torch.Tensor) -> Run:
+    """Run `count` sequences as branches of a tree, whose root they share.
+
+    Args:
+        tree: the shared part.
+        count: number of branches.
+        position_ids: (L,) of a prompt's tokens; those of generated tokens are counted.
+    """
+    branches, prompt = tree.sprout(ROOT, count), [position_ids]
 
     def run(embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        grown = tree.grow([branches[row] for row in rows], list(embeds))
+        given = prompt.pop() if prompt else None
+        grown = tree.grow([branches[row] for row in rows], list(embeds), given)
         return torch.stack([hidden[-1] for hidden in grown])
 
     return run
 
 
-def batch_runner(language_model: nn.Module, count: int) -> Run:
-    """Run `count` sequences that share nothing: an ordinary batch."""
-    cache, kept = DynamicCache(), list(range(count))
+def batch_runner(language_model: nn.Module, count: int, position_ids: torch.Tensor) -> Run:
+    """Run `count` sequences that share nothing: an ordinary batch; see `branch_runner`."""
+    cache, kept, prompt = DynamicCache(), list(range(count)), [position_ids]
 
     def run(embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
         if rows != kept:
             cache.batch_select_indices(torch.tensor([kept.index(row) for row in rows]))
             kept[:] = rows
-        out = language_model(inputs_embeds=embeds, use_cache=True, **{CACHE: cache})
+        given = prompt.pop().expand(len(rows), -1) if prompt else None
+        out = language_model(
+            inputs_embeds=embeds, position_ids=given, use_cache=True, **{CACHE: cache}
+        )
         return out.last_hidden_state[:, -1]
 
     return run

@@ -70,9 +70,12 @@ def test_stage_2_learns_adapters_on_every_layer_of_the_language_model(base):
         assert torch.equal(kept, tensor), name
 
 
-@pytest.mark.parametrize(("stage", "placed"), [(1, False), (1, True), (2, False)])
+@pytest.mark.parametrize(
+    ("stage", "placed"),
+    [(1, {}), (1, {"mask_tile_embedding": True}), (1, {"mask_tile_positions": True}), (2, {})],
+)
 def test_a_group_on_a_shared_prefix_costs_what_its_rows_cost(base, stage, placed):
-    settings = small(base, stage, lora_dropout=0.0, mask_tile_embedding=placed)
+    settings = small(base, stage, lora_dropout=0.0, **placed)
     model, _ = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings))
     found = []

@@ -1,8 +1,8 @@
 """Data of a run: images to train on, those held out, and how regions become batches.
 
 A group is an image and up to K of its regions. In each epoch every captioned region is in one
-group; groups come in an order drawn for the epoch. A group is a function of the seed and its place
-in the run alone, so a resumed run needs nothing but its step.
+group; groups come in an order drawn for the epoch, of all or within a shuffle buffer. A group is a
+function of the seed and its place in the run alone, so a resumed run needs nothing but its step.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ureca_lib.train.settings import TrainSettings
 
 RESIZED = (0.5, 1.0)  # bounds of each side's factor in the authors' code, which leaves it off
 FAULTS_SHOWN = 10
+SHARD = 1000  # neighboring images, which are read together
 
 
 def open_data(
@@ -114,10 +115,13 @@ class GroupOrder:
         counts: captioned regions of each image.
         size: K, maximum number of regions per group.
         seed: of the order.
+        buffer: groups that are shuffled at once. The buffer is filled shard by shard, so that a
+            run reads few places of a disk at a time, and drained before it is filled again, so
+            that each of its fillings can be drawn by itself. 0 shuffles all groups.
     """
 
-    def __init__(self, counts: Sequence[int], size: int, seed: int):
-        self.counts, self.size, self.seed = np.asarray(counts), size, seed
+    def __init__(self, counts: Sequence[int], size: int, seed: int, buffer: int = 0):
+        self.counts, self.size, self.seed, self.buffer = np.asarray(counts), size, seed, buffer
         self._ends = np.cumsum(-(-self.counts // size), dtype=np.int64)
 
     def __len__(self) -> int:
@@ -127,15 +131,31 @@ class GroupOrder:
     def __call__(self, position: int) -> tuple[int, list[int]]:
         """The image's number and the places of the regions of a group; positions never end."""
         epoch, place = divmod(position, len(self))
-        group = int(self._epoch(epoch)[place])
+        filling, place = divmod(place, self.buffer or len(self))
+        group = int(self._groups(epoch, filling)[place])
         image = int(np.searchsorted(self._ends, group, side="right"))
         part = group - (int(self._ends[image - 1]) if image else 0)
         regions = np.random.default_rng([self.seed, epoch, image]).permutation(self.counts[image])
         return image, regions[part * self.size : (part + 1) * self.size].tolist()
 
     @lru_cache(maxsize=2)  # noqa: B019, an order lives as long as its run
-    def _epoch(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self))
+    def _groups(self, epoch: int, filling: int) -> np.ndarray:
+        """Groups in the order of a filling of the buffer; without one, of the epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        if not self.buffer:
+            return rng.permutation(len(self))
+        ends = np.append(self._ends[SHARD - 1 : -1 : SHARD], len(self))
+        shards = rng.permutation(len(ends))
+        sizes = np.diff(ends, prepend=0)[shards]
+        passed = np.cumsum(sizes) - sizes  # groups of the shards before each
+        first = filling * self.buffer
+        read = (passed < first + self.buffer) & (passed + sizes > first)
+        groups = [
+            np.arange(ends[s] - n, ends[s]) for s, n in zip(shards[read], sizes[read], strict=True)
+        ]
+        skipped = first - passed[read][0]
+        chosen = np.concatenate(groups)[skipped : skipped + self.buffer]
+        return np.random.default_rng([self.seed, epoch, filling, 1]).permutation(chosen)
 
 
 def total_steps(settings: TrainSettings, groups: int) -> int:
@@ -178,7 +198,9 @@ class RegionCaptionDataset(Dataset):
         cache: FeatureCache | None = None,
     ):
         self.index, self.processor, self.settings, self.cache = index, processor, settings, cache
-        self.order = GroupOrder(index.counts, settings.regions_per_image, settings.seed)
+        self.order = GroupOrder(
+            index.counts, settings.regions_per_image, settings.seed, settings.shuffle_buffer
+        )
         self.steps = total_steps(settings, len(self.order))
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from ureca_lib.configuration import CACHE
 from ureca_lib.conversation import IGNORED
-from ureca_lib.model import UrecaForConditionalGeneration, positions
+from ureca_lib.model import UrecaForConditionalGeneration, positions, prompt_positions
 
 Row = tuple[list[int], list[int]]  # ids and labels of a sample
 
@@ -107,7 +107,9 @@ def grouped_forward(
     masks = None if mask_values is None else model.get_mask_features(mask_values, mask_places)
     embeds = inner.embed_inputs(region_ids, mask_features=masks)
     seen = torch.cat([image_attention[image_of], region_attention], dim=1)  # (R, P + L)
-    places = positions(seen, embeds.shape[1])
+    ids = torch.cat([image_ids[image_of], region_ids], dim=1)
+    # (R, P + L) -> (R, L)
+    places = prompt_positions(model.config, ids, seen)[:, image_ids.shape[1] :]
     hidden = inner.language_model(
         inputs_embeds=embeds,
         attention_mask=seen,
