@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -19,13 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints import CheckpointError
-from ureca_lib.checkpoints.internvl import (
-    MASK_ENCODER,
-    chat_config,
-    check_internvl,
-    internvl_reader,
-)
-from ureca_lib.checkpoints.official import OfficialFiles
+from ureca_lib.checkpoints.internvl import MASK_ENCODER, draw_mask_encoder, internvl_reader
 from ureca_lib.checkpoints.tensors import load_strict, read_json
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
@@ -66,56 +59,36 @@ def load_start(
     if (tokenizer := load_tokenizer(folder)) is None:
         raise CheckpointError(folder, "no tokenizer: copy the base's tokenizer files into it")
     dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+    device = "meta" if meta else "cpu"
     if start := internvl_reader(folder):
         if settings.stage == 2:
             raise ValueError(f"{folder} has no mask encoder: stage 2 starts from what stage 1 left")
-        if meta:
-            check_internvl(folder)
-            model = _internvl_on_meta(folder, raw, settings)
-        else:
-            model = start(folder, dtype=dtype, seed=settings.seed, **settings.model_settings)
+        model = start(folder, dtype, device, settings.seed, **settings.model_settings)
     elif raw.get("model_type") == UrecaConfig.model_type:
-        model = _ours(folder, settings, dtype, meta)
+        model = _ours(folder, settings, dtype, device)
     else:
         raise CheckpointError(folder, "not a checkpoint of ours: run ureca convert on it first")
     model.set_attn_implementation(settings.attention)
     return model, UrecaProcessor.from_config(model.config, tokenizer)
 
 
-def _internvl_on_meta(
-    folder: Path, raw: dict[str, Any], settings: TrainSettings
-) -> UrecaForConditionalGeneration:
-    """An InternVL checkpoint with the mask encoder that stage 1 would give it, without weights."""
-    if "llm_config" in raw:
-        config = chat_config(OfficialFiles(folder), settings.model_settings)
-    else:
-        known = UrecaConfig().to_dict().keys() - {"model_type"}
-        values = {name: raw[name] for name in known & raw.keys()}
-        # its tokenizer gets the mask tokens when training starts
-        config = UrecaConfig.from_dict(values | {"mask_token_id": None} | settings.model_settings)
-    with torch.device("meta"):
-        return UrecaForConditionalGeneration(config)
-
-
 def _ours(
-    folder: Path, settings: TrainSettings, dtype: torch.dtype, meta: bool
+    folder: Path, settings: TrainSettings, dtype: torch.dtype, device: str
 ) -> UrecaForConditionalGeneration:
     stored = UrecaConfig.from_pretrained(folder)
     config = settings.configure(stored)
+    fresh = settings.stage == 1 and settings.fresh_mask_encoder
     shapes = ("num_mask_tokens", "mask_size", "mask_projector", "mask_tile_embedding")
     other = [name for name in shapes if getattr(config, name) != getattr(stored, name)]
-    fresh = settings.stage == 1 and settings.fresh_mask_encoder
     if other and not fresh:
         raise ValueError(f"{folder}: its mask encoder has another {' and '.join(other)}")
-    options = {"device_map": "meta"} if meta else {}
+    options = {"config": config, "dtype": dtype}
+    if device == "meta":
+        options["device_map"] = device
     drawn = MASK_ENCODER if fresh else ""
-    model = load_strict(
-        UrecaForConditionalGeneration, folder, fresh=drawn, config=config, dtype=dtype, **options
-    )
-    if fresh and not meta:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            model.model.mask_encoder.reset_parameters()
+    model = load_strict(UrecaForConditionalGeneration, folder, drawn, **options)
+    if fresh:
+        draw_mask_encoder(model, settings.seed)
     return model
 
 
