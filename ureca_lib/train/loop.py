@@ -199,10 +199,9 @@ def new_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.opti
     """AdamW on a model's trainable parameters; biases do not decay."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in named if not name.endswith("bias")]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}]
-    if biases := [p for name, p in named if name.endswith("bias")]:
-        groups.append({"params": biases, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    biases = [p for name, p in named if name.endswith("bias")]
+    groups = [{"params": decayed}, {"params": biases, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 class Run:

@@ -272,6 +272,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not TOML ({error})") from None
 
 
+# fields of a recipe that are settings of the same name, or of one with "mask_" before it
+_SAME = ("mask_tokens", "mask_size", "mask_position", "max_tiles", "micro_batch", "data", "seed")
+_OF_MASKS = ("thumbnail", "tile_embedding", "tile_positions")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Both stages in a row, as ablations vary them. Of options that are None, the file's are used.
@@ -324,23 +329,19 @@ class Recipe:
 
         A stage of 0 steps, which is left out, has the file's steps here.
         """
-        given = {
-            "mask_tokens": self.mask_tokens,
-            "mask_size": self.mask_size,
-            "mask_position": self.mask_position,
-            "max_tiles": self.max_tiles,
-            "micro_batch": self.micro_batch,
-            "data": self.data,
-            "seed": self.seed,
-            "model": str(model),
-            "mask_dynamic": self.mask == "dynamic",
-            "mask_thumbnail": self.thumbnail,
-            "mask_tile_embedding": self.tile_embedding,
-            "mask_tile_positions": self.tile_positions,
-            "inference_tiles": self.max_tiles,
-            "no_mask": self.mask == "none",
-            "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
-        }
+        same = {name: getattr(self, name) for name in _SAME}
+        of_masks = {f"mask_{name}": getattr(self, name) for name in _OF_MASKS}
+        given = (
+            same
+            | of_masks
+            | {
+                "model": str(model),
+                "mask_dynamic": self.mask == "dynamic",
+                "inference_tiles": self.max_tiles,
+                "no_mask": self.mask == "none",
+                "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
+            }
+        )
         overrides = {name: value for name, value in given.items() if value is not None}
         return load_settings(self.preset, stage, overrides)
 
