@@ -225,13 +225,13 @@ def test_brush_strokes_are_decoded(tmp_path):
         ([], "holds a list"),
         ([{"segmentation": "x"}], "says how large"),
         ([{"segmentation": rle_of(drawn()[0])}, 3], "no object"),
-        ({"shapes": [3], "imageWidth": 9, "imageHeight": 9}, "shape 0 is no object"),
-        ({"shapes": [{"points": [[1]]}], "imageWidth": 9, "imageHeight": 9}, "shape 0, a polygon"),
+        ({"shapes": [3], "imageWidth": 9, "imageHeight": 9}, "shape 0: it is no object"),
+        ({"shapes": [{"points": [[1]]}], "imageWidth": 9, "imageHeight": 9}, "shape 0"),
         (
             {"shapes": [{"shape_type": "line", "points": [[1, 1], [2, 2]]}], "imageWidth": 9},
             "has no area",
         ),
-        ([{"data": {}, "annotations": [{}]}], "a task of Label Studio"),
+        ([{"data": {}, "annotations": [{}]}], "task 0"),
     ],
 )
 def test_a_faulty_file_is_named_with_its_fault(tmp_path, content, says):

@@ -8,10 +8,10 @@ that fits a file is taken.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -22,8 +22,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ureca_lib.markdown import table
-from ureca_lib.regions.errors import AnnotationFormatError, FileMissingError
+from ureca_lib.regions.errors import AnnotationFormatError, FileMissingError, RegionError
 from ureca_lib.regions.photo import decode
+from ureca_lib.regions.rle import check_size
 from ureca_lib.regions.sa1b import parse_file
 
 Coco = dict[str, list[dict[str, Any]]]
@@ -78,6 +79,23 @@ class _Builder:
         }
 
 
+@contextmanager
+def _item(what: str, path: Path) -> Iterator[None]:
+    """Whatever an item's values raise while they are read becomes one error that names it."""
+    try:
+        yield
+    except RegionError as error:
+        raise type(error)(f"{what}: {error.reason}", path) from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
+        raise AnnotationFormatError(f"{what}: {error!r}", path) from None
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise AnnotationFormatError("it is no object")
+    return value
+
+
 def _first(content: Any) -> Mapping[str, Any]:
     """The first entry of a list of objects; empty for anything else."""
     listed = isinstance(content, list) and content and isinstance(content[0], Mapping)
@@ -96,56 +114,49 @@ def from_result_list(content: list[Any], path: Path) -> Coco:
     an image id stands for COCO's file name, such as 000000000139.jpg for 139.
     """
     built, sizes = _Builder(), {}
-    for entry in content:
-        if not isinstance(entry, Mapping):
-            raise AnnotationFormatError(f"an entry is no object: {entry!r:.60}", path)
-        image_id, mask = entry.get("image_id", 1), entry.get("segmentation")
-        if isinstance(mask, Mapping) and isinstance(mask.get("size"), list):
-            sizes.setdefault(image_id, mask["size"])
-        kept = {name: entry[name] for name in ("bbox", "area", "iscrowd") if name in entry}
-        built.region(image_id, mask, entry.get("category_name"), **kept)
+    for number, entry in enumerate(content):
+        with _item(f"entry {number}", path):
+            image_id, mask = _object(entry).get("image_id", 1), entry.get("segmentation")
+            if isinstance(mask, Mapping) and isinstance(mask.get("size"), list):
+                height, width = mask["size"]
+                sizes.setdefault(image_id, (height, width))
+            kept = {name: entry[name] for name in ("bbox", "area", "iscrowd") if name in entry}
+            built.region(image_id, mask, entry.get("category_name"), **kept)
     if not sizes:
         raise AnnotationFormatError("no mask of the list says how large its image is", path)
-    for image_id, size in sizes.items():
+    for image_id, (height, width) in sizes.items():
         name = f"{image_id:012d}.jpg" if isinstance(image_id, int) and len(sizes) > 1 else None
-        built.image(name, size[1], size[0], image_id)
+        built.image(name, width, height, image_id)
     return built.coco()
 
 
 def from_labelme(content: Mapping[str, Any], path: Path) -> Coco:
     """LabelMe: polygons, rectangles, circles and masks; shapes of one group are one region."""
     built = _Builder()
-    image = built.image(
-        _file_name(content.get("imagePath")), content.get("imageWidth"), content.get("imageHeight")
-    )
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    image = built.image(_file_name(content.get("imagePath")), width, height)
     groups: dict[Any, list[Any]] = {}
     for number, shape in enumerate(content["shapes"]):
-        if not isinstance(shape, Mapping):
-            raise AnnotationFormatError(f"shape {number} is no object", path)
-        kind, label = shape.get("shape_type") or "polygon", shape.get("label")
-        if kind == "mask":
-            height, width = content.get("imageHeight"), content.get("imageWidth")
-            built.region(image, _labelme_mask(shape, height, width, number, path), label)
-            continue
-        rings = _labelme_rings(kind, shape.get("points"), number, path)
-        group = shape.get("group_id")
-        if group is None:
+        with _item(f"shape {number}", path):
+            kind, label = _object(shape).get("shape_type") or "polygon", shape.get("label")
+            if kind == "mask":
+                built.region(image, _labelme_mask(shape, height, width), label)
+                continue
+            rings = _labelme_rings(kind, shape["points"])
+            group = shape.get("group_id")
+            if group is not None and (group, label) in groups:
+                groups[group, label] += rings
+                continue
             built.region(image, rings, label)
-        elif (group, label) in groups:
-            groups[group, label] += rings
-        else:
-            built.region(image, rings, label)
-            groups[group, label] = rings
+            if group is not None:
+                groups[group, label] = rings
     return built.coco()
 
 
-def _labelme_rings(kind: str, points: Any, number: int, path: Path) -> list[Any]:
-    try:
-        if kind == "polygon":
-            return [[value for point in points for value in (point[0], point[1])]]
-        (left, top), (right, bottom) = ((float(x), float(y)) for x, y in points)
-    except (TypeError, ValueError, IndexError) as error:
-        raise AnnotationFormatError(f"shape {number}, a {kind}: {error}", path) from None
+def _labelme_rings(kind: str, points: Any) -> list[Any]:
+    if kind == "polygon":
+        return [[value for point in points for value in (point[0], point[1])]]
+    (left, top), (right, bottom) = ((float(x), float(y)) for x, y in points)
     if kind == "rectangle":
         return [[left, top, right, top, right, bottom, left, bottom]]
     if kind == "circle":
@@ -153,23 +164,19 @@ def _labelme_rings(kind: str, points: Any, number: int, path: Path) -> list[Any]
         angles = np.arange(_CIRCLE) * 2 * math.pi / _CIRCLE
         ring = np.stack([left + radius * np.cos(angles), top + radius * np.sin(angles)], axis=1)
         return [ring.ravel().tolist()]  # (corners, 2) -> (corners * 2,)
-    raise AnnotationFormatError(f"shape {number} is a {kind}, which has no area", path)
+    raise AnnotationFormatError(f"a {kind} has no area")
 
 
-def _labelme_mask(
-    shape: Mapping[str, Any], height: Any, width: Any, number: int, path: Path
-) -> dict[str, Any]:
-    try:
-        data = base64.b64decode(shape["mask"], validate=True)
-        inside = decode(Image.open(io.BytesIO(data)), lambda image: np.asarray(image) > 0, "mask")
-        left, top = (int(value) for value in shape["points"][0])
-        return placed_mask(inside, left, top, height, width)
-    except (KeyError, TypeError, ValueError, IndexError, OSError, binascii.Error) as error:
-        raise AnnotationFormatError(f"the mask of shape {number}: {error}", path) from None
+def _labelme_mask(shape: Mapping[str, Any], height: Any, width: Any) -> dict[str, Any]:
+    data = base64.b64decode(shape["mask"], validate=True)
+    inside = decode(Image.open(io.BytesIO(data)), lambda image: np.asarray(image) > 0, "mask")
+    left, top = (int(value) for value in shape["points"][0])
+    return placed_mask(inside, left, top, height, width)
 
 
 def placed_mask(inside: np.ndarray, left: int, top: int, height: int, width: int) -> dict[str, Any]:
     """RLE of a (h, w) mask whose corner is at (left, top) of an image."""
+    check_size(height, width)
     whole = np.zeros((height, width), np.uint8, order="F")
     rows, columns = inside.shape
     if left < 0 or top < 0 or top + rows > height or left + columns > width:
@@ -181,19 +188,14 @@ def placed_mask(inside: np.ndarray, left: int, top: int, height: int, width: int
 def from_panoptic(content: Mapping[str, Any], path: Path) -> Coco:
     """COCO panoptic: segments in a PNG whose pixels are ids, R + 256 G + 65536 B."""
     built = {**content, "annotations": []}
-    number = 0
-    for entry in content["annotations"]:
-        try:
-            file, image_id = str(entry["file_name"]), entry["image_id"]
-            segments = [dict(segment) for segment in entry["segments_info"]]
-            ids = [int(segment.pop("id")) for segment in segments]
-        except (KeyError, TypeError, ValueError) as error:
-            raise AnnotationFormatError(f"annotation {number}: {error!r}", path) from None
-        masks = _segments(_panoptic_map(file, path), ids)
-        for segment_id, segment in zip(ids, segments, strict=True):
-            segment.pop("bbox", None)
-            ours = {"id": segment_id, "image_id": image_id, "segmentation": masks[segment_id]}
-            built["annotations"].append(segment | ours)
+    for number, entry in enumerate(content["annotations"]):
+        with _item(f"annotation {number}", path):
+            ids = _panoptic_map(str(entry["file_name"]), path)
+            for segment in entry["segments_info"]:
+                inside = np.asfortranarray(ids == int(segment["id"]), np.uint8)
+                ours = {"image_id": entry["image_id"], "segmentation": coco_mask.encode(inside)}
+                kept = {name: value for name, value in segment.items() if name != "bbox"}
+                built["annotations"].append(kept | ours)
     return built
 
 
@@ -207,39 +209,32 @@ def _panoptic_map(file: str, path: Path) -> np.ndarray:
     raise FileMissingError(f"the map of the segments, '{name}', is not beside the file", path)
 
 
-def _segments(ids: np.ndarray, wanted: Iterable[int]) -> dict[int, dict[str, Any]]:
-    return {one: coco_mask.encode(np.asfortranarray(ids == one, np.uint8)) for one in wanted}
-
-
 def from_label_studio(content: list[Any], path: Path) -> Coco:
     """Label Studio's JSON: polygons, rectangles, ellipses in percent, and brush strokes."""
     built = _Builder()
-    for task in content:
-        try:
-            data = task["data"]
-            source = data.get("image") or next(v for v in data.values() if isinstance(v, str))
+    for number, task in enumerate(content):
+        with _item(f"task {number}", path):
+            data = _object(task)["data"]
+            texts = [value for value in data.values() if isinstance(value, str)]
+            source = _file_name(data.get("image") or texts[0])
             annotations = [one for one in task["annotations"] if not one.get("was_cancelled")]
-            results = [result for one in annotations[:1] for result in one["result"]]
+            results = [_object(result) for one in annotations[:1] for result in one["result"]]
             shapes = [result for result in results if "original_width" in result]
-        except (KeyError, TypeError, AttributeError, StopIteration) as error:
-            raise AnnotationFormatError(f"a task of Label Studio: {error!r}", path) from None
-        if not shapes:
-            continue
-        width, height = shapes[0]["original_width"], shapes[0]["original_height"]
-        image = built.image(_file_name(source), width, height)
+        image = None
         for result in shapes:
-            try:
+            with _item(f"task {number}, result {result.get('id')}", path):
+                width, height = result["original_width"], result["original_height"]
                 segmentation = _label_studio_mask(result["value"], width, height)
                 labels = result["value"].get(result["type"]) or [None]
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                name = result.get("id")
-                raise AnnotationFormatError(f"result {name}: {error!r}", path) from None
-            built.region(image, segmentation, labels[0])
+                if image is None:
+                    image = built.image(source, width, height)
+                built.region(image, segmentation, labels[0])
     return built.coco()
 
 
 def _label_studio_mask(value: Mapping[str, Any], width: int, height: int) -> Any:
     if "rle" in value:
+        check_size(height, width)
         flat = brush_values(bytes(value["rle"]))
         inside = flat.reshape(height, width, 4)[..., 3] > 0  # (H * W * 4,) -> (H, W)
         return coco_mask.encode(np.asfortranarray(inside, np.uint8))
@@ -302,16 +297,13 @@ def from_cvat(root: ElementTree.Element, path: Path) -> Coco:
     """CVAT for images 1.1 (XML): polygons, boxes, ellipses and masks."""
     built = _Builder()
     for image in root.iter("image"):
-        try:
+        with _item(f"image {image.get('name')}", path):
             width, height = int(image.attrib["width"]), int(image.attrib["height"])
             image_id = built.image(_file_name(image.attrib["name"]), width, height)
             for shape in image:
                 segmentation = _cvat_mask(shape.tag, shape.attrib, width, height)
                 if segmentation is not None:
                     built.region(image_id, segmentation, shape.attrib.get("label"))
-        except (KeyError, ValueError) as error:
-            name = image.attrib.get("name")
-            raise AnnotationFormatError(f"image {name}: {error!r}", path) from None
     return built.coco()
 
 

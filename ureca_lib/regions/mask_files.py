@@ -25,6 +25,7 @@ from ureca_lib.regions.sa1b import build_entries, load_sa1b, parse_file
 
 MaskSource = np.ndarray | str | Path
 _ARRAYS = (".npy", ".npz")
+_MAX_BYTES = 1 << 32  # of all arrays of a .npz, which are held at once
 
 
 def load_masks(
@@ -119,9 +120,14 @@ def _region(entry: dict[str, Any]) -> Region:
 def _arrays(path: Path) -> list[dict[str, Any]]:
     """List the masks of a .npy or .npz file."""
     try:
-        content = np.load(path, allow_pickle=False)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+            if size > _MAX_BYTES:
+                raise ValueError(f"{size:,} bytes unpacked, more than {_MAX_BYTES:,}")
+        content = np.load(path, mmap_mode="r", allow_pickle=False)
         arrays = {"": content} if isinstance(content, np.ndarray) else dict(content)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile, zlib and tokenize each raise their own
         raise AnnotationFormatError(f"the file holds no arrays ({error})", path) from None
     entries = []
     for name, array in arrays.items():
