@@ -23,7 +23,6 @@ from torch.utils.data import Dataset
 from ureca_lib.conversation import Conversation
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import Region
-from ureca_lib.train.features import FeatureCache
 from ureca_lib.train.grouped import Row, group_rows
 from ureca_lib.train.index import RegionIndex, open_index
 from ureca_lib.train.settings import TrainSettings
@@ -170,14 +169,13 @@ class GroupSample(NamedTuple):
         rows: of each region the ids and labels of question and caption, placeholders repeated.
         mask_values: (K, T, 1, S, S) float32.
         mask_places: (T, 2), row and column of each mask tile; None without a tile embedding.
-        image: its id, or None if its features are not to be kept; its tiles (T, 3, S, S) float32;
-            and instead of these its features (T, tokens, D), if the cache has them.
+        pixel_values: (T, 3, S, S) float32.
     """
 
     rows: list[Row]
     mask_values: torch.Tensor
     mask_places: torch.Tensor | None
-    image: tuple[str | None, torch.Tensor | None, torch.Tensor | None]
+    pixel_values: torch.Tensor
 
 
 class RegionCaptionDataset(Dataset):
@@ -187,17 +185,10 @@ class RegionCaptionDataset(Dataset):
         index: of the images.
         processor: of the model.
         settings: of the run.
-        cache: of vision features, or None.
     """
 
-    def __init__(
-        self,
-        index: RegionIndex,
-        processor: UrecaProcessor,
-        settings: TrainSettings,
-        cache: FeatureCache | None = None,
-    ):
-        self.index, self.processor, self.settings, self.cache = index, processor, settings, cache
+    def __init__(self, index: RegionIndex, processor: UrecaProcessor, settings: TrainSettings):
+        self.index, self.processor, self.settings = index, processor, settings
         self.order = GroupOrder(
             index.counts, settings.regions_per_image, settings.seed, settings.shuffle_buffer
         )
@@ -217,7 +208,7 @@ class RegionCaptionDataset(Dataset):
 
     def _group(self, number: int, chosen: list[int], position: int) -> GroupSample:
         rng = np.random.default_rng([self.settings.seed, 1, position])
-        row, size = self.index.row(number), self.index.size(number)
+        row, photo = self.index.row(number), self.index.pixels(number)
         most = self.processor.max_tiles_train
         regions, texts = self.index.regions(number), []
         regions = [regions[place] for place in chosen]
@@ -225,25 +216,16 @@ class RegionCaptionDataset(Dataset):
             captions, asked = row["captions"][place], row["questions"][place]
             pick = int(rng.integers(len(captions))) if len(captions) > 1 else 0
             texts.append((asked[pick] if asked else self.settings.question, captions[pick]))
-        key = features = pixels = None
         if rng.random() < self.settings.resize_share:
-            factors = rng.uniform(*RESIZED, size=2)
-            photo, regions = resize_together(self.index.pixels(number), regions, factors)
-            size, pixels = photo.shape[:2], self.processor.image_tiles(photo, most)
-        elif self.cache is not None:
-            key = row["image_id"]
-            features = self.cache.get(key)
-        if pixels is None and features is None:
-            pixels = self.processor.image_tiles(self.index.pixels(number), most)
+            photo, regions = resize_together(photo, regions, rng.uniform(*RESIZED, size=2))
+        size, pixels = photo.shape[:2], self.processor.image_tiles(photo, most)
         with warnings.catch_warnings():  # of which an epoch would give thousands
             warnings.filterwarnings("ignore", message=r".*vanishes when its mask is resized.*")
             masks = self.processor.mask_tiles(regions, size, most)
         if self.settings.no_mask:
             masks = torch.zeros_like(masks)
-        tiles = len(pixels if features is None else features)
-        rows = [self.processor.token_ids(*text, tiles, masks.shape[1]) for text in texts]
-        places = self.processor.mask_places(size, most)
-        return GroupSample(rows, masks, places, (key, pixels, features))
+        rows = [self.processor.token_ids(*text, len(pixels), masks.shape[1]) for text in texts]
+        return GroupSample(rows, masks, self.processor.mask_places(size, most), pixels)
 
 
 def resize_together(
@@ -288,13 +270,13 @@ class RegionCollator:
 
         Returns:
             `labels` (R, L); `mask_values` (M, 1, S, S), and `mask_places` (M, 2) for a model with
-            a tile embedding; `image_of` (R,), which image each region is of; `images`, of each
-            image key, tiles and features as `GroupSample` has them. In one row each: `input_ids`
+            a tile embedding; `image_of` (R,), which image each region is of; `images`, the tiles
+            of each image, (T, 3, S, S). In one row each: `input_ids`
             and `attention_mask`, (R, L), padded on the left; grouped: see `group_rows`.
         """
         batch: dict[str, Any] = {
             "mask_values": torch.cat([group.mask_values.flatten(0, 1) for group in groups]),
-            "images": [group.image for group in groups],
+            "images": [group.pixel_values for group in groups],
         }
         if groups[0].mask_places is not None:
             places = [group.mask_places.repeat(len(group.rows), 1) for group in groups]

@@ -99,7 +99,6 @@ class TrainSettings:
         save_every: steps between checkpoints; 0 writes one at the end only
         keep_checkpoints: number of checkpoints to keep
         log_every: steps between lines of the log
-        memory_gib: maximum size of vision features held in memory, in GiB
         workers: processes that prepare samples
         seed: seed of new weights, order, dropout and resizing
         export: write the whole trained model at the end
@@ -162,7 +161,6 @@ class TrainSettings:
     keep_checkpoints: PositiveInt = 2
     log_every: PositiveInt = 10
 
-    memory_gib: NonNegativeFloat = 2.0
     workers: NonNegativeInt = 0
     seed: int = 0
     export: bool = True

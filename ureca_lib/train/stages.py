@@ -2,8 +2,7 @@
 
 Stage 1 trains the mask encoder, its projection included, and nothing else; stage 2 trains LoRA
 adapters on the language model with the mask encoder frozen (App. A). The vision tower and its
-projector are frozen in both, so image features are computed without gradients, or come from a
-cache.
+projector are frozen in both, so image features are computed without gradients.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from ureca_lib.configuration import UrecaConfig
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.presets import LORA_LAYERS
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.train.features import FeatureCache
 from ureca_lib.train.grouped import answer_loss, grouped_forward
 from ureca_lib.train.settings import TrainSettings
 
@@ -137,14 +135,11 @@ class StageModel(nn.Module):
 
     Args:
         model: of `freeze_for_stage`.
-        cache: gets the features of images that came as pixels, or None.
     """
 
-    def __init__(
-        self, model: UrecaForConditionalGeneration | PeftModel, cache: FeatureCache | None = None
-    ):
+    def __init__(self, model: UrecaForConditionalGeneration | PeftModel):
         super().__init__()
-        self.model, self.cache = model, cache
+        self.model = model
 
     @property
     def config(self) -> UrecaConfig:
@@ -172,7 +167,7 @@ class StageModel(nn.Module):
 
     def forward(
         self,
-        images: Sequence[tuple[str | None, torch.Tensor | None, torch.Tensor | None]],
+        images: Sequence[torch.Tensor],
         labels: torch.Tensor,
         tokens: torch.Tensor | int | None = None,
         **batch: torch.Tensor,
@@ -180,13 +175,14 @@ class StageModel(nn.Module):
         """The summed loss of the answers' tokens, divided by their number.
 
         Args:
-            images: of each image id, tiles and features, see `GroupSample`.
+            images: of each image its tiles, (T, 3, S, S).
             labels: (R, L).
             tokens: answer tokens of the whole step, over all devices and accumulated batches; by
                 default this batch's own.
             batch: the rest of a batch of `RegionCollator`.
         """
-        features = [self._features(*image) for image in images]
+        # each image alone, so that its features do not depend on the rest of the batch
+        features = [self.encode_image(pixels) for pixels in images]
         if "image_ids" in batch:
             features = torch.cat(features)
             batch |= {"image_features": features, "labels": labels, "tokens": tokens}
@@ -196,25 +192,11 @@ class StageModel(nn.Module):
         hidden = model(**batch, image_features=rows, use_cache=False).last_hidden_state
         return answer_loss(head, hidden, labels, tokens)[0]
 
-    def _features(
-        self, image_id: str | None, pixels: torch.Tensor | None, features: torch.Tensor | None
-    ) -> torch.Tensor:
-        """(T, tokens, D) of an image, as given, or of its tiles; these go into the cache.
-
-        Each image is run alone, so that its features do not depend on the rest of the batch.
-        """
-        if features is None:
-            features = self.encode_image(pixels)
-            if image_id is not None and self.cache is not None:
-                self.cache.put(image_id, features)
-        return features
-
     @torch.no_grad()
     def encode_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The frozen tower and projector: (T, 3, S, S) -> (T, tokens, D).
 
-        In the weights' own type, without autocast: cached features must not depend on where they
-        were computed.
+        In the weights' own type, without autocast, as when captioning.
         """
         pixels = pixel_values.to(self.base.lm_head.weight.dtype)
         with torch.autocast(pixels.device.type, enabled=False):
