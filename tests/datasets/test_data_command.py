@@ -77,7 +77,7 @@ def test_published_files_say_whether_their_masks_are_there(tmp_path):
     ("lost", "message", "code"),
     [
         (["instances.json"], "instances.json: the annotation file does not exist", 1),
-        (["refs(google).p", "refs(umd).p"], "there is neither refs(umd).p nor refs(umd).json", 1),
+        (["refs(google).p", "refs(umd).p"], "refs(umd).p: the file does not exist", 1),
         (["refs(google).p"], "refcocog:umd:val", 0),
     ],
 )
