@@ -22,12 +22,14 @@ import numpy as np
 from ureca_lib.annotate.annotators import AttributeAnnotator, make_annotator
 from ureca_lib.annotate.export import caption_rows
 from ureca_lib.annotate.look_alikes import ColorTextureFeatures, LookAlikeSettings, find_look_alikes
+from ureca_lib.course import course_folder
 from ureca_lib.devices import chosen_device
 from ureca_lib.markdown import printable
 from ureca_lib.mask_tree import RegionId, build_mask_tree
-from ureca_lib.regions import Region, RegionImage, load_regions
+from ureca_lib.regions import MaskedPhoto, Region, RegionImage, load_regions
 from ureca_lib.regions.photo import Photo
 from ureca_lib.regions.sa1b import annotation_from
+from ureca_lib.regions.sources import find_masked
 from ureca_lib.segment import (
     Sam,
     check_prompts,
@@ -37,6 +39,7 @@ from ureca_lib.segment import (
     superpixel_regions,
 )
 from ureca_lib.segment.sam import Box
+from ureca_lib.tool_files import Captioned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +47,6 @@ if TYPE_CHECKING:
     from ureca_lib.captioner import RegionCaptioner
 
 TINY = "tiny"
-TINY_FOLDER = Path(__file__).resolve().parents[1] / "data_samples" / "tiny_ureca"
 TINY_NOTE = "the tiny model was trained on drawings alone: its captions of photos mean little"
 FEW_PIECES = (4, 8, 16)  # superpixels by level for a photo without masks: few enough to read
 _SAME = 0.9  # IoU from which a region found earlier is the one that SAM was prompted for
@@ -62,6 +64,8 @@ class CaptionRow:
         confused_with: regions that the caption fits, too.
         look_alikes: regions that look like this one.
         score: mean log-probability of the caption's tokens, if a model wrote it.
+        instead_of: the model's own caption, which another region has; see `ureca_lib.together`.
+        cost: what this cost in log-likelihood.
     """
 
     number: int
@@ -71,6 +75,8 @@ class CaptionRow:
     confused_with: tuple[RegionId, ...] = ()
     look_alikes: tuple[RegionId, ...] = ()
     score: float | None = None
+    instead_of: str | None = None
+    cost: float = 0.0
 
     @property
     def region_id(self) -> RegionId:
@@ -108,12 +114,13 @@ class PhotoCaptions(Sequence[CaptionRow]):
     __repr__ = __str__
 
     def lines(self) -> Iterator[str]:
-        """A line per caption: its number, the text, and the regions that it also fits."""
+        """A line per caption: its number, the text, and in brackets what is to be known of it."""
         numbers = {row.region_id: str(row.number) for row in self.items}
         for row in self.items:
             others = [numbers.get(i, f"region {i}") for i in row.confused_with]
             note = f"also fits {', '.join(others)}" if others else "not unique"
             known = f"  [{note}]" if others or row.unique is False else ""
+            known += f"  [instead of: {printable(row.instead_of)}]" if row.instead_of else ""
             yield f"{row.number:>3}  {printable(row.text)}{known}"
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -126,8 +133,16 @@ class PhotoCaptions(Sequence[CaptionRow]):
                 "confused_with": list(row.confused_with) or None,
                 "look_alikes": list(row.look_alikes) or None,
                 "score": None if row.score is None else round(row.score, 4),
+                "instead_of": row.instead_of,
+                "cost": round(row.cost, 4) if row.instead_of else None,
             }
             yield plain | {name: value for name, value in extra.items() if value is not None}
+
+    def captioned(self) -> Captioned:
+        """The captions for `ureca_lib.tool_files`."""
+        texts = {row.region_id: row.text for row in self.items}
+        unique = {row.region_id: row.unique for row in self.items}
+        return Captioned(self.regions, texts, unique, self.image)
 
     def figure(self, most: int = 24) -> Figure:
         """Draw the largest regions with their captions, numbered as in the list.
@@ -138,6 +153,8 @@ class PhotoCaptions(Sequence[CaptionRow]):
         from ureca_lib.figures import caption_figure
 
         texts = {row.region_id: f"{row.number}. {printable(row.text)}" for row in self.items}
+        for row in filter(lambda row: row.instead_of, self.items):
+            texts[row.region_id] += f"\ninstead of: {printable(row.instead_of)}"
         largest = sorted(self.items, key=lambda row: -row.region.area)[:most]
         shown = [row.region_id for row in sorted(largest, key=lambda row: row.number)]
         return caption_figure(self.regions, texts, ids=shown)
@@ -150,8 +167,8 @@ class PhotoCaptioner:
     """Captions photos with one model, which is loaded once.
 
     Args:
-        model: a URECA checkpoint ("tiny" is the one in the repository), or the annotator's model;
-            None without an annotator takes the embedded one, which needs no model.
+        model: a URECA checkpoint ("tiny" comes with the package), or the annotator's model; None
+            without an annotator takes the embedded one, which needs no model.
         annotator: "openai", "transformers" or "attributes": the paper's four stages.
         base_url: address of an OpenAI-compatible server.
         api_key_env: environment variable that holds the server's key.
@@ -161,6 +178,9 @@ class PhotoCaptioner:
             model judges its own captions.
         progress: show a bar for each photo's regions.
         photos: number of photos whose features a URECA model keeps for the next call.
+        together: whether regions that a URECA model gives the same caption choose again; ours, not
+            the paper's. All regions of the photo are captioned for it. None: where all are asked
+            for, that is without points and boxes.
 
     Raises:
         ValueError: options that do not go together, or a checkpoint that cannot be loaded
@@ -180,10 +200,14 @@ class PhotoCaptioner:
         check: bool = False,
         progress: bool = False,
         photos: int = 0,
+        together: bool | None = None,
     ):
         self.check, self.progress, self.note, self._photos = check, progress, "", photos
+        self.together = together
         if annotator is None and (base_url or api_key_env):
             raise ValueError("--base-url and --api-key-env go with --annotator openai")
+        if together and (annotator or model is None):
+            raise ValueError("--together goes with a URECA checkpoint (--model)")
         runs_here = sam is not None or (model is not None and annotator != "openai")
         place = chosen_device(device) if runs_here else "cpu"  # imports torch, which takes seconds
         self._sam = None if sam is None else Sam(sam, place)
@@ -207,18 +231,13 @@ class PhotoCaptioner:
         from ureca_lib.captioner import RegionCaptioner  # transformers takes seconds to import
 
         if str(model) == TINY:
-            self.note, model = TINY_NOTE, TINY_FOLDER
-            if not TINY_FOLDER.is_dir():
-                raise ValueError(
-                    f"{TINY_FOLDER}: the tiny model is not there. It comes with a clone of the "
-                    "repository, not with the package alone; name a checkpoint's folder instead"
-                )
+            self.note, model = TINY_NOTE, course_folder() / "data_samples" / "tiny_ureca"
         return RegionCaptioner.from_pretrained(model, device, self._photos)
 
     def caption(
         self,
         photo: Photo,
-        masks: str | Path | RegionImage | None = None,
+        masks: str | Path | MaskedPhoto | RegionImage | None = None,
         points: Sequence[tuple[float, float]] = (),
         boxes: Sequence[Box] = (),
         strict: bool = True,
@@ -229,8 +248,8 @@ class PhotoCaptioner:
 
         Args:
             photo: a path, a PIL image, or an array.
-            masks: any file that `load_regions` reads, or its regions; None takes the JSON beside
-                the photo, else segments it.
+            masks: any file that `load_regions` reads, or its regions; None takes those beside the
+                photo (see `ureca_lib.regions.sources`), else segments it.
             points: (x, y) pixels. With SAM, the region that it sees there; else the smallest
                 region that holds the point.
             boxes: (x, y, width, height) pixels. With SAM, the region that it sees there; else the
@@ -245,8 +264,9 @@ class PhotoCaptioner:
                 made no caption; the message has the reason.
         """
         if masks is None and isinstance(photo, str | Path):
-            beside = Path(photo).with_suffix(".json")
-            masks = beside if beside.is_file() else None
+            masks = next(iter(find_masked(photo).images), None)
+        if isinstance(masks, MaskedPhoto):
+            masks = masks.load(strict, use_boxes)
         if isinstance(masks, RegionImage):
             regions = masks
         elif masks is not None:
@@ -299,11 +319,17 @@ class PhotoCaptioner:
 
     def _by_model(self, regions: RegionImage, chosen: list[Region]) -> _Rows:
         pixels, progress = regions.pixels, self.progress
-        captions = self._network.caption(pixels, chosen, progress=progress)
-        rows = [
-            CaptionRow(0, region, caption.text, score=caption.score)
-            for region, caption in zip(chosen, captions, strict=True)
-        ]
+        together = self.together
+        if together is None:
+            together = len(chosen) == len(regions)
+        asked = regions.regions if together else chosen
+        captions = self._network.caption(pixels, asked, progress=progress, together=together)
+        found = {caption.region_id: caption for caption in captions}
+        rows = []
+        for region in chosen:
+            own = found[region.id]
+            about = {"score": own.score, "instead_of": own.instead_of, "cost": own.cost}
+            rows.append(CaptionRow(0, region, own.text, **about))
         if self.check and len(regions) > 1:
             texts = [row.text for row in rows]
             scores = self._network.score(pixels, regions.regions, texts, progress=progress)
@@ -364,24 +390,6 @@ def caption(
     """
     captioner = PhotoCaptioner(model, **options)
     return captioner.caption(photo, masks, points, boxes, strict)
-
-
-def coco_document(photos: Sequence[PhotoCaptions]) -> dict[str, Any]:
-    """A COCO instances document whose annotations have a `caption`, as JSON can hold it."""
-    images, annotations = [], []
-    for number, photo in enumerate(photos, start=1):
-        size = {"width": photo.regions.width, "height": photo.regions.height}
-        images.append({"id": number, "file_name": photo.image} | size)
-        for row in photo:
-            extra = {} if row.unique is None else {"unique": row.unique}
-            annotations.append(
-                annotation_from(row.region)
-                | {"id": len(annotations) + 1, "region_id": row.region_id, "image_id": number}
-                | {"category_id": 1, "iscrowd": 0, "caption": row.text}
-                | extra
-            )
-    categories = [{"id": 1, "name": "region", "supercategory": "region"}]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _joined(regions: RegionImage, prompted: Sequence[Region]) -> RegionImage:

@@ -72,7 +72,7 @@ BAD = [
     ("r.json", '{"a/1": ["", " "]}', "id a/1: references are texts that are not all empty"),
     ("r.json", '{"a1": "x"}', "an id is IMAGE/REGION, not 'a1'"),
     ("r.jsonl", '{"id": 7, "references": ["x"]}', "row 1: id 7: an id is a text IMAGE/REGION"),
-    ("r.jsonl", '{"id": "a/1"}', "row 1: id a/1: references are texts"),
+    ("r.jsonl", '{"id": "a/1"}', "id a/1: references are texts"),
     ("r.jsonl", '{"image": "a.jpg", "conversations": []}', "row 1: .*id: Field required"),
     (
         "r.jsonl",
@@ -216,6 +216,7 @@ def test_sizes_are_compared_where_both_have_the_same_regions(tmp_path):
     assert small.apart and not large.apart
     record = json.loads(json.dumps(compared.to_dict()))
     assert record["differences_by_size"][next(iter(sizes))]["exact_match"]["difference"] == 1.0
+    assert list(record["differences_by_level"]) == list(first.exact.by_level)
     assert f"{next(iter(sizes))}: exact match: +100.00" in str(compared)
     unknown = write("unknown.jsonl", dict.fromkeys(keys, "a cat"), area=None)
     assert compare(first, unknown, None, (), QUICK).by_size == {}

@@ -16,14 +16,15 @@ from ureca_lib.annotate.sources import name_of
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.annotate.views import ImageViews, stage_views
 from ureca_lib.mask_tree import RegionId
-from ureca_lib.regions import RegionImage, load_sa1b
+from ureca_lib.regions import RegionImage
+from ureca_lib.regions.sources import masked_photo
 
 
 class AnnotatedImage:
     """One image with its captions and all questions and answers.
 
     Args:
-        json_path: the image's annotation file.
+        path: the photo, or its file of masks.
         store: that holds its answers.
         settings: of the run.
 
@@ -32,13 +33,11 @@ class AnnotatedImage:
             is not in the store, failed, is being annotated, or the run was stopped.
     """
 
-    def __init__(
-        self, json_path: str | Path, store: Store, settings: PipelineSettings | None = None
-    ):
+    def __init__(self, path: str | Path, store: Store, settings: PipelineSettings | None = None):
         settings = (settings or PipelineSettings()).for_store(store.recipe)
-        wanted = Path(json_path).resolve()
-        self.name = finished_name(wanted, store)
-        self.image: RegionImage = load_sa1b(wanted, strict=settings.strict)
+        masks = masked_photo(path)
+        self.name = finished_name(masks.place, store)
+        self.image: RegionImage = masks.load(settings.strict, settings.boxes)
         self.tree = settings.tree.build(self.image.regions)
         self.answers: dict[Step, Answer] = store.answers(self.name)
         self.finals: dict[RegionId, FinalCaption] = {
@@ -47,11 +46,7 @@ class AnnotatedImage:
         alike = {region_id: final.look_alikes for region_id, final in self.finals.items()}
         self._captions = ImageCaptions(self.tree, settings.tree.chosen(self.tree), alike)
         self._captions.answers = self.answers
-        self._captions.captions = {  # answers come by round: the last one stays
-            answer.step.region_id: answer.text
-            for answer in self.answers.values()
-            if answer.step.stage == "unique" and answer.status in ("done", "kept")
-        }
+        self._captions.captions = {i: final.text for i, final in self.finals.items() if final.text}
         self._views = cache(lambda: ImageViews(self.image, settings.views))
 
     @property
@@ -104,15 +99,16 @@ def finished_name(json_path: str | Path, store: Store) -> str:
     rows = {row.image: row for row in store.images()}
     moved = (row for row in rows.values() if row.path and Path(row.path).resolve() == wanted)
     row = rows.get(name) or next(moved, None)
-    if row is None:
-        raise StoreError(f"{store.path}: {wanted} is not in this store")
-    if row.status in ("done", "partial"):
+    if row is not None and row.status in ("done", "partial"):
         return row.image
-    if store.is_held(row.image):
+    if row is None:
+        why = "is not in this store"
+    elif store.is_held(row.image):
         why = "is not finished: another process is working on it"
     elif row.status == "failed":
         why = f"failed: {row.error}"
     else:
-        ((stopped,),) = store.rows("SELECT stopped FROM runs ORDER BY id DESC LIMIT 1") or [(None,)]
-        why = "is not finished" + (f": the latest run stopped: {stopped}" if stopped else "")
+        runs = store.rows("SELECT stopped FROM runs ORDER BY id DESC LIMIT 1")
+        stopped = "".join(f": the latest run stopped: {reason}" for (reason,) in runs if reason)
+        why = f"is not finished{stopped}"
     raise StoreError(f"{store.path}: {wanted} {why}")

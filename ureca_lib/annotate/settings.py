@@ -9,7 +9,6 @@ from typing import Any
 from ureca_lib.annotate import PAPER_DIFFERENCES
 from ureca_lib.annotate.look_alikes import LookAlikeSettings
 from ureca_lib.annotate.views import MIN_MARGIN, NUMBER_HEIGHT, ViewSettings
-from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import (
     CONTAINMENT_THRESHOLD,
     PAPER_MAX_AREA,
@@ -20,6 +19,7 @@ from ureca_lib.mask_tree import (
     RegionId,
     build_mask_tree,
 )
+from ureca_lib.options import at_least, setting
 from ureca_lib.regions import Region
 
 
@@ -60,22 +60,17 @@ class TreeSettings:
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """Stage 4: how often captions are refined, and which captions are too similar.
+    """Stage 4: how often captions are refined, while some read the same.
 
     Raises:
         ValueError: a value out of range.
     """
 
     rounds: int = setting(3, "most refinements of a region; the paper makes 1")
-    max_overlap: float = setting(
-        1.0, "share of words and pairs of words at which look-alikes' captions clash"
-    )
     most: int = setting(8, "look-alikes shown in a round after the first")
 
     def __post_init__(self) -> None:
         at_least(self, rounds=1, most=1)
-        if not self.max_overlap > 0:
-            raise ValueError(f"max_overlap must be above 0, not {self.max_overlap}")
 
 
 @dataclass(frozen=True)
@@ -95,6 +90,7 @@ class PipelineSettings:
         (), "splits that are verified; the paper verifies its test set"
     )
     strict: bool = setting(True, "a bad mask fails its image; else it is left out")
+    boxes: bool = setting(False, "a box is a region where there is no mask")
     retry_failed: bool = setting(True, "ask questions again that failed in an earlier run")
 
     @classmethod
@@ -131,6 +127,9 @@ class PipelineSettings:
         known = asdict(self)
         for name in ("retry_failed", "verify_splits"):
             del known[name]
+        if not self.boxes:  # stores of before it was a setting have the same answers
+            del known["boxes"]
+        known["check"]["max_overlap"] = 1.0
         if recipe == 1:
             del known["describe_leaves"], known["views"]["numbers"]
             known["views"] |= {"min_margin": MIN_MARGIN, "number_height": NUMBER_HEIGHT}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from tqdm.auto import tqdm
@@ -16,83 +16,72 @@ from ureca_lib.markdown import printable
 
 if TYPE_CHECKING:
     from ureca_lib.captioning import PhotoCaptions
+    from ureca_lib.regions import MaskedPhoto
 
 _FIGURES = (".png", ".pdf", ".svg")
 _SAM_HELP = "SAM, SAM-HQ, SAM 2 or SAM 3 checkpoint (hub id or folder)"
 
 
 def caption(
-    photos: Annotated[
-        list[Path], typer.Argument(help="Photos, and folders of them (not those below).")
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="URECA checkpoint (hub id or folder; tiny: the one in the repository), or the "
-            "annotator's model. Default: the embedded annotator, which needs no model."
-        ),
-    ] = None,
-    annotator: Annotated[
-        str | None,
-        typer.Option(help="Run the four stages with openai, transformers or attributes."),
-    ] = None,
-    base_url: Annotated[
-        str | None, typer.Option(help="Address of an OpenAI-compatible server.")
-    ] = None,
-    api_key_env: Annotated[str | None, typer.Option(help=KEY_HELP)] = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            help="SA-1B or COCO JSON, a label map PNG, a folder of mask PNGs, or a file of another "
-            "tool (`ureca data --formats` lists them). Default: the JSON beside the photo, else "
-            "SAM's masks (--sam), else superpixels."
-        ),
-    ] = None,
-    point: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X,Y",
-            help="Caption the region at this pixel: SAM's with --sam, else the smallest that "
-            "holds it. May be repeated.",
-        ),
-    ] = None,
-    box: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X,Y,W,H",
-            help="Caption the region in this box: SAM's with --sam, else the one that fits it "
-            "best. May be repeated.",
-        ),
-    ] = None,
-    sam: Annotated[str | None, typer.Option(help=f"{_SAM_HELP} for the masks.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="One JSONL file; default: NAME.captions.jsonl each."),
-    ] = None,
-    coco: Annotated[Path | None, typer.Option(help="Also write COCO JSON with captions.")] = None,
-    figure: Annotated[
-        Path | None,
-        typer.Option(
-            help="Draw numbered regions with their captions (.png, joined by a .pdf; .pdf; .svg), "
-            "or a folder for many photos."
-        ),
-    ] = None,
-    shown: Annotated[int, typer.Option(help="Most regions in a figure, the largest.")] = 24,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Add look-alikes, and whether each caption fits its region only; a URECA model "
-            "judges its own captions.",
-        ),
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option(help="Stop at a bad mask; --no-strict leaves it out and says so.")
-    ] = True,
-    use_boxes: Annotated[
-        bool, typer.Option("--use-boxes", help="Read boxes as regions where a file has no masks.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    photos: list[Path] = typer.Argument(help="Photos, and folders of them (not those below)."),
+    model: str | None = typer.Option(
+        None,
+        help="URECA checkpoint (hub id or folder; tiny: the shipped one), or the "
+        "annotator's model. Default: the embedded annotator, which needs no model.",
+    ),
+    annotator: str | None = typer.Option(
+        None, help="Run the four stages with openai, transformers or attributes."
+    ),
+    base_url: str | None = typer.Option(None, help="Address of an OpenAI-compatible server."),
+    api_key_env: str | None = typer.Option(None, help=KEY_HELP),
+    masks: Path | None = typer.Option(
+        None,
+        help="A file or folder of masks (`ureca data --formats` lists the formats), also of many "
+        "photos. Default: those beside the photo, else SAM's (--sam), else superpixels.",
+    ),
+    point: list[str] | None = typer.Option(
+        None,
+        metavar="X,Y",
+        help="Caption the region at this pixel: SAM's with --sam, else the smallest that "
+        "holds it. May be repeated.",
+    ),
+    box: list[str] | None = typer.Option(
+        None,
+        metavar="X,Y,W,H",
+        help="Caption the region in this box: SAM's with --sam, else the one that fits it "
+        "best. May be repeated.",
+    ),
+    sam: str | None = typer.Option(None, help=f"{_SAM_HELP} for the masks."),
+    out: Path | None = typer.Option(
+        None, "-o", "--out", help="One JSONL file; default: NAME.captions.jsonl each."
+    ),
+    coco: Path | None = typer.Option(None, help="Also write COCO JSON with captions."),
+    figure: Path | None = typer.Option(
+        None,
+        help="Draw numbered regions with their captions (.png, joined by a .pdf; .pdf; .svg), "
+        "or a folder for many photos.",
+    ),
+    shown: int = typer.Option(24, help="Most regions in a figure, the largest."),
+    check: bool = typer.Option(
+        False,
+        "--check",
+        help="Add look-alikes, and whether each caption fits its region only; a URECA model "
+        "judges its own captions.",
+    ),
+    together: bool | None = typer.Option(
+        None,
+        help="Regions that a URECA model gives the same caption choose again; ours, not the "
+        "paper's. Default: where all regions are captioned. With points and boxes all are "
+        "captioned for it, and those asked for printed.",
+        show_default=False,
+    ),
+    strict: bool = typer.Option(
+        True, help="Stop at a bad mask; --no-strict leaves it out and says so."
+    ),
+    use_boxes: bool = typer.Option(
+        False, "--use-boxes", help="Read boxes as regions where a file has no masks."
+    ),
+    device: str | None = typer.Option(None, help=DEVICE_HELP),
 ) -> None:
     """Caption the regions of photos with a URECA model, an annotator, or no model at all.
 
@@ -102,24 +91,27 @@ def caption(
     ureca caption photos/ --annotator openai --model gpt-4o --coco out.json
     """
     from ureca_lib.annotate.export import write_jsonl
-    from ureca_lib.captioning import PhotoCaptioner, coco_document
+    from ureca_lib.captioning import PhotoCaptioner
     from ureca_lib.journal import replacing
+    from ureca_lib.tool_files import coco_document
 
     names = _named(photos)
     single = len(names) == 1
     points = [_numbers(text, 2, "--point X,Y") for text in point or []]
     boxes = [_numbers(text, 4, "--box X,Y,W,H") for text in box or []]
-    _check_targets(single, out, figure, masks, bool(points or boxes))
+    _check_targets(single, out, figure, bool(points or boxes))
+    owners = _masks_of(photos, masks, list(names), sam)
     captioner = PhotoCaptioner(
-        model, annotator, base_url, api_key_env, sam, device, check, progress=single
+        model, annotator, base_url, api_key_env, sam, device, check, single, together=together
     )
     for line in filter(None, (f"captions by {captioner.made_by}", captioner.note)):
         typer.echo(line, err=True)
     done: dict[Path, PhotoCaptions] = {}
     # photo after photo; one that fails does not stop the others
     for photo, name in tqdm(names.items(), unit="photo", disable=single):
+        found = owners.get(photo)
         try:
-            result = captioner.caption(photo, masks, points, boxes, strict, name, use_boxes)
+            result = captioner.caption(photo, found, points, boxes, strict, name, use_boxes)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             about = str(error) if photo.name in str(error) else f"{photo}: {error}"
             tqdm.write(printable(f"ureca: {about}"), file=sys.stderr)
@@ -143,10 +135,12 @@ def caption(
         count = f"{len(result)} caption{'' if len(result) == 1 else 's'}"
         if shared := sum(row.unique is False for row in result):
             count += f", {shared} not unique"
+        if chosen := sum(row.instead_of is not None for row in result):
+            count += f", {chosen} chosen again as another region said the same"
         typer.echo(f"{count} -> {out or photo.with_suffix('.captions.jsonl')}", err=True)
     if coco and done:
         with replacing(coco) as file:
-            json.dump(coco_document(list(done.values())), file)
+            json.dump(coco_document(result.captioned() for result in done.values()), file)
     if single and not done:
         raise typer.Exit(2)
     if len(done) < len(names) or not all(map(len, done.values())):
@@ -155,17 +149,13 @@ def caption(
 
 
 def segment(
-    image: Annotated[Path, typer.Argument(help="The photo.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="SA-1B JSON; default: beside the photo.")
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="superpixels (no model needed) or sam.")
-    ] = "superpixels",
-    model: Annotated[
-        str, typer.Option(help=f"{_SAM_HELP} for --method sam.")
-    ] = "facebook/sam-vit-base",
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    image: Path = typer.Argument(help="The photo."),
+    out: Path | None = typer.Option(
+        None, "-o", "--out", help="SA-1B JSON; default: beside the photo."
+    ),
+    method: str = typer.Option("superpixels", help="superpixels (no model needed) or sam."),
+    model: str = typer.Option("facebook/sam-vit-base", help=f"{_SAM_HELP} for --method sam."),
+    device: str | None = typer.Option(None, help=DEVICE_HELP),
 ) -> None:
     """Find nested masks in a photo and write them as SA-1B JSON."""
     from ureca_lib.regions import save_sa1b
@@ -200,6 +190,24 @@ def _named(paths: list[Path]) -> dict[Path, str]:
     return names
 
 
+def _masks_of(
+    paths: list[Path], masks: Path | None, photos: list[Path], sam: str | None
+) -> dict[Path, MaskedPhoto]:
+    """The masks of photos, each with its photo; says what happens with the photos without."""
+    from ureca_lib.regions.sources import find_masked, shortened
+
+    owners: dict[Path, MaskedPhoto] = {}
+    for path in filter(Path.exists, paths):
+        found = find_masked(path, masks, deep=False).owners
+        owners |= {photo: entry._replace(photo=photo) for photo, entry in found.items()}
+    if masks is None and (others := {e.path.name for e in owners.values() if e.name}):
+        typer.echo(f"masks of {', '.join(sorted(others))}", err=True)
+    if owners and (without := [photo.name for photo in photos if photo not in owners]):
+        count = f"{len(without)} of {len(photos)} photos have no masks"
+        typer.echo(f"{count}: {shortened(without)}; {sam or 'superpixels'} instead", err=True)
+    return owners
+
+
 def _numbers(text: str, count: int, option: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(","))
@@ -210,9 +218,7 @@ def _numbers(text: str, count: int, option: str) -> tuple[float, ...]:
     return numbers
 
 
-def _check_targets(
-    single: bool, out: Path | None, figure: Path | None, masks: Path | None, prompted: bool
-) -> None:
+def _check_targets(single: bool, out: Path | None, figure: Path | None, prompted: bool) -> None:
     """Refuse outputs and options that do not fit the photos, before a model is loaded."""
     suffix, many = figure.suffix.lower() if figure else "", not single
     faults = {
@@ -222,7 +228,6 @@ def _check_targets(
         and suffix not in _FIGURES,
         f"{figure}: for several photos --figure takes a folder": many and suffix,
         "--point and --box go with one photo": many and prompted,
-        "--masks goes with one photo; others have their masks beside them": many and masks,
     }
     for fault, is_there in faults.items():
         if is_there:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from ureca_lib.chat_options import with_chat_options
+from ureca_lib.engine import ShardOptions, call_command, dealt, run_parts
 from ureca_lib.evaluate.settings import (
     BootstrapSettings,
     ClairSettings,
@@ -38,7 +39,7 @@ References = Annotated[
         "those in the predictions."
     ),
 ]
-Masks = Annotated[Path | None, typer.Option(help="Folder of a JSONL's masks.")]
+Masks = Annotated[Path | None, typer.Option(help="Folder of a JSONL's or of photos' masks.")]
 Progress = Annotated[bool, typer.Option(help="Show a bar.")]
 
 
@@ -57,31 +58,58 @@ def _report(target: Path, record: Mapping[str, Any], text: str) -> None:
 
 @with_chat_options("max_reply_tokens")  # --max-new-tokens
 @options_of(SystemOptions, *_SYSTEM, system="ureca", device=None)
+@options_of(ShardOptions)
 def predict(
+    ctx: typer.Context,
     chat: dict[str, Any],
     data: str = typer.Option(
-        help="scenes:test:500, JSONL@MASKS, an export, ...: see `ureca data`."
+        help="scenes:test:500, a folder of scenes, a JSONL of the published layout (JSONL@MASKS), "
+        "an export, photos with masks, or files of masks (PHOTOS@MASKS: elsewhere)."
     ),
     out: Path = typer.Option(..., "-o", "--out", help="Predictions, NAME.jsonl."),
     trained_on: str | None = typer.Option(None, help="Its training data, for the tables."),
     masks: Masks = None,
+    use_boxes: bool = typer.Option(
+        False, "--use-boxes", help="Read boxes as regions where a file has no masks."
+    ),
     style: str = typer.Option("phrase", help="References of scenes: phrase, minimal or sentence."),
     limit: int | None = typer.Option(None, help="Number of images; the first ones are taken."),
     strict: bool = typer.Option(True, help="Stop at a bad mask; --no-strict leaves it out."),
     retry_failed: bool = typer.Option(False, help="Ask again where an error left no caption."),
     progress: Progress = True,
+    part: list[int] | None = typer.Option(None, hidden=True),
     **given: Any,
 ) -> None:
-    """Caption every region of some data; resumes an interrupted run."""
+    """Caption every region of some data; resumes an interrupted run.
+
+    \b
+    ureca predict --data scenes:test:500 --model tiny -o P.jsonl
+    ureca predict --data test.jsonl@sa1b/ --model 8b/ -o P.jsonl --shards 8 --engine ray --gpus 1
+    """
     from ureca_lib.datasets.captioned import open_captioned
     from ureca_lib.evaluate import predict as predicting
     from ureca_lib.evaluate.systems import build_system
 
-    images = open_captioned(data, limit, style, masks, strict)  # type: ignore[arg-type]
+    images = open_captioned(data, limit, style, masks, strict, boxes=use_boxes)  # type: ignore[arg-type]
+    engine = _engine(given)
+    if engine.shards and not part:
+        predicting.join_predictions(out, images)  # of a run that was killed
+        left = _run_shards(predict_part, ctx.params, engine)
+        count = predicting.join_predictions(out, images)
+        typer.echo(f"{count:,} captions of {len(images):,} images -> {out}")
+        if left or not count:
+            _exit_1(f"{left} of {engine.shards} shards are not complete; rerun the command")
+        return
+    addresses = given["base_url"]
+    given["base_url"] = dealt(addresses, part[0] if part else 0)
     built = build_system(**given, server=chat)
+    if given["base_url"] != addresses:  # the parts of a run have one record
+        built.model = {**(built.model or {}), "server": addresses}
     opened = {"style": style, "masks": None if masks is None else str(masks), "strict": strict}
+    if use_boxes:
+        opened["use_boxes"] = True
     summary = predicting.predict(
-        built, images, out, trained_on, given["seed"], opened, retry_failed, progress
+        built, images, out, trained_on, given["seed"], opened, retry_failed, progress, part
     )
     typer.echo(
         f"{summary.predictions:,} captions ({summary.made:,} new) of {summary.images:,} images, "
@@ -91,10 +119,27 @@ def predict(
         if reasons:
             first, reason = next(iter(reasons.items()))
             typer.echo(f"{problem}: {len(reasons):,}, such as {first}: {reason}", err=True)
-    if not summary.predictions:
+    if not summary.predictions and not part:
         _exit_1("nothing was predicted: no image could be read, or none has a region")
     if not summary.complete:
         raise typer.Exit(1)
+
+
+def predict_part(task: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """Caption a part of the images by `ureca predict`; a process of the engine calls this."""
+    return call_command(predict, {"ctx": None, **task["options"]})
+
+
+def _engine(given: dict[str, Any]) -> ShardOptions:
+    """The settings of the engine, taken out of the options."""
+    return ShardOptions(**{name: given.pop(name) for name in ShardOptions.__dataclass_fields__})
+
+
+def _run_shards(function: Any, options: Mapping[str, Any], engine: ShardOptions) -> int:
+    """Run a command on parts of its images; see `run_parts`."""
+    count, quiet = engine.shards or 1, {"progress": False}
+    tasks = {f"shard {k}": {**options, **quiet, "part": (k, count)} for k in range(count)}
+    return run_parts(function, tasks, engine, options["progress"])
 
 
 @options_of(MetricSettings, device=None)
@@ -183,7 +228,9 @@ def clair(
 @with_chat_options()
 @options_of(SystemOptions, *_SERVER, device=None)
 @options_of(UniquenessSettings)
+@options_of(ShardOptions)
 def uniqueness(
+    ctx: typer.Context,
     chat: dict[str, Any],
     predictions: Predictions,
     listener: str = typer.Option(
@@ -193,22 +240,42 @@ def uniqueness(
     ),
     data: str | None = typer.Option(None, help="The images; default: those predicted."),
     masks: Masks = None,
+    use_boxes: bool = typer.Option(
+        False, "--use-boxes", help="Read boxes as regions where a file has no masks."
+    ),
     out: Record = None,
     heard: Path | None = typer.Option(
         None, help="JSONL of listener scores, appended to; default: NAME.heard.LISTENER.jsonl."
     ),
     progress: Progress = True,
+    part: list[int] | None = typer.Option(None, hidden=True),
     **given: Any,
 ) -> None:
     """Measure self-retrieval and collision; resumes an interrupted run."""
-    from ureca_lib.evaluate.uniqueness import score_uniqueness
+    from ureca_lib.evaluate.uniqueness import hear_predictions, join_heard, score_uniqueness
 
-    chat |= {name: given.pop(name) for name in _SERVER}
-    device, settings = chat.pop("device"), UniquenessSettings(**given)
-    found, record = score_uniqueness(
-        predictions, listener, data, masks, heard, settings, device, progress, chat
-    )
+    engine = _engine(given)
+    base_url, api_key_env, device = (given.pop(name) for name in _SERVER)
+    chat |= {"base_url": dealt(base_url, part[0] if part else 0), "api_key_env": api_key_env}
+    asked = (predictions, listener, data, masks, heard)
+    if part:
+        new = hear_predictions(*asked, device, False, chat, part)[0]
+        typer.echo(f"{len(new):,} images")
+        return
+    if engine.shards:
+        join_heard(predictions, listener, heard)  # of a run that was killed
+        left = _run_shards(uniqueness_part, ctx.params, engine)
+        join_heard(predictions, listener, heard)
+        if left:
+            _exit_1(f"{left} of {engine.shards} shards are not complete; rerun the command")
+    settings = UniquenessSettings(**given)
+    found, record = score_uniqueness(*asked, settings, device, progress, chat)
     _report(out or predictions.with_suffix(".uniqueness.json"), record, str(found))
+
+
+def uniqueness_part(task: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """Score a part of the images by a listener; a process of the engine calls this."""
+    return call_command(uniqueness, {"ctx": None, **task["options"]})
 
 
 @options_of(ReproductionSettings)

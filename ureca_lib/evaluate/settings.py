@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ureca_lib.chat import KEY_HELP, at_least, setting
+from ureca_lib.chat import KEY_HELP
+from ureca_lib.options import at_least, setting
 
 NEAR = 0.8  # share of words and pairs of words
 PROMPTED = ("none", "contour", "crop", "box")
@@ -32,6 +33,10 @@ class SystemOptions:
     question: str | None = setting(None, "instead of the data set's or the system's own")
     max_new_tokens: int = setting(256, "longest caption in tokens")
     max_tiles: int | None = setting(None, "of an image's grid; None is the model's")
+    beams: int = setting(1, "width of the search of 'ureca'; 1 is greedy, as in the paper")
+    together: bool = setting(
+        False, "regions of 'ureca' that say the same choose again: ours, not the paper's"
+    )
     batch_size: int = setting(4, "regions per batch of a baseline")
     device: str | None = setting(
         "cpu", "where the model runs: cpu, cuda, cuda:1; default: CUDA if any"
@@ -49,12 +54,14 @@ class SystemOptions:
             object.__setattr__(self, "system", "no_mask")
         name, free = self.system, self.system in MODEL_FREE
         for_server = [*self.server, *(["--api-key-env"] if self.api_key_env else [])]
-        at_least(self, max_new_tokens=1, batch_size=1)
+        at_least(self, max_new_tokens=1, batch_size=1, beams=1)
         faults = {
             f"a system is {', '.join(SYSTEMS)}, not {name!r}": name not in SYSTEMS,
             f"the system {name} takes no question, has no model, and no server": free
             and (self.model or self.base_url or self.question),
             f"the system {name} needs a --model": not free and not self.model,
+            f"--together and --beams are for the system ureca, not {name}": name != "ureca"
+            and (self.together or self.beams > 1),
             f"--base-url is for {', '.join(_SERVED)}": self.base_url and name not in _SERVED,
             f"{' '.join(for_server[:1])} goes with a --base-url": for_server and not self.base_url,
         }

@@ -33,13 +33,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
 
+from ureca_lib import __version__
 from ureca_lib.annotate.look_alikes import normalized, word_overlaps
 from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
 from ureca_lib.evaluate.exact_match import area_name, in_groups, level_name
@@ -57,6 +57,7 @@ from ureca_lib.evaluate.scores import (
     with_intervals,
 )
 from ureca_lib.evaluate.settings import NEAR, UniquenessSettings
+from ureca_lib.journal import Part, join_parts, part_path, read_journal, share_of
 from ureca_lib.listeners import (
     EXACT,
     STYLE_NOTE,
@@ -82,7 +83,7 @@ LABELS = {
     "collision_equal": "Equal captions",
     "collision_near": "Nearly equal captions",
 }
-_VERSION = f"ureca-lib {version('ureca-lib')}"
+_VERSION = f"ureca-lib {__version__}"
 
 
 @dataclass(frozen=True)
@@ -343,6 +344,38 @@ def score_uniqueness(
     Raises:
         ValueError: a file or listener at fault, naming it. FileNotFoundError: no such file.
     """
+    path = Path(predictions)
+    scores, cache = hear_predictions(path, listener, data, masks, heard, device, progress, chat)
+    found = measure_uniqueness(scores, settings)
+    record = found.as_record() | {
+        "predictions": str(path),
+        "sha256": file_sha256(path),
+        "meta": read_meta(path),
+        "heard": str(cache),
+        "versions": package_versions(),
+    }
+    return found, record
+
+
+def hear_predictions(
+    predictions: str | Path,
+    listener: str = "exact",
+    data: str | None = None,
+    masks: str | Path | None = None,
+    heard: str | Path | None = None,
+    device: str | None = "cpu",
+    progress: bool = True,
+    chat: Mapping[str, Any] | None = None,
+    part: Part | None = None,
+) -> tuple[list[ListenerScores], Path]:
+    """Score the captions of a predictions file by a listener; see `score_uniqueness`.
+
+    Args:
+        part: score the images of this part only, into a file of its own; see `join_heard`.
+
+    Returns:
+        Scores of each image, and their file.
+    """
     path, name = Path(predictions), listener_name(listener)
     meta, rows = read_meta(path), read_predictions(path)
     system, captions = system_of(path, rows, meta), {}
@@ -350,8 +383,12 @@ def score_uniqueness(
         captions.setdefault(row.image_id, {})[str(row.region_id)] = row.caption
     for message in left_out(rows, meta):
         warnings.warn(f"{path}: {message}")
-    file_name = re.sub(r"[^\w.-]+", "-", name)  # hub ids and folders have slashes
-    cache = Path(heard) if heard else path.with_suffix(f".heard.{file_name}.jsonl")
+    cache = _heard_path(path, name, heard)
+    if part:
+        known = {row["image_id"] for row in read_journal(cache)} if cache.is_file() else set()
+        own = share_of(list(captions), part)
+        captions = {image_id: captions[image_id] for image_id in own if image_id not in known}
+        cache = part_path(cache, part)
     source, opened = data or meta.get("data"), meta.get("data_settings") or {}
     where = masks or (None if data else opened.get("masks"))
 
@@ -364,15 +401,25 @@ def score_uniqueness(
         return make_listener(listener, device, **(chat or {}))
 
     scores = score_images(images, captions, opened_listener, name, cache, system, progress)
-    found = measure_uniqueness(scores, settings)
-    record = found.as_record() | {
-        "predictions": str(path),
-        "sha256": file_sha256(path),
-        "meta": meta,
-        "heard": str(cache),
-        "versions": package_versions(),
-    }
-    return found, record
+    return scores, cache
+
+
+def join_heard(predictions: str | Path, listener: str, heard: str | Path | None = None) -> None:
+    """Move the scores of all parts to their file, in the order of the predictions.
+
+    Args:
+        predictions, listener, heard: as `score_uniqueness` takes them.
+    """
+    path, places = Path(predictions), {}
+    for row in read_predictions(path):
+        places.setdefault(row.image_id, len(places))
+    cache = _heard_path(path, listener_name(listener), heard)
+    join_parts(cache, "image_id", lambda row: places.get(row["image_id"], len(places)))
+
+
+def _heard_path(predictions: Path, name: str, heard: str | Path | None) -> Path:
+    file_name = re.sub(r"[^\w.-]+", "-", name)  # hub ids and folders have slashes
+    return Path(heard) if heard else predictions.with_suffix(f".heard.{file_name}.jsonl")
 
 
 def _percent(score: Score) -> str:
