@@ -30,7 +30,7 @@ from PIL import Image
 
 from ureca_lib.devices import chosen_device
 from ureca_lib.event_loop import in_background, run_coroutine
-from ureca_lib.options import at_least, setting
+from ureca_lib.options import at_least, json_object, options_of, setting
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_HELP = (
@@ -242,7 +242,7 @@ class OpenAIChat(ChatModel):
     base_url: str | None = setting(None, "address of the server, up to /v1; None is OpenAI's own")
     api_key_env: str | None = setting(None, KEY_HELP)
     max_in_flight: int = setting(16, "most calls at a time")
-    timeout: float = setting(120.0, "most seconds per attempt")
+    timeout: float = setting(120.0, "Most seconds per attempt; default: 120.")
     # of a question after 5xx, timeouts, lost or broken replies; after 429, max_wait alone counts
     max_retries: int = setting(6, "most retries of a question")
     backoff: float = setting(1.0, "seconds before the first retry, then doubled, with jitter")
@@ -251,12 +251,17 @@ class OpenAIChat(ChatModel):
     give_up_after: int = setting(32, "number of questions in a row without reply that end the run")
     max_calls: int | None = setting(None, "budget of calls, retries included; None: no limit")
     max_tokens_total: int | None = setting(None, "budget of tokens; None: no limit")
-    temperature: float | None = setting(0.0, "sampling temperature")  # None: the server's own
-    max_reply_tokens: int = setting(512, "most tokens of a reply; a longer reply is cut")
-    sampling_seed: int | None = setting(None, "seed that the server samples with")
+    # None: the server's own
+    temperature: float | None = setting(0.0, "Sampling temperature; default: 0.")
+    max_reply_tokens: int = setting(512, "Most tokens of a reply; a longer reply is cut.")
+    sampling_seed: int | None = setting(None, "Seed that the server samples with.")
     image_format: Literal["jpeg", "png"] = setting("jpeg", "jpeg (quality 95, full colors) or png")
     extra: Mapping[str, Any] = field(
-        default_factory=dict, metadata={"help": "more fields of the request"}
+        default_factory=dict,
+        metadata={
+            "help": "More fields of the request, as JSON.",
+            "limits": {"parser": json_object},
+        },
     )
 
     def __post_init__(self) -> None:
@@ -587,6 +592,16 @@ def make_chat(
     if foreign := sorted(settings.keys() - TransformersChat.__dataclass_fields__.keys()):
         raise ValueError(f"{foreign[0]} is for openai: a transformers model runs here, greedily")
     return TransformersChat(model, device=chosen_device(device), **settings)
+
+
+def with_chat_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add options to a command, which takes those that were given as a dictionary `chat`.
+
+    Args:
+        without: names that the command has options of its own for.
+    """
+    names = {"temperature", "max_reply_tokens", "sampling_seed", "timeout", "extra"}
+    return options_of(OpenAIChat, *names - {*without}, into="chat", only_given=True)
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float:
