@@ -374,7 +374,8 @@ class OpenAIChat(ChatModel):
         used, reserved = 0, question.tokens + self.max_reply_tokens
         self.tokens += reserved  # while the call is in flight
         try:
-            reply = parse_completion(await self._request(question, form, pictures))
+            # before and after JSON is read, where escapes may spell the key
+            reply = parse_completion(self._hide(await self._request(question, form, pictures)))
             used = reply.prompt_tokens + reply.reply_tokens
             used = used or question.tokens + len(reply.text) // _TOKEN_CHARACTERS
             self._reached = True
