@@ -90,12 +90,14 @@ def test_weights_are_complete_or_say_what_is_missing(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl_chat"}))
     found = check(tmp_path)
     assert found.exit_code == 1
-    assert "internvl_chat weights, 1 files, missing model.safetensors, a tokenizer" in found.output
+    assert "weights: " in found.output and "no model.safetensors and no" in found.output
+    (tmp_path / "model.safetensors").write_text("")
+    assert "internvl_chat weights, 1 files, missing a tokenizer" in check(tmp_path).output
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     for name in ("model-1.safetensors", "tokenizer.json"):
         (tmp_path / name).write_text("")
-    assert "2 files, missing model-2.safetensors" in check(tmp_path).output
+    assert "names files that are not here: model-2.safetensors" in check(tmp_path).output
     (tmp_path / "model-2.safetensors").write_text("")
     found = check(tmp_path)
     assert found.exit_code == 0 and "complete" in found.output

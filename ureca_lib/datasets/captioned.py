@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import overload
@@ -165,11 +165,11 @@ class CaptionedImages(Sequence[CaptionedImage]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __iter__(self) -> Iterator[CaptionedImage]:
-        return (self._load(image_id) for image_id in self.ids)
-
     def __repr__(self) -> str:
         return f"CaptionedImages({self.name}, {len(self)} images)"
+
+    def __iter__(self) -> Iterator[CaptionedImage]:
+        return (self._load(image_id) for image_id in self.ids)
 
     @property
     def left_out(self) -> list[ValueError]:
@@ -190,7 +190,6 @@ class OpenOptions:
     style: Style = "phrase"
     masks: str | Path | None = None
     strict: bool = True
-    spec: SceneSpecification = field(default_factory=SceneSpecification)
 
 
 Opener = Callable[[str, OpenOptions], CaptionedImages]
@@ -201,23 +200,12 @@ JSONL = ".jsonl"
 FINDERS: list[Callable[[Path], Iterable[str]]] = []
 
 
-def opens(scheme: str) -> Callable[[Opener], Opener]:
-    """Register the function below as the opener of texts `SCHEME:...`."""
-
-    def register(opener: Opener) -> Opener:
-        OPENERS[scheme] = opener
-        return opener
-
-    return register
-
-
 def open_captioned(
     data: str | Path,
     limit: int | None = None,
     style: Style = "phrase",
     masks: str | Path | None = None,
     strict: bool = True,
-    spec: SceneSpecification | None = None,
 ) -> CaptionedImages:
     """Open captioned images; see the module for the forms of `data`.
 
@@ -229,7 +217,6 @@ def open_captioned(
             Visual Genome the folder of the photos.
         strict: False leaves out faulty masks, and faulty rows of a JSONL (which is then read
             through once before this returns).
-        spec: of generated scenes; None is the frozen specification.
 
     Returns:
         A sequence that reads an image each time it is indexed, in a stable order.
@@ -243,7 +230,7 @@ def open_captioned(
         raise ValueError(f"limit must be at least 1, not {limit}")
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
-    options = OpenOptions(limit, style, masks, strict, spec or SceneSpecification())
+    options = OpenOptions(limit, style, masks, strict)
     text = str(data)
     scheme, colon, _ = text.partition(":")
     found = OPENERS.get(scheme if colon else "", _open_path)(text, options)
@@ -262,20 +249,22 @@ def from_scene(scene: Scene, style: Style = "phrase") -> CaptionedImage:
     return CaptionedImage(name, scene.regions, captions, lambda: scene.tree, scene)
 
 
-@opens("scenes")
 def _open_scenes(text: str, options: OpenOptions) -> CaptionedImages:
     match = _SCENES.fullmatch(text)
     if not match:
         raise CaptionedError(f"{text!r}: scenes are scenes:SPLIT, :SPLIT:COUNT or :SPLIT:FROM-TO")
     first, stop = match["first"], match["stop"]
     count = stop or first
-    seeds = options.spec.seeds(match["split"], None if count is None else int(count))
+    seeds = SceneSpecification().seeds(match["split"], None if count is None else int(count))
     names = {scene_name(seed): seed for seed in seeds[int(first) if stop else 0 :]}
 
     def load(name: str) -> CaptionedImage:
-        return from_scene(generate_scene(names[name], options.spec), options.style)
+        return from_scene(generate_scene(names[name]), options.style)
 
     return CaptionedImages(names, load, text)
+
+
+OPENERS["scenes"] = _open_scenes
 
 
 def split_masks(text: str, masks: str | Path | None = None) -> tuple[Path, Path]:

@@ -26,13 +26,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ureca_lib.datasets.captioned import (
     FINDERS,
     JSONL,
+    OPENERS,
     CaptionedError,
     CaptionedImage,
     CaptionedImages,
     OpenOptions,
     image_keys,
     jsonl_files,
-    opens,
     split_masks,
 )
 from ureca_lib.datasets.rows import first_reason
@@ -189,12 +189,12 @@ class PublishedDataset(CaptionedImages):
 load_published = PublishedDataset
 
 
-FINDERS.append(lambda folder: map(str, jsonl_files(folder)))
-
-
-@opens(JSONL)
 def _open(text: str, options: OpenOptions) -> CaptionedImages:
     return PublishedDataset(*split_masks(text, options.masks), options.strict)
+
+
+OPENERS[JSONL] = _open
+FINDERS.append(lambda folder: map(str, jsonl_files(folder)))
 
 
 def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -211,18 +211,17 @@ def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], st
     return {name: keys[text] for text, name in zip(texts, names, strict=True)}
 
 
-def _find_files(folder: Path, wanted: Iterable[str]) -> dict[str, list[Path]]:
+def _find_files(folder: Path, wanted: set[str]) -> dict[str, list[Path]]:
     """Find, in one walk, the file of each path in `folder`, else all files that end in the path."""
-    found: dict[str, list[Path]] = {name: [] for name in wanted}
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for name in found:
-        by_name[PurePosixPath(name).name].append(name)
+    named: dict[str, list[Path]] = {PurePosixPath(name).name: [] for name in wanted}
     for place, files in walk_linked(folder):
-        for file in by_name.keys() & set(files):
-            inside = (place / file).relative_to(folder).as_posix()
-            for name in by_name[file]:
-                if f"/{inside}".endswith(f"/{name}"):
-                    found[name].append(place / file)
-    return {
-        name: [folder / name] if folder / name in paths else paths for name, paths in found.items()
-    }
+        for file in named.keys() & set(files):
+            named[file].append(place / file)
+    found = {}
+    for name in wanted:
+        ends = PurePosixPath(name).parts
+        fits = [
+            path for path in named[ends[-1]] if path.relative_to(folder).parts[-len(ends) :] == ends
+        ]
+        found[name] = [folder / name] if folder / name in fits else fits
+    return found
