@@ -87,7 +87,7 @@ def _opened(text: str) -> tuple[str, bool]:
         return f"{text}: {error}", False
     if images.left_out:
         note += f"; {len(images.left_out):,} entries left out, such as {images.left_out[0]}"
-    own = "SA-1B layout, " if Path(text).is_dir() else ""
+    own = "masks of " if Path(text).is_dir() else ""
     form = "published layout, " if ".jsonl" in text else own
     return f"{text}: {form}{counts}{note}", True
 

@@ -74,12 +74,11 @@ class Reference(BaseModel):
 
 
 def _find(folder: Path) -> Iterator[str]:
-    there = [one for one in PARTITIONS if any(map(Path.is_file, _files(folder, one)))]
+    there = [partition for partition in PARTITIONS if _file(folder, partition).is_file()]
     if not there and (folder / "instances.json").is_file():
-        yield f"refcocog:umd:val:{folder}"  # whose error says which files are missing
+        there = ["umd"]  # whose error says which file is missing
+    name = folder.name if folder.name in ("refcoco", "refcoco+") else "refcocog"
     for partition in there:
-        own = "refcoco" if partition == "unc" else "refcocog"
-        name = folder.name if folder.name in ("refcoco", "refcoco+") else own
         yield from (f"{name}:{partition}:{split}:{folder}" for split in PARTITIONS[partition])
 
 
@@ -99,7 +98,7 @@ def read(listing: Listing) -> Iterable[ListedImage]:
         RegionError: a file that is missing, truncated, or faulty, naming it and the id.
     """
     partition, split = listing.parts
-    path = reference_file(listing.folder, partition)
+    path = _file(listing.folder, partition)
     found, splits = read_references(path), split.split("+")
     counts = Counter(reference.split for reference in found)
     for name in splits:
@@ -147,17 +146,10 @@ def _by_id(path: Path, key: str, wanted: set[int]) -> dict[int, Mapping[str, Any
     }
 
 
-def _files(folder: Path, partition: str) -> list[Path]:
-    return [folder / f"refs({partition}){suffix}" for suffix in (".p", ".json")]
-
-
-def reference_file(folder: Path, partition: str) -> Path:
-    """Find the file of a partition's references; raise a `FileMissingError` if there is none."""
-    files = _files(folder, partition)
-    found = next(filter(Path.is_file, files), None)
-    if found is None:
-        raise FileMissingError(f"there is neither {files[0].name} nor {files[1].name}", folder)
-    return found
+def _file(folder: Path, partition: str) -> Path:
+    """The references of a partition: the pickle, or the JSON if there is that alone."""
+    files = [folder / f"refs({partition}){suffix}" for suffix in (".p", ".json")]
+    return next(filter(Path.is_file, files), files[0])
 
 
 def read_references(path: str | Path) -> list[Reference]:
