@@ -272,7 +272,7 @@ def uniqueness(
     chat |= {"base_url": dealt(base_url, part[0] if part else 0), "api_key_env": api_key_env}
     asked = (predictions, listener, data, masks, heard)
     if part:
-        new = hear_predictions(*asked, device, False, chat, part)[0]
+        new = hear_predictions(*asked, device, False, chat, use_boxes, part)[0]
         typer.echo(f"{len(new):,} images")
         return
     if engine.shards:
@@ -282,7 +282,7 @@ def uniqueness(
         if left:
             _exit_1(f"{left} of {engine.shards} shards are not complete; rerun the command")
     settings = UniquenessSettings(bootstrap=bootstrap, **given)
-    found, record = score_uniqueness(*asked, settings, device, progress, chat)
+    found, record = score_uniqueness(*asked, settings, device, progress, chat, use_boxes)
     _report(out or predictions.with_suffix(".uniqueness.json"), record, str(found))
 
 
