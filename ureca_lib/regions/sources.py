@@ -114,10 +114,15 @@ def load_photo(photo: str | Path, strict: bool = True, boxes: bool = False) -> R
     Raises:
         RegionError: there are no masks, or as in `load_sa1b`.
     """
-    found = masked_photos(photo)
+    return masked_photo(photo).load(strict, boxes)
+
+
+def masked_photo(path: str | Path) -> MaskedPhoto:
+    """Find the masks of one photo; raises as `load_photo` does."""
+    found = masked_photos(path)
     if len(found) > 1:
-        raise AnnotationFormatError(f"holds {len(found)} images; name one of them", photo)
-    return found[0].load(strict, boxes)
+        raise AnnotationFormatError(f"there are {len(found)} images; name one of them", path)
+    return found[0]
 
 
 def masked_photos(path: str | Path, masks: str | Path | None = None) -> list[MaskedPhoto]:
