@@ -21,8 +21,8 @@ export TOKENIZERS_PARALLELISM ?= false
 # JupyterLab refuses to run as root, as in a container, unless it is told to
 LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: install run quickstart test lint lab bench lock check-pythons check-versions samples clean
-.PHONY: tiny-base tiny-ureca full-recipe ablations reproduce
+.PHONY: install run quickstart test lint lab bench wheel lock check-pythons check-versions samples
+.PHONY: clean tiny-base tiny-ureca full-recipe ablations reproduce
 
 install: $(READY)
 
@@ -54,6 +54,11 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install --quiet -c requirements.lock -e ".[$(EXTRAS)]"
 	touch $@
+
+# the package to install elsewhere; the course, the samples and the tiny checkpoints are in it
+wheel: $(READY)
+	rm -rf dist
+	$(BIN)/hatchling build -t wheel
 
 # the pins, from an environment that holds what pyproject.toml asks for
 lock: $(READY)
@@ -120,4 +125,4 @@ reproduce: $(READY)
 	$(BIN)/ureca reference
 
 clean:
-	rm -rf $(VENV) $(OUT) *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OUT) dist .pytest_cache .ruff_cache .hypothesis

@@ -157,13 +157,6 @@ def test_on_request_a_model_says_which_other_regions_its_caption_fits():
     assert any(row.look_alikes for row in captions)
 
 
-def test_without_the_repository_the_tiny_model_is_missed_by_name(own, monkeypatch, tmp_path):
-    monkeypatch.setattr(captioning, "TINY_FOLDER", tmp_path / "site" / "tiny_ureca")
-    result = ureca("caption", own, "--model", "tiny")
-    assert result.exit_code == 2
-    assert "clone" in result.output and str(tmp_path / "site") in result.output
-
-
 def test_points_and_boxes_choose_among_the_masks_beside_the_photo(coins):
     regions = load_sa1b(coins.with_suffix(".json"))
     region = regions.regions[5]

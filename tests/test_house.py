@@ -37,11 +37,11 @@ def test_make_ablations_trains_the_bases_that_table_4_starts_from(root):
     assert trained < needed
 
 
-def test_environment_yml_is_python_and_the_package(root):
+def test_environment_yml_is_python_and_the_package_at_the_locks_versions(root):
     environment = yaml.safe_load((root / "environment.yml").read_text())
     python, pip, packages = environment["dependencies"]
     assert pip == "pip"
-    assert packages == {"pip": [f"-e .[{makefile_extras(root)}]"]}
+    assert packages == {"pip": ["-c requirements.lock", f"-e .[{makefile_extras(root)}]"]}
     assert python.removeprefix("python=") in ("3.11", "3.12", "3.13")
 
 

@@ -19,7 +19,8 @@ READMES = ("README.md", "notebooks/README.md")
 RUNNABLE = ("caption photo.jpg --figure", "caption photo.jpg --point", "caption data_samples")
 RUNNABLE += ("presets", "sweep papermill_runs/mask_tiles.yaml")
 
-SHELL = ("make ", "echo ", "curl ")  # a request by curl is sent in test_server
+# a request by curl is sent in test_server, the wheel is tried in test_wheel
+SHELL = ("make ", "echo ", "curl ", "pip ")
 
 
 def blocks(readme: str, language: str) -> list[str]:

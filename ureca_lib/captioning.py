@@ -22,6 +22,7 @@ import numpy as np
 from ureca_lib.annotate.annotators import AttributeAnnotator, make_annotator
 from ureca_lib.annotate.export import caption_rows
 from ureca_lib.annotate.look_alikes import ColorTextureFeatures, LookAlikeSettings, find_look_alikes
+from ureca_lib.course import course_folder
 from ureca_lib.devices import chosen_device
 from ureca_lib.markdown import printable
 from ureca_lib.mask_tree import RegionId, build_mask_tree
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from ureca_lib.captioner import RegionCaptioner
 
 TINY = "tiny"
-TINY_FOLDER = Path(__file__).resolve().parents[1] / "data_samples" / "tiny_ureca"
 TINY_NOTE = "the tiny model was trained on drawings alone: its captions of photos mean little"
 FEW_PIECES = (4, 8, 16)  # superpixels by level for a photo without masks: few enough to read
 _SAME = 0.9  # IoU from which a region found earlier is the one that SAM was prompted for
@@ -150,8 +150,8 @@ class PhotoCaptioner:
     """Captions photos with one model, which is loaded once.
 
     Args:
-        model: a URECA checkpoint ("tiny" is the one in the repository), or the annotator's model;
-            None without an annotator takes the embedded one, which needs no model.
+        model: a URECA checkpoint ("tiny" comes with the package), or the annotator's model; None
+            without an annotator takes the embedded one, which needs no model.
         annotator: "openai", "transformers" or "attributes": the paper's four stages.
         base_url: address of an OpenAI-compatible server.
         api_key_env: environment variable that holds the server's key.
@@ -207,12 +207,7 @@ class PhotoCaptioner:
         from ureca_lib.captioner import RegionCaptioner  # transformers takes seconds to import
 
         if str(model) == TINY:
-            self.note, model = TINY_NOTE, TINY_FOLDER
-            if not TINY_FOLDER.is_dir():
-                raise ValueError(
-                    f"{TINY_FOLDER}: the tiny model is not there. It comes with a clone of the "
-                    "repository, not with the package alone; name a checkpoint's folder instead"
-                )
+            self.note, model = TINY_NOTE, course_folder() / "data_samples" / "tiny_ureca"
         return RegionCaptioner.from_pretrained(model, device, self._photos)
 
     def caption(

@@ -30,6 +30,7 @@ from PIL import Image
 
 from ureca_lib.devices import chosen_device
 from ureca_lib.event_loop import in_background, run_coroutine
+from ureca_lib.options import at_least, setting
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_HELP = (
@@ -126,11 +127,6 @@ class _CallError(Exception):
     def may_pass(self) -> bool:
         """Whether the same call may succeed later."""
         return self.status in _BUSY or self.status >= 500
-
-
-def setting(default: Any, explanation: str) -> Any:
-    """A field of settings with its help text, from which options of commands are derived."""
-    return field(default=default, metadata={"help": explanation})
 
 
 class _Form(NamedTuple):
@@ -772,17 +768,6 @@ def _client(url: str, key: str | None, timeout: float, hide: Callable[[str], str
     return openai.AsyncOpenAI(
         api_key=key or "none", base_url=url, timeout=limits, max_retries=0, http_client=http
     )
-
-
-def at_least(settings: Any, **least: float) -> None:
-    """Check lower bounds of settings.
-
-    Raises:
-        ValueError: naming the setting that is below its bound, or not a number.
-    """
-    for name, value in least.items():
-        if not getattr(settings, name) >= value:
-            raise ValueError(f"{name} is at least {value}, not {getattr(settings, name)}")
 
 
 def generate_greedily(

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,19 +26,57 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
 
+from ureca_lib.options import setting
+
 ENGINES = ("processes", "ray")
 GRACE = 10.0  # seconds that a task has to stop
+_CONNECT = 10.0  # seconds that a Ray cluster has to answer; Ray itself tries for minutes
 RETRIES = 3  # of a task on Ray whose process was lost
 _PAUSE = 0.1  # seconds between looks at the processes
 _THREADS = [f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")]
 _THREADS += ["VECLIB_MAXIMUM_THREADS"]
 stopping = threading.Event()  # in a task's process: set as soon as the task shall stop
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options of commands whose work is dealt out to processes."""
+
+    jobs: int | None = setting(
+        None, "Processes at a time; on Ray all by default.", "-j", "--jobs", min=1
+    )
+    engine: str = setting(
+        "processes", "Processes of this machine, or ray: also of others, on a shared file system."
+    )
+    ray_address: str | None = setting(
+        None, "Address of the Ray cluster; default: RAY_ADDRESS, else on this machine."
+    )
+    gpus: float = setting(0, "GPUs of each process on Ray; 0.5: two share one.")
+
+    def map(
+        self, function: Callable[[Any], Any], items: Iterable[Mapping[str, Any]], count: int
+    ) -> Iterator[Outcome]:
+        """Call `map_tasks` for items of that number."""
+        jobs = self.jobs or (count if self.engine == "ray" else usable_cores())
+        return map_tasks(function, items, jobs, self.engine, self.ray_address, gpus=self.gpus)
+
+
+@dataclass(frozen=True)
+class ShardOptions(EngineOptions):
+    """The same for commands that deal their images out."""
+
+    shards: int | None = setting(
+        None,
+        "Deal the images out to so many processes. Addresses URL,URL are dealt out too.",
+        min=1,
+    )
 
 
 class Outcome(NamedTuple):
@@ -83,6 +123,59 @@ class Progress:
         minutes = (time.monotonic() - self._start) / self._ended * todo / 60
         left = f"; about {minutes:.0f} min left" if minutes >= 1 else ""
         self.say(f"[{self._ended}/{self._tasks}] {text}{left}")
+
+
+def run_parts(
+    function: Callable[[Any], Any],
+    tasks: Mapping[str, Mapping[str, Any]],
+    options: EngineOptions,
+    progress: bool = True,
+) -> int:
+    """Run the parts of a command, and print a line as each begins and ends.
+
+    Args:
+        function: of one part; returns what `call_command` does.
+        tasks: options of the command for each part, by the part's name; texts stand for paths.
+        options: the engine.
+        progress: False prints only what the parts say.
+
+    Returns:
+        The number of parts that failed or are not complete.
+    """
+    report, left = Progress(len(tasks), progress), 0
+    # texts for paths
+    plain = json.loads(json.dumps(tasks, default=str))
+    named = ((name, {"name": name, "options": each}) for name, each in plain.items())
+    with contextlib.closing(options.map(function, report.begun(named), len(tasks))) as outcomes:
+        for task, value, error, where in outcomes:
+            summary, said, complete = ("failed", error, False) if error else value
+            left += not complete
+            report.ended(f"{task['name']}: {summary} ({where or 'lost'})")
+            for line in said.splitlines():  # warnings and failures
+                typer.echo(f"{task['name']}: {line}", err=True)
+    return left
+
+
+def call_command(command: Callable[..., None], options: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """Call a command within a task.
+
+    Returns:
+        The first line that it prints, its messages, and whether it completed its work.
+    """
+    summary, said, complete = io.StringIO(), io.StringIO(), True
+    try:
+        with contextlib.redirect_stdout(summary), contextlib.redirect_stderr(said):
+            command(**options)
+    except typer.Exit:
+        complete = False
+    return summary.getvalue().partition("\n")[0], said.getvalue(), complete
+
+
+def dealt(text: str | None, number: int) -> str | None:
+    """`test=URL,URL` -> `test=URL`: addresses are dealt out to the parts in turn."""
+    split, addresses = re.fullmatch(r"(\w+=)?(.*)", text or "").groups(default="")
+    choices = addresses.split(",")
+    return (split + choices[number % len(choices)]) or None
 
 
 def map_tasks(
@@ -149,6 +242,7 @@ def _on_ray(
     address: str | None,
     resources: Mapping[str, float],
 ) -> Iterator[Outcome]:
+    _check_address(address or os.environ.get("RAY_ADDRESS", ""))
     try:
         import ray
     except ImportError:
@@ -163,7 +257,7 @@ def _on_ray(
     try:
         while True:
             while len(running) < jobs and (item := next(items, None)) is not None:
-                running[call.remote(name, item)] = item
+                running[call.remote(name, item, os.getcwd())] = item
             if not running:
                 return
             # the pause lets Ctrl-C through
@@ -190,9 +284,21 @@ def _outcome_of_ray(ray: Any, item: Mapping[str, Any], task: Any) -> Outcome:
         return Outcome(item, None, f"{type(cause).__name__}: {reason}", "")
 
 
-def _call(name: str, item: Mapping[str, Any]) -> tuple[Any, None, str]:
+def _check_address(address: str) -> None:
+    """Raise ConnectionError if nothing answers at the address of a cluster."""
+    place = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
+    try:
+        if place:
+            socket.create_connection((place[1], int(place[2])), _CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"{address}: no Ray cluster answers there ({error})") from None
+
+
+def _call(name: str, item: Mapping[str, Any], folder: str) -> tuple[Any, None, str]:
     """Call the function of a task; Ray starts this in a process of its own."""
     module, _, function = name.partition(":")
+    with contextlib.suppress(OSError):  # another machine may not have the caller's folder
+        os.chdir(folder)
     value = getattr(import_module(module), function)(item)
     return json.loads(json.dumps(value)), None, f"process {os.getpid()} of {socket.gethostname()}"
 
@@ -281,7 +387,7 @@ def work() -> None:
     task = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch, daemon=True).start()
     try:
-        value, *_ = _call(task["function"], task["item"])
+        value, *_ = _call(task["function"], task["item"], os.getcwd())
         Path(task["result"]).write_text(json.dumps(value), encoding="utf-8")
         stopping.set()  # the task is over: the watch has nothing to interrupt
     except (Exception, KeyboardInterrupt):

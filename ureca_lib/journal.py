@@ -19,8 +19,8 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Generic, Self, TypeVar
 
@@ -163,6 +163,47 @@ def read_journal(
             except ValueError as error:
                 raise JournalError(path, str(error), number) from None
             yield parsed
+
+
+Part = Sequence[int]  # (k, n): the k-th of n parts, from 0
+
+
+def share_of(items: Sequence[Any], part: Part) -> Any:
+    """The items of a part; parts follow one another."""
+    number, count = part
+    return items[number * len(items) // count : (number + 1) * len(items) // count]
+
+
+def part_path(path: str | Path, part: Part) -> Path:
+    """The file of a part, which `join_parts` adds to the whole: `P.parts/00003-of-00008.jsonl`."""
+    return Path(path).with_suffix(".parts") / "{:05d}-of-{:05d}.jsonl".format(*part)
+
+
+def part_paths(path: str | Path) -> list[Path]:
+    """Files of all parts that are there, also of a run that was killed."""
+    return sorted(Path(path).with_suffix(".parts").glob("*-of-*.jsonl"))
+
+
+def join_parts(path: str | Path, name: str, order: Callable[[dict[str, Any]], int]) -> None:
+    """Move the rows of all parts into the whole, and remove the parts.
+
+    A kill in between loses nothing: the next call takes the parts that are left again.
+
+    Args:
+        path: the whole.
+        name: key of a row that no other row has the value of; a later row replaces an earlier one.
+        order: place of a row in the whole.
+
+    Raises:
+        JournalError: a process is writing one of the files, or has left a bad row.
+    """
+    if not (parts := part_paths(path)):
+        return
+    with Journal(path) as whole, ExitStack() as stack:
+        journals = [whole, *(stack.enter_context(Journal(part)) for part in parts)]
+        rows = {row[name]: row for journal in journals for row in journal.rows}
+        whole.rewrite(sorted(rows.values(), key=order))
+    shutil.rmtree(parts[0].parent)
 
 
 def check_same_run(

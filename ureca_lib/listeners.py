@@ -15,17 +15,25 @@ line:
 `captions` are the distinct texts, and `said` pairs a region's id with the index of its caption.
 `scores` are log-likelihoods to four decimals, with a row per region and a column per text, null if
 a region is ruled out.
+
+| listener | hears a caption by |
+|---|---|
+| `exact` | the grammar of procedural scenes |
+| folder of a checkpoint | the captioner's likelihood of the caption for each region |
+| `openai:NAME`, `transformers:NAME` | a chat model, which points at one of the numbered regions |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 from tqdm.auto import tqdm
 
@@ -35,7 +43,11 @@ from ureca_lib.annotate.look_alikes import (
     find_look_alikes,
     normalized,
 )
+from ureca_lib.annotate.replies import final_answer
+from ureca_lib.annotate.views import ImageViews, ViewSettings
+from ureca_lib.chat import ChatModel, NoAnswerError, make_chat
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
+from ureca_lib.datasets.jsonl import first_reason
 from ureca_lib.devices import chosen_device
 from ureca_lib.journal import Journal, JournalError, unique
 from ureca_lib.mask_tree import RegionId
@@ -44,6 +56,14 @@ from ureca_lib.scenes import resolve
 
 DECIMALS = 4  # of a log-likelihood on disk
 EXACT = "exact"
+CHATS = ("openai", "transformers")  # kinds of chat models, before a colon and the model's name
+# the whole photo with all regions outlined and numbered
+MARKED = ViewSettings(look_alike_frame="image", numbers="digits", min_side=896)
+POINT = (
+    "Image-1 is a photo. Image-2 is the same photo with regions outlined and numbered from 0 to "
+    "{last}. A description of one of the regions is: {caption}\n"
+    "Which region is meant? Answer with its number alone, or with none if it fits no region."
+)
 STYLE_NOTE = (
     "A model that listens prefers the style of its training captions: on the same scenes, class "
     "names had a recall of 29.6 by a trained model and of 51.4 by the exact grammar. Compare "
@@ -51,7 +71,9 @@ STYLE_NOTE = (
     "them."
 )
 Captions = Mapping[str, Mapping[str, str]]  # image id -> region id, as a text -> caption
+Heard = tuple[np.ndarray, dict[int, str]]  # see `Listener.score`
 _SHOWN = 3  # ids in an error
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 class Listener(Protocol):
@@ -59,11 +81,13 @@ class Listener(Protocol):
 
     name: str  # in records
 
-    def score(self, image: CaptionedImage, captions: Sequence[str]) -> np.ndarray:
-        """(R, C) log p(caption | image, region), -inf if a region is ruled out."""
+    def score(self, image: CaptionedImage, captions: Sequence[str]) -> Heard:
+        """Score C captions against the R regions of an image.
 
-    def refusal(self, caption: str) -> str | None:
-        """The reason why the listener cannot score a caption; None if it can."""
+        Returns:
+            (R, C) log p(caption | image, region), -inf if a region is ruled out; and by the index
+            of a caption that the listener cannot score, the reason.
+        """
 
 
 class ExactListener:
@@ -75,7 +99,7 @@ class ExactListener:
 
     name = EXACT
 
-    def score(self, image: CaptionedImage, captions: Sequence[str]) -> np.ndarray:
+    def score(self, image: CaptionedImage, captions: Sequence[str]) -> Heard:
         """See `Listener`.
 
         Raises:
@@ -91,14 +115,11 @@ class ExactListener:
             fitting = resolve(caption, image.scene)
             for region_id in fitting:
                 scores[rows[region_id], column] = -np.log(len(fitting))
-        return scores
-
-    def refusal(self, caption: str) -> None:
-        """None: the grammar takes every text."""
+        return scores, {}
 
 
 class ModelListener:
-    """A captioner as a listener.
+    """A captioner as a listener; it refuses captions with special tokens.
 
     Args:
         captioner: a `RegionCaptioner`, or an object with the same `score`.
@@ -108,50 +129,114 @@ class ModelListener:
     def __init__(self, captioner: Any, name: str):
         self.captioner, self.name = captioner, name
 
-    def score(self, image: CaptionedImage, captions: Sequence[str]) -> np.ndarray:
+    def score(self, image: CaptionedImage, captions: Sequence[str]) -> Heard:
         """See `Listener`."""
-        captions = list(captions)
-        scores = self.captioner.score(image.pixels, image.regions, captions, progress=False)
-        return np.asarray(scores, np.float64)
+        refused: dict[int, str] = {}
+        for place, caption in enumerate(captions):
+            try:
+                self.captioner.processor.conversation.answer_ids(caption)
+            except ValueError as error:
+                refused[place] = str(error)
+        asked = [place for place in range(len(captions)) if place not in refused]
+        scores = np.full((len(image.regions), len(captions)), -np.inf)
+        if asked:
+            texts = [captions[place] for place in asked]
+            found = self.captioner.score(image.pixels, image.regions, texts, progress=False)
+            scores[:, asked] = found  # (R, asked) -> columns of (R, C)
+        return scores, refused
 
-    def refusal(self, caption: str) -> str | None:
-        """The reason if a caption has a special token, which `RegionCaptioner` refuses."""
-        try:
-            self.captioner.processor.conversation.answer_ids(caption)
-        except ValueError as error:
-            return str(error)
-        return None
 
+class ChatListener:
+    """A chat model that points at a region: it takes no part in writing captions.
 
-def make_listener(spec: str, device: str | None = "cpu") -> Listener:
-    """Make a listener by its name.
+    It sees the photo, and the photo with all regions outlined and numbered (Yang et al. 2023,
+    Set-of-Mark Prompting), and names the number that a caption means. So the best region is all
+    that is known, and a wrong choice is the last rank. Regions that have no room for their number
+    cannot be found: compare systems on the same images.
 
     Args:
-        spec: "exact", or the folder of a checkpoint for `RegionCaptioner`.
+        chat: the model; it reads images.
+    """
+
+    def __init__(self, chat: ChatModel):
+        self.name, self._chat = chat.name, chat
+
+    def score(self, image: CaptionedImage, captions: Sequence[str]) -> Heard:
+        """See `Listener`: 0 for the region that is pointed at.
+
+        Raises:
+            BudgetSpentError, AnnotatorUnavailableError: the model answers no more.
+        """
+        first, *others = (region.id for region in image.regions)
+        pictures = [image.pixels, ImageViews(image.image, MARKED).numbered(first, others)]
+        scores = np.full((len(image.regions), len(captions)), -np.inf)
+        refused: dict[int, str] = {}
+
+        def ask(place: int) -> None:
+            question = POINT.format(last=len(others), caption=captions[place])
+            try:
+                reply = final_answer(self._chat.ask(question, pictures).text)
+            except NoAnswerError as error:
+                refused[place] = str(error)
+                return
+            numbers = {int(text) for text in re.findall(r"\d{1,9}", reply)}
+            if len(numbers) == 1 and numbers <= {*range(len(scores))}:
+                scores[numbers.pop(), place] = 0
+
+        for _ in in_threads(ask, range(len(captions)), self._chat.max_in_flight):
+            pass
+        return scores, refused
+
+
+def in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], number: int
+) -> Iterator[Result]:
+    """Results in order, of a number of threads; an error drops the work that has not begun."""
+    pool = ThreadPoolExecutor(number)
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def make_listener(spec: str, device: str | None = "cpu", **chat: Any) -> Listener:
+    """Make a listener by its name; see the module for the names.
+
+    Args:
+        spec: "exact", the folder of a checkpoint for `RegionCaptioner`, or a chat model.
         device: of the model; None for CUDA if there is a GPU.
+        chat: options of `make_chat`, for a chat model.
 
     Raises:
-        ValueError: there is no such folder or device. CheckpointError: it holds no checkpoint.
+        ValueError: there is no such folder, device or key. CheckpointError: it holds no checkpoint.
+        ImportError, AnnotatorUnavailableError: see `make_chat`.
     """
+    name, (kind, _, model) = listener_name(spec), spec.partition(":")
+    if kind in CHATS:
+        return ChatListener(make_chat(kind, model, device=device, **chat))
+    if given := [option for option, value in chat.items() if value is not None]:
+        raise ValueError(f"{given[0]} goes with a listener openai:NAME or transformers:NAME")
     if spec == EXACT:
         return ExactListener()
     from ureca_lib.captioner import RegionCaptioner
 
-    name = listener_name(spec)
     return ModelListener(RegionCaptioner.from_pretrained(spec, chosen_device(device)), name)
 
 
 def listener_name(spec: str) -> str:
-    """The name of a listener in records: "exact", or folder and digest of the weights.
+    """The name of a listener in records: a folder has the digest of its weights added.
 
     Raises:
         ValueError: there is no such folder, or no weights in it.
     """
-    if spec == EXACT:
+    if spec == EXACT or spec.partition(":")[0] in CHATS:
         return spec
     folder = Path(spec)
     if not folder.is_dir():
-        raise ValueError(f"{spec}: a listener is 'exact' or the folder of a checkpoint")
+        raise ValueError(
+            f"{spec}: a listener is 'exact', the folder of a checkpoint, or a chat model as "
+            f"{' or '.join(f'{kind}:NAME' for kind in CHATS)}"
+        )
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"{spec}: there are no weights (.safetensors)")
     return f"{folder.resolve().name}-{model_record(folder)['weights']}"
@@ -192,9 +277,18 @@ class ScoredRegion:
     look_alikes: tuple[RegionId, ...] = ()
 
 
+def _matrix(rows: Any) -> np.ndarray:
+    """Scores as a file has them, or as they are: null is -inf."""
+    scores = np.array(rows, np.float64)  # null is read as NaN
+    return np.where(np.isnan(scores), -np.inf, scores)
+
+
+_Pairs = BeforeValidator(dict)  # JSON has pairs for a dictionary whose keys are numbers
+
+
 @dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
 class ListenerScores:
-    """Scores of an image with R regions and C distinct captions.
+    """Scores of an image with R regions and C distinct captions: a line of the file.
 
     Attributes:
         image_id: of the image.
@@ -202,12 +296,12 @@ class ListenerScores:
         size: (H, W) of the image in pixels.
         regions: all regions of the image.
         captions: the distinct texts.
-        caption_index: by region id, the index of the region's caption in `captions`.
+        said: by region id, the index of the region's caption in `captions`.
         scores: (R, C) log-likelihoods, -inf if a region is ruled out.
         unscorable: by index, why the listener refused a caption; such a caption fits no region.
 
     Raises:
-        ValueError: a part of another type.
+        ValueError: a part that is missing, of another type, or about nothing.
     """
 
     image_id: str
@@ -216,23 +310,24 @@ class ListenerScores:
     size: tuple[int, int]
     regions: tuple[ScoredRegion, ...]
     captions: tuple[str, ...]
-    caption_index: dict[RegionId, int]
-    scores: np.ndarray
-    unscorable: dict[int, str] = field(default_factory=dict)
+    said: Annotated[dict[RegionId, int], _Pairs]
+    scores: Annotated[np.ndarray, BeforeValidator(_matrix)]
+    unscorable: Annotated[dict[int, str], _Pairs] = field(default_factory=dict)
 
-    @property
-    def texts(self) -> dict[RegionId, str]:
-        """Captions by region id."""
-        return {region_id: self.captions[index] for region_id, index in self.caption_index.items()}
+    def __post_init__(self) -> None:
+        ids = {region.id for region in self.regions}
+        named = {*self.said, *(other for region in self.regions for other in region.look_alikes)}
+        known = named <= ids and {*self.said.values()} <= {*range(len(self.captions))}
+        if not known or len(ids) != len(self.regions):
+            raise ValueError("a region is there twice, or a region or caption is not there")
+        if self.scores.shape != (len(ids), len(self.captions)):
+            raise ValueError("the scores have another shape than regions and captions")
 
     def row(self) -> dict[str, Any]:
         """The scores as JSON can hold them."""
-        row = {name: getattr(self, name) for name in ("image_id", "listener", "system", "size")}
         rounded = np.round(self.scores, DECIMALS).tolist()
-        return row | {
-            "regions": [asdict(region) for region in self.regions],
-            "captions": self.captions,
-            "said": list(self.caption_index.items()),
+        return asdict(self) | {
+            "said": list(self.said.items()),
             "scores": [[None if np.isneginf(x) else x for x in row] for row in rounded],
             "unscorable": list(self.unscorable.items()),
         }
@@ -242,22 +337,12 @@ class ListenerScores:
         """Read scores from JSON.
 
         Raises:
-            ValueError: a part that is missing, of another type, or about nothing.
+            ValueError: see the class.
         """
         try:
-            scores = np.array(row["scores"], np.float64)  # null is read as NaN
-            scores = scores.reshape(len(row["regions"]), len(row["captions"]))
-            index, unscorable = dict(row.pop("said")), dict(row.pop("unscorable"))
-            row |= {"scores": np.where(np.isnan(scores), -np.inf, scores)}
-            found = cls(**row, caption_index=index, unscorable=unscorable)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not scores of a listener ({error!r})") from None
-        ids = {region.id for region in found.regions}
-        named = {*index, *(other for region in found.regions for other in region.look_alikes)}
-        known = named <= ids and {*index.values()} <= {*range(len(found.captions))}
-        if not known or len(ids) != len(found.regions):
-            raise ValueError("a region is there twice, or a region or caption is not there")
-        return found
+            return cls(**row)
+        except ValidationError as error:
+            raise ValueError(f"not scores of a listener ({first_reason(error)})") from None
 
 
 def score_image(
@@ -268,8 +353,8 @@ def score_image(
 ) -> ListenerScores:
     """Score the captions of an image.
 
-    The listener does not get captions without a word: they fit no region. Nor does a caption that
-    it refuses, whose reason is recorded.
+    The listener does not get captions without a word: they fit no region. A caption that it
+    refuses fits none either, and the reason is recorded.
 
     Args:
         image: with all the regions that a caption might be about.
@@ -280,24 +365,22 @@ def score_image(
     Raises:
         ValueError: a caption of a region that the image lacks, or scores of another shape.
     """
-    ids = [region.id for region in image.regions]
     texts = tuple(dict.fromkeys(captions.values()))
-    reasons = {i: listener.refusal(text) for i, text in enumerate(texts) if normalized(text)}
-    asked = [index for index, reason in reasons.items() if reason is None]
-    scores = np.full((len(ids), len(texts)), -np.inf)
+    asked = [place for place, text in enumerate(texts) if normalized(text)]
+    scores, refused = np.full((len(image.regions), len(texts)), -np.inf), {}
     if asked:
-        columns = listener.score(image, [texts[index] for index in asked])
+        columns, reasons = listener.score(image, [texts[place] for place in asked])
         if np.isnan(columns).any() or np.isposinf(columns).any():
             raise ValueError(f"{image.image_id}: scores of {listener.name} hold NaN or +inf")
         scores[:, asked] = columns  # (R, asked) -> columns of (R, C)
+        refused = {asked[place]: reason for place, reason in reasons.items()}
     alike, levels = look_alikes(image), image.levels
     regions = tuple(
         ScoredRegion(r.id, r.area, levels[r.id], (*alike.get(r.id, ()),)) for r in image.regions
     )
-    index = {region_id: texts.index(text) for region_id, text in captions.items()}
-    refused = {place: reason for place, reason in reasons.items() if reason is not None}
+    said = {region_id: texts.index(text) for region_id, text in captions.items()}
     about = (image.image_id, listener.name, system, image.size)
-    return ListenerScores(*about, regions, texts, index, scores, refused)
+    return ListenerScores(*about, regions, texts, said, scores, refused)
 
 
 def score_images(
@@ -363,12 +446,13 @@ def _own(image: CaptionedImage, captions: Mapping[str, str]) -> dict[RegionId, s
 
 def _check_same(path: Path, scores: ListenerScores, captions: Captions, listener_name: str) -> None:
     """Raise JournalError for scores of another listener or of other captions."""
-    given, reason = dict(captions.get(scores.image_id, {})), ""
+    given, image_id = captions.get(scores.image_id, {}), scores.image_id
+    texts = {str(region_id): scores.captions[place] for region_id, place in scores.said.items()}
     # regions without a prediction were scored with an empty caption
-    texts = {str(i): text for i, text in scores.texts.items() if text or str(i) in given}
-    if texts != given:
-        reason = "has other captions than the predictions"
+    texts = {key: text for key, text in texts.items() if text or key in given}
     if scores.listener != listener_name:
         reason = f"was scored by {scores.listener}, not {listener_name}"
-    if reason:
-        raise JournalError(path, f"{scores.image_id} {reason}; name another file")
+        raise JournalError(path, f"{image_id} {reason}; name another file")
+    if texts != given:
+        reason = "has other captions than the predictions"
+        raise JournalError(path, f"{image_id} {reason}; name another file")

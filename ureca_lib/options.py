@@ -5,10 +5,33 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, field, fields
 from typing import Annotated, Any, get_type_hints
 
 import typer
+
+
+def setting(default: Any, explanation: str, *flags: str, **limits: Any) -> Any:
+    """A field of settings with its help text, from which options of commands are derived.
+
+    Args:
+        default: of the field.
+        explanation: what it does, for the command's help.
+        flags: names of the option, such as "-j" and "--jobs"; by default the field's.
+        limits: other arguments of `typer.Option`, such as `min`.
+    """
+    return field(default=default, metadata={"help": explanation, "flags": flags, "limits": limits})
+
+
+def at_least(settings: Any, **least: float) -> None:
+    """Check lower bounds of settings.
+
+    Raises:
+        ValueError: naming the setting that is below its bound, or not a number.
+    """
+    for name, value in least.items():
+        if not getattr(settings, name) >= value:
+            raise ValueError(f"{name} is at least {value}, not {getattr(settings, name)}")
 
 
 def help_of(settings: type) -> dict[str, str]:
@@ -31,6 +54,11 @@ def options_of(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         hints, texts = get_type_hints(settings), help_of(settings)
+
+        def option(each: Any) -> Any:
+            flags, limits = (each.metadata.get(name, ()) for name in ("flags", "limits"))
+            return typer.Option(*flags, help=texts[each.name], **dict(limits))
+
         options = [
             inspect.Parameter(
                 each.name,
@@ -38,7 +66,7 @@ def options_of(
                 default=defaults.get(
                     each.name, inspect.Parameter.empty if each.default is MISSING else each.default
                 ),
-                annotation=Annotated[hints[each.name], typer.Option(help=texts[each.name])],
+                annotation=Annotated[hints[each.name], option(each)],
             )
             for each in fields(settings)
             if not names or each.name in names

@@ -64,7 +64,7 @@ def test_all_files_are_there_and_the_manifest_lists_them(exported):
             f"coco/instances_{split}.json",
         )
     ]
-    others = ["DATA_CARD.md", "table_1.md", "left_out.jsonl", "manifest.json"]
+    others = ["README.md", "table_1.md", "left_out.jsonl", "manifest.json"]
     assert sorted(found) == sorted(splits + others) == sorted(exported.files)
     listed = json.loads(found["manifest.json"])["files"]
     assert {name: entry["bytes"] for name, entry in listed.items()} == {
@@ -152,6 +152,48 @@ def test_parquet_is_loaded_by_datasets_and_its_masks_decode(
             assert (row["split"], row["name"]) == (split, region.name)
             assert (photos / row["image"]).is_file()
     assert data["train"].column_names == SCHEMA.names
+
+
+def loaded(folder, cache) -> dict[str, list]:
+    """The rows of each split as the `datasets` library loads them, offline."""
+    from datasets import load_dataset
+
+    found = load_dataset(str(folder), cache_dir=str(cache / "cache"))
+    for split, rows in found.items():
+        mine = [{n: value for n, value in row.items() if value is not None} for row in rows]
+        written = list(read_jsonl(folder / f"{split}.jsonl"))
+        for row in written:  # where ids are numbers and texts, the library reads "7" as 7
+            row["mask_id"] = 7 if row["mask_id"] == "7" else row["mask_id"]
+        assert mine == written
+    return {split: list(rows) for split, rows in found.items()}
+
+
+def test_the_folder_is_loaded_by_datasets(exported, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = loaded(exported.folder, tmp_path)
+    assert set(found) == {"train", "test"} and len(found["test"]) > 20
+
+
+def test_splits_of_other_columns_and_ids_are_loaded_together(tmp_path, write_store, finals):
+    path = write_store(tmp_path, {"photos/a.json": finals(), "b/photos/a.json": finals()})
+    write_store(tmp_path, {"c.json": finals()}, "val.2")
+    write_store(tmp_path, {"d.json": [replace(one, state="failed") for one in finals()]}, "none")
+    folder = export_dataset(path, tmp_path / "out", ("unique", "unresolved"), progress=False).folder
+    found = loaded(folder, tmp_path)
+    assert {split: len(rows) for split, rows in found.items()} == {"train": 14, "val.2": 7}
+    assert {row["state"] for row in found["val.2"]} == {"unique"}
+
+
+def test_a_readme_of_ones_own_is_not_overwritten(tmp_path, write_store, finals):
+    path, out = write_store(tmp_path, {"photos/a.json": finals()}), tmp_path / "out"
+    export_dataset(path, out, progress=False)
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["files"]["README.md"]  # as exports were before their card had this name
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    (out / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"README.md is not of an export"):
+        export_dataset(path, out, progress=False)
+    assert (out / "README.md").read_text() == "mine"
 
 
 def captions_in(rows) -> list[FinalCaption]:
@@ -470,7 +512,7 @@ def test_unfinished_images_are_counted_and_left_out(tmp_path, write_store, final
     assert exported.unfinished == 2
     counts = exported.statistics.images[["split", "status"]].value_counts().to_dict()
     assert counts == {("train", "done"): 1, ("train", "failed"): 1, ("test", "waiting"): 1}
-    card = (tmp_path / "out/DATA_CARD.md").read_text(encoding="utf-8")
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
     assert "| image | bad: no masks | 1 | photos/bad.json |" in card
     assert list(read_jsonl(tmp_path / "out/test.jsonl")) == []
     assert read_table(tmp_path / "out/parquet/test.parquet").num_rows == 0
@@ -562,7 +604,7 @@ def test_an_export_without_captions_says_why_and_is_no_success(tmp_path, write_s
     assert result.exit_code == 1
     assert (
         "left out: 7 unresolved regions" in result.output
-        and "no caption is unique" in result.output
+        and "no caption is unique, for reasons such as: alike" in result.output
     )
 
 
@@ -607,7 +649,7 @@ def annotated(images, store, annotator=None, *, splits=None, **settings):
 
 def card_of(store, out, **options) -> str:
     folder = export_dataset(store, out, progress=False, **options).folder
-    return (folder / "DATA_CARD.md").read_text(encoding="utf-8")
+    return (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_captions_of_several_settings_go_together_only_where_that_is_allowed(tmp_path):
@@ -673,8 +715,8 @@ def test_the_command(tmp_path, write_store, finals):
     assert result.exit_code == 0, result.output
     assert "train: 3 captions" in result.output
     assert len(list(read_jsonl(tmp_path / "out/train.jsonl"))) == 3
-    card = (tmp_path / "out/DATA_CARD.md").read_text(encoding="utf-8")
-    assert card.startswith("# Mine\n") and "- photos: CC0" in card
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "\n---\n\n# Mine\n" in card and "- photos: CC0" in card
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_edits_are_exported_and_what_was_rejected_is_left_out(reviewed_store, tm
 def test_the_card_counts_reviews_and_no_file_names_the_reviewer(reviewed_store, tmp_path):
     path, _ = reviewed_store
     exported = export_dataset(path, tmp_path / "out", progress=False)
-    card = (exported.folder / "DATA_CARD.md").read_text()
+    card = (exported.folder / "README.md").read_text()
     assert "3 captions: 1 accepted, 1 rewritten, 1 rejected" in card
     for name in exported.files:
         assert b"Lovelace" not in (exported.folder / name).read_bytes()
@@ -49,4 +49,4 @@ def test_the_card_counts_reviews_and_no_file_names_the_reviewer(reviewed_store, 
 def test_without_reviews_the_card_does_not_speak_of_them(tmp_path, write_store, finals):
     path = write_store(tmp_path, {"a.json": finals()})
     folder = export_dataset(path, tmp_path / "out", progress=False).folder
-    assert "reviewed" not in (folder / "DATA_CARD.md").read_text()
+    assert "reviewed" not in (folder / "README.md").read_text()

@@ -201,7 +201,7 @@ def test_the_rows_of_the_paper():
 
 
 def test_the_card_says_the_numbers(exported):
-    card = (exported.folder / "DATA_CARD.md").read_text(encoding="utf-8")
+    card = (exported.folder / "README.md").read_text(encoding="utf-8")
     regions = exported.statistics.regions
     for heading in (
         *("Granularity", "Length", "Uniqueness", "Failures", "How it was made"),
@@ -238,7 +238,7 @@ def test_the_card_of_a_models_captions_says_which_examples_in_the_prompts_are_ou
     said = "It does not print the eight in-context examples of Table 7"
     assert said in data_card(found, {}, ("unique",))
     # the embedded annotator reads no prompt
-    assert said not in (exported.folder / "DATA_CARD.md").read_text(encoding="utf-8")
+    assert said not in (exported.folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_text_from_outside_cannot_change_the_card():
@@ -262,7 +262,7 @@ def test_regions_that_could_not_be_told_apart_are_listed(tmp_path, write_store, 
     )
     path = write_store(tmp_path, {"photos/a.json": twins})
     export_dataset(path, tmp_path / "out", progress=False)
-    card = (tmp_path / "out" / "DATA_CARD.md").read_text(encoding="utf-8")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "5 of 7 captions (71.4%) are unique" in card
     assert "| a | 3 | unresolved | an eye | reads like 4 |" in card
     assert "| a | 4 | unresolved | an eye | reads like 3 |" in card

@@ -102,10 +102,7 @@ class FixedListener:
 
     def score(self, image, captions):
         self.images.append(image.image_id)
-        return np.array([[-0.5], [-1.25]])
-
-    def refusal(self, caption):
-        return "a special token" if caption == "<mask>" else None
+        return np.array([[-0.5, -np.inf], [-1.25, -np.inf]]), {1: "a special token"}
 
 
 def test_listener_scores_are_resumed(tmp_path):

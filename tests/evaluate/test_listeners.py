@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import base64
+import io
 
 import numpy as np
 import pytest
 from fake_annotators import write_images
+from faults.server import FaultyServer, error, say
+from PIL import Image
 from tiny_models import tiny_model, tiny_tokenizer
 
 from ureca_lib.annotate.export import conversation, write_jsonl
 from ureca_lib.captioner import RegionCaptioner
+from ureca_lib.chat import AnnotatorUnavailableError
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
 from ureca_lib.evaluate.uniqueness import measure_uniqueness
 from ureca_lib.journal import JournalError, read_journal
@@ -169,15 +173,15 @@ def test_a_checkpoint_on_disk_listens_under_a_name_that_changes_with_its_weights
 
 
 class Fixed:
-    """A captioner of given scores."""
+    """A listener of given scores."""
 
-    processor = SimpleNamespace(conversation=SimpleNamespace(answer_ids=list))
+    name = "fixed"
 
     def __init__(self, scores):
         self.scores = scores
 
-    def score(self, image, regions, captions, progress):
-        return self.scores
+    def score(self, image, captions):
+        return self.scores, {}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +190,7 @@ class Fixed:
 )
 def test_scores_that_are_none_are_refused(scores, message):
     with pytest.raises(ValueError, match=message):
-        score_image(small(), {1: "a car"}, ModelListener(Fixed(scores), "fixed"))
+        score_image(small(), {1: "a car"}, Fixed(scores))
 
 
 def test_look_alikes_of_a_scene_are_of_its_kind_and_of_a_photo_by_features(images):
@@ -208,10 +212,76 @@ def test_look_alikes_of_a_scene_are_of_its_kind_and_of_a_photo_by_features(image
 
 
 def test_a_listener_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match="'exact' or the folder"):
+    with pytest.raises(ValueError, match="'exact', the folder"):
         make_listener(str(tmp_path / "none"))
     with pytest.raises(ValueError, match="no weights"):
         make_listener(str(tmp_path))
+
+
+def test_a_chat_model_points_at_a_region_of_the_numbered_photo(monkeypatch):
+    image = small()
+    texts = ["the left one", "the middle one", "an elephant", "something", "too many"]
+    replies = {
+        "left": "0",
+        "middle": "Region 1.",
+        "elephant": "none",
+        "some": "7",
+        "many": "0 or 1",
+    }
+
+    def answer(handler):
+        question = handler.body["messages"][0]["content"][-1]["text"]
+        assert "numbered from 0 to 2" in question
+        say(next(reply for word, reply in replies.items() if word in question))(handler)
+
+    with FaultyServer(then=answer) as server:
+        listener = make_listener("openai:m", base_url=server.url, image_format="png")
+        assert listener.name == listener_name("openai:m") == "openai:m"
+        scores, refused = listener.score(image, texts)
+    assert refused == {} and len(server.seen) == len(texts)
+    pointed = np.argwhere(scores == 0).tolist()
+    assert pointed == [[0, 0], [1, 1]] and np.isneginf(scores).sum() == scores.size - 2
+    _, photo, _, marked, _ = server.seen[0].body["messages"][0]["content"]
+    shown = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].split(",")[1]))))
+        for part in (photo, marked)
+    ]
+    assert np.array_equal(shown[0], image.pixels) and not np.array_equal(*shown)
+
+
+def test_a_chat_model_that_refuses_a_caption_or_ends_is_resumed(tmp_path, published):
+    images = open_captioned(published)
+    spoken = {i.image_id: {str(k): t[0] for k, t in i.captions.items()} for i in images}
+
+    def heard():
+        return score_images(
+            lambda: images,
+            spoken,
+            lambda: make_listener("openai:m", base_url=server.url, max_in_flight=1),
+            "openai:m",
+            tmp_path / "heard.jsonl",
+            "ours",
+            False,
+        )
+
+    with FaultyServer(then=error(401)) as server:
+        server.play([say("3"), error(400, "filtered")])
+        with pytest.raises(AnnotatorUnavailableError, match="status 401"):
+            heard()
+        asked = len(server.seen)
+        assert asked in (3, 4)  # those still to come are not sent
+        server.then = say("3")
+        found = heard()
+    assert len(server.seen) == asked + 2  # the first image is done
+    assert [list(one.unscorable) for one in found] == [[1], []]
+    measures = measure_uniqueness(found)
+    assert measures.unscorable == 1 and measures.candidates["recall_at_1"] == 7
+    assert measures.chance["recall_at_1"] == pytest.approx(1 / 7)
+
+
+def test_options_of_a_server_go_with_a_chat_model():
+    with pytest.raises(ValueError, match="base_url goes with a listener openai:NAME"):
+        make_listener("exact", base_url="http://localhost/v1")
 
 
 class Uniform:
@@ -220,10 +290,7 @@ class Uniform:
     name = "uniform"
 
     def score(self, image, captions):
-        return np.zeros((len(image.regions), len(captions)))
-
-    def refusal(self, caption):
-        return None
+        return np.zeros((len(image.regions), len(captions))), {}
 
 
 @pytest.fixture
@@ -255,7 +322,7 @@ def test_regions_that_the_predictions_leave_out_count_as_not_found(published):
     class Exact(Uniform):
         def score(self, image, captions):
             ids = [f"caption {region.id}" for region in image.regions]
-            return np.where(np.array(ids)[:, None] == np.array(captions), 0, -np.inf)
+            return np.where(np.array(ids)[:, None] == np.array(captions), 0, -np.inf), {}
 
     images, path = open_captioned(published), published.with_suffix(".heard.jsonl")
     spoken = {"image_0": {"3": "caption 3", "six": "caption six"}, "image_1": {"3": "caption 3"}}
@@ -263,7 +330,7 @@ def test_regions_that_the_predictions_leave_out_count_as_not_found(published):
     score = measure_uniqueness(heard).overall["recall_at_1"]
     assert (score.count, score.value) == (4, 0.75)
     # the masks without a reference are not asked for
-    assert [list(one.caption_index) for one in heard] == [[3, "six"], [3, "six"]]
+    assert [list(one.said) for one in heard] == [[3, "six"], [3, "six"]]
     again = score_images(None, spoken, None, "uniform", path, "ours", False)
     assert [one.row() for one in again] == [one.row() for one in heard]
     whole = {name: {"3": "caption 3", "six": "caption six"} for name in spoken}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from faults.server import FaultyServer, say
 from typer.testing import CliRunner
 
 from ureca_lib.cli import app
@@ -55,6 +56,28 @@ def test_predictions_become_a_table_with_both_kinds_of_scores(oracle, tmp_path):
         out = tmp_path / f"table.{form}"
         assert run("table", 2, *files, "--format", form, "-o", out).exit_code == 0
         assert "oracle" in out.read_text() and "17.06" in out.read_text()
+
+
+def test_a_chat_model_listens_and_its_figures_stand_beside_a_guess(oracle, tmp_path):
+    out, part = tmp_path / "u.json", tmp_path / "oracle.jsonl"
+    lines = oracle.read_text().splitlines(keepends=True)
+    part.write_text("".join(line for line in lines if "scene_2000000" in line))
+    part.with_suffix(".meta.json").write_text(oracle.with_suffix(".meta.json").read_text())
+    with FaultyServer(then=say("0")) as server:
+        options = ("--listener", "openai:some/model", "--base-url", server.url, "-o", out)
+        result = run("uniqueness", part, *options, "--no-progress", "--extra", '{"top_p": 0.5}')
+    assert result.exit_code == 0, result.output
+    assert "heard by openai:some/model" in result.output and "; guess" in result.output
+    assert server.seen[0].body["top_p"] == 0.5
+    record = json.loads(out.read_text())
+    assert record["listener"] == "openai:some/model"
+    assert record["candidates"]["recall_at_1"] > 30 and 0 < record["chance"]["recall_at_1"] < 0.04
+    assert record["overall"]["recall_at_1"]["value"] < 0.1
+    assert record["heard"].endswith("oracle.heard.openai-some-model.jsonl")
+    # all was heard, so the server is not needed
+    assert run("uniqueness", part, *options, "--no-progress").exit_code == 0
+    result = run("uniqueness", part, "--base-url", "http://localhost/v1")
+    assert result.exit_code == 2 and "goes with a listener openai:NAME" in result.output
 
 
 def test_scores_are_made_again_from_what_was_heard(oracle, tmp_path, monkeypatch):

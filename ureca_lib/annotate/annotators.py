@@ -13,8 +13,9 @@ from typing import Any
 from ureca_lib.annotate.protocol import Annotator, Reply, Request
 from ureca_lib.annotate.referring import AttributeAnnotator
 from ureca_lib.annotate.replies import answer_checked
-from ureca_lib.chat import ChatModel, ChatReply, Turn, at_least, make_chat
+from ureca_lib.chat import ChatModel, ChatReply, Turn, make_chat
 from ureca_lib.event_loop import run_coroutine
+from ureca_lib.options import at_least
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""Statistics of a data set, Table 1 of the paper, and the data card (`data_card.md`) from them.
+"""Statistics of a data set, Table 1 of the paper, and the data card from them.
 
 Everything is counted from the rows of the data set's own Parquet files; see `export` for their
 columns. Limits in the card are the paper's: its Limitation (App. H), dataset curation (App. I),
@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 from itertools import pairwise
 from string import Formatter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -240,7 +241,27 @@ def data_card(
         names = [name for _, name, *_ in Formatter().parse(paragraph) if name]
         if all(values.get(name) is not None for name in names):
             paragraphs.append(paragraph.format_map(values).rstrip())
-    return "\n\n".join(paragraphs) + "\n"
+    head = yaml.safe_dump(hub_head(regions), sort_keys=False)
+    return f"---\n{head}---\n\n" + "\n\n".join(paragraphs) + "\n"
+
+
+def hub_head(regions: pd.DataFrame) -> dict[str, Any]:
+    """Head of the card: the JSONL file of each split, for `datasets.load_dataset` and the hub.
+
+    Args:
+        regions: of `DatasetStatistics`; a split without captions is no split to the library.
+    """
+    exported = regions[regions.exported]
+    files = [{"split": split, "path": f"{split}.jsonl"} for split in sorted(set(exported.split))]
+    config = {"config_name": "default", "data_files": files}
+    # declared, since some columns are in some rows or splits only
+    names = ("id", "image", "masks", "state")
+    columns: list[dict[str, Any]] = [{"name": name, "dtype": "string"} for name in names]
+    turn = [{"name": name, "dtype": "string"} for name in ("from", "value")]
+    columns.append({"name": "conversations", "list": turn})
+    kinds = {"string" if key.startswith('"') else "int64" for key in exported.mask_id}
+    columns.append({"name": "mask_id", "dtype": kinds.pop() if len(kinds) == 1 else "json"})
+    return {"configs": [config], "dataset_info": {"features": columns}}
 
 
 def _escaped_or_open(text: str | None) -> str:

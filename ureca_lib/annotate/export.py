@@ -7,11 +7,16 @@
 | `coco/captions_SPLIT.json` | captions as pycocoevalcap reads them; its images are the regions |
 | `coco/instances_SPLIT.json` | COCO instances, each annotation with its `caption` |
 | `left_out.jsonl` | regions that are not in the JSONL files, and why |
-| `DATA_CARD.md`, `table_1.md` | statistics and limits; Table 1 of the paper with a row of our own |
+| `README.md`, `table_1.md` | the data card; Table 1 of the paper with a row of our own |
 | `manifest.json` | sizes and checksums of all of these |
 
 In Parquet, ids of regions (`mask_id`, `tree.parent`, `look_alikes`) are JSON, so that the number 7
 and the text "7" stay different, and `segmentation` is what pycocotools decodes.
+
+The card's head names the JSONL files, so that `datasets.load_dataset("FOLDER")` reads the captions;
+`load_dataset("parquet", data_files="FOLDER/parquet/SPLIT.parquet")` reads the regions. `hf upload
+NAME/DATA FOLDER --repo-type dataset` puts the folder on the hub, card included, and
+`load_dataset("FOLDER").push_to_hub("NAME/DATA")` the captions alone.
 """
 
 from __future__ import annotations
@@ -57,7 +62,7 @@ from ureca_lib.regions import Region, RegionImage, load_sa1b
 from ureca_lib.regions.sa1b import annotation_from
 
 QUESTION = "<image>\nDescribe this region in the image."  # asked in each row of the JSONL
-MANIFEST = "manifest.json"
+MANIFEST, CARD = "manifest.json", "README.md"
 _ROW_GROUP = 1024  # regions per row group of a Parquet file
 # COCO files, and what their heads say
 _COCO: dict[str, dict[str, Any]] = {
@@ -175,7 +180,7 @@ def export_dataset(
             statistics = DatasetStatistics(pa.concat_tables(tables), rows, states)
             (partial / "left_out.jsonl").write_text("".join(left_out), encoding="utf-8")
             card = data_card(statistics, made_with, states, texts, groups)
-            (partial / "DATA_CARD.md").write_text(card, encoding="utf-8")
+            (partial / CARD).write_text(card, encoding="utf-8")
             (partial / "table_1.md").write_text(table_one(statistics), encoding="utf-8")
             return Exported(out, _publish(partial, out), statistics)
     finally:
@@ -430,11 +435,14 @@ def _check_folder(path: Path) -> None:
     """Raise ValueError if a folder has files but is no data set."""
     # hidden files do not count: the system's, and those that a killed export left
     others = path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir())
-    if others and not _listed(path):
+    listed = _listed(path)
+    if others and not listed:
         raise ValueError(
             f"{path}: the folder is not empty and holds no data set (no {MANIFEST} of an "
             "export); name a new or an empty folder"
         )
+    if (path / CARD).exists() and CARD not in listed:
+        raise ValueError(f"{path / CARD} is not of an export, and would be lost; move it away")
 
 
 def _publish(partial: Path, folder: Path) -> tuple[str, ...]:

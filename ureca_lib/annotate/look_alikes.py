@@ -30,8 +30,8 @@ from skimage.feature import local_binary_pattern
 
 from ureca_lib.annotate.referring.attributes import cropped_mask, measure_outline
 from ureca_lib.annotate.referring.colors import color_bins
-from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import MaskTree, RegionId
+from ureca_lib.options import at_least, setting
 from ureca_lib.regions import RegionImage
 
 if TYPE_CHECKING:

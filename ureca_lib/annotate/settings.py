@@ -9,7 +9,6 @@ from typing import Any
 from ureca_lib.annotate import PAPER_DIFFERENCES
 from ureca_lib.annotate.look_alikes import LookAlikeSettings
 from ureca_lib.annotate.views import MIN_MARGIN, NUMBER_HEIGHT, ViewSettings
-from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import (
     CONTAINMENT_THRESHOLD,
     PAPER_MAX_AREA,
@@ -20,6 +19,7 @@ from ureca_lib.mask_tree import (
     RegionId,
     build_mask_tree,
 )
+from ureca_lib.options import at_least, setting
 from ureca_lib.regions import Region
 
 

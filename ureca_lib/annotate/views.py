@@ -19,8 +19,8 @@ from scipy import ndimage
 
 from ureca_lib.annotate.protocol import Context, Stage
 from ureca_lib.annotate.referring.attributes import cropped_mask
-from ureca_lib.chat import at_least, setting
 from ureca_lib.mask_tree import MaskTree, RegionId
+from ureca_lib.options import at_least, setting
 from ureca_lib.regions import Region, RegionImage
 
 ContextBlur = Literal["parent", "main_object"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -52,6 +52,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "agreement": ("evaluate.commands", "Compare reviewers with each other."),
     },
     "Notebooks": {
+        "notebooks": ("cli.runs", "Copy the course and its samples into a folder."),
         "run": ("cli.runs", "Run notebooks headless."),
         "sweep": ("cli.runs", "Run a notebook at many settings and seeds."),
         "reference": ("cli.runs", "Run every notebook; write the committed results."),
@@ -145,12 +146,12 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _begin(
     ctx: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, help="Print the version.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", envvar="URECA_DEBUG", help="Show the traceback of an error.")
-    ] = False,
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, help="Print the version."
+    ),
+    debug: bool = typer.Option(
+        False, "--debug", envvar="URECA_DEBUG", help="Show the traceback of an error."
+    ),
 ) -> None:
     ctx.with_resource(_printable())
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import io
-import json
-import re
 from collections.abc import Mapping
-from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,14 +16,14 @@ from ureca_lib.annotate import PAPER_DIFFERENCES
 from ureca_lib.chat import KEY_HELP
 from ureca_lib.chat_options import with_chat_options
 from ureca_lib.devices import DEVICE_HELP, chosen_device
-from ureca_lib.engine import Progress, map_tasks, usable_cores
+from ureca_lib.engine import ShardOptions, call_command, dealt, run_parts
+from ureca_lib.options import options_of
 
 if TYPE_CHECKING:
     from ureca_lib.annotate.look_alikes import RegionFeatures
 
 _STORE = "The store, an SQLite file, or a folder of shards."
 _PER_SPLIT = "May be repeated as SPLIT=VALUE."
-_OF_ALL = ("shards", "jobs", "engine", "ray_address", "gpus")  # options that no shard takes
 _Images = Annotated[
     list[Path],
     typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
@@ -40,93 +36,59 @@ _Device = Annotated[str | None, typer.Option(help=DEVICE_HELP)]
 
 
 @with_chat_options()
+@options_of(ShardOptions)
 def annotate(
     ctx: typer.Context,
     chat: dict[str, Any],
     images: _Images,
-    out: Annotated[
-        Path,
-        typer.Option("-o", "--out", help="The store, an SQLite file; with --shards their folder."),
-    ],
-    annotator: Annotated[
-        list[str] | None,
-        typer.Option(help=f"attributes (default; no model), openai or transformers. {_PER_SPLIT}"),
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help=f"Name, hub id or folder of the model. {_PER_SPLIT}")
-    ] = None,
-    base_url: Annotated[
-        list[str] | None,
-        typer.Option(help=f"Address of an OpenAI-compatible server. {_PER_SPLIT}"),
-    ] = None,
-    api_key_env: Annotated[list[str] | None, typer.Option(help=f"{KEY_HELP} {_PER_SPLIT}")] = None,
+    out: Path = typer.Option(
+        ..., "-o", "--out", help="The store, an SQLite file; with --shards their folder."
+    ),
+    annotator: list[str] | None = typer.Option(
+        None, help=f"attributes (default; no model), openai or transformers. {_PER_SPLIT}"
+    ),
+    model: list[str] | None = typer.Option(
+        None, help=f"Name, hub id or folder of the model. {_PER_SPLIT}"
+    ),
+    base_url: list[str] | None = typer.Option(
+        None, help=f"Address of an OpenAI-compatible server. {_PER_SPLIT}"
+    ),
+    api_key_env: list[str] | None = typer.Option(None, help=f"{KEY_HELP} {_PER_SPLIT}"),
     device: _Device = None,
-    split: Annotated[
-        str,
-        typer.Option(help="Split of all images, NAME=SHARE, or a JSON file {file name: split}."),
-    ] = "train",
-    rounds: Annotated[
-        int | None, typer.Option(help="Most refinements of a region, 3 by default; --paper: 1.")
-    ] = None,
-    paper: Annotated[
-        bool, typer.Option(help="The published rules: main objects, one round, verified test set.")
-    ] = False,
-    verify: Annotated[
-        list[str] | None, typer.Option(help="A split that is verified; may be repeated.")
-    ] = None,
-    verifier_model: Annotated[
-        str | None, typer.Option(help="Model that verifies, at OpenAI or --verifier-url.")
-    ] = None,
-    verifier_url: Annotated[
-        str | None, typer.Option(help="Address of the server that verifies.")
-    ] = None,
-    verifier_key_env: Annotated[
-        str | None, typer.Option(help="The same as --api-key-env, for the server that verifies.")
-    ] = None,
+    split: str = typer.Option(
+        "train", help="Split of all images, NAME=SHARE, or a JSON file {file name: split}."
+    ),
+    rounds: int | None = typer.Option(
+        None, help="Most refinements of a region, 3 by default; --paper: 1."
+    ),
+    paper: bool = typer.Option(
+        False, help="The published rules: main objects, one round, verified test set."
+    ),
+    verify: list[str] | None = typer.Option(
+        None, help="A split that is verified; may be repeated."
+    ),
+    verifier_model: str | None = typer.Option(
+        None, help="Model that verifies, at OpenAI or --verifier-url."
+    ),
+    verifier_url: str | None = typer.Option(None, help="Address of the server that verifies."),
+    verifier_key_env: str | None = typer.Option(
+        None, help="The same as --api-key-env, for the server that verifies."
+    ),
     dino: _Dino = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Cosine similarity of look-alikes; see ureca look-alikes."),
-    ] = None,
-    in_flight: Annotated[int | None, typer.Option(help="Most calls at a time.")] = None,
-    strict: Annotated[
-        bool, typer.Option(help="A bad mask fails its image; --no-strict leaves it out.")
-    ] = True,
-    retry_failed: Annotated[
-        bool, typer.Option(help="Ask again what failed in an earlier run.")
-    ] = True,
-    wait: Annotated[
-        bool,
-        typer.Option(help="Wait for images that another process has; --no-wait leaves them."),
-    ] = True,
-    progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
-    shards: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Deal the images out to so many stores, each annotated in a process of its own. "
-            "Several addresses URL,URL are dealt out to the shards.",
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "-j", "--jobs", min=1, help="Shards at a time; default: one per core; on Ray all."
-        ),
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(help="processes of this machine, or ray: also on other machines.")
-    ] = "processes",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of the Ray cluster; default: RAY_ADDRESS, else on this machine."
-        ),
-    ] = None,
-    gpus: Annotated[
-        float, typer.Option(help="GPUs of each shard on Ray; 0.5: two shards share one.")
-    ] = 0,
-    part: Annotated[bool, typer.Option(hidden=True)] = False,  # the images are those of a shard
+    threshold: float | None = typer.Option(
+        None, help="Cosine similarity of look-alikes; see ureca look-alikes."
+    ),
+    in_flight: int | None = typer.Option(None, help="Most calls at a time."),
+    strict: bool = typer.Option(
+        True, help="A bad mask fails its image; --no-strict leaves it out."
+    ),
+    retry_failed: bool = typer.Option(True, help="Ask again what failed in an earlier run."),
+    wait: bool = typer.Option(
+        True, help="Wait for images that another process has; --no-wait leaves them."
+    ),
+    progress: bool = typer.Option(True, help="Show a bar."),
+    part: bool = typer.Option(False, hidden=True),  # the images are those of a shard
+    **given: Any,
 ) -> None:
     """Caption every region of the images uniquely; resumes where an earlier run stopped.
 
@@ -134,8 +96,9 @@ def annotate(
     ureca annotate photos/ --out captions.sqlite --annotator openai --model gpt-4o
     ureca annotate photos/ --out stores/ --shards 8 --engine ray
     """
-    if shards:
-        annotate_shards(ctx.params)
+    engine = ShardOptions(**given)
+    if engine.shards and not part:
+        annotate_shards(ctx.params, engine)
         return
     from ureca_lib.annotate.annotators import make_annotator
     from ureca_lib.annotate.run import annotate_images
@@ -210,11 +173,12 @@ annotate.__doc__ = (
 )
 
 
-def annotate_shards(options: Mapping[str, Any]) -> None:
+def annotate_shards(options: Mapping[str, Any], engine: ShardOptions) -> None:
     """Annotate the images of a run in shards, and print a line per shard.
 
     Args:
         options: all options of `ureca annotate`, by their names as parameters.
+        engine: that runs the shards.
 
     Raises:
         typer.Exit: a shard failed, or is not complete; the others are finished.
@@ -222,32 +186,16 @@ def annotate_shards(options: Mapping[str, Any]) -> None:
     from ureca_lib.annotate.shards import deal_images
     from ureca_lib.annotate.sources import SplitRule
 
-    out, engine = Path(options["out"]), options["engine"]
+    out, tasks = Path(options["out"]), {}
     rule = SplitRule.parse(options["split"])
-    dealt = deal_images(options["images"], out, options["shards"], rule)
-    shared = {name: value for name, value in options.items() if name not in _OF_ALL}
-    tasks = []
-    for number, (store, files) in enumerate(dealt.items()):
-        task = {**shared, "out": store, "images": files, "progress": False, "part": True}
-        task["base_url"] = [_dealt(text, number) for text in options["base_url"] or []]
-        task["verifier_url"] = options["verifier_url"] and _dealt(options["verifier_url"], number)
-        tasks.append(json.loads(json.dumps(task, default=str)))
+    shards = deal_images(options["images"], out, engine.shards, rule)
+    for number, (store, files) in enumerate(shards.items()):
+        task = {**options, "out": store, "images": files, "progress": False, "part": True}
+        task["base_url"] = [dealt(text, number) for text in options["base_url"] or []]
+        task["verifier_url"] = dealt(options["verifier_url"], number)
+        tasks[store.name] = task
     out.mkdir(parents=True, exist_ok=True)
-    report, left = Progress(len(tasks), options["progress"]), 0
-    named = ((Path(task["out"]).name, task) for task in tasks)
-    # on this machine a shard per core, on a cluster all that it has room for
-    jobs = options["jobs"] or (len(tasks) if engine == "ray" else usable_cores())
-    place = (engine, options["ray_address"])
-    with closing(
-        map_tasks(annotate_shard, report.begun(named), jobs, *place, gpus=options["gpus"])
-    ) as outcomes:
-        for task, ended, error, where in outcomes:
-            name = Path(task["out"]).name
-            summary, said, complete = ("failed", error, False) if error else ended
-            left += not complete
-            report.ended(f"{name}: {summary} ({where or 'lost'})")
-            for line in said.splitlines():  # warnings and failures
-                typer.echo(f"{name}: {line}", err=True)
+    left = run_parts(annotate_shard, tasks, engine, options["progress"])
     typer.echo(f"{len(tasks) - left} of {len(tasks)} shards are complete\nstores: {out}")
     if left:
         typer.echo(f"See `ureca status {out}`; rerun the command to resume.", err=True)
@@ -257,50 +205,30 @@ def annotate_shards(options: Mapping[str, Any]) -> None:
 def annotate_shard(task: Mapping[str, Any]) -> tuple[str, str, bool]:
     """Annotate one shard by `ureca annotate`; a process of the engine calls this.
 
-    Args:
-        task: options of the command.
-
-    Returns:
-        The command's summary, its messages, and whether the shard is complete.
-
     Raises:
         ValueError: another process, perhaps of another machine, is annotating the shard.
     """
-    summary, said, complete = io.StringIO(), io.StringIO(), True
+    store = task["options"]["out"]
     try:
-        with (
-            # the system frees the lock when this process ends, however it ends
-            FileLock(f"{task['out']}.lock", timeout=0),
-            redirect_stdout(summary),
-            redirect_stderr(said),
-        ):
-            annotate(ctx=None, **task)
+        # the system frees the lock when this process ends, however it ends
+        with FileLock(f"{store}.lock", timeout=0):
+            return call_command(annotate, {"ctx": None, **task["options"]})
     except Timeout:
-        raise ValueError(f"{task['out']}: another process is annotating this shard") from None
-    except typer.Exit:
-        complete = False
-    return summary.getvalue().partition("\n")[0], said.getvalue(), complete
-
-
-def _dealt(text: str, number: int) -> str:
-    """`test=URL,URL` -> `test=URL`: addresses are dealt out to the shards in turn."""
-    split, addresses = re.fullmatch(r"(\w+=)?(.*)", text).groups(default="")
-    choices = addresses.split(",")
-    return split + choices[number % len(choices)]
+        raise ValueError(f"{store}: another process is annotating this shard") from None
 
 
 def look_alikes(
     images: _Images,
     dino: _Dino = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Cosine similarity; default: the features' own.")
-    ] = None,
-    family: Annotated[
-        bool, typer.Option(help="Include pairs of which one holds the other, as --paper does.")
-    ] = False,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Histogram, and the pairs near the threshold.")
-    ] = Path("look_alikes.png"),
+    threshold: float | None = typer.Option(
+        None, help="Cosine similarity; default: the features' own."
+    ),
+    family: bool = typer.Option(
+        False, help="Include pairs of which one holds the other, as --paper does."
+    ),
+    out: Path = typer.Option(
+        Path("look_alikes.png"), "-o", "--out", help="Histogram, and the pairs near the threshold."
+    ),
     device: _Device = None,
 ) -> None:
     """Show which regions of your photos look alike at a threshold, to choose one by eye.
@@ -329,7 +257,7 @@ def look_alikes(
     typer.echo(f"figure -> {out}")
 
 
-def status(store: Annotated[Path, typer.Argument(help=_STORE)]) -> None:
+def status(store: Path = typer.Argument(help=_STORE)) -> None:
     """Show the content of a store: counts by stage and state, failures, rate, time left."""
     from ureca_lib.annotate.progress import read_status
     from ureca_lib.annotate.shards import Shards, open_store
@@ -340,26 +268,23 @@ def status(store: Annotated[Path, typer.Argument(help=_STORE)]) -> None:
 
 
 def export(
-    store: Annotated[Path, typer.Argument(help=_STORE)],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the data set.")],
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Captions of another state in JSONL and COCO too, marked with it: unresolved, "
-            "dropped or failed. May be repeated."
-        ),
-    ] = None,
-    title: Annotated[str, typer.Option(help="Heading of the data card.")] = "A URECA data set",
-    image_license: Annotated[str | None, typer.Option(help="Terms of the photos.")] = None,
-    mask_license: Annotated[str | None, typer.Option(help="Terms of the masks.")] = None,
-    caption_license: Annotated[str | None, typer.Option(help="Terms of the captions.")] = None,
-    mixed: Annotated[
-        bool,
-        typer.Option("--mixed", help="Captions of several settings together; the card says so."),
-    ] = False,
-    progress: Annotated[bool, typer.Option(help="Show a bar.")] = True,
+    store: Path = typer.Argument(help=_STORE),
+    out: Path = typer.Option(..., "-o", "--out", help="Folder of the data set."),
+    include: list[str] | None = typer.Option(
+        None,
+        help="Captions of another state in JSONL and COCO too, marked with it: unresolved, "
+        "dropped or failed. May be repeated.",
+    ),
+    title: str = typer.Option("A URECA data set", help="Heading of the data card."),
+    image_license: str | None = typer.Option(None, help="Terms of the photos."),
+    mask_license: str | None = typer.Option(None, help="Terms of the masks."),
+    caption_license: str | None = typer.Option(None, help="Terms of the captions."),
+    mixed: bool = typer.Option(
+        False, "--mixed", help="Captions of several settings together; the card says so."
+    ),
+    progress: bool = typer.Option(True, help="Show a bar."),
 ) -> None:
-    """Write a store's captions as a data set: JSONL, Parquet, COCO and a data card."""
+    """Write a store's captions as a data set: JSONL, Parquet, COCO and a card for the hub."""
     from ureca_lib.annotate.card import CardTexts
     from ureca_lib.annotate.export import export_dataset
 
@@ -376,7 +301,9 @@ def export(
     if exported.unfinished:
         typer.echo(f"{exported.unfinished:,} images of the store are not in it", err=True)
     if not regions.exported.any():
-        typer.echo(f"ureca: no caption is {' or '.join(states)}; see --include", err=True)
+        reasons = regions.reason.dropna().value_counts()
+        why = f", for reasons such as: {reasons.index[0]}" if len(reasons) else ""
+        typer.echo(f"ureca: no caption is {' or '.join(states)}{why}; see --include", err=True)
         raise typer.Exit(1)
 
 

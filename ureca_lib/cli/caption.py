@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from tqdm.auto import tqdm
@@ -22,77 +22,59 @@ _SAM_HELP = "SAM, SAM-HQ, SAM 2 or SAM 3 checkpoint (hub id or folder)"
 
 
 def caption(
-    photos: Annotated[
-        list[Path], typer.Argument(help="Photos, and folders of them (not those below).")
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="URECA checkpoint (hub id or folder; tiny: the one in the repository), or the "
-            "annotator's model. Default: the embedded annotator, which needs no model."
-        ),
-    ] = None,
-    annotator: Annotated[
-        str | None,
-        typer.Option(help="Run the four stages with openai, transformers or attributes."),
-    ] = None,
-    base_url: Annotated[
-        str | None, typer.Option(help="Address of an OpenAI-compatible server.")
-    ] = None,
-    api_key_env: Annotated[str | None, typer.Option(help=KEY_HELP)] = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            help="SA-1B or COCO JSON, a label map PNG, a folder of mask PNGs, or a file of another "
-            "tool (`ureca data --formats` lists them). Default: the JSON beside the photo, else "
-            "SAM's masks (--sam), else superpixels."
-        ),
-    ] = None,
-    point: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X,Y",
-            help="Caption the region at this pixel: SAM's with --sam, else the smallest that "
-            "holds it. May be repeated.",
-        ),
-    ] = None,
-    box: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="X,Y,W,H",
-            help="Caption the region in this box: SAM's with --sam, else the one that fits it "
-            "best. May be repeated.",
-        ),
-    ] = None,
-    sam: Annotated[str | None, typer.Option(help=f"{_SAM_HELP} for the masks.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="One JSONL file; default: NAME.captions.jsonl each."),
-    ] = None,
-    coco: Annotated[Path | None, typer.Option(help="Also write COCO JSON with captions.")] = None,
-    figure: Annotated[
-        Path | None,
-        typer.Option(
-            help="Draw numbered regions with their captions (.png, joined by a .pdf; .pdf; .svg), "
-            "or a folder for many photos."
-        ),
-    ] = None,
-    shown: Annotated[int, typer.Option(help="Most regions in a figure, the largest.")] = 24,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Add look-alikes, and whether each caption fits its region only; a URECA model "
-            "judges its own captions.",
-        ),
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option(help="Stop at a bad mask; --no-strict leaves it out and says so.")
-    ] = True,
-    use_boxes: Annotated[
-        bool, typer.Option("--use-boxes", help="Read boxes as regions where a file has no masks.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    photos: list[Path] = typer.Argument(help="Photos, and folders of them (not those below)."),
+    model: str | None = typer.Option(
+        None,
+        help="URECA checkpoint (hub id or folder; tiny: the shipped one), or the "
+        "annotator's model. Default: the embedded annotator, which needs no model.",
+    ),
+    annotator: str | None = typer.Option(
+        None, help="Run the four stages with openai, transformers or attributes."
+    ),
+    base_url: str | None = typer.Option(None, help="Address of an OpenAI-compatible server."),
+    api_key_env: str | None = typer.Option(None, help=KEY_HELP),
+    masks: Path | None = typer.Option(
+        None,
+        help="SA-1B or COCO JSON, a label map PNG, a folder of mask PNGs, or a file of another "
+        "tool (`ureca data --formats` lists them). Default: the JSON beside the photo, else "
+        "SAM's masks (--sam), else superpixels.",
+    ),
+    point: list[str] | None = typer.Option(
+        None,
+        metavar="X,Y",
+        help="Caption the region at this pixel: SAM's with --sam, else the smallest that "
+        "holds it. May be repeated.",
+    ),
+    box: list[str] | None = typer.Option(
+        None,
+        metavar="X,Y,W,H",
+        help="Caption the region in this box: SAM's with --sam, else the one that fits it "
+        "best. May be repeated.",
+    ),
+    sam: str | None = typer.Option(None, help=f"{_SAM_HELP} for the masks."),
+    out: Path | None = typer.Option(
+        None, "-o", "--out", help="One JSONL file; default: NAME.captions.jsonl each."
+    ),
+    coco: Path | None = typer.Option(None, help="Also write COCO JSON with captions."),
+    figure: Path | None = typer.Option(
+        None,
+        help="Draw numbered regions with their captions (.png, joined by a .pdf; .pdf; .svg), "
+        "or a folder for many photos.",
+    ),
+    shown: int = typer.Option(24, help="Most regions in a figure, the largest."),
+    check: bool = typer.Option(
+        False,
+        "--check",
+        help="Add look-alikes, and whether each caption fits its region only; a URECA model "
+        "judges its own captions.",
+    ),
+    strict: bool = typer.Option(
+        True, help="Stop at a bad mask; --no-strict leaves it out and says so."
+    ),
+    use_boxes: bool = typer.Option(
+        False, "--use-boxes", help="Read boxes as regions where a file has no masks."
+    ),
+    device: str | None = typer.Option(None, help=DEVICE_HELP),
 ) -> None:
     """Caption the regions of photos with a URECA model, an annotator, or no model at all.
 
@@ -155,17 +137,13 @@ def caption(
 
 
 def segment(
-    image: Annotated[Path, typer.Argument(help="The photo.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="SA-1B JSON; default: beside the photo.")
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="superpixels (no model needed) or sam.")
-    ] = "superpixels",
-    model: Annotated[
-        str, typer.Option(help=f"{_SAM_HELP} for --method sam.")
-    ] = "facebook/sam-vit-base",
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    image: Path = typer.Argument(help="The photo."),
+    out: Path | None = typer.Option(
+        None, "-o", "--out", help="SA-1B JSON; default: beside the photo."
+    ),
+    method: str = typer.Option("superpixels", help="superpixels (no model needed) or sam."),
+    model: str = typer.Option("facebook/sam-vit-base", help=f"{_SAM_HELP} for --method sam."),
+    device: str | None = typer.Option(None, help=DEVICE_HELP),
 ) -> None:
     """Find nested masks in a photo and write them as SA-1B JSON."""
     from ureca_lib.regions import save_sa1b

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -16,8 +15,8 @@ def presets() -> None:
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A published URECA or an InternVL checkpoint.")],
-    destination: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
+    source: Path = typer.Argument(help="A published URECA or an InternVL checkpoint."),
+    destination: Path = typer.Argument(help="Folder to write; new or empty."),
 ) -> None:
     """Write a published checkpoint in this package's layout, without remote code.
 

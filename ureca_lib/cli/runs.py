@@ -1,4 +1,4 @@
-"""`ureca run`, `ureca sweep` and `ureca reference`."""
+"""`ureca notebooks`, `ureca run`, `ureca sweep` and `ureca reference`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,49 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from ureca_lib.engine import EngineOptions
+from ureca_lib.options import options_of
 
 if TYPE_CHECKING:
     from ureca_lib.runs.sweep import Sweep
 
 
+def notebooks(
+    folder: Path = typer.Argument(help="Gets three folders, none of which may exist."),
+) -> None:
+    """Copy the course into a folder: notebooks/, data_samples/ and papermill_runs/.
+
+    The notebooks read samples, the tiny checkpoints and records from the two others.
+
+    \b
+    ureca notebooks course
+    """
+    from ureca_lib.course import copy_course
+
+    first = copy_course(folder)
+    typer.echo(f"{folder}: the course and its samples; begin with: jupyter lab {first}")
+
+
 def run(
-    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks, run in this order.")],
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-p",
-            "--parameter",
-            metavar="NAME VALUE",
-            help="Set a parameter: JSON or plain text, by its type. May be repeated.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Folder; each run gets a folder of its name in it."),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option(help="Run again what was done before with the same settings.")
-    ] = False,
-    timeout: Annotated[int | None, typer.Option(help="Most seconds per cell.")] = None,
+    notebooks: list[Path] = typer.Argument(help="Notebooks, run in this order."),
+    parameter: list[str] | None = typer.Option(
+        None,
+        "-p",
+        "--parameter",
+        metavar="NAME VALUE",
+        help="Set a parameter: JSON or plain text, by its type. May be repeated.",
+    ),
+    out: Path | None = typer.Option(
+        None, "-o", "--out", help="Folder; each run gets a folder of its name in it."
+    ),
+    force: bool = typer.Option(
+        False, help="Run again what was done before with the same settings."
+    ),
+    timeout: int | None = typer.Option(None, help="Most seconds per cell."),
 ) -> None:
     """Run notebooks headless; what was done before with the same settings is not run again.
 
@@ -87,24 +103,22 @@ def _run_all(
     return failed
 
 
+@options_of(EngineOptions)
 def sweep(
-    files: Annotated[list[Path], typer.Argument(help="Sweep files (YAML), run in this order.")],
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Runs at a time.")] = 1,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Folder of the sweeps; default: sweeps/ beside the file."),
-    ] = None,
-    keep: Annotated[
-        bool,
-        typer.Option(
-            help="Keep finished runs even if the notebook or the library has changed since, "
-            "or if only the record is there, as in a clone."
-        ),
-    ] = False,
-    dry_run: Annotated[bool, typer.Option(help="List the runs, and run nothing.")] = False,
-    summary_only: Annotated[
-        bool, typer.Option(help="Write table and plot of the finished runs, and run nothing.")
-    ] = False,
+    files: list[Path] = typer.Argument(help="Sweep files (YAML), run in this order."),
+    out: Path | None = typer.Option(
+        None, "-o", "--out", help="Folder of the sweeps; default: sweeps/ beside the file."
+    ),
+    keep: bool = typer.Option(
+        False,
+        help="Keep finished runs even if the notebook or the library has changed since, "
+        "or if only the record is there, as in a clone.",
+    ),
+    dry_run: bool = typer.Option(False, help="List the runs, and run nothing."),
+    summary_only: bool = typer.Option(
+        False, help="Write table and plot of the finished runs, and run nothing."
+    ),
+    **given: Any,
 ) -> None:
     """Run a notebook at many settings and seeds; ends with one table and one plot.
 
@@ -121,7 +135,7 @@ def sweep(
         for item in [load_sweep(path) for path in files]:  # all of them, before the first runs
             root = out or item.path.parent / "sweeps"
             if not dry_run:
-                left += _execute(item, root, jobs, keep, summary_only)
+                left += _execute(item, root, EngineOptions(**given), keep, summary_only)
                 continue
             for planned in item.runs:
                 state = "done" if finished(item, planned, root, keep) else "to run"
@@ -140,7 +154,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _execute(item: Sweep, root: Path, jobs: int, keep: bool, summary_only: bool) -> int:
+def _execute(item: Sweep, root: Path, engine: EngineOptions, keep: bool, summary_only: bool) -> int:
     """Run a sweep and write its summary.
 
     Returns:
@@ -149,7 +163,7 @@ def _execute(item: Sweep, root: Path, jobs: int, keep: bool, summary_only: bool)
     from ureca_lib.runs import summary as summaries
     from ureca_lib.runs.sweep import run_sweep
 
-    stopped = not summary_only and run_sweep(item, root, jobs, keep).stopped
+    stopped = not summary_only and run_sweep(item, root, engine.jobs, keep, engine=engine).stopped
     summary = summaries.summarize_sweep(item, root)
     # before anything is written: it needs neither the disk nor a plot
     typer.echo(summaries.summary_markdown(summary))
@@ -165,8 +179,8 @@ def _execute(item: Sweep, root: Path, jobs: int, keep: bool, summary_only: bool)
 
 
 def reference(
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder that is committed.")] = Path(
-        "papermill_runs/reference"
+    out: Path = typer.Option(
+        Path("papermill_runs/reference"), "-o", "--out", help="The folder that is committed."
     ),
 ) -> None:
     """Run every notebook at the reference settings, and write the results that are committed.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
 
 import typer
 
@@ -13,29 +12,26 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    checkpoint: Annotated[
-        str | None,
-        typer.Argument(help="Folder of a URECA checkpoint, or tiny; without one see --annotator."),
-    ] = None,
-    annotator: Annotated[
-        str | None,
-        typer.Option(help="attributes (needs no model), openai or transformers, instead."),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The annotator's model.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="The annotator's server.")] = None,
-    sam: Annotated[
-        str | None, typer.Option(help="SAM checkpoint that finds regions; default: superpixels.")
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
-    key_env: Annotated[
-        str | None,
-        typer.Option(help="Environment variable with the key that requests must show."),
-    ] = None,
-    max_megapixels: Annotated[float, typer.Option(help="Largest photo.", min=0.01)] = 50,
-    max_waiting: Annotated[int, typer.Option(help="Most requests that wait.", min=1)] = 64,
-    timeout: Annotated[float, typer.Option(help="Most seconds per request.", min=1)] = 300,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    checkpoint: str | None = typer.Argument(
+        None, help="Folder of a URECA checkpoint, or tiny; without one see --annotator."
+    ),
+    annotator: str | None = typer.Option(
+        None, help="attributes (needs no model), openai or transformers, instead."
+    ),
+    model: str | None = typer.Option(None, help="The annotator's model."),
+    base_url: str | None = typer.Option(None, help="The annotator's server."),
+    sam: str | None = typer.Option(
+        None, help="SAM checkpoint that finds regions; default: superpixels."
+    ),
+    host: str = typer.Option("127.0.0.1", help="Address to listen on."),
+    port: int = typer.Option(8000, help="Port to listen on.", min=1, max=65535),
+    key_env: str | None = typer.Option(
+        None, help="Environment variable with the key that requests must show."
+    ),
+    max_megapixels: float = typer.Option(50, help="Largest photo.", min=0.01),
+    max_waiting: int = typer.Option(64, help="Most requests that wait.", min=1),
+    timeout: float = typer.Option(300, help="Most seconds per request.", min=1),
+    device: str | None = typer.Option(None, help=DEVICE_HELP),
 ) -> None:
     """Serve captions over HTTP: OpenAI's chat completions, /v1/regions, and a page at /.
 

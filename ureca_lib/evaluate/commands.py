@@ -15,6 +15,7 @@ import typer
 from ureca_lib.chat import KEY_HELP
 from ureca_lib.chat_options import with_chat_options
 from ureca_lib.devices import DEVICE_HELP
+from ureca_lib.engine import ShardOptions, call_command, dealt, run_parts
 from ureca_lib.evaluate.settings import (
     BootstrapSettings,
     ClairSettings,
@@ -51,7 +52,9 @@ def _bootstrap(given: dict[str, Any]) -> BootstrapSettings:
 
 @with_chat_options("max_reply_tokens")  # --max-new-tokens
 @options_of(SystemOptions, *_SYSTEM, system="ureca", device=None)
+@options_of(ShardOptions)
 def predict(
+    ctx: typer.Context,
     chat: dict[str, Any],
     data: str = typer.Option(
         help="scenes:test:500, a folder of scenes, a JSONL of the published layout (JSONL@MASKS), "
@@ -67,18 +70,37 @@ def predict(
     strict: bool = typer.Option(True, help="Stop at a bad mask; --no-strict leaves it out."),
     retry_failed: bool = typer.Option(False, help="Ask again where an error left no caption."),
     progress: bool = typer.Option(True, help="Show a bar."),
+    part: list[int] | None = typer.Option(None, hidden=True),
     **given: Any,
 ) -> None:
-    """Caption every region of some data; resumes an interrupted run."""
+    """Caption every region of some data; resumes an interrupted run.
+
+    \b
+    ureca predict --data scenes:test:500 --model tiny -o P.jsonl
+    ureca predict --data test.jsonl@sa1b/ --model 8b/ -o P.jsonl --shards 8 --engine ray --gpus 1
+    """
     from ureca_lib.datasets.captioned import open_captioned
     from ureca_lib.evaluate import predict as predicting
     from ureca_lib.evaluate.systems import build_system
 
     images = open_captioned(data, limit, style, masks, strict)  # type: ignore[arg-type]
+    engine = _engine(given)
+    if engine.shards and not part:
+        predicting.join_predictions(out, images)  # of a run that was killed
+        left = _run_shards(predict_part, ctx.params, engine)
+        count = predicting.join_predictions(out, images)
+        typer.echo(f"{count:,} captions of {len(images):,} images -> {out}")
+        if left or not count:
+            _exit_1(f"{left} of {engine.shards} shards are not complete; rerun the command")
+        return
+    addresses = given["base_url"]
+    given["base_url"] = dealt(addresses, part[0] if part else 0)
     built = build_system(**given, server=chat)
+    if given["base_url"] != addresses:  # the parts of a run have one record
+        built.model = {**(built.model or {}), "server": addresses}
     opened = {"style": style, "masks": None if masks is None else str(masks), "strict": strict}
     summary = predicting.predict(
-        built, images, out, trained_on, given["seed"], opened, retry_failed, progress
+        built, images, out, trained_on, given["seed"], opened, retry_failed, progress, part
     )
     typer.echo(
         f"{summary.predictions:,} captions ({summary.made:,} new) of {summary.images:,} images, "
@@ -88,10 +110,27 @@ def predict(
         if reasons:
             first, reason = next(iter(reasons.items()))
             typer.echo(f"{problem}: {len(reasons):,}, such as {first}: {reason}", err=True)
-    if not summary.predictions:
+    if not summary.predictions and not part:
         _exit_1("nothing was predicted: no image could be read, or none has a region")
     if not summary.complete:
         raise typer.Exit(1)
+
+
+def predict_part(task: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """Caption a part of the images by `ureca predict`; a process of the engine calls this."""
+    return call_command(predict, {"ctx": None, **task["options"]})
+
+
+def _engine(given: dict[str, Any]) -> ShardOptions:
+    """The settings of the engine, taken out of the options."""
+    return ShardOptions(**{name: given.pop(name) for name in ShardOptions.__dataclass_fields__})
+
+
+def _run_shards(function: Any, options: Mapping[str, Any], engine: ShardOptions) -> int:
+    """Run a command on parts of its images; see `run_parts`."""
+    count, quiet = engine.shards or 1, {"progress": False}
+    tasks = {f"shard {k}": {**options, **quiet, "part": (k, count)} for k in range(count)}
+    return run_parts(function, tasks, engine, options["progress"])
 
 
 @options_of(BootstrapSettings, *_DRAWS)
@@ -190,13 +229,23 @@ def clair(
         _exit_1(f"nothing was scored: {score.reason}")
 
 
+@with_chat_options()
 @options_of(BootstrapSettings, *_DRAWS)
 @options_of(UniquenessSettings, "calibrate", "near")
+@options_of(ShardOptions)
 def uniqueness(
+    ctx: typer.Context,
+    chat: dict[str, Any],
     predictions: Path = typer.Argument(help="Predictions, JSONL."),
     listener: str = typer.Option(
-        "exact", help="exact (scenes only) or the folder of a checkpoint."
+        "exact",
+        help="exact (scenes only), the folder of a checkpoint, openai:NAME (any OpenAI-compatible "
+        "server) or transformers:NAME.",
     ),
+    base_url: str | None = typer.Option(
+        None, help="Address of the server, up to /v1; default: OpenAI's."
+    ),
+    api_key_env: str | None = typer.Option(None, help=KEY_HELP),
     data: str | None = typer.Option(
         None, help="The images, as `ureca predict` takes them; default: those predicted."
     ),
@@ -209,16 +258,33 @@ def uniqueness(
     ),
     device: str | None = typer.Option(None, help=DEVICE_HELP),
     progress: bool = typer.Option(True, help="Show a bar."),
+    part: list[int] | None = typer.Option(None, hidden=True),
     **given: Any,
 ) -> None:
     """Measure self-retrieval and collision; resumes an interrupted run."""
-    from ureca_lib.evaluate.uniqueness import score_uniqueness
+    from ureca_lib.evaluate.uniqueness import hear_predictions, join_heard, score_uniqueness
 
+    engine = _engine(given)
+    chat |= {"base_url": dealt(base_url, part[0] if part else 0), "api_key_env": api_key_env}
+    asked = (predictions, listener, data, masks, heard)
+    if part:
+        new = hear_predictions(*asked, device, False, chat, part)[0]
+        typer.echo(f"{len(new):,} images")
+        return
+    if engine.shards:
+        join_heard(predictions, listener, heard)  # of a run that was killed
+        left = _run_shards(uniqueness_part, ctx.params, engine)
+        join_heard(predictions, listener, heard)
+        if left:
+            _exit_1(f"{left} of {engine.shards} shards are not complete; rerun the command")
     settings = UniquenessSettings(bootstrap=_bootstrap(given), **given)
-    found, record = score_uniqueness(
-        predictions, listener, data, masks, heard, settings, device, progress
-    )
+    found, record = score_uniqueness(*asked, settings, device, progress, chat)
     _report(out or predictions.with_suffix(".uniqueness.json"), record, str(found))
+
+
+def uniqueness_part(task: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """Score a part of the images by a listener; a process of the engine calls this."""
+    return call_command(uniqueness, {"ctx": None, **task["options"]})
 
 
 @options_of(ReproductionSettings)

@@ -7,8 +7,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
-from transformers import Kosmos2ForConditionalGeneration, VipLlavaForConditionalGeneration
+from transformers import (
+    Kosmos2ForConditionalGeneration,
+    Kosmos2Model,
+    VipLlavaForConditionalGeneration,
+)
 
 from ureca_lib.annotate.views import Cut, ViewSettings, draw_contour, frame_of
 from ureca_lib.chat import generate_in_batches, load_transformers
@@ -112,6 +117,7 @@ class Kosmos2System(NativeSystem):
 
     name, kind = "kosmos-2", Kosmos2ForConditionalGeneration
     question = "<grounding><phrase> It</phrase> is"
+    _image: CaptionedImage | None = None  # the latest one, with its features
 
     def inputs(self, image: CaptionedImage, regions: Sequence[Region]) -> Any:
         """The whole image, and each region's location tokens.
@@ -122,13 +128,22 @@ class Kosmos2System(NativeSystem):
         question = self.settings["question"]
         if question.count("<phrase>") != 1 or question.count("</phrase>") != 1:
             raise ValueError(f"KOSMOS-2: a question has one <phrase>...</phrase>, not {question!r}")
-        return self.processor(
+        inputs = self.processor(
             text=[question] * len(regions),
             images=[Image.fromarray(image.pixels)] * len(regions),
             bboxes=[[relative_box(region)] for region in regions],
             return_tensors="pt",
             padding=True,
         )
+        pixels = inputs.pop("pixel_values")[:1]  # the same for all regions: encoded once
+        if image is not self._image:
+            pixels = pixels.to(self.network.device, self.network.dtype)
+            with torch.inference_mode():
+                # the generating class has the same parts, but not the method
+                found = Kosmos2Model.get_image_features(self.network, pixels, return_dict=True)
+            self._image, self._features = image, found.pooler_output
+        inputs["image_embeds"] = self._features.repeat(len(regions), 1, 1)
+        return inputs
 
     def _clean(self, reply: str) -> str:
         # removes the phrases' tags and the location tokens that the model adds

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,8 +18,27 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
-from ureca_lib.evaluate.predictions import Caption, Prediction, PredictionWriter, prediction_id
+from ureca_lib.evaluate.predictions import (
+    SAME,
+    Caption,
+    Prediction,
+    PredictionWriter,
+    known_predictions,
+    meta_path,
+    prediction_id,
+    read_meta,
+)
 from ureca_lib.evaluate.systems import System
+from ureca_lib.journal import (
+    Part,
+    check_same_run,
+    join_parts,
+    part_path,
+    part_paths,
+    read_journal,
+    share_of,
+    write_json,
+)
 from ureca_lib.provenance import command_line, environment_record, training_data_of
 from ureca_lib.regions import RegionError
 
@@ -58,6 +77,7 @@ def predict(
     data_settings: Mapping[str, Any] | None = None,
     retry_failed: bool = False,
     progress: bool = True,
+    part: Part | None = None,
 ) -> PredictSummary:
     """Caption every region of the data, image by image; resumes an interrupted run.
 
@@ -70,6 +90,7 @@ def predict(
         data_settings: settings that the data were opened with, for the record.
         retry_failed: predict again the regions that have no caption because of an error.
         progress: show a bar.
+        part: caption the images of this part only, into a file of its own; see `join_predictions`.
 
     Returns:
         Counts and failures. An image that cannot be read is left out and does not stop the rest.
@@ -91,10 +112,15 @@ def predict(
         "images": len(data),
         "data_settings": dict(data_settings or {}),
     }
+    images, known = range(len(data)), set()
+    if part:
+        images = share_of(images, part)
+        known = known_predictions(out, meta, retry_failed)
+        out = part_path(out, part)
     with PredictionWriter(out, meta, retry_failed) as writer:
-        for index in tqdm(range(len(data)), "images", disable=not progress):
+        for index in tqdm(images, "images", disable=not progress):
             try:
-                _predict_image(system, data[index], writer)
+                _predict_image(system, data[index], writer, known)
             except RegionError as error:
                 unread[data.ids[index]] = str(error)
         seconds = round(time.monotonic() - start, 1)
@@ -106,10 +132,47 @@ def predict(
         return PredictSummary(len(data), count, made, failed, unread, seconds)
 
 
-def _predict_image(system: System, image: CaptionedImage, writer: PredictionWriter) -> None:
+def join_predictions(out: str | Path, data: CaptionedImages) -> int:
+    """Move the predictions of all parts to their file, in the order of the images.
+
+    Args:
+        out: the predictions file; its record is that of the parts.
+        data: all images.
+
+    Returns:
+        The number of predictions in the file.
+
+    Raises:
+        JournalError: the parts are of different runs, or a process is writing one.
+    """
+    metas = [(part, read_meta(part)) for part in part_paths(out)]
+    # a part that was killed before its first word has no record, and no rows
+    metas = [(part, meta) for part, meta in metas if meta]
+    for part, meta in metas:
+        check_same_run(part, meta, read_meta(out) or metas[0][1], SAME)
+    places = {image_id: place for place, image_id in enumerate(data.ids)}
+    join_parts(out, "id", lambda row: places.get(row["image_id"], len(places)))
+    rows = list(read_journal(out)) if Path(out).is_file() else []
+    if metas:
+        counts: dict[str, Any] = {"predictions": len(rows)}
+        counts["failed"] = sum("error" in row for row in rows)
+        for name in ("unread", "seconds", "made_in_last_run"):
+            counts[name] = sum(meta.get(name, 0) for _, meta in metas)
+        counts["command"] = command_line(sys.argv)
+        write_json(meta_path(out), metas[0][1] | counts)
+    return len(rows)
+
+
+def _predict_image(
+    system: System, image: CaptionedImage, writer: PredictionWriter, known: Container[str]
+) -> None:
     """Add the missing rows of an image."""
     ids = {region.id: prediction_id(image.image_id, region.id) for region in image.targets}
-    missing = [region for region in image.targets if ids[region.id] not in writer.errors]
+    missing = [
+        region
+        for region in image.targets
+        if ids[region.id] not in writer.errors and ids[region.id] not in known
+    ]
     if not missing:
         return
     captions, levels, rows = system.describe(image, missing), image.levels, []

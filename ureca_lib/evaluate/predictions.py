@@ -42,7 +42,7 @@ from ureca_lib.journal import (
 )
 
 # two runs into one file must agree on these
-_SAME = ("system", "model", "trained_on", "data", "data_settings", "settings", "seed")
+SAME = ("system", "model", "trained_on", "data", "data_settings", "settings", "seed")
 _Filled = Annotated[str, Field(min_length=1)]
 # JSON has lists for tuples
 _Texts = Annotated[tuple[str, ...], Field(strict=False)]
@@ -185,6 +185,25 @@ def read_meta(path: str | Path) -> dict[str, Any]:
         raise JournalError(beside, f"not a JSON object ({error})") from None
 
 
+def known_predictions(
+    path: str | Path, meta: Mapping[str, Any], retry_failed: bool = False
+) -> set[str]:
+    """The ids of the rows that a run's file holds already; none if there is no file.
+
+    Args:
+        meta, retry_failed: see `PredictionWriter`.
+
+    Raises:
+        JournalError: the file is of another run, or has a bad row.
+    """
+    if not Path(path).is_file():
+        return set()
+    rows = list(read_journal(path, Prediction.from_row))
+    if rows:
+        check_same_run(path, read_meta(path) or None, meta, SAME)
+    return {row.id for row in rows if not (retry_failed and row.error)}
+
+
 class PredictionWriter(Journal[Prediction]):
     """Appends to a predictions file, and resumes it.
 
@@ -214,7 +233,7 @@ class PredictionWriter(Journal[Prediction]):
                 beside = meta_path(path).name
                 raise JournalError(path, f"the file is there without its {beside}; name another")
             if self.rows:
-                check_same_run(path, known, meta, _SAME)
+                check_same_run(path, known, meta, SAME)
             if retry_failed and any(row.error for row in self.rows):
                 self.rows = [row for row in self.rows if not row.error]
                 self.rewrite(row.to_dict() for row in self.rows)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ureca_lib.chat import KEY_HELP, at_least, setting
+from ureca_lib.chat import KEY_HELP
 from ureca_lib.devices import DEVICE_HELP
+from ureca_lib.options import at_least, setting
 
 NEAR = 0.8  # share of words and pairs of words
 PROMPTED = ("none", "contour", "crop", "box")

@@ -384,6 +384,7 @@ class OwnReader:
         self.model, self.batch_size = model_record(str(options.model)), options.batch_size
         limits = {"max_new_tokens": options.max_new_tokens, "max_tiles": options.max_tiles}
         self.settings: Mapping[str, Any] = limits
+        self._picture: np.ndarray | None = None  # the latest one, with its features
 
     def read(self, questions: Sequence[Question]) -> Captions:
         """Answers in order."""
@@ -398,19 +399,30 @@ class OwnReader:
             found |= zip(places, generate_in_batches(self, self._inputs, asked), strict=True)
         return [Caption(found[i].text.strip(), found[i].score) for i in range(len(questions))]
 
+    def _encode(self, picture: np.ndarray) -> Any:
+        """Image features, (T, tokens, D); once for questions about the same picture."""
+        if picture is not self._picture:
+            tiles = self.processor.image_tiles(picture, self.settings["max_tiles"])
+            pixels = tiles.to(self.network.device, self.network.dtype)
+            found = self.network.model.get_image_features(pixels, return_dict=True)
+            self._picture, self._features = picture, found.pooler_output
+        return self._features
+
     def _inputs(self, questions: Sequence[Question]) -> Any:
         import torch
         from transformers import BatchFeature
 
-        processor, tiles, rows = self.processor, [], []
+        processor, features, rows = self.processor, [], []
         conversation = replace(processor.conversation, with_mask=False)
-        for picture, text in questions:
-            tiles.append(processor.image_tiles(picture, self.settings["max_tiles"]))
-            repeats = {processor.image_token_id: processor.image_seq_length * len(tiles[-1])}
-            rows.append(conversation.tokenize(text, repeats=repeats)[0])
-        ids, pixels = torch.tensor(rows), torch.cat(tiles)
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
-        return BatchFeature(inputs)
+        with torch.inference_mode():
+            for picture, text in questions:
+                features.append(self._encode(picture))
+                repeats = {processor.image_token_id: features[-1].shape[:2].numel()}
+                rows.append(conversation.tokenize(text, repeats=repeats)[0])
+            ids = torch.tensor(rows, device=self.network.device)
+            embeds = self.network.model.embed_inputs(ids, image_features=torch.cat(features))
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return BatchFeature(inputs | {"inputs_embeds": embeds})
 
 
 Reader = ChatReader | OwnReader

@@ -28,17 +28,18 @@ and the region it picks is the column's largest. That is `calibrate="none"`, and
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas
 
+from ureca_lib import __version__
 from ureca_lib.annotate.look_alikes import normalized, word_overlaps
 from ureca_lib.datasets.captioned import CaptionedImages, open_captioned
 from ureca_lib.evaluate.exact_match import area_name, in_groups, level_name
@@ -56,9 +57,11 @@ from ureca_lib.evaluate.scores import (
     with_intervals,
 )
 from ureca_lib.evaluate.settings import NEAR, UniquenessSettings
+from ureca_lib.journal import Part, join_parts, part_path, read_journal, share_of
 from ureca_lib.listeners import (
     EXACT,
     STYLE_NOTE,
+    Listener,
     ListenerScores,
     listener_name,
     make_listener,
@@ -80,7 +83,7 @@ LABELS = {
     "collision_equal": "Equal captions",
     "collision_near": "Nearly equal captions",
 }
-_VERSION = f"ureca-lib {version('ureca-lib')}"
+_VERSION = f"ureca-lib {__version__}"
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def measure_uniqueness(
         ValueError: there are no captions, or several systems or listeners.
     """
     settings = settings or UniquenessSettings()
-    images = [image for image in scores if image.caption_index]
+    images = [image for image in scores if image.said]
     if not images:
         raise ValueError("no caption has scores")
     for name in ("system", "listener"):
@@ -178,9 +181,7 @@ def measure_uniqueness(
         return with_intervals(found, chosen.id.tolist(), owners, settings.bootstrap)
 
     overall, by_area, by_level = in_groups(rows, measure)
-    unscorable = sum(
-        i in image.unscorable for image in images for i in image.caption_index.values()
-    )
+    unscorable = sum(i in image.unscorable for image in images for i in image.said.values())
     about = (images[0].system, listener, settings)
     return Uniqueness(*about, overall, by_level, by_area, unscorable)
 
@@ -205,8 +206,8 @@ def _score(name: str, rows: pandas.DataFrame, listener: str, settings: Uniquenes
 def _of_image(image: ListenerScores, settings: UniquenessSettings) -> pandas.DataFrame:
     """A row for each of the C captions of an image: its region, and the value of each measure."""
     rows = {region.id: row for row, region in enumerate(image.regions)}
-    targets = np.array([rows[region_id] for region_id in image.caption_index], np.intp)
-    places = list(image.caption_index.values())
+    targets = np.array([rows[region_id] for region_id in image.said], np.intp)
+    places = list(image.said.values())
     scores = image.scores[:, places]  # (R, texts) -> (R, C)
     if settings.calibrate == "pmi":
         scores = calibrated(scores)  # on all captions: a text of two regions counts twice
@@ -322,23 +323,58 @@ def score_uniqueness(
     settings: UniquenessSettings | None = None,
     device: str | None = "cpu",
     progress: bool = True,
+    chat: Mapping[str, Any] | None = None,
 ) -> tuple[Uniqueness, dict[str, Any]]:
     """Score the captions of a predictions file by a listener and measure their uniqueness.
 
     Args:
-        predictions: JSONL. listener: "exact" or the folder of a checkpoint.
+        predictions: JSONL.
+        listener: see `ureca_lib.listeners`.
         data: for `open_captioned`; None takes the data of the predictions.
         masks: folder of a JSONL's masks.
         heard: JSONL of listener scores to append to; None names it after predictions and
             listener. If it has every image, neither data nor model is opened.
         settings: None is the default. device: of the model, None for CUDA if there is one.
         progress: show a bar.
+        chat: options of `make_chat`, for a listener that is a chat model.
 
     Returns:
         The measures, and a record of them with provenance, which JSON can hold.
 
     Raises:
         ValueError: a file or listener at fault, naming it. FileNotFoundError: no such file.
+    """
+    path = Path(predictions)
+    scores, cache = hear_predictions(path, listener, data, masks, heard, device, progress, chat)
+    found = measure_uniqueness(scores, settings)
+    record = found.as_record() | {
+        "predictions": str(path),
+        "sha256": file_sha256(path),
+        "meta": read_meta(path),
+        "heard": str(cache),
+        "versions": package_versions(),
+    }
+    return found, record
+
+
+def hear_predictions(
+    predictions: str | Path,
+    listener: str = "exact",
+    data: str | None = None,
+    masks: str | Path | None = None,
+    heard: str | Path | None = None,
+    device: str | None = "cpu",
+    progress: bool = True,
+    chat: Mapping[str, Any] | None = None,
+    part: Part | None = None,
+) -> tuple[list[ListenerScores], Path]:
+    """Score the captions of a predictions file by a listener; see `score_uniqueness`.
+
+    Args:
+        part: score the images of this part only, into a file of its own; see `join_heard`.
+
+    Returns:
+        Scores of each image, and their file.
     """
     path, name = Path(predictions), listener_name(listener)
     meta, rows = read_meta(path), read_predictions(path)
@@ -347,7 +383,12 @@ def score_uniqueness(
         captions.setdefault(row.image_id, {})[str(row.region_id)] = row.caption
     for message in left_out(rows, meta):
         warnings.warn(f"{path}: {message}")
-    cache = Path(heard) if heard else path.with_suffix(f".heard.{name}.jsonl")
+    cache = _heard_path(path, name, heard)
+    if part:
+        known = {row["image_id"] for row in read_journal(cache)} if cache.is_file() else set()
+        own = share_of(list(captions), part)
+        captions = {image_id: captions[image_id] for image_id in own if image_id not in known}
+        cache = part_path(cache, part)
     source, opened = data or meta.get("data"), meta.get("data_settings") or {}
     where = masks or (None if data else opened.get("masks"))
 
@@ -356,18 +397,29 @@ def score_uniqueness(
             raise ValueError(f"{path}: its record does not name the images; give --data")
         return open_captioned(source, masks=where, strict=opened.get("strict", True))
 
-    scores = score_images(
-        images, captions, lambda: make_listener(listener, device), name, cache, system, progress
-    )
-    found = measure_uniqueness(scores, settings)
-    record = found.as_record() | {
-        "predictions": str(path),
-        "sha256": file_sha256(path),
-        "meta": meta,
-        "heard": str(cache),
-        "versions": package_versions(),
-    }
-    return found, record
+    def opened_listener() -> Listener:
+        return make_listener(listener, device, **(chat or {}))
+
+    scores = score_images(images, captions, opened_listener, name, cache, system, progress)
+    return scores, cache
+
+
+def join_heard(predictions: str | Path, listener: str, heard: str | Path | None = None) -> None:
+    """Move the scores of all parts to their file, in the order of the predictions.
+
+    Args:
+        predictions, listener, heard: as `score_uniqueness` takes them.
+    """
+    path, places = Path(predictions), {}
+    for row in read_predictions(path):
+        places.setdefault(row.image_id, len(places))
+    cache = _heard_path(path, listener_name(listener), heard)
+    join_parts(cache, "image_id", lambda row: places.get(row["image_id"], len(places)))
+
+
+def _heard_path(predictions: Path, name: str, heard: str | Path | None) -> Path:
+    file_name = re.sub(r"[^\w.-]+", "-", name)  # hub ids and folders have slashes
+    return Path(heard) if heard else predictions.with_suffix(f".heard.{file_name}.jsonl")
 
 
 def _percent(score: Score) -> str:

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
 
-from ureca_lib.engine import Progress, map_tasks, stopping
+from ureca_lib.engine import EngineOptions, Progress, stopping
 from ureca_lib.runs.parameters import (
     Parameter,
     check_parameters,
@@ -229,7 +229,12 @@ class SweepResult:
 
 
 def run_sweep(
-    sweep: Sweep, root: str | Path, jobs: int = 1, keep: bool = False, progress: bool = True
+    sweep: Sweep,
+    root: str | Path,
+    jobs: int | None = 1,
+    keep: bool = False,
+    progress: bool = True,
+    engine: EngineOptions | None = None,
 ) -> SweepResult:
     """Execute the runs of a sweep that are not done yet; a failing run does not stop the others.
 
@@ -240,10 +245,11 @@ def run_sweep(
     Args:
         sweep: from `load_sweep`.
         root: folder of the sweeps; each run gets `runs/NAME` in it.
-        jobs: runs at a time; each gets its share of the cores as threads.
+        jobs: runs at a time; each gets its share of the cores as threads. None: one, on Ray all.
         keep: keep finished runs even if the notebook or the library has changed since, or if only
             the record is there, as in a clone of a repository.
         progress: print a line as each run begins and ends.
+        engine: that runs them; None is this machine. On Ray, all machines see the folder.
 
     Returns:
         The runs by how they ended. After Ctrl-C `.stopped` is set, and no run is left running.
@@ -251,8 +257,10 @@ def run_sweep(
     Raises:
         ValueError: fewer than one job.
     """
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise ValueError(f"a sweep takes at least one job, not {jobs}")
+    engine = engine or EngineOptions()
+    engine = replace(engine, jobs=jobs or (None if engine.engine == "ray" else 1))
     folder, result = Path(root).resolve(), SweepResult()
     runs = {run.name: run for run in sweep.runs}
     result.kept = [name for name, run in runs.items() if finished(sweep, run, folder, keep)]
@@ -277,7 +285,7 @@ def run_sweep(
         for wait in (False, True):
             named = ((str(runs[task["name"]]), task | {"wait": wait}) for task in tasks)
             tasks = []
-            with closing(map_tasks(attempt_run, report.begun(named), jobs)) as outcomes:
+            with closing(engine.map(attempt_run, report.begun(named), len(runs))) as outcomes:
                 for task, state, error, _ in outcomes:
                     name = task["name"]
                     if state == "elsewhere":
