@@ -102,3 +102,14 @@ def test_notebooks_that_are_named_exist(cells):
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     known = {path.stem for path in NOTEBOOKS}
     assert set(re.findall(r"`(\d\d_\w+)`", prose)) <= known
+
+
+def test_lessons_with_exercises_have_solutions(notebook, cells):
+    exercises = cells[-1].source
+    coded = re.findall(r"^\d+\. \*(?:Predict, then run|Code|Try|Look)\.\*", exercises, re.M)
+    solutions = notebook.parent / "solutions" / notebook.name
+    assert solutions.is_file() or len(coded) < 2 or notebook.stem[:2] in {"11", "12"}
+    if solutions.is_file():
+        solved = nbformat.read(solutions, as_version=4).cells
+        assert all(not c.outputs and c.execution_count is None for c in code_of(solved))
+        assert f"[`{notebook.stem}`](../{notebook.name})" in solved[0].source
