@@ -157,6 +157,33 @@ def test_on_request_a_model_says_which_other_regions_its_caption_fits():
     assert any(row.look_alikes for row in captions)
 
 
+def test_regions_that_say_the_same_choose_again(tmp_path):
+    whole = ureca_lib.caption(SCENE, "tiny")
+    alone = ureca_lib.caption(SCENE, "tiny", together=False)
+    changed = [row for row in whole if row.instead_of is not None]
+    texts = [row.text for row in alone]
+    assert changed and len(set(texts)) < len(texts)
+    assert len({row.text for row in whole}) == len(whole)
+    for before, after in zip(alone, whole, strict=True):
+        assert before.instead_of is None
+        assert before.text == (after.instead_of or after.text)
+        assert after not in changed or texts.count(before.text) > 1
+    row = next(one for one in whole.rows() if "instead_of" in one)
+    assert row["instead_of"] == changed[0].instead_of and row["cost"] == round(changed[0].cost, 4)
+    assert str(whole).count("[instead of: ") == len(changed)
+    words = " ".join(text.get_text() for text in whole.figure(len(whole)).findobj(Text))
+    assert words.count("instead of:") == len(changed)
+    # a region at a point is captioned with all others if that is asked for
+    largest = max(changed, key=lambda row: row.region.area)
+    x, y, w, h = largest.region.pixel_box
+    words = ("--model", "tiny", "--box", f"{x},{y},{w},{h}", "-o", tmp_path / "out.jsonl")
+    for extra, text in (((), largest.instead_of), (("--together",), largest.text)):
+        result = ureca("caption", SCENE, *words, *extra)
+        assert result.exit_code == 0, result.output
+        assert texts_of(rows_of(tmp_path / "out.jsonl")) == [text]
+        assert ("1 chosen again" in result.output) == bool(extra)
+
+
 def test_points_and_boxes_choose_among_the_masks_beside_the_photo(coins):
     regions = load_sa1b(coins.with_suffix(".json"))
     region = regions.regions[5]
@@ -179,6 +206,7 @@ def test_points_and_boxes_choose_among_the_masks_beside_the_photo(coins):
         (("--base-url", "http://localhost:1/v1"), "--annotator openai"),
         (("--annotator", "attributes", "--model", "x"), "model"),
         (("--annotator", "parrot"), "parrot"),
+        (("--together",), "URECA checkpoint"),
         (("--model", "no/such/folder"), "no/such/folder"),
         (("--sam", "no/such/folder"), "no/such/folder"),
         (("--figure", "out.gif"), "out.gif"),

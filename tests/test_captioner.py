@@ -14,7 +14,7 @@ from ureca_lib import captioner as captioner_module
 from ureca_lib.captioner import Caption, RegionCaptioner
 from ureca_lib.checkpoints import CheckpointError, convert, loading
 from ureca_lib.conversation import QUESTION
-from ureca_lib.decoding import ROOT, TokenTree, in_groups
+from ureca_lib.decoding import TokenTree, in_groups
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import EmptyMaskError, Region, SizeMismatchError
@@ -168,7 +168,7 @@ def test_one_region_that_does_not_fit_is_an_error(image, regions, monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("too much")
 
-    monkeypatch.setattr(captioner_module, "greedy", full)
+    monkeypatch.setattr(captioner_module, "search", full)
     with pytest.raises(torch.OutOfMemoryError):
         captioner.caption(image, regions, progress=False)
 
@@ -312,20 +312,68 @@ def test_a_tree_gives_what_each_sequence_alone_gives():
         ]
 
     tree = TokenTree(language)
-    assert torch.allclose(tree.grow([ROOT], [stem])[0], alone(stem), atol=1e-5)
+    assert torch.allclose(tree.grow([stem])[0], alone(stem), atol=1e-5)
     for _ in range(2):  # removed branches leave no trace
         with tree.restored():
-            one, two = tree.sprout(ROOT, 2)
-            first, second = tree.grow([one, two], twigs[:2])
+            tree.fork([0, 0])
+            first, second = tree.grow(twigs[:2])
             assert torch.allclose(first, alone(stem, twigs[0]), atol=1e-5)
             assert torch.allclose(second, alone(stem, twigs[1]), atol=1e-5)
-            (leaf,) = tree.sprout(two)
-            third, fourth = tree.grow([one, leaf], twigs[2:])
-            assert torch.allclose(third, alone(stem, twigs[0], twigs[2]), atol=1e-5)
-            assert torch.allclose(fourth, alone(stem, twigs[1], twigs[3]), atol=1e-5)
-            assert len(tree) == 20
-            tree.grow([leaf], twigs[:1])
-        assert len(tree) == 7 and tree.cache.get_seq_length() == 7 and tree.depths == [7]
+            tree.fork([1, 0, 1])
+            third, fourth, none = tree.grow([*twigs[2:], stem[:0]])
+            assert torch.allclose(third, alone(stem, twigs[1], twigs[2]), atol=1e-5)
+            assert torch.allclose(fourth, alone(stem, twigs[0], twigs[3]), atol=1e-5)
+            assert len(tree) == 20 and len(none) == 0
+            tree.fork([1])  # the others are in the cache and unseen
+            assert torch.allclose(
+                tree.grow(twigs[:1])[0], alone(stem, twigs[0], twigs[3], twigs[0]), atol=1e-5
+            )
+        assert len(tree) == 7 and tree.cache.get_seq_length() == 7
+
+
+@torch.no_grad()
+def test_beams_are_those_of_transformers(captioner, image, regions):
+    """Without a length penalty, and with all answers ended by their length alone."""
+    processor, model = captioner.processor, captioner.model
+    found = captioner.caption(image, regions[:3], max_new_tokens=4, beams=3, progress=False)
+    for region, caption in zip(regions[:3], found, strict=True):
+        inputs = processor(image, region)
+        options = {"num_beams": 3, "max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+        out = model.generate(**inputs, **options, length_penalty=0.0)
+        new = out[0, inputs["input_ids"].shape[1] :]
+        assert caption.text == processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_beams_do_not_depend_on_the_group(captioner, image, regions, size, monkeypatch):
+    options = {"max_new_tokens": 5, "beams": 4, "progress": False}
+    whole = captioner.caption(image, regions, **options)
+    greedy = captioner.caption(image, regions, max_new_tokens=5, progress=False)
+    monkeypatch.setattr(captioner_module, "REGIONS_PER_GROUP", size)
+    parts = captioner.caption(image, regions, **options)
+    assert [caption.text for caption in parts] == [caption.text for caption in whole]
+    scores = captioner.score(image, regions, [caption.text for caption in greedy], progress=False)
+    assert scores.shape == (9, 9)  # the image's own state is as it was
+    assert sum(c.log_likelihood for c in whole) > sum(c.log_likelihood for c in greedy)
+
+
+@pytest.mark.parametrize("size", [1, 32])
+def test_regions_that_say_the_same_choose_again(captioner, image, regions, size, monkeypatch):
+    monkeypatch.setattr(captioner_module, "REGIONS_PER_GROUP", size)
+    twins = [regions[0], Region("twin", regions[0].rle), *regions[1:]]
+    options = {"max_new_tokens": 3, "progress": False}
+    alone = captioner.caption(image, twins, **options)
+    found = captioner.caption(image, twins, **options, together=True)
+    assert alone[0].text == alone[1].text and found[0].text != found[1].text
+    for before, after in zip(alone, found, strict=True):
+        assert after.region_id == before.region_id
+        if after.instead_of is None:
+            assert after == before
+        else:
+            assert after.instead_of == before.text != after.text
+            cost = before.log_likelihood - after.log_likelihood
+            assert after.cost == pytest.approx(cost, abs=1e-4)
+    assert sum(caption.instead_of is not None for caption in found) >= 1
 
 
 def test_a_published_folder_without_a_tokenizer_is_an_error(peer):

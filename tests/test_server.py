@@ -105,6 +105,14 @@ def test_regions_of_a_request_are_captioned_as_the_library_does(embedded):
     assert reply["image"] == {"width": 96, "height": 64}
 
 
+def test_regions_of_a_request_do_not_change_each_others_captions(tiny):
+    photo = load_regions(SAMPLES / "coffee.json", SAMPLES / "coffee.png")
+    masks = [{"id": name, "segmentation": _plain(photo.regions[2].rle)} for name in ("a", "b")]
+    body = {"image": data_url(Image.fromarray(photo.pixels)), "masks": masks, "check": False}
+    one, two = httpx.post(f"{tiny.url}/v1/regions", json=body).json()["captions"]
+    assert one["caption"] == two["caption"]
+
+
 def _plain(rle: dict) -> dict:
     return rle | {"counts": rle["counts"].decode()}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -15,22 +16,21 @@ import torch
 from ureca_lib.checkpoints import load_model_and_processor
 from ureca_lib.conversation import QUESTION, TURN_END
 from ureca_lib.decoding import (
-    ROOT,
+    Batch,
     Decoded,
     TokenTree,
     activation_bytes,
-    batch_runner,
-    branch_runner,
     free_bytes,
-    greedy,
     in_groups,
     log_likelihoods,
+    search,
     sequence_bytes,
 )
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import Photo, UrecaProcessor, load_photo
 from ureca_lib.regions import Region
 from ureca_lib.tiling import MaskLike, as_region
+from ureca_lib.together import BEAMS, assign, clashing, normalized
 
 MAX_NEW_TOKENS = 256
 REGIONS_PER_GROUP = 32  # attention to a tree passes over all regions' tokens
@@ -49,12 +49,17 @@ class Caption:
         text: the caption.
         score: mean log-probability of its tokens, the one that ends it included: at most 0.
         log_likelihood: their sum, as `RegionCaptioner.score` gives it.
+        instead_of: the region's own caption, if that clashed with another region's and captions
+            were chosen together.
+        cost: log-likelihood of `instead_of` minus that of `text`.
     """
 
     region_id: int | str
     text: str
     score: float
     log_likelihood: float
+    instead_of: str | None = None
+    cost: float = 0.0
 
 
 class _Encoded(NamedTuple):
@@ -123,8 +128,10 @@ class RegionCaptioner:
         max_new_tokens: int = MAX_NEW_TOKENS,
         max_tiles: int | None = None,
         progress: bool = True,
+        beams: int = 1,
+        together: bool = False,
     ) -> list[Caption]:
-        """A caption for each region, in order, decoded greedily.
+        """A caption for each region, in order.
 
         Args:
             image: a path, a PIL image or an array; see `ureca_lib.regions.load_image`.
@@ -133,6 +140,10 @@ class RegionCaptioner:
             max_new_tokens: length of a caption at most, in tokens.
             max_tiles: of the image's grid; by default the processor's for inference.
             progress: show a bar.
+            beams: width of the search; 1 decodes greedily.
+            together: ours, not the paper's: regions that say the same choose again, among the
+                likeliest captions of a search with at least `ureca_lib.together.BEAMS` beams.
+                `regions` should be all regions of the photo.
 
         Returns:
             One caption per region.
@@ -151,19 +162,39 @@ class RegionCaptioner:
         if not regions:
             return []
         size, features = self._features(image, regions, max_tiles)
-        found: dict[int, Decoded] = {}
-        # regions with the same question are captioned together
-        for asked in dict.fromkeys(questions):
-            places = [place for place, each in enumerate(questions) if each == asked]
-            encoded = self._encode(size, features, asked, max_tiles)
-            decoded = in_groups(
-                [regions[place] for place in places],
-                self._fitting(encoded, max_new_tokens),
-                lambda group: self._decode(encoded, group, max_new_tokens),  # noqa: B023
-                progress,
-            )
-            found.update(zip(places, decoded, strict=True))
-        return [self._caption(region.id, found[place]) for place, region in enumerate(regions)]
+        # of the latest question: most calls have one
+        encode = lru_cache(1)(lambda asked: self._encode(size, features, asked, max_tiles))
+
+        def answers(places: Sequence[int], width: int) -> dict[int, list[Caption]]:
+            """The likeliest captions of some regions."""
+            found: dict[int, list[Caption]] = {}
+            # regions with the same question are captioned together
+            for asked in dict.fromkeys(questions[place] for place in places):
+                same = [place for place in places if questions[place] == asked]
+                encoded = encode(asked)
+                decoded = in_groups(
+                    [regions[place] for place in same],
+                    self._fitting(encoded, max_new_tokens, width),
+                    lambda group: self._decode(encoded, group, max_new_tokens, width),  # noqa: B023
+                    progress,
+                )
+                for place, each in zip(same, decoded, strict=True):
+                    found[place] = [self._caption(regions[place].id, one) for one in each]
+            return found
+
+        captions = [found[0] for _, found in sorted(answers(range(len(regions)), beams).items())]
+        if together:
+            texts = [caption.text for caption in captions]
+            choices = answers(clashing(texts), max(beams, BEAMS))
+            for place, found in choices.items():
+                found.append(captions[place])  # its own, which a wide search may have dropped
+            pairs = {p: [(c.text, c.log_likelihood) for c in found] for p, found in choices.items()}
+            for place, number in assign(texts, pairs).items():
+                own, new = captions[place], choices[place][number]
+                if normalized(new.text) != normalized(own.text):
+                    cost = own.log_likelihood - new.log_likelihood
+                    captions[place] = replace(new, instead_of=own.text, cost=cost)
+        return captions
 
     @torch.inference_mode()
     def score(
@@ -232,7 +263,7 @@ class RegionCaptioner:
         stem = TokenTree(self.model.model.language_model)
         if self.processor.image_token_id not in ids[first_mask:]:
             shared = prompt[None, :first_mask]
-            stem.grow([ROOT], [self.model.model.embed_inputs(shared, image_features=features)[0]])
+            stem.grow([self.model.model.embed_inputs(shared, image_features=features)[0]])
         return _Encoded(size, max_tiles, features, prompt, stem)
 
     def _prompts(self, encoded: _Encoded, group: Sequence[Region]) -> torch.Tensor:
@@ -255,16 +286,14 @@ class RegionCaptioner:
         )
 
     def _decode(
-        self, encoded: _Encoded, group: Sequence[Region], max_new_tokens: int
-    ) -> list[Decoded]:
+        self, encoded: _Encoded, group: Sequence[Region], max_new_tokens: int, beams: int
+    ) -> list[list[Decoded]]:
         prompts, stem = self._prompts(encoded, group), encoded.stem
         head, embedding = self.model.lm_head, self.model.get_input_embeddings()
+        sequences = stem if len(stem) else Batch(self.model.model.language_model)
+        limits = (self._stops(), max_new_tokens, beams)
         with stem.restored():
-            if len(stem):
-                run = branch_runner(stem, len(group))
-            else:
-                run = batch_runner(self.model.model.language_model, len(group))
-            return greedy(run, prompts, head, embedding, self._stops(), max_new_tokens)
+            return search(sequences, prompts, head, embedding, *limits)
 
     def _score(
         self, encoded: _Encoded, group: Sequence[Region], answers: list[list[int]]
@@ -275,9 +304,8 @@ class RegionCaptioner:
         size = max(1, TOKENS_PER_PASS // (len(group) * longest))  # captions that are run together
         with tree.restored():
             # without a stem the group is one region, whose whole prompt is its captions' stem
-            branches = tree.sprout(ROOT, len(group)) if len(tree) else [ROOT]
-            ends = [hidden[-1] for hidden in tree.grow(branches, list(prompts))]
-            starts = dict(zip(branches, ends, strict=True))
+            tree.fork([0] * len(group))
+            starts = [hidden[-1] for hidden in tree.grow(list(prompts))]
             parts = [
                 log_likelihoods(tree, starts, answers[first : first + size], head, embedding)
                 for first in range(0, len(answers), size)
@@ -297,12 +325,12 @@ class RegionCaptioner:
         stops = {tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id, *listed}
         return stops - {None}
 
-    def _fitting(self, encoded: _Encoded, new_tokens: int) -> int:
+    def _fitting(self, encoded: _Encoded, new_tokens: int, beams: int = 1) -> int:
         """Number of regions that fit into memory together."""
         text, item = self.model.config.text_config, self.model.lm_head.weight.element_size()
         shared, most = len(encoded.stem), REGIONS_PER_GROUP
         length = len(encoded.prompt) - shared
-        kept = sequence_bytes(text, length + new_tokens, item)
+        kept = beams * sequence_bytes(text, length + new_tokens, item)
         each = kept + activation_bytes(text, length, item)
         if shared:  # run in one pass, under an attention mask as wide as the tree
             each += length * len(encoded.prompt) * item

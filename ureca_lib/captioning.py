@@ -62,6 +62,8 @@ class CaptionRow:
         confused_with: regions that the caption fits, too.
         look_alikes: regions that look like this one.
         score: mean log-probability of the caption's tokens, if a model wrote it.
+        instead_of: the model's own caption, which another region has; see `ureca_lib.together`.
+        cost: what this cost in log-likelihood.
     """
 
     number: int
@@ -71,6 +73,8 @@ class CaptionRow:
     confused_with: tuple[RegionId, ...] = ()
     look_alikes: tuple[RegionId, ...] = ()
     score: float | None = None
+    instead_of: str | None = None
+    cost: float = 0.0
 
     @property
     def region_id(self) -> RegionId:
@@ -108,12 +112,13 @@ class PhotoCaptions(Sequence[CaptionRow]):
     __repr__ = __str__
 
     def lines(self) -> Iterator[str]:
-        """A line per caption: its number, the text, and the regions that it also fits."""
+        """A line per caption: its number, the text, and in brackets what is to be known of it."""
         numbers = {row.region_id: str(row.number) for row in self.items}
         for row in self.items:
             others = [numbers.get(i, f"region {i}") for i in row.confused_with]
             note = f"also fits {', '.join(others)}" if others else "not unique"
             known = f"  [{note}]" if others or row.unique is False else ""
+            known += f"  [instead of: {printable(row.instead_of)}]" if row.instead_of else ""
             yield f"{row.number:>3}  {printable(row.text)}{known}"
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -126,6 +131,8 @@ class PhotoCaptions(Sequence[CaptionRow]):
                 "confused_with": list(row.confused_with) or None,
                 "look_alikes": list(row.look_alikes) or None,
                 "score": None if row.score is None else round(row.score, 4),
+                "instead_of": row.instead_of,
+                "cost": round(row.cost, 4) if row.instead_of else None,
             }
             yield plain | {name: value for name, value in extra.items() if value is not None}
 
@@ -138,6 +145,8 @@ class PhotoCaptions(Sequence[CaptionRow]):
         from ureca_lib.figures import caption_figure
 
         texts = {row.region_id: f"{row.number}. {printable(row.text)}" for row in self.items}
+        for row in filter(lambda row: row.instead_of, self.items):
+            texts[row.region_id] += f"\ninstead of: {printable(row.instead_of)}"
         largest = sorted(self.items, key=lambda row: -row.region.area)[:most]
         shown = [row.region_id for row in sorted(largest, key=lambda row: row.number)]
         return caption_figure(self.regions, texts, ids=shown)
@@ -161,6 +170,9 @@ class PhotoCaptioner:
             model judges its own captions.
         progress: show a bar for each photo's regions.
         photos: number of photos whose features a URECA model keeps for the next call.
+        together: whether regions that a URECA model gives the same caption choose again; ours, not
+            the paper's. All regions of the photo are captioned for it. None: where all are asked
+            for, that is without points and boxes.
 
     Raises:
         ValueError: options that do not go together, or a checkpoint that cannot be loaded
@@ -180,10 +192,14 @@ class PhotoCaptioner:
         check: bool = False,
         progress: bool = False,
         photos: int = 0,
+        together: bool | None = None,
     ):
         self.check, self.progress, self.note, self._photos = check, progress, "", photos
+        self.together = together
         if annotator is None and (base_url or api_key_env):
             raise ValueError("--base-url and --api-key-env go with --annotator openai")
+        if together and (annotator or model is None):
+            raise ValueError("--together goes with a URECA checkpoint (--model)")
         runs_here = sam is not None or (model is not None and annotator != "openai")
         place = chosen_device(device) if runs_here else "cpu"  # imports torch, which takes seconds
         self._sam = None if sam is None else Sam(sam, place)
@@ -294,11 +310,17 @@ class PhotoCaptioner:
 
     def _by_model(self, regions: RegionImage, chosen: list[Region]) -> _Rows:
         pixels, progress = regions.pixels, self.progress
-        captions = self._network.caption(pixels, chosen, progress=progress)
-        rows = [
-            CaptionRow(0, region, caption.text, score=caption.score)
-            for region, caption in zip(chosen, captions, strict=True)
-        ]
+        together = self.together
+        if together is None:
+            together = len(chosen) == len(regions)
+        asked = regions.regions if together else chosen
+        captions = self._network.caption(pixels, asked, progress=progress, together=together)
+        found = {caption.region_id: caption for caption in captions}
+        rows = []
+        for region in chosen:
+            own = found[region.id]
+            about = {"score": own.score, "instead_of": own.instead_of, "cost": own.cost}
+            rows.append(CaptionRow(0, region, own.text, **about))
         if self.check and len(regions) > 1:
             texts = [row.text for row in rows]
             scores = self._network.score(pixels, regions.regions, texts, progress=progress)

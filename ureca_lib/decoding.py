@@ -12,7 +12,7 @@ import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import psutil
@@ -23,193 +23,189 @@ from transformers import DynamicCache, PreTrainedConfig
 
 from ureca_lib.configuration import CACHE
 
-ROOT = 0
+
+class Sequences(Protocol):
+    """A language model's state over sequences of tokens, numbered from 0."""
+
+    def fork(self, parents: Sequence[int]) -> None:
+        """Replace all sequences by continuations of `parents`; a parent may have several."""
+
+    def grow(self, embeds: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Append (L, D) embeddings to each sequence.
+
+        Returns:
+            For each, the (L, D) hidden states of those tokens, as the language head takes them.
+        """
 
 
 class TokenTree:
-    """A language model's state over a tree of token sequences.
+    """Sequences that share their beginnings: one row of tokens, of which each sees its ancestors.
+
+    There is one empty sequence at first.
 
     Args:
         language_model: a decoder of transformers that takes `inputs_embeds`, a four-dimensional
             additive `attention_mask`, `position_ids` and a cache.
-
-    Attributes:
-        depths: length of the sequence that ends with each branch, ancestors included.
     """
 
     def __init__(self, language_model: nn.Module):
         self.language_model = language_model
         self.cache = DynamicCache()
         self.device = language_model.embed_tokens.weight.device
-        self.depths = [0]
-        self._above = [[ROOT]]  # of each branch: itself and its ancestors
-        self._branches = torch.empty(0, dtype=torch.long, device=self.device)  # (K,) of each key
-        self._positions = torch.empty(0, dtype=torch.long, device=self.device)  # (K,) of each key
+        # (sequences, keys): the tokens of each sequence; others in the cache are of other branches
+        self._own = torch.zeros(1, 0, dtype=torch.bool, device=self.device)
 
     def __len__(self) -> int:
-        return len(self._branches)
+        return self._own.shape[1]
 
-    def sprout(self, parent: int, count: int = 1) -> list[int]:
-        """Start new branches at the end of `parent`, which must not grow any more."""
-        first = len(self.depths)
-        new = list(range(first, first + count))
-        self._above += [[*self._above[parent], branch] for branch in new]
-        self.depths += [self.depths[parent]] * count
-        return new
+    def fork(self, parents: Sequence[int]) -> None:
+        """See `Sequences`; tokens of sequences that end here stay in the cache, unseen."""
+        self._own = self._own[list(parents)]
 
-    def grow(self, branches: list[int], embeds: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Append tokens to branches, none of which is another's ancestor.
-
-        Args:
-            branches: the branches to grow, each once.
-            embeds: for each, (L, D) embeddings of the tokens to append.
-
-        Returns:
-            For each, the (L, D) hidden states of those tokens, as the language head takes them.
-        """
+    def grow(self, embeds: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """See `Sequences`."""
         lengths = [len(part) for part in embeds]
         if not any(lengths):
-            return embeds
-        depths = [self.depths[branch] for branch in branches]
-        own = torch.tensor(np.repeat(branches, lengths), device=self.device)
-        places = [torch.arange(d, d + n) for d, n in zip(depths, lengths, strict=True)]
-        positions = torch.cat(places).to(self.device)
-        self._branches = torch.cat([self._branches, own])
-        self._positions = torch.cat([self._positions, positions])
-        joined = torch.cat(embeds).unsqueeze(0)  # (L, D) each -> (1, all, D)
+            return list(embeds)
+        joined = torch.cat(list(embeds)).unsqueeze(0)  # (L, D) each -> (1, new, D)
+        sequence = torch.tensor(np.repeat(range(len(embeds)), lengths), device=self.device)
+        order = torch.cat([torch.arange(length) for length in lengths]).to(self.device)
+        new = sequence == torch.arange(len(embeds), device=self.device)[:, None]
+        before, self._own = self._own, torch.cat([self._own, new], dim=1)
+        positions = before.sum(1)[sequence] + order
+        mask = None  # a beginning that nothing else shares yet is plainly causal
+        if len(embeds) > 1 or before.any():
+            # (new, keys): a new token sees its sequence as it was, and its new part up to itself
+            seen = torch.cat([before[sequence], new[sequence] & (order <= order[:, None])], dim=1)
+            mask = torch.zeros(seen.shape, dtype=joined.dtype, device=self.device)
+            mask = mask.masked_fill_(~seen, torch.finfo(joined.dtype).min)[None, None]
         out = self.language_model(
             inputs_embeds=joined,
-            attention_mask=self._mask(own, positions, joined.dtype),
+            attention_mask=mask,
             position_ids=positions.unsqueeze(0),
             use_cache=True,
             **{CACHE: self.cache},
         )
-        for branch, length in zip(branches, lengths, strict=True):
-            self.depths[branch] += length
         return list(out.last_hidden_state[0].split(lengths))
-
-    def _mask(
-        self, own: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype
-    ) -> torch.Tensor | None:
-        """(1, 1, new, keys), 0 where a new token may look and the least number elsewhere."""
-        if len(self.depths) == 1:
-            return None  # a stem without branches is plainly causal
-        count = len(self.depths)
-        related = torch.zeros(count, count, dtype=torch.bool)
-        for branch, above in enumerate(self._above):
-            related[branch, above] = True
-        seen = related.to(self.device)[own][:, self._branches]  # (new, keys)
-        seen &= self._positions <= positions.unsqueeze(1)
-        mask = torch.zeros(seen.shape, dtype=dtype, device=self.device)
-        return mask.masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Remove, at the end, every token and branch that is added within."""
-        length, depths = len(self), list(self.depths)
+        """Remove, at the end, all tokens and forks that are added within."""
+        before = self._own
         try:
             yield
         finally:
+            self._own = before
             for layer in self.cache.layers:
                 # layer by layer: a run that failed half-way has reached some of them only
-                if (extra := layer.get_seq_length() - length) > 0:
+                if (extra := layer.get_seq_length() - len(self)) > 0:
                     layer.crop(-extra)
-            self._branches, self._positions = self._branches[:length], self._positions[:length]
-            self.depths, self._above = depths, self._above[: len(depths)]
+
+
+class Batch:
+    """Sequences that share nothing and are equally long: an ordinary batch."""
+
+    def __init__(self, language_model: nn.Module):
+        self.language_model, self.cache = language_model, DynamicCache()
+
+    def fork(self, parents: Sequence[int]) -> None:
+        """See `Sequences`."""
+        if self.cache.get_seq_length():
+            self.cache.batch_select_indices(torch.tensor(parents))
+
+    def grow(self, embeds: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """See `Sequences`."""
+        given = {"inputs_embeds": torch.stack(list(embeds)), CACHE: self.cache}
+        return list(self.language_model(use_cache=True, **given).last_hidden_state)
 
 
 _POSITIONS_PER_HEAD = 256  # positions whose logits exist at one time; a vocabulary is large
 
 
-@dataclass
+@dataclass(frozen=True)
 class Decoded:
     """Generated ids, the one that ended them left out, and the log-probability of them all."""
 
-    ids: list[int]
+    ids: tuple[int, ...] = ()
     log_likelihood: float = 0.0
     tokens: int = 0  # with the one that ended them
+    ended: bool = False
+
+    def followed_by(self, token: int, gain: float, stops: set[int]) -> Decoded:
+        """The same with one token more, whose log-probability is `gain`."""
+        ids, ended = self.ids, token in stops
+        kept = ids if ended else (*ids, token)
+        return Decoded(kept, self.log_likelihood + gain, self.tokens + 1, ended)
 
 
-Run = Callable[[torch.Tensor, list[int]], torch.Tensor]  # see `greedy`
-
-
-def branch_runner(tree: TokenTree, count: int) -> Run:
-    """Run `count` sequences as branches of a tree, whose root they share."""
-    branches = tree.sprout(ROOT, count)
-
-    def run(embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        grown = tree.grow([branches[row] for row in rows], list(embeds))
-        return torch.stack([hidden[-1] for hidden in grown])
-
-    return run
-
-
-def batch_runner(language_model: nn.Module, count: int) -> Run:
-    """Run `count` sequences that share nothing: an ordinary batch."""
-    cache, kept = DynamicCache(), list(range(count))
-
-    def run(embeds: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        if rows != kept:
-            cache.batch_select_indices(torch.tensor([kept.index(row) for row in rows]))
-            kept[:] = rows
-        out = language_model(inputs_embeds=embeds, use_cache=True, **{CACHE: cache})
-        return out.last_hidden_state[:, -1]
-
-    return run
-
-
-def greedy(
-    run: Run,
+def search(
+    sequences: Sequences,
     prompts: torch.Tensor,
     head: nn.Module,
     embedding: nn.Module,
     stops: set[int],
     max_new_tokens: int,
-) -> list[Decoded]:
-    """Greedy decoding: append the most likely token until each sequence ends.
+    beams: int = 1,
+) -> list[list[Decoded]]:
+    """Beam search for each of R sequences: keep its `beams` likeliest answers, ended ones included.
+
+    One beam is greedy decoding. Answers are compared by log-likelihood, whatever their length.
 
     Args:
-        run: appends (A, L, D) embeddings to A of the sequences, given their numbers; returns the
-            (A, D) hidden states that predict their next tokens.
+        sequences: state that every prompt continues; if it is a tree, its sequence 0.
         prompts: (R, L, D) embeddings.
         head: (A, D) hidden states -> (A, V) logits.
         embedding: (A,) ids -> (A, D).
-        stops: ids that end a sequence.
-        max_new_tokens: maximum number, the one that ends the sequence included.
+        stops: ids that end an answer.
+        max_new_tokens: maximum number, the one that ends the answer included.
+        beams: number of answers per sequence.
+
+    Returns:
+        For each of the R sequences its answers, the likeliest first.
     """
-    embeds, active = prompts, list(range(len(prompts)))
-    decoded = [Decoded([]) for _ in active]
+    found = [[Decoded()] for _ in prompts]
+    parents, embeds = [0] * len(prompts), prompts
     for _ in range(max_new_tokens):
-        logits = head(run(embeds, active)).float()
-        best = logits.argmax(dim=-1)
-        gains = torch.log_softmax(logits, dim=-1).gather(1, best[:, None])[:, 0].tolist()
-        going = []
-        for place, (token, gain) in enumerate(zip(best.tolist(), gains, strict=True)):
-            row = decoded[active[place]]
-            row.log_likelihood += gain
-            row.tokens += 1
-            if token not in stops:
-                row.ids.append(token)
-                going.append(place)
+        sequences.fork(parents)
+        hidden = torch.stack([states[-1] for states in sequences.grow(list(embeds))])
+        logits = head(hidden).float()
+        # of tokens that are equally likely argmax takes the first, on every device
+        best = logits.argmax(-1, keepdim=True) if beams == 1 else logits.topk(beams).indices
+        gains = torch.log_softmax(logits, dim=-1).gather(1, best).tolist()
+        steps = zip(best.tolist(), gains, strict=True)
+        place = -1  # of an answer among the A that are being continued
+        going: list[tuple[int, int]] = []  # of each that will be: its parent's place, its new token
+        for row, answers in enumerate(found):
+            options: list[tuple[Decoded, int]] = []
+            for answer in answers:
+                if answer.ended:
+                    options.append((answer, -1))
+                    continue
+                place += 1
+                for token, gain in zip(*next(steps), strict=True):
+                    options.append((answer.followed_by(token, gain, stops), place))
+            options.sort(key=lambda option: -option[0].log_likelihood)
+            found[row] = [answer for answer, _ in options[:beams]]
+            going += [(at, a.ids[-1]) for a, at in options[:beams] if not a.ended]
         if not going:
             break
-        active = [active[place] for place in going]
-        embeds = embedding(best[going]).unsqueeze(1)  # (A, D) -> (A, 1, D)
-    return decoded
+        parents, tokens = map(list, zip(*going, strict=True))
+        embeds = embedding(torch.tensor(tokens, device=prompts.device)).unsqueeze(1)  # (A, 1, D)
+    return found
 
 
 def log_likelihoods(
     tree: TokenTree,
-    starts: dict[int, torch.Tensor],
+    starts: list[torch.Tensor],
     captions: list[list[int]],
     head: nn.Module,
     embedding: nn.Module,
 ) -> torch.Tensor:
-    """log p(caption | branch), summed over the caption's tokens.
+    """log p(caption | sequence), summed over the caption's tokens.
 
     Args:
-        tree: its branches hold what each caption is conditioned on; it is left as it was.
-        starts: for each of R branches, the (D,) hidden state of its last token.
+        tree: its R sequences are what each caption is conditioned on; it is left as it was.
+        starts: for each sequence, the (D,) hidden state of its last token.
         captions: C lists of ids, the one that ends a caption included.
         head: (A, D) hidden states -> (A, V) logits.
         embedding: (A,) ids -> (A, D).
@@ -218,12 +214,12 @@ def log_likelihoods(
         (R, C) float32, on the CPU.
     """
     targets = [torch.tensor(ids, device=tree.device) for ids in captions]
-    pairs = [(branch, target) for branch in starts for target in targets]
+    pairs = [(number, target) for number in range(len(starts)) for target in targets]
     with tree.restored():
-        leaves = [tree.sprout(branch)[0] for branch, _ in pairs]
-        grown = tree.grow(leaves, [embedding(target[:-1]) for _, target in pairs])
-    # what predicts a caption's first token is the branch's last state
-    states = [torch.cat([starts[b][None], own]) for (b, _), own in zip(pairs, grown, strict=True)]
+        tree.fork([number for number, _ in pairs])
+        grown = tree.grow([embedding(target[:-1]) for _, target in pairs])
+    # what predicts a caption's first token is the sequence's last state
+    states = [torch.cat([starts[n][None], own]) for (n, _), own in zip(pairs, grown, strict=True)]
     gains = _log_probabilities(torch.cat(states), torch.cat([t for _, t in pairs]), head)
     totals = torch.stack([part.sum() for part in gains.split([len(t) for _, t in pairs])])
     return totals.view(len(starts), len(captions)).cpu()

@@ -7,8 +7,8 @@ import pytest
 from annotate.drawn import BLUE, GREEN, RED, ellipse, image_of, images, rectangle
 from hypothesis import given, settings
 
+from ureca_lib.annotate.cuts import Cut
 from ureca_lib.annotate.referring.attributes import (
-    cropped_mask,
     mask_keys,
     measure_outline,
     region_noun,
@@ -38,9 +38,9 @@ def test_figures_are_those_of_the_decoded_masks(image):
         assert found.area == len(ys)
         assert found.center == pytest.approx((xs.mean(), ys.mean()))
         assert found.box == (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
-        box, mask = cropped_mask(region)
-        assert box == found.box
-        assert (mask == region.mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]).all()
+        cut = Cut.of(region)
+        assert cut.box == found.box
+        assert (cut.mask == region.mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]).all()
 
 
 @settings(max_examples=30, deadline=None)

@@ -218,8 +218,8 @@ def test_threads_that_claim_one_image_get_it_once(store):
 
 
 def test_settings_are_those_of_the_latest_run(store):
-    store.set_settings({"rounds": 3, "views": {"margin": 0.1}})
-    store.set_settings({"rounds": 1})
+    store.begin_run({"rounds": 3, "views": {"margin": 0.1}})
+    store.begin_run({"rounds": 1})
     assert store.settings() == {"rounds": 1}
 
 
@@ -281,7 +281,7 @@ def test_an_older_store_is_upgraded_and_loses_nothing(tmp_path, version):
         assert store.reviews(name)[-1] == review
         store.finish(replace(image, masks="abc", made_with="def"), store.answers(name).values(), [])
         assert store.image(name) == replace(image, masks="abc", made_with="def")
-        store.set_settings({"rounds": 3}, {"def": {"rounds": 1}})
+        store.begin_run({"rounds": 3}, {"def": {"rounds": 1}})
         assert (store.settings(), store.settings("def")) == ({"rounds": 3}, {"rounds": 1})
 
 

@@ -217,6 +217,7 @@ def test_sizes_are_compared_where_both_have_the_same_regions(tmp_path):
     assert small.apart and not large.apart
     record = json.loads(json.dumps(compared.to_dict()))
     assert record["differences_by_size"][next(iter(sizes))]["exact_match"]["difference"] == 1.0
+    assert list(record["differences_by_level"]) == list(first.exact.by_level)
     assert f"{next(iter(sizes))}: exact match: +100.00" in str(compared)
     unknown = write("unknown.jsonl", dict.fromkeys(keys, "a cat"), area=None)
     assert compare(first, unknown, None, (), QUICK).by_size == {}

@@ -196,6 +196,32 @@ def test_the_model_says_what_the_captioner_says(checkpoint, scenes):
     assert len({one.score for one in said}) == 3
 
 
+def test_captions_chosen_together_take_all_regions_and_survive_a_resume(samples, tmp_path):
+    data = open_captioned(samples / "scenes", limit=1)
+    image, model = data[0], samples / "tiny_ureca"
+    captioner = RegionCaptioner.from_pretrained(model)
+    expected = captioner.caption(image.pixels, image.regions, progress=False, together=True)
+    system = build_system("ureca", model, together=True, beams=2)
+    assert system.settings["together"] and system.settings["beams"] == 2
+    assert not {"together", "beams"} & build_system("ureca", model).settings.keys()
+    system = build_system("ureca", model, together=True)
+    changed = [c for c in expected if c.instead_of is not None]
+    (part,) = system.describe(image, [image.image[changed[0].region_id]])
+    assert (part.text, part.instead_of) == (changed[0].text, changed[0].instead_of)
+    predict(system, data, tmp_path / "P.jsonl", progress=False)
+    rows = read_predictions(tmp_path / "P.jsonl")
+    assert [row.caption for row in rows] == [caption.text for caption in expected]
+    found = {row.region_id: row.extra for row in rows if row.extra}
+    wanted = {c.region_id: {"instead_of": c.instead_of, "cost": c.cost} for c in changed}
+    assert found == wanted
+
+
+@pytest.mark.parametrize("extra", [{"together": True}, {"beams": 2}])
+def test_other_systems_are_not_captioned_together(extra):
+    with pytest.raises(ValueError, match="for the system ureca, not no_mask"):
+        build_system("no_mask", "model", **extra)
+
+
 def test_a_model_is_asked_the_questions_of_the_data_set(checkpoint, tmp_path):
     write_images(tmp_path, 1)
     questions = {3: "<image>\nWhat is it?", 4: "<image>\n<mask>Describe it.", 5: QUESTION}

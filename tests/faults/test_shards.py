@@ -22,7 +22,7 @@ from faults.server import FaultyServer, say
 from small_ray import small_ray
 from typer.testing import CliRunner
 
-from ureca_lib.annotate.shards import deal_images, open_store
+from ureca_lib.annotate.shards import deal_images, open_stores
 from ureca_lib.annotate.sources import SplitRule
 from ureca_lib.cli import app
 
@@ -61,10 +61,11 @@ def command(photos: Path, server: FaultyServer, out: Path, *more: object) -> lis
 
 def contents(path: Path) -> dict:
     """All captions, by image, and the split of each image."""
-    with open_store(path) as opened:
+    with open_stores(path) as stores:
         return {
-            Path(row.image).name: (row.split, opened.reviewed_captions(row.image))
-            for row in opened.images()
+            Path(row.image).name: (row.split, store.reviewed_captions(row.image))
+            for store in stores
+            for row in store.images()
         }
 
 

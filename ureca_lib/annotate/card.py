@@ -166,12 +166,9 @@ def capability_shares(statistics: DatasetStatistics) -> dict[str, float]:
     - U, unique captions: at least 95% are unique (`DatasetStatistics`).
     """
     captioned = statistics.regions[statistics.regions.captioned]
-    nested = captioned["tree.depth"] > 1
-    columns = (captioned.short, captioned.dense, captioned.captioned, nested, captioned.unique)
-    total = max(1, len(captioned))
-    return {
-        name: int(column.sum()) / total for name, column in zip(CAPABILITIES, columns, strict=True)
-    }
+    columns = captioned.assign(nested=captioned["tree.depth"] > 1)
+    shares = columns[["short", "dense", "captioned", "nested", "unique"]].astype(float).mean()
+    return dict(zip(CAPABILITIES, shares.fillna(0.0).tolist(), strict=True))
 
 
 def table_one(statistics: DatasetStatistics) -> str:

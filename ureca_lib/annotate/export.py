@@ -27,6 +27,7 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
@@ -52,7 +53,7 @@ from ureca_lib.annotate.records import (
     masks_digest,
     region_key,
 )
-from ureca_lib.annotate.shards import Shards, open_store
+from ureca_lib.annotate.shards import open_stores
 from ureca_lib.annotate.sources import names_files
 from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.captioned import INTERRUPTED, image_keys
@@ -118,7 +119,7 @@ class Exported(NamedTuple):
 
 
 def export_dataset(
-    store: Store | Shards | str | Path,
+    store: Store | str | Path,
     out_dir: str | Path,
     states: Sequence[State] = ("unique",),
     texts: CardTexts | None = None,
@@ -133,7 +134,7 @@ def export_dataset(
     files in the folder are left alone.
 
     Args:
-        store: the store or the shards, or the path of a store or of a folder of shards.
+        store: the store, or the path of a store or of a folder of shards.
         out_dir: created if needed.
         states: of the captions that are in JSONL and COCO; with any but unique, each row of the
             JSONL has its state.
@@ -149,43 +150,38 @@ def export_dataset(
             were captioned, captions are of several settings and `mixed` is false, a split's name
             cannot be that of a file, or the folder has files but no data set.
     """
-    if isinstance(store, (str, Path)):
-        with open_store(store) as opened:
-            return export_dataset(opened, out_dir, states, texts, images, progress, mixed)
     known = [state for state in STATES if state != "skipped"]
     if not states or set(states) - set(known):
         raise ValueError(f"states are some of {', '.join(known)}, not {states}")
-    texts, images, out = texts or CardTexts(), images or {}, Path(out_dir)
-    rows = sorted(store.images(), key=lambda row: row.image)
-    splits = sorted({row.split for row in rows})
-    if wrong := [split for split in splits if not names_files(split)]:
-        raise ValueError(f"{store.path}: the split {wrong[0]!r} cannot name files; rename it")
-    finished = [row for row in rows if row.status in FINISHED]
-    if not finished:
-        raise ValueError(f"{store.path}: none of its {len(rows)} images is finished")
-    made_with, groups = _made_with(store, finished, mixed)
-    keys = image_keys(row.image for row in rows)
-    _check_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        for stale in out.glob(".partial.*"):  # of exports that were killed
-            shutil.rmtree(stale)
-        with TemporaryDirectory(prefix=".partial.", dir=out) as name:
-            partial, left_out = Path(name), []
-            files = {split: _SplitFiles(partial, split, states) for split in splits}
-            for row in tqdm(finished, unit="image", disable=not progress):
-                image = images.get(row.image) or _masks(store, row)
-                left_out += files[row.split].add_image(store, row, keys[row.image], image)
-            tables = [files[split].close(texts.title) for split in splits]
-            statistics = DatasetStatistics(pa.concat_tables(tables), rows, states)
-            (partial / "left_out.jsonl").write_text("".join(left_out), encoding="utf-8")
-            card = data_card(statistics, made_with, states, texts, groups)
-            (partial / CARD).write_text(card, encoding="utf-8")
-            (partial / "table_1.md").write_text(table_one(statistics), encoding="utf-8")
-            return Exported(out, _publish(partial, out), statistics)
-    finally:
-        if not any(out.iterdir()):
-            out.rmdir()
+    if isinstance(store, (str, Path)):
+        path, stores = Path(store), open_stores(store)
+    else:
+        path, stores = store.path, nullcontext([store])
+    with stores as opened:
+        source = _Source(path, opened, images or {})
+        keys = image_keys(row.image for row in source.rows)
+        made_with, groups = source.made_with(mixed)
+        texts, out = texts or CardTexts(), Path(out_dir)
+        _check_folder(out)
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            for stale in out.glob(".partial.*"):  # of exports that were killed
+                shutil.rmtree(stale)
+            with TemporaryDirectory(prefix=".partial.", dir=out) as name:
+                partial, left_out = Path(name), []
+                files = {split: _SplitFiles(partial, split, states) for split in source.splits}
+                for row in tqdm(source.finished, unit="image", disable=not progress):
+                    left_out += files[row.split].add_image(source, row, keys[row.image])
+                tables = [files[split].close(texts.title) for split in source.splits]
+                statistics = DatasetStatistics(pa.concat_tables(tables), source.rows, states)
+                card = data_card(statistics, made_with, states, texts, groups)
+                texts_of = {"left_out.jsonl": "".join(left_out), CARD: card}
+                for file, text in (texts_of | {"table_1.md": table_one(statistics)}).items():
+                    (partial / file).write_text(text, encoding="utf-8")
+                return Exported(out, _publish(partial, out), statistics)
+        finally:
+            if not any(out.iterdir()):
+                out.rmdir()
 
 
 # JSONL in the published layout
@@ -206,14 +202,15 @@ def caption_rows(image: str, captions: Iterable[RegionCaption]) -> Iterator[dict
         captions: one per region; if a caption has an attribute `unique`, its row has it too.
     """
     for caption in captions:
-        row: dict[str, Any] = {
-            "id": f"{Path(image).stem}_{caption.region_id}",
-            "image": image,
-            "mask_id": caption.region_id,
-            "conversations": conversation(caption.text),
-        }
+        row_id = f"{Path(image).stem}_{caption.region_id}"
+        row = _published(row_id, image, caption.region_id, caption.text)
         unique = getattr(caption, "unique", None)
         yield row if unique is None else row | {"unique": unique}
+
+
+def _published(row_id: str, image: str, mask_id: RegionId, text: str) -> dict[str, Any]:
+    turns = conversation(text)
+    return {"id": row_id, "image": image, "mask_id": mask_id, "conversations": turns}
 
 
 def conversation(text: str, question: str = QUESTION) -> list[dict[str, str]]:
@@ -251,23 +248,92 @@ def region_row_id(key: str, region_id: RegionId) -> str:
 # a store's images and settings
 
 
-def _masks(store: Store | Shards, row: ImageRow) -> RegionImage:
-    """Load the masks of an image: from their place beside the store, else from the old path."""
-    if row.path is None:
-        raise ValueError(
-            f"{store.path}: {row.image} was annotated in memory; give its masks as images"
-        )
-    beside = store.path.parent / row.image
-    # the captions say which masks are needed, so that others may be faulty
-    return load_sa1b(beside if beside.is_file() else row.path, strict=False)
+class _Source:
+    """The stores that are exported together, and images that were annotated in memory.
+
+    Raises:
+        ValueError: see `export_dataset`.
+    """
+
+    def __init__(self, path: Path, stores: Sequence[Store], images: Mapping[str, RegionImage]):
+        held = {row.image: (row, store) for store in stores for row in store.images()}
+        self.path, self._images = path, images
+        self.rows = [held[name][0] for name in sorted(held)]
+        self._store = {name: store for name, (_, store) in held.items()}
+        self.splits = sorted({row.split for row in self.rows})
+        if wrong := [split for split in self.splits if not names_files(split)]:
+            raise ValueError(f"{path}: the split {wrong[0]!r} cannot name files; rename it")
+        self.finished = [row for row in self.rows if row.status in FINISHED]
+        if not self.finished:
+            raise ValueError(f"{path}: none of its {len(self.rows)} images is finished")
+
+    def read(
+        self, row: ImageRow
+    ) -> tuple[RegionImage, list[FinalCaption], dict[RegionId, list[dict[str, Any]]]]:
+        """The masks of an image, its captions after reviews, and the answers of each region."""
+        store, image = self._store[row.image], self._images.get(row.image)
+        if image is None and row.path is None:
+            reason = f"{row.image} was annotated in memory; give its masks as images"
+            raise ValueError(f"{self.path}: {reason}")
+        if image is None:  # from its place beside the store, else from the old path
+            beside = store.path.parent / row.image
+            # the captions say which masks are needed, so that others may be faulty
+            image = load_sa1b(beside if beside.is_file() else row.path, strict=False)
+        captions = store.reviewed_captions(row.image)
+        _check_masks(row, image, [caption.region_id for caption in captions])
+        answers: dict[RegionId, list[dict[str, Any]]] = defaultdict(list)
+        saved = store.answers(row.image).values()
+        for answer in sorted(saved, key=lambda a: (STAGES.index(a.step.stage), a.step.round)):
+            answers[answer.step.region_id].append(answer.step._asdict() | vars(answer))
+        return image, captions, answers
+
+    def made_with(self, mixed: bool) -> tuple[dict[str, str], list[tuple[str, int, str]]]:
+        """The settings that images were captioned with.
+
+        Splits may have annotators of their own and be verified; all else must be the same
+        everywhere. Images of older stores, which do not know their settings, count as one group.
+
+        Returns:
+            Settings by name, all values of a setting in one text; and if they are mixed, for each
+            group of images its split, their number and the values that differ.
+
+        Raises:
+            ValueError: they differ, and `mixed` is false.
+        """
+        counts = Counter((row.split, row.made_with) for row in self.finished)
+        stores = {row.made_with: self._store[row.image] for row in self.finished}
+        shared = {digest and digest.partition("/")[0] for _, digest in counts}
+        several = len(shared) > 1 or len({split for split, _ in counts}) < len(counts)
+        if several and not mixed:
+            others = counts.total() - max(counts.values())
+            raise ValueError(
+                f"{self.path}: {others} of {counts.total()} finished images were captioned with "
+                "other settings than the rest; annotate all with the same, or allow it with mixed "
+                "(--mixed)"
+            )
+        found = []
+        for split, digest in (order := sorted(counts, key=str)):
+            settings = stores[digest].settings(digest)  # of an older store: the latest run's
+            if digest is not None:
+                settings["annotators"] = {split: settings["annotators"]}
+            found.append(_flat(settings))
+        values = pd.DataFrame(found)
+        differ = values.loc[:, values.nunique() > 1]
+        groups = []
+        for (split, digest), (_, own) in zip(order, differ.iterrows(), strict=True):
+            named = ", ".join(f"{name}: {value}" for name, value in own.dropna().items())
+            known = named or "no setting that is stored"
+            groups.append((split, counts[split, digest], known if digest else "not known"))
+        texts = {name: " or ".join(values[name].dropna().unique()) for name in values}
+        return texts, groups if several else []
 
 
 def _check_masks(row: ImageRow, image: RegionImage, captioned: list[RegionId]) -> None:
     """Raise ValueError unless the masks are those that were captioned."""
-    known, size = {region.id for region in image}, (image.width, image.height)
-    if size != (row.width, row.height):
-        reason = f"{size[0]} x {size[1]} pixels are not those that were captioned"
-    elif different := sorted(map(repr, known.symmetric_difference(captioned))):
+    different = sorted(map(repr, {region.id for region in image}.symmetric_difference(captioned)))
+    if (image.width, image.height) != (row.width, row.height):
+        reason = f"{image.width} x {image.height} pixels are not those that were captioned"
+    elif different:
         ids = ", ".join(different)
         reason = f"region {ids}: a mask without a caption, or a caption without a mask"
     elif row.masks not in (None, masks_digest(image)):  # a store of before digests has none
@@ -277,55 +343,15 @@ def _check_masks(row: ImageRow, image: RegionImage, captioned: list[RegionId]) -
     raise ValueError(f"{image.path or row.image}: {reason}; annotate it again")
 
 
-def _made_with(
-    store: Store | Shards, finished: Iterable[ImageRow], mixed: bool
-) -> tuple[dict[str, str], list[tuple[str, int, str]]]:
-    """The settings that images were captioned with.
-
-    Splits may have annotators of their own and be verified; all else must be the same everywhere.
-    Images of older stores, which do not know their settings, count as one group.
-
-    Returns:
-        Settings by name, all values of a setting in one text; and if they are mixed, for each
-        group of images its split, their number and the values that differ.
-
-    Raises:
-        ValueError: they differ, and `mixed` is false.
-    """
-    counts = Counter((row.split, row.made_with) for row in finished)
-    shared = {digest and digest.partition("/")[0] for _, digest in counts}
-    several = len(shared) > 1 or len({split for split, _ in counts}) < len(counts)
-    if several and not mixed:
-        others = counts.total() - max(counts.values())
-        raise ValueError(
-            f"{store.path}: {others} of {counts.total()} finished images were captioned with "
-            "other settings than the rest; annotate all with the same, or allow it with mixed "
-            "(--mixed)"
-        )
-    found = []
-    for split, digest in (order := sorted(counts, key=str)):
-        settings = store.settings(digest)  # of an older store: the latest run's, by split
-        if digest is not None:
-            settings["annotators"] = {split: settings["annotators"]}
-        found.append(dict(_flat(settings)))
-    values = pd.DataFrame(found)
-    differ = values.loc[:, values.nunique() > 1]
-    groups = []
-    for (split, digest), (_, own) in zip(order, differ.iterrows(), strict=True):
-        named = ", ".join(f"{name}: {value}" for name, value in own.dropna().items())
-        known = named or "no setting that is stored"
-        groups.append((split, counts[split, digest], known if digest else "not known"))
-    made_with = {name: " or ".join(values[name].dropna().unique()) for name in values}
-    return made_with, groups if several else []
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            found |= _flat(value, f"{prefix}{name}.")
         else:
             listed = isinstance(value, (list, tuple))
-            yield f"{prefix}{name}", ", ".join(map(str, value)) if listed else str(value)
+            found[f"{prefix}{name}"] = ", ".join(map(str, value)) if listed else str(value)
+    return found
 
 
 # files
@@ -343,20 +369,13 @@ class _SplitFiles:
         self._jsonl: list[str] = []
         self._coco = {kind: {"images": [], "annotations": []} for kind in _COCO}
 
-    def add_image(
-        self, store: Store | Shards, row: ImageRow, key: str, image: RegionImage
-    ) -> list[str]:
+    def add_image(self, source: _Source, row: ImageRow, key: str) -> list[str]:
         """Add an image with its captions as people's reviews left them.
 
         Returns:
             Lines of the regions that are left out of the JSONL.
         """
-        captions = store.reviewed_captions(row.image)
-        _check_masks(row, image, [caption.region_id for caption in captions])
-        answers: dict[RegionId, list[dict[str, Any]]] = defaultdict(list)
-        saved = store.answers(row.image).values()
-        for answer in sorted(saved, key=lambda a: (STAGES.index(a.step.stage), a.step.round)):
-            answers[answer.step.region_id].append(answer.step._asdict() | vars(answer))
+        image, captions, answers = source.read(row)
         photo = PurePosixPath(key).with_name(Path(row.photo or row.image).name)
         of_image = {"image_key": key, "image": str(photo), "split": row.split}
         of_image |= {"width": image.width, "height": image.height}
@@ -365,8 +384,18 @@ class _SplitFiles:
         rows, left_out = [], []
         for caption in captions:
             region = image[caption.region_id]
-            found = _region_row(region, caption) | of_image | {"answers": answers[region.id]}
-            found["id"] = region_row_id(key, region.id)
+            tree = {"parent": region_key(caption.parent), "depth": caption.depth}
+            # columns of `SCHEMA`, and other keys
+            found = annotation_from(region) | vars(caption) | of_image
+            found |= {
+                "id": region_row_id(key, region.id),
+                "mask_id": region_key(region.id),
+                "crowd": region.crowd,
+                "caption": caption.text,
+                "tree": tree | {"height": caption.height},
+                "look_alikes": [region_key(other) for other in caption.look_alikes],
+                "answers": answers[region.id],
+            }
             rows.append(found)
             if caption.text and caption.state in self._states:
                 self._add_caption(number, region, found)
@@ -377,8 +406,7 @@ class _SplitFiles:
         return left_out
 
     def _add_caption(self, image: int, region: Region, row: dict[str, Any]) -> None:
-        published = {"id": row["id"], "image": row["image"], "mask_id": region.id}
-        published["conversations"] = conversation(row["caption"])
+        published = _published(row["id"], row["image"], region.id, row["caption"])
         if Path(row["image"]).with_suffix("") != Path(row["image_key"]):
             published["masks"] = f"{row['image_key']}.json"  # if the photo's name does not give it
         if tuple(self._states) != ("unique",):
@@ -408,22 +436,6 @@ class _SplitFiles:
                 text += f', "{name}": [\n' + ",".join(lines).replace("\n,", ",\n") + "]"
             (folder / f"coco/{kind}_{split}.json").write_text(text + "}\n", encoding="utf-8")
         return rows
-
-
-def _region_row(region: Region, caption: FinalCaption) -> dict[str, Any]:
-    """Columns of `SCHEMA` that depend on the region alone, and other keys."""
-    tree = {"depth": caption.depth, "height": caption.height}
-    return (
-        annotation_from(region)
-        | vars(caption)
-        | {
-            "mask_id": region_key(region.id),
-            "crowd": region.crowd,
-            "caption": caption.text,
-            "tree": tree | {"parent": region_key(caption.parent)},
-            "look_alikes": [region_key(other) for other in caption.look_alikes],
-        }
-    )
 
 
 def _coco_image(image_id: int | str, row: Mapping[str, Any]) -> str:

@@ -1,22 +1,20 @@
 """Which regions of an image look alike, and which captions read alike (Sec. 3, stage 4).
 
 The paper compares DINOv2 features of the regions' crops by cosine similarity (App. F); that is
-`DinoFeatures`. `ColorTextureFeatures` needs no model. Look-alikes whose captions share too many
-words clash: `find_clashes`.
+`DinoFeatures`. `ColorTextureFeatures` needs no model. Regions whose captions read the same
+clash: `find_clashes`.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-import re
 import threading
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -25,14 +23,15 @@ from PIL import Image
 from scipy import sparse
 from scipy.ndimage import binary_erosion
 from scipy.sparse.csgraph import connected_components
-from skimage.color import rgb2lab
 from skimage.feature import local_binary_pattern
 
-from ureca_lib.annotate.referring.attributes import cropped_mask, measure_outline
-from ureca_lib.annotate.referring.colors import color_bins
+from ureca_lib.annotate.cuts import Cut
+from ureca_lib.annotate.referring.attributes import measure_outline
+from ureca_lib.annotate.referring.colors import cell_colors, color_bins, sample_cells
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.options import at_least, setting
 from ureca_lib.regions import RegionImage
+from ureca_lib.together import normalized
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +41,9 @@ DINO_KINDS = ("dinov2", "dinov2_with_registers", "dinov3_vit", "dinov3_convnext"
 Pair = tuple[RegionId, RegionId]
 
 _WEIGHTS = {"color": 2.0, "texture": 1.0, "shape": 2.0, "size": 1.0}
-_COLOR_CELLS = 32**3  # cells of `color_bins`
 _LIGHTNESS = np.arange(0.0, 101.0, 12.5)  # centers of the color histogram, CIELAB
 _CHROMA = np.arange(-90.0, 91.0, 15.0)
 _SIDE = 64  # pixels per side at which texture is measured
-_SAMPLED = 20_000  # pixels of a region above which its color is taken from a sample
 _SLOPES = (0, 2, 4, 8, 16, 32, 64, 1e9)  # gray levels per pixel
 
 
@@ -190,9 +187,9 @@ def survey_similarities(
 
 def _photo_crop(image: RegionImage, region_id: RegionId) -> np.ndarray:
     """A region's box in the photo, with everything else in it grayed."""
-    (x, y, columns, rows), mask = cropped_mask(image[region_id])
-    crop = image.pixels[y : y + rows, x : x + columns]
-    return np.where(mask[..., None], crop, crop // 3 + 130).astype(np.uint8)
+    cut = Cut.of(image[region_id])
+    crop = image.pixels[cut.box.window]
+    return np.where(cut.mask[..., None], crop, crop // 3 + 130).astype(np.uint8)
 
 
 class DinoFeatures:
@@ -267,14 +264,15 @@ class DinoFeatures:
         return features
 
     def _crop(self, image: RegionImage, region_id: RegionId) -> np.ndarray:
-        (x, y, columns, rows), mask = cropped_mask(image[region_id])
+        cut = Cut.of(image[region_id])
+        rows, columns = cut.mask.shape
         margin = math.ceil(self._margin * max(columns, rows))
         # square: the processor's center crop removes 6% on each side, which is in the margin
         side = max(columns, rows) + 2 * margin
         crop = np.broadcast_to(self._mean, (side, side, 3)).copy()
         top, left = (side - rows) // 2, (side - columns) // 2
         inside = crop[top : top + rows, left : left + columns]
-        inside[mask] = image.pixels[y : y + rows, x : x + columns][mask]
+        inside[cut.mask] = image.pixels[cut.box.window][cut.mask]
         return crop
 
 
@@ -306,13 +304,12 @@ class ColorTextureFeatures:
         bins = color_bins(image.pixels)
         features = {}
         for region_id in region_ids:
-            (x, y, columns, rows), mask = cropped_mask(image[region_id])
-            window = slice(y, y + rows), slice(x, x + columns)
-            share = np.count_nonzero(mask) / bins.size
+            cut = Cut.of(image[region_id])
+            share = np.count_nonzero(cut.mask) / bins.size
             blocks = {
-                "color": _color(bins[window], mask),
-                "texture": _texture(gray[window], mask),
-                "shape": _shape(mask),
+                "color": _color(sample_cells(bins[cut.box.window], cut.mask)),
+                "texture": _texture(gray[cut.box.window], cut.mask),
+                "shape": _shape(cut.mask),
                 "size": _bump(np.log2(share), -20, 0, 11),
             }
             weighted = [np.sqrt(_WEIGHTS[name]) * _unit(block) for name, block in blocks.items()]
@@ -320,33 +317,31 @@ class ColorTextureFeatures:
         return features
 
 
-def _color(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    step = max(1, int(np.sqrt(mask.size / _SAMPLED)))
-    chosen = bins[::step, ::step][mask[::step, ::step]]
-    if not chosen.size:  # too thin for the sample
-        chosen = bins[mask]
-    cells, counts = np.unique(chosen, return_counts=True)
-    return np.sqrt((counts / chosen.size) @ _soft_cells()[cells])
+def _color(cells: np.ndarray) -> np.ndarray:
+    used, counts = np.unique(cells, return_counts=True)
+    colors, weights = _soft_cells()
+    shares = (counts / cells.size)[:, None] * weights[used]
+    number = len(_LIGHTNESS) * len(_CHROMA) ** 2
+    return np.sqrt(np.bincount(colors[used].ravel(), shares.ravel(), number))
 
 
 @cache
-def _soft_cells() -> sparse.csr_array:
-    """(_COLOR_CELLS, F): the weight of each cell of `color_bins` in each color of the histogram.
+def _soft_cells() -> tuple[np.ndarray, np.ndarray]:
+    """The colors of the histogram near each cell of `color_bins`, and its weight in each.
 
     A cell counts for all colors near it, so that a little more light does not make another color.
+
+    Returns:
+        (32 ** 3, 27) places, and weights.
     """
-    cells = np.stack(np.unravel_index(np.arange(_COLOR_CELLS), (32, 32, 32)), axis=-1)
-    lab = rgb2lab(cells[None] / 31)[0]  # (_COLOR_CELLS, 3)
-    axes = (_LIGHTNESS, _CHROMA, _CHROMA)
-    columns, weights = np.zeros((_COLOR_CELLS, 1), np.intp), np.ones((_COLOR_CELLS, 1))
-    for axis, centers in enumerate(axes):
+    lab = cell_colors()
+    colors, weights = np.zeros((len(lab), 1), np.intp), np.ones((len(lab), 1))
+    for axis, centers in enumerate((_LIGHTNESS, _CHROMA, _CHROMA)):
         places, shares = _nearest(lab[:, axis], centers)
-        # (_COLOR_CELLS, K, 1) with (_COLOR_CELLS, 1, 3) -> (_COLOR_CELLS, 3 * K)
-        columns = (columns[..., None] * len(centers) + places[:, None]).reshape(_COLOR_CELLS, -1)
-        weights = (weights[..., None] * shares[:, None]).reshape(_COLOR_CELLS, -1)
-    starts = np.arange(0, columns.size + 1, columns.shape[1])
-    shape = (_COLOR_CELLS, np.prod([len(centers) for centers in axes]))
-    return sparse.csr_array((weights.ravel(), columns.ravel(), starts), shape)
+        # (cells, K, 1) with (cells, 1, 3) -> (cells, 3 * K)
+        colors = (colors[..., None] * len(centers) + places[:, None]).reshape(len(lab), -1)
+        weights = (weights[..., None] * shares[:, None]).reshape(len(lab), -1)
+    return colors, weights
 
 
 def _nearest(values: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -397,13 +392,6 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / norm if norm else vector
 
 
-def normalized(caption: str) -> str:
-    """The caption's words in lower case, without punctuation and articles."""
-    folded = unicodedata.normalize("NFKC", caption).casefold().replace("’", "'")
-    words = re.findall(r"[^\W_]+(?:'[^\W_]+)?", folded)
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
-
-
 def word_overlaps(captions: Sequence[str]) -> np.ndarray:
     """(C, C) float64: share of words and pairs of neighboring words that two captions share.
 
@@ -431,32 +419,17 @@ def word_overlaps(captions: Sequence[str]) -> np.ndarray:
     return np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
 
 
-def find_clashes(
-    captions: Mapping[RegionId, str],
-    look_alikes: Mapping[RegionId, Sequence[RegionId]],
-    max_overlap: float = 1.0,
-) -> list[Pair]:
-    """Pairs of regions of an image whose captions do not distinguish them.
-
-    Two captions that are equal once normalized clash whatever their regions; those of
-    look-alikes also if their overlap is `max_overlap` or more.
+def find_clashes(captions: Mapping[RegionId, str]) -> list[Pair]:
+    """Pairs of regions of an image whose captions are equal once normalized.
 
     Args:
         captions: of the regions; regions without a caption are left out.
-        look_alikes: of each region; one direction is enough.
-        max_overlap: above 0; 1 is the same text, more than 1 turns it off.
 
     Returns:
         Each pair once, in the order of `captions`.
     """
-    ids, texts = list(captions), [normalized(caption) for caption in captions.values()]
-    rank = {region_id: place for place, region_id in enumerate(ids)}
-    alike = np.zeros((len(ids), len(ids)), bool)
-    for region_id in look_alikes.keys() & rank.keys():
-        alike[rank[region_id], [rank[i] for i in look_alikes[region_id] if i in rank]] = True
-    kinds = np.unique(texts, return_inverse=True)[1]
-    clash = alike & (word_overlaps(texts) >= max_overlap) | (kinds[:, None] == kinds)
-    return [(ids[one], ids[other]) for one, other in np.argwhere(np.triu(clash | clash.T, 1))]
+    texts = [(region_id, normalized(caption)) for region_id, caption in captions.items()]
+    return [(one, other) for (one, text), (other, same) in combinations(texts, 2) if text == same]
 
 
 def groups(pairs: Iterable[Pair], order: Sequence[RegionId]) -> list[list[RegionId]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -179,7 +180,7 @@ class ImageCaptions:
             answer = self.answers.get(Step("unique", self.round, region_id))
             if answer is not None and answer.status in _HAS_TEXT:
                 self.captions[region_id] = answer.text
-        self.clashes = find_clashes(self.captions, self.look_alikes, self.check.max_overlap)
+        self.clashes = find_clashes(self.captions)
 
     async def _written(self, stage: Stage, region_ids: Iterable[RegionId]) -> None:
         """Wait for captions of stage 2 or 3."""
@@ -223,17 +224,16 @@ class ImageCaptions:
 
     def final_captions(self) -> list[FinalCaption]:
         """The final state of each region of the tree, in file order."""
-        clashing, same_mask = neighbors(self.clashes), dict[bytes, list[RegionId]]()
+        clashing, same_mask = neighbors(self.clashes), defaultdict(list)
         for region_id in self.chosen:
-            same_mask.setdefault(self.tree[region_id].rle["counts"], []).append(region_id)
-        finals = []
-        for region in self.tree.regions:
-            twins = [one for one in same_mask.get(region.rle["counts"], []) if one != region.id]
-            finals.append(self._final(region.id, clashing.get(region.id, []), twins))
-        return finals
+            same_mask[self.tree[region_id].rle["counts"]].append(region_id)
+        return [
+            self._final(region.id, clashing.get(region.id, []), same_mask[region.rle["counts"]])
+            for region in self.tree.regions
+        ]
 
     def _final(
-        self, region_id: RegionId, clashing: Sequence[RegionId], twins: Sequence[RegionId]
+        self, region_id: RegionId, clashing: Sequence[RegionId], same_mask: Sequence[RegionId]
     ) -> FinalCaption:
         tree = self.tree
         place = (tree.parent(region_id), tree.depth(region_id), tree.height(region_id))
@@ -247,6 +247,7 @@ class ImageCaptions:
         if not written:
             return FinalCaption(region_id, "", "failed", last.error, None, 0, *place, alike)
         source = written[-1]
+        twins = [other for other in same_mask if other != region_id]
         state, reason = self._state(source, last, clashing, twins)
         step = source.step
         while self.answers[step].status == "kept":
@@ -256,11 +257,7 @@ class ImageCaptions:
         )
 
     def _state(
-        self,
-        source: Answer,
-        last: Answer,
-        clashing: Sequence[RegionId],
-        twins: Sequence[RegionId],
+        self, source: Answer, last: Answer, clashing: Sequence[RegionId], twins: Sequence[RegionId]
     ) -> tuple[State, str | None]:
         """The state of a region that has a caption, and the reason unless it is unique.
 
@@ -307,10 +304,10 @@ def parse_verdict(text: str) -> Verdict:
 
 def neighbors(pairs: Iterable[Pair]) -> dict[RegionId, list[RegionId]]:
     """Region id -> ids of the regions that it is paired with, in the order of the pairs."""
-    found: dict[RegionId, list[RegionId]] = {}
+    found = defaultdict(list)
     for one, other in pairs:
-        found.setdefault(one, []).append(other)
-        found.setdefault(other, []).append(one)
+        found[one].append(other)
+        found[other].append(one)
     return found
 
 

@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
+
+from tqdm.auto import tqdm
 
 from ureca_lib.annotate.protocol import STAGES
 from ureca_lib.annotate.records import STATES
 from ureca_lib.annotate.store import Store
 
 _SHOWN = 10  # failures and unresolved regions that are listed
-
-
-class Failure(NamedTuple):
-    """A reason of failures, their number, and an example."""
-
-    what: str  # "image", or the stage
-    reason: str
-    count: int
-    example: str
 
 
 @dataclass(frozen=True)
@@ -31,7 +24,7 @@ class StoreStatus:
         images: by split and status.
         answers: by stage and status.
         states: of the regions of finished images.
-        failures: the most frequent first.
+        failures: "image" or the stage, reason, number and an example; the most frequent first.
         unresolved: the first regions without a unique caption: image, region, reason.
         calls: number, seconds, prompt and reply tokens of all stored answers.
         rate: images per second of the latest run; None before its first image.
@@ -42,7 +35,7 @@ class StoreStatus:
     images: Counter[tuple[str, str]]
     answers: Counter[tuple[str, str]]
     states: Counter[str]
-    failures: tuple[Failure, ...]
+    failures: tuple[tuple[str, str, int, str], ...]
     unresolved: tuple[tuple[str, str, str], ...]
     calls: tuple[int, float, int, int]
     rate: float | None
@@ -60,7 +53,7 @@ class StoreStatus:
         mean = f", {seconds / number:.2f} s each" if number else ""
         lines.append(f"calls     {number:,}{mean}; {prompt:,} + {reply:,} tokens")
         rate = "none yet" if self.rate is None else f"{60 * self.rate:.3g} images a minute"
-        left = "" if self.left is None else f", {duration(self.left)} left"
+        left = "" if self.left is None else f", {tqdm.format_interval(self.left)} left"
         lines.append(f"rate      {rate}{left}")
         if self.stopped:
             lines.append(f"stopped   {self.stopped}")
@@ -72,46 +65,44 @@ class StoreStatus:
         return "\n".join([*lines, f"alike     and {more:,} more"] if more > 0 else lines)
 
 
-def read_status(store: Store) -> StoreStatus:
-    """The status of a store; it may be read during a run."""
-    images = store.rows("SELECT split, status, count(*) FROM images GROUP BY 1, 2")
-    answers = store.rows("SELECT stage, status, count(*) FROM answers GROUP BY 1, 2")
-    states = store.rows("SELECT state, count(*) FROM captions GROUP BY 1")
+def read_status(*stores: Store) -> StoreStatus:
+    """The status of a store, or of all shards of a run; it may be read during the run."""
+
+    def rows(query: str) -> list[tuple[Any, ...]]:
+        return [row for store in stores for row in store.rows(query)]
+
+    def counts(query: str) -> Counter[Any]:
+        found: Counter[Any] = Counter()
+        for key, *more, count in rows(query):
+            found[(key, *more) if more else key] += count
+        return found
+
+    images = counts("SELECT split, status, count(*) FROM images GROUP BY 1, 2")
     sums = "count(*), total(seconds), total(prompt_tokens), total(reply_tokens)"
-    (calls,) = store.rows(f"SELECT {sums} FROM answers WHERE status IN ('done', 'failed')")
-    failures = store.rows(
+    calls = rows(f"SELECT {sums} FROM answers WHERE status IN ('done', 'failed')")
+    number, seconds, *tokens = map(sum, zip(*calls, strict=True))
+    failures = rows(
         "SELECT 'image', error, count(*), min(image) FROM images WHERE status='failed' GROUP BY 2 "
         "UNION ALL SELECT stage, error, count(*), min(image || ', region ' || region) FROM answers "
         f"WHERE status='failed' GROUP BY 1, 2 ORDER BY 3 DESC LIMIT {_SHOWN}"
     )
     unresolved = "SELECT image, region, reason FROM captions WHERE state='unresolved'"
-    latest = "SELECT images, updated - started, stopped FROM runs ORDER BY id DESC LIMIT 1"
-    ((done, seconds, stopped),) = store.rows(latest) or [(0, 0.0, None)]
-    rate = done / seconds if done and seconds > 0 else None
-    waiting = sum(count for _, status, count in images if status == "waiting")
+    runs = rows("SELECT images, updated - started, stopped FROM runs ORDER BY id DESC LIMIT 1")
+    # shards that run at a time add up
+    rate = sum(done / lasted for done, lasted, _ in runs if done and lasted > 0) or None
+    waiting = sum(count for (_, status), count in images.items() if status == "waiting")
     return StoreStatus(
-        Counter({(split, status): count for split, status, count in images}),
-        Counter({(stage, status): count for stage, status, count in answers}),
-        Counter(dict(states)),
-        tuple(Failure(*row) for row in failures),
-        tuple(store.rows(f"{unresolved} LIMIT {_SHOWN}")),
-        (calls[0], calls[1], int(calls[2]), int(calls[3])),
+        images,
+        counts("SELECT stage, status, count(*) FROM answers GROUP BY 1, 2"),
+        counts("SELECT state, count(*) FROM captions GROUP BY 1"),
+        tuple(sorted(failures, key=lambda row: -row[2])[:_SHOWN]),
+        tuple(rows(f"{unresolved} LIMIT {_SHOWN}")[:_SHOWN]),
+        (number, seconds, *map(int, tokens)),
         rate,
         waiting / rate if rate else None,
-        stopped,
+        "; ".join(dict.fromkeys(stopped for *_, stopped in runs if stopped)) or None,
     )
 
 
 def _counts(counts: Iterable[tuple[str, int]]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in sorted(counts)) or "none"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 40 s, 12 min, 3 h 20 min, 2 d 5 h."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"

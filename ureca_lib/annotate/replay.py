@@ -47,11 +47,7 @@ class AnnotatedImage:
         alike = {region_id: final.look_alikes for region_id, final in self.finals.items()}
         self._captions = ImageCaptions(self.tree, settings.tree.chosen(self.tree), alike)
         self._captions.answers = self.answers
-        self._captions.captions = {  # answers come by round: the last one stays
-            answer.step.region_id: answer.text
-            for answer in self.answers.values()
-            if answer.step.stage == "unique" and answer.status in ("done", "kept")
-        }
+        self._captions.captions = {i: final.text for i, final in self.finals.items() if final.text}
         self._views = cache(lambda: ImageViews(self.image, settings.views))
 
     @property
@@ -104,15 +100,16 @@ def finished_name(json_path: str | Path, store: Store) -> str:
     rows = {row.image: row for row in store.images()}
     moved = (row for row in rows.values() if row.path and Path(row.path).resolve() == wanted)
     row = rows.get(name) or next(moved, None)
-    if row is None:
-        raise StoreError(f"{store.path}: {wanted} is not in this store")
-    if row.status in ("done", "partial"):
+    if row is not None and row.status in ("done", "partial"):
         return row.image
-    if store.is_held(row.image):
+    if row is None:
+        why = "is not in this store"
+    elif store.is_held(row.image):
         why = "is not finished: another process is working on it"
     elif row.status == "failed":
         why = f"failed: {row.error}"
     else:
-        ((stopped,),) = store.rows("SELECT stopped FROM runs ORDER BY id DESC LIMIT 1") or [(None,)]
-        why = "is not finished" + (f": the latest run stopped: {stopped}" if stopped else "")
+        runs = store.rows("SELECT stopped FROM runs ORDER BY id DESC LIMIT 1")
+        stopped = "".join(f": the latest run stopped: {reason}" for (reason,) in runs if reason)
+        why = f"is not finished{stopped}"
     raise StoreError(f"{store.path}: {wanted} {why}")

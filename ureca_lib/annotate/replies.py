@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from ureca_lib.annotate.protocol import STAGES, Reply, Stage
 from ureca_lib.chat import ChatReply, NoAnswerError, Turn
@@ -124,28 +125,26 @@ async def answer_checked(
         error names the faults and quotes the beginning. Tokens and attempts are those of all turns.
     """
     turns: tuple[Turn, ...] = ()
-    text, error = "", ""
-    prompt_tokens = reply_tokens = attempts = 0
+    reply = Reply("", "failed", attempts=0)
     for _ in range(max_corrections + 1):
         try:
             raw = await ask(turns)
         except NoAnswerError as none:
-            attempts += none.attempts
-            error = f"{none}; before that, {error}" if error else str(none)
-            break
-        prompt_tokens += raw.prompt_tokens
-        reply_tokens += raw.reply_tokens
-        attempts += raw.attempts
+            error = f"{none}; before that, {reply.error}" if reply.error else str(none)
+            return replace(reply, error=error, attempts=reply.attempts + none.attempts)
         text = clean_reply(stage, raw.text)
+        tokens = (reply.prompt_tokens + raw.prompt_tokens, reply.reply_tokens + raw.reply_tokens)
+        spent = (*tokens, reply.attempts + raw.attempts)
         found = ([raw.problem] if raw.problem else []) + faults(stage, text, prompt)
         if not found:
-            return Reply(text, "done", None, prompt_tokens, reply_tokens, attempts)
+            return Reply(text, "done", None, *spent)
         shown = text[: MAX_CHARACTERS[stage]]
         error = f"the reply {'; '.join(found)}: {shown[:_EXCERPT]!r}"
+        reply = Reply(text, "failed", error, *spent)
         # only the last one: a long talk would outgrow the context, and repeat old faults
         said = shown.replace("<", "&lt;").replace(">", "&gt;") or "..."  # no tag ends a turn
         turns = (Turn("assistant", said), Turn("user", correction(stage, found)))
-    return Reply(text, "failed", error, prompt_tokens, reply_tokens, attempts)
+    return reply
 
 
 def correction(stage: Stage, found: Sequence[str]) -> str:

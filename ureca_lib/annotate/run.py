@@ -15,14 +15,14 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import xxhash
 from tqdm.auto import tqdm
@@ -80,14 +80,14 @@ class Summary:
         return self.stopped is None and self.images == self.already + self.done
 
     def __str__(self) -> str:
-        names = {"done": "done", "already": "were done before", "partial": "with failed answers"}
-        names |= {"failed": "unreadable", "elsewhere": "in another process"}
-        images = [f"{getattr(self, key)} {name}" for key, name in names.items()]
-        images = [count for count in images if not count.startswith("0 ")]
-        parts = [f"{counted(self.images, 'image')}: {', '.join(images) or 'none finished'}"]
-        states = [f"{self.states[state]} {state}" for state in STATES if self.states[state]]
+        counts = [(self.done, "done"), (self.already, "were done before")]
+        counts += [(self.partial, "with failed answers"), (self.failed, "unreadable")]
+        counts += [(self.elsewhere, "in another process")]
+        images = ", ".join(f"{count} {name}" for count, name in counts if count)
+        parts = [f"{counted(self.images, 'image')}: {images or 'none finished'}"]
+        states = ", ".join(f"{self.states[name]} {name}" for name in STATES if self.states[name])
         if states:
-            parts.append(f"regions: {', '.join(states)}")
+            parts.append(f"regions: {states}")
         elif self.already:
             parts.append(f"the store holds {counted(self.stored, 'region')}")
         kept = f", {counted(self.reused, 'answer')} kept" if self.reused else ""
@@ -156,10 +156,22 @@ def annotate_images(
     with ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store(store))
         of_image = _stored_splits(opened, rule, of_image)
-        callers = _callers_of_splits(set(of_image.values()), annotator, verifier, in_flight)
+        callers: dict[int, _Caller] = {}  # one per annotator
+        by_split = {}
+        for split in sorted(set(of_image.values())):
+            if isinstance(annotator, Mapping):
+                try:
+                    one = annotator[split]
+                except KeyError:
+                    raise ValueError(f"there is no annotator for the split {split!r}") from None
+            else:
+                one = annotator
+            for asked in (one, verifier or one):
+                callers.setdefault(id(asked), _Caller(asked, in_flight))
+            by_split[split] = (callers[id(one)], callers[id(verifier or one)])
         bar = stack.enter_context(tqdm(total=len(sources), unit="image", disable=not progress))
         settings = (settings or PipelineSettings()).for_store(opened.recipe)
-        run = _Run(opened, settings, features or ColorTextureFeatures(), of_image, callers, bar)
+        run = _Run(opened, settings, features or ColorTextureFeatures(), of_image, by_split, bar)
         stack.callback(run.close)
         return run_coroutine(run.go(sources, wait))
 
@@ -170,23 +182,20 @@ def _stored_splits(store: Store, rule: SplitRule, splits: Mapping[str, str]) -> 
     Training data must not become test data, nor the other way round, because an option was left
     out; so only a list that names an image moves it.
     """
-    found, kept, moved = dict(splits), [], []
+    found, changed = dict(splits), defaultdict(list)
     for name, split in store.rows("SELECT image, split FROM images"):
-        if found.get(name, split) == split:
-            continue
-        if rule.listed(name):
-            moved.append(f"{name} (from {split} to {found[name]})")
-        else:
-            kept.append(f"{name} ({split}, not {found[name]})")
+        wanted = found.get(name, split)
+        if wanted != split and rule.listed(name):
+            change = "move, as the list of splits has them"
+            changed[change].append(f"{name} (from {split} to {wanted})")
+        elif wanted != split:
+            change = "stay there; a list of splits can move them"
+            changed[change].append(f"{name} ({split}, not {wanted})")
             found[name] = split
-    for names, change in (
-        (kept, "stay there; a list of splits can move them"),
-        (moved, "move, as the list of splits has them"),
-    ):
-        if names:
-            count = counted(len(names), "image")
-            text = f"{count} in another split from an earlier run {change}: {first_of(names)}"
-            warnings.warn(f"{store.path}: {text}", stacklevel=3)
+    for change, names in changed.items():
+        count = counted(len(names), "image")
+        text = f"{count} in another split from an earlier run {change}: {first_of(names)}"
+        warnings.warn(f"{store.path}: {text}", stacklevel=3)
     return found
 
 
@@ -210,10 +219,9 @@ class _Caller:
         self.turns = asyncio.Semaphore(self.calls + _SPARE)  # of questions, with their pictures
         self.slots = asyncio.Semaphore(self.calls)
         self.stopped: str | None = None
-        self.fingerprint = [annotator.name, getattr(annotator, "answer_settings", None)]
         self.version = getattr(annotator, "version", None)
-        if self.version is not None:
-            self.fingerprint.append(self.version)
+        self.fingerprint = [annotator.name, getattr(annotator, "answer_settings", None)]
+        self.fingerprint += [] if self.version is None else [self.version]
 
     async def reply(self, request: Request) -> Reply:
         """Ask a question.
@@ -254,30 +262,6 @@ def _checked(stage: Stage, reply: Reply) -> Reply:
     return replace(reply, text=text)
 
 
-def _callers_of_splits(
-    splits: Iterable[str],
-    annotator: Annotator | Mapping[str, Annotator],
-    verifier: Annotator | None,
-    in_flight: int | None,
-) -> dict[str, tuple[_Caller, _Caller]]:
-    """Split -> the callers that caption its images and verify them; one caller per annotator.
-
-    Raises:
-        ValueError: a split without an annotator.
-    """
-    callers: dict[int, _Caller] = {}
-    found = {}
-    for split in sorted(splits):
-        try:
-            one = annotator[split] if isinstance(annotator, Mapping) else annotator
-        except KeyError:
-            raise ValueError(f"there is no annotator for the split {split!r}") from None
-        for asked in (one, verifier or one):
-            callers.setdefault(id(asked), _Caller(asked, in_flight))
-        found[split] = (callers[id(one)], callers[id(verifier or one)])
-    return found
-
-
 @dataclass(frozen=True)
 class _Work:
     """An image while its captions are written."""
@@ -287,7 +271,6 @@ class _Work:
     views: ImageViews
     captions: ImageCaptions
     stored: Mapping[Step, Answer]  # answers of earlier runs
-    settings: PipelineSettings
 
     @cached_property
     def content(self) -> str:
@@ -297,53 +280,8 @@ class _Work:
         parents = [tree.parent(region.id) for region in self.image]
         return digest(self.image.pixels.tobytes(), self.image.pixels.shape, masks, parents)
 
-    @cached_property
-    def content_1(self) -> str:
-        """The content as recipe 1 has it: with the settings of the views."""
-        return digest(self.content, self.settings.record(1)["views"])
 
-    def prepare(
-        self, step: Step, context: Context, caller: _Caller, recipe: int
-    ) -> Answer | tuple[Request, str]:
-        """A step's stored answer; if there is none, its question and the key of the answer.
-
-        Args:
-            step, context: the question.
-            caller: of the annotator that would be asked.
-            recipe: of the key, see `Store.recipe`.
-        """
-        stage, number, region_id = step
-        tree, asked, key = self.captions.tree, caller.fingerprint, None
-        # Table 9, which is the first round, does not show captions
-        prompt, version = fill_prompt(stage, tree, region_id, context, compare=number > 1)
-        if recipe == 1:
-            key = _read_key(self.content_1, step, context, [asked, version, prompt])
-        elif caller.version is not None:
-            key = _read_key(self.content, step, context, [asked, prompt, number])
-        old = self.stored.get(step)
-        known = ("done",) if self.settings.retry_failed else ("done", "failed")
-        reusable = old is not None and old.status in known
-        if reusable and old.inputs_hash == key:
-            return old
-        views = stage_views(stage, self.views, tree, region_id, context)
-        if key is None:
-            # pixels are hashed by xxHash: 3 MB a picture, for which other hashes take milliseconds
-            pixels = [[*view.shape, xxhash.xxh3_128_hexdigest(view)] for view in views]
-            key = digest([stage, number, asked, prompt], pixels)
-            if reusable and old.inputs_hash == key:
-                return old
-        return Request(stage, self.image, tree, region_id, prompt, version, views, context), key
-
-
-def _read_key(content: str, step: Step, context: Context, asked: list[Any]) -> str:
-    captions = (context.siblings, context.children, context.look_alike_captions)
-    return digest(
-        [content, step.stage, step.region_id, asked],
-        [context.parent, context.current, list(context.look_alikes)],
-        [list(known.items()) for known in captions],
-    )
-
-
+@dataclass(eq=False)
 class _Run:
     """One run. Its coroutines share one thread, so its counts need no lock.
 
@@ -352,23 +290,20 @@ class _Run:
         settings: of all stages.
         features: by which look-alikes are found.
         splits: image name -> split.
-        callers: split -> the callers that caption its images and verify them.
+        by_split: split -> the callers that caption its images and verify them.
         bar: shows the finished images.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        settings: PipelineSettings,
-        features: RegionFeatures,
-        splits: Mapping[str, str],
-        callers: Mapping[str, tuple[_Caller, _Caller]],
-        bar: tqdm,
-    ):
-        self.store, self.settings, self.features = store, settings, features
-        self.splits, self.by_split, self.bar = splits, callers, bar
-        self.summary = Summary(images=len(splits))
-        self.callers = {caller for pair in callers.values() for caller in pair}
+    store: Store
+    settings: PipelineSettings
+    features: RegionFeatures
+    splits: Mapping[str, str]
+    by_split: Mapping[str, tuple[_Caller, _Caller]]
+    bar: tqdm
+
+    def __post_init__(self) -> None:
+        self.summary = Summary(images=len(self.splits))
+        self.callers = {caller for pair in self.by_split.values() for caller in pair}
         self._most = max((caller.calls for caller in self.callers), default=1)  # images open
         self._preparers = ThreadPoolExecutor(_SPARE, "prepare")  # load images, draw pictures
         self._open = 0  # images in memory
@@ -400,12 +335,10 @@ class _Run:
 
     def _begin(self) -> None:
         """Record the run and its settings, and what decides the captions of each split."""
-        recipe, self._number = self.store.recipe, self.store.begin_run()
-        self.store.register(self.splits.items())
-        record, used = self.settings.record(recipe), asdict(self.settings)
+        record, used = self.settings.record(self.store.recipe), asdict(self.settings)
+        used |= {"features": self.features.name}
         shared = {name: value for name, value in record.items() if name != "strict"}
         shared = digest([VERSION, shared, self.features.name], dict(PROMPT_VERSIONS))
-        used |= {"features": self.features.name}
         self._made_with, self._decides, asked, kept = {}, {}, {}, {}
         for split, pair in self.by_split.items():
             asked[split] = [caller.fingerprint for caller in pair]
@@ -414,7 +347,8 @@ class _Run:
             kept[made_with] = used | {"annotators": asked[split]}
             self._made_with[split] = made_with
             self._decides[split] = [VERSION, record, asked[split], verified, self.features.name]
-        self.store.set_settings(used | {"annotators": asked}, kept)
+        self.store.register(self.splits.items())
+        self._number = self.store.begin_run(used | {"annotators": asked}, kept)
 
     async def _annotate_all(self, sources: list[Source], wait: bool) -> None:
         """Annotate all images; then look again at those that other processes had.
@@ -422,7 +356,7 @@ class _Run:
         They are looked at once more at least, for a process may have ended before it came to
         them. Nothing is held meanwhile, so that no two processes wait for each other.
         """
-        loop, load, again = asyncio.get_running_loop(), (self._preparers, self._load), False
+        loop, again = asyncio.get_running_loop(), False
         while sources:
             self._held = []
             try:
@@ -431,7 +365,9 @@ class _Run:
                         await self._room()
                         if self._take(source):
                             with self._alone(source):
-                                work = await loop.run_in_executor(*load, source)
+                                work = await loop.run_in_executor(
+                                    self._preparers, self._load, source
+                                )
                                 self._open += 1
                                 group.create_task(self._write(work))
             except BaseExceptionGroup as errors:
@@ -503,7 +439,7 @@ class _Run:
         verify = self.splits[source.name] in settings.verify_splits
         leaves = settings.describe_leaves
         captions = ImageCaptions(tree, chosen, alike, settings.check, verify, leaves)
-        return _Work(source, image, views, captions, stored, settings)
+        return _Work(source, image, views, captions, stored)
 
     async def _write(self, work: _Work) -> None:
         """Write the captions of an image."""
@@ -521,10 +457,9 @@ class _Run:
     async def _ask(self, work: _Work, step: Step, context: Context) -> Answer:
         """The answer of a step: from the store if it was asked before, else by the annotator."""
         caller = self.by_split[self.splits[work.source.name]][step.stage == "verify"]
-        question = (step, context, caller, self.store.recipe)
-        loop = asyncio.get_running_loop()
+        loop, question = asyncio.get_running_loop(), (work, step, context, caller)
         async with caller.turns:
-            found = await loop.run_in_executor(self._preparers, work.prepare, *question)
+            found = await loop.run_in_executor(self._preparers, self._prepare, *question)
             if isinstance(found, Answer):
                 self.summary.reused += 1
             else:
@@ -537,6 +472,44 @@ class _Run:
         self._note()
         return found
 
+    def _prepare(
+        self, work: _Work, step: Step, context: Context, caller: _Caller
+    ) -> Answer | tuple[Request, str]:
+        """A step's stored answer; if there is none, its question and the key of the answer.
+
+        Args:
+            work, step, context: the question.
+            caller: of the annotator that would be asked.
+        """
+        stage, number, region_id = step
+        tree, asked, key = work.captions.tree, caller.fingerprint, None
+        # Table 9, which is the first round, does not show captions
+        prompt, version = fill_prompt(stage, tree, region_id, context, compare=number > 1)
+        if self.store.recipe == 1 or caller.version is not None:
+            content, asking = work.content, [asked, prompt, number]
+            if self.store.recipe == 1:
+                views, asking = self.settings.record(1)["views"], [asked, version, prompt]
+                content = digest(content, views)
+            captions = (context.siblings, context.children, context.look_alike_captions)
+            key = digest(
+                [content, stage, region_id, asking],
+                [context.parent, context.current, list(context.look_alikes)],
+                [list(known.items()) for known in captions],
+            )
+        old = work.stored.get(step)
+        known = ("done",) if self.settings.retry_failed else ("done", "failed")
+        reusable = old is not None and old.status in known
+        if reusable and old.inputs_hash == key:
+            return old
+        views = stage_views(stage, work.views, tree, region_id, context)
+        if key is None:
+            # pixels are hashed by xxHash: 3 MB a picture, for which other hashes take milliseconds
+            pixels = [[*view.shape, xxhash.xxh3_128_hexdigest(view)] for view in views]
+            key = digest([stage, number, asked, prompt], pixels)
+            if reusable and old.inputs_hash == key:
+                return old
+        return Request(stage, work.image, tree, region_id, prompt, version, views, context), key
+
     async def _call(
         self, work: _Work, step: Step, caller: _Caller, request: Request, key: str
     ) -> Answer:
@@ -545,9 +518,8 @@ class _Run:
         reply = await caller.reply(request)
         seconds = round(time.perf_counter() - start, 6)
         made = (caller.annotator.name, request.prompt_version, key, seconds)
-        spent = (reply.prompt_tokens, reply.reply_tokens, reply.attempts)
-        text = (reply.text, reply.status, reply.error)
-        answer = Answer(step, *text, *made, *spent, reply.unique)
+        spent = (reply.prompt_tokens, reply.reply_tokens, reply.attempts, reply.unique)
+        answer = Answer(step, reply.text, reply.status, reply.error, *made, *spent)
         self.store.save(work.source.name, answer)
         self.summary.calls += 1
         return answer

@@ -60,22 +60,17 @@ class TreeSettings:
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """Stage 4: how often captions are refined, and which captions are too similar.
+    """Stage 4: how often captions are refined, while some read the same.
 
     Raises:
         ValueError: a value out of range.
     """
 
     rounds: int = setting(3, "most refinements of a region; the paper makes 1")
-    max_overlap: float = setting(
-        1.0, "share of words and pairs of words at which look-alikes' captions clash"
-    )
     most: int = setting(8, "look-alikes shown in a round after the first")
 
     def __post_init__(self) -> None:
         at_least(self, rounds=1, most=1)
-        if not self.max_overlap > 0:
-            raise ValueError(f"max_overlap must be above 0, not {self.max_overlap}")
 
 
 @dataclass(frozen=True)
@@ -131,6 +126,7 @@ class PipelineSettings:
         known = asdict(self)
         for name in ("retry_failed", "verify_splits"):
             del known[name]
+        known["check"]["max_overlap"] = 1.0
         if recipe == 1:
             del known["describe_leaves"], known["views"]["numbers"]
             known["views"] |= {"min_margin": MIN_MARGIN, "number_height": NUMBER_HEIGHT}

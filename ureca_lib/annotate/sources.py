@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from ureca_lib.regions import RegionImage, load_sa1b
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
@@ -79,9 +81,7 @@ class SplitRule:
         if not text.endswith(".json"):
             return cls(rest=text)
         try:
-            named = json.loads(Path(text).read_text(encoding="utf-8"))
-            if not isinstance(named, dict) or not all(isinstance(v, str) for v in named.values()):
-                raise ValueError("it is not an object {file name: split}")
+            named = TypeAdapter(dict[str, str]).validate_json(Path(text).read_bytes())
         except (OSError, ValueError) as error:
             raise ValueError(f"{text}: no list of splits: {error}") from None
         return cls(named=named)
@@ -97,11 +97,13 @@ class SplitRule:
             ValueError: no entry of `named` is one of these images, or see `split_of`.
         """
         names = list(names)
-        known = {Path(name).name for name in names} | {Path(name).stem for name in names}
-        missing = [key for key in self.named if key not in known and _stem(key) not in known]
+        known = {part for name in names for part in (Path(name).name, Path(name).stem)}
+        missing = [key for key in self.named if not {key, _stem(key)} & known]
         if missing and not part:
-            text = f"{len(missing)} of {len(self.named)} entries of the list of splits are no image"
-            text = f"{text} of this run: {first_of(missing)}"
+            text = (
+                f"{len(missing)} of {len(self.named)} entries of the list of splits are no image "
+                f"of this run: {first_of(missing)}"
+            )
             if len(missing) == len(self.named):
                 raise ValueError(text)
             warnings.warn(text, stacklevel=2)
@@ -110,10 +112,8 @@ class SplitRule:
     def listed(self, name: str) -> dict[str, str]:
         """The entries of `named` that are an image: its file or stem, else its photos."""
         file = Path(name)
-        for key in (file.name, file.stem):
-            if key in self.named:
-                return {key: self.named[key]}
-        return self._by_stem.get(file.stem, {})
+        exact = [key for key in (file.name, file.stem) if key in self.named][:1]
+        return {key: self.named[key] for key in exact or self._by_stem.get(file.stem, ())}
 
     def split_of(self, name: str) -> str:
         """The split of an image; the same wherever its file is located.
@@ -126,8 +126,7 @@ class SplitRule:
             raise ValueError(f"{name}: {', '.join(listed)} have several splits; name one")
         if listed:
             return next(iter(listed.values()))
-        drawn = int.from_bytes(hashlib.sha256(f"/{stem}".encode()).digest()[:8])
-        place = drawn / 2**64
+        place = int.from_bytes(hashlib.sha256(f"/{stem}".encode()).digest()[:8]) / 2**64
         for split, share in self.shares.items():
             if place < share:
                 return split
@@ -135,11 +134,11 @@ class SplitRule:
         return self.rest
 
     @cached_property
-    def _by_stem(self) -> dict[str, dict[str, str]]:
+    def _by_stem(self) -> dict[str, list[str]]:
         """Stem -> the entries of `named` with that stem; an image has the name of its JSON."""
-        found: dict[str, dict[str, str]] = {}
-        for key, split in self.named.items():
-            found.setdefault(_stem(key), {})[key] = split
+        found = defaultdict(list)
+        for key in self.named:
+            found[_stem(key)].append(key)
         return found
 
 

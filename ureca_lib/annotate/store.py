@@ -209,14 +209,17 @@ class Store:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def set_settings(
+    def begin_run(
         self, settings: Mapping[str, Any], made_with: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> None:
-        """Record the settings of the latest run, by name.
+    ) -> int:
+        """Record that a run begins, and its settings by name, which replace the latest run's.
 
         Args:
             settings: of the whole run.
             made_with: digest -> settings that decide the captions of images with that digest.
+
+        Returns:
+            The number of the run.
         """
         rows = [(name, json.dumps(value)) for name, value in settings.items()]
         kept = [(key, json.dumps(value)) for key, value in (made_with or {}).items()]
@@ -224,6 +227,8 @@ class Store:
             connection.execute("DELETE FROM settings")
             connection.executemany("INSERT INTO settings VALUES (?, ?)", rows)
             connection.executemany("INSERT OR REPLACE INTO made_with VALUES (?, ?)", kept)
+            begun = "INSERT INTO runs (started, updated) VALUES (?1, ?1)"
+            return int(connection.execute(begun, (time.time(),)).lastrowid)
 
     def settings(self, made_with: str | None = None) -> dict[str, Any]:
         """The settings of the latest run, or those that images of a digest were made with."""
@@ -235,15 +240,6 @@ class Store:
             return json.loads(self.rows(query, made_with)[0][0])
         except (IndexError, ValueError, TypeError):
             raise self._damaged("its settings") from None
-
-    def begin_run(self) -> int:
-        """Record that a run begins; returns its number."""
-        now = time.time()
-        with self._write() as connection:
-            cursor = connection.execute(
-                "INSERT INTO runs (started, updated) VALUES (?, ?)", (now, now)
-            )
-            return int(cursor.lastrowid)
 
     def update_run(self, run: int, images: int, calls: int, stopped: str | None = None) -> None:
         """Record a run's progress."""

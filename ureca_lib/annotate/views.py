@@ -11,17 +11,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from ureca_lib.annotate.cuts import Box, Cut
 from ureca_lib.annotate.protocol import Context, Stage
-from ureca_lib.annotate.referring.attributes import cropped_mask
 from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.options import at_least, setting
-from ureca_lib.regions import Region, RegionImage
+from ureca_lib.regions import RegionImage
 
 ContextBlur = Literal["parent", "main_object"]
 LookAlikeFrame = Literal["image", "crop"]
@@ -108,58 +108,6 @@ class ViewSettings:
                 raise ValueError(f"{name} is one of {get_args(kind)}, not {getattr(self, name)!r}")
 
 
-class Box(NamedTuple):
-    """A box in pixels of the photo or of a picture: its upper left corner and its size."""
-
-    x: int
-    y: int
-    columns: int
-    rows: int
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Rows and columns, for indexing."""
-        return slice(self.y, self.y + self.rows), slice(self.x, self.x + self.columns)
-
-    @property
-    def center(self) -> tuple[int, int]:
-        """(x, y)."""
-        return self.x + self.columns // 2, self.y + self.rows // 2
-
-    def overlap(self, other: Box) -> int:
-        """Number of pixels in both."""
-        columns = min(self.x + self.columns, other.x + other.columns) - max(self.x, other.x)
-        rows = min(self.y + self.rows, other.y + other.rows) - max(self.y, other.y)
-        return max(0, columns) * max(0, rows)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A mask within its tight box: `x`, `y` of the box's corner in its image, mask (h, w) bool."""
-
-    x: int
-    y: int
-    mask: np.ndarray
-
-    @property
-    def box(self) -> Box:
-        """The box around the mask."""
-        return Box(self.x, self.y, self.mask.shape[1], self.mask.shape[0])
-
-    @classmethod
-    def of(cls, region: Region) -> Cut:
-        """A region's mask, cut out of its image."""
-        (x, y, _, _), mask = cropped_mask(region)
-        return cls(x, y, np.ascontiguousarray(mask))
-
-    def pixels_in(self, box: Box) -> int:
-        """Number of the mask's pixels in a box."""
-        top, left = box.y - self.y, box.x - self.x
-        rows = slice(max(0, top), max(0, top + box.rows))
-        columns = slice(max(0, left), max(0, left + box.columns))
-        return int(np.count_nonzero(self.mask[rows, columns]))
-
-
 @dataclass(frozen=True)
 class Frame:
     """A box of the photo, and the size in pixels of the picture that shows it."""
@@ -221,17 +169,16 @@ def frame_of(
         height, width: of the photo in pixels.
         settings: margins and sides.
     """
-    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
-    margin = max(math.ceil(settings.margin * max(right - left, bottom - top)), MIN_MARGIN)
-    left, top = max(0, left - margin), max(0, top - margin)
-    right, bottom = min(width, right + margin), min(height, bottom + margin)
-    box = Box(left, top, right - left, bottom - top)
-    longest = max(box.columns, box.rows)
+    corners = np.array(boxes)  # (N, 4)
+    low, high = corners[:, :2].min(0), (corners[:, :2] + corners[:, 2:]).max(0)
+    margin = max(math.ceil(settings.margin * (high - low).max()), MIN_MARGIN)
+    low, high = np.maximum(0, low - margin), np.minimum((width, height), high + margin)
+    longest = int((high - low).max())
     scale = max(longest, settings.min_side) / longest
     if settings.max_side:
         scale = min(scale, settings.max_side / longest)
-    return Frame(box, max(1, round(box.columns * scale)), max(1, round(box.rows * scale)))
+    shown = np.maximum(1, np.rint((high - low) * scale)).astype(int)
+    return Frame(Box(*low.tolist(), *(high - low).tolist()), *shown.tolist())
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -264,13 +211,22 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return np.array(smooth.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _show_sharp(canvas: np.ndarray, photo: np.ndarray, x: int, y: int, mask: np.ndarray) -> None:
-    """Copy the pixels under a mask at (x, y) from a (H, W, 3) photo onto a canvas of its size."""
-    rows, columns = mask.shape
-    # a mask as deep as the pixels is 5 times faster than one that numpy has to broadcast
-    inside = np.repeat(mask, 3, axis=1).reshape(rows, columns, 3)  # (h, w * 3) -> (h, w, 3)
-    window = Box(x, y, columns, rows).window
-    np.copyto(canvas[window], photo[window], where=inside)
+def paint(canvas: np.ndarray, cut: Cut, source: np.ndarray | Color) -> None:
+    """Paint the pixels under a mask, from a picture or in one color, in place.
+
+    Args:
+        canvas: (H, W, 3) uint8.
+        cut: the mask in pixels of the canvas; it may reach beyond it.
+        source: (H, W, 3) uint8, or the color.
+    """
+    height, width = canvas.shape[:2]
+    x, y = max(0, cut.x), max(0, cut.y)
+    mask = cut.mask[y - cut.y : height - cut.y, x - cut.x : width - cut.x]
+    window = Box(x, y, mask.shape[1], mask.shape[0]).window
+    colors = np.broadcast_to(np.asarray(source, np.uint8), canvas.shape)
+    # a pixel as one value of three bytes: 5 to 10 times faster than a mask on (h, w, 3)
+    below, above = canvas.view("V3")[..., 0], colors.view("V3")[..., 0]
+    np.copyto(below[window], above[window], where=mask)
 
 
 def grow(mask: np.ndarray, radius: int) -> np.ndarray:
@@ -310,11 +266,7 @@ def draw_contour(canvas: np.ndarray, cut: Cut, width: int, color: Color) -> None
     edge &= cut.mask
     if 2 * np.count_nonzero(edge) <= np.count_nonzero(cut.mask):
         inner |= edge
-    # flat places: a mask of (h, w) on pixels of (h, w, 3) is three times slower
-    y, x = np.divmod(np.flatnonzero(ring), ring.shape[1])
-    y, x = y + cut.y - width, x + cut.x - width
-    shown = (y >= 0) & (y < height) & (x >= 0) & (x < columns)
-    canvas[y[shown], x[shown]] = color
+    paint(canvas, Cut(cut.x - width, cut.y - width, ring), color)
 
 
 def draw_box(canvas: np.ndarray, box: Box, gap: int, color: Color) -> None:
@@ -410,16 +362,15 @@ def place_numbers(
             numbers = sum(spot.overlap(other) for other in placed.values())
             return hidden + (touched + 10 * numbers) / (spot.columns * spot.rows)
 
-        spots = list(_spots(cuts[index], middles[index], sizes[index], height, width, gap))
-        good = (spot for spot in spots if not faults(spot))
-        placed[index] = next(good, None) or min(spots, key=faults)
+        place = (cuts[index], middles[index], sizes[index], height, width, gap)
+        good = (spot for spot in _spots(*place) if not faults(spot))
+        placed[index] = next(good, None) or min(_spots(*place), key=faults)
     return [placed[index] for index in range(len(cuts))]
 
 
 def middle(cut: Cut) -> tuple[int, int]:
     """(x, y): the mean of a region's pixels, in pixels of the picture."""
-    y, x = np.divmod(np.flatnonzero(cut.mask), cut.mask.shape[1])
-    return cut.x + int(x.mean()), cut.y + int(y.mean())
+    return int(cut.center[0]), int(cut.center[1])
 
 
 def _spots(
@@ -495,20 +446,18 @@ class ImageViews:
             parent_id: its parent; None if that is the image.
             main_object_id: the ancestor under the root; None if that is the target itself.
         """
-        target = self._cut(region_id)
-        as_published = self.settings.context_blur == "main_object"
+        target, as_published = self._cut(region_id), self.settings.context_blur == "main_object"
         around = main_object_id if as_published else parent_id
-        if around is not None:
+        if around is None:
+            canvas = (self._shown if as_published else self._shown_blurred).copy()
+            shown = self._whole.mapped(target)
+            paint(canvas, shown, self._shown)
+        else:
             context = self._cut(around)
             frame = self._frame([context, target])  # a part may reach out of its parent
             canvas = frame.resized(self._blurred_around(frame, context if as_published else target))
-        elif as_published:
-            return self.contoured_image(region_id)
-        else:
-            frame, canvas = self._whole, self._shown_blurred.copy()
             shown = frame.mapped(target)
-            _show_sharp(canvas, self._shown, shown.x, shown.y, shown.mask)
-        self._contour(canvas, frame.mapped(target))
+        self._contour(canvas, shown)
         return canvas
 
     def contoured_image(self, region_id: RegionId) -> np.ndarray:
@@ -527,11 +476,8 @@ class ImageViews:
             look_alike_ids: numbered from 1, each in a color of its own.
         """
         cuts = [self._cut(member) for member in (region_id, *look_alike_ids)]
-        if self.settings.look_alike_frame == "crop":
-            frame = self._frame(cuts)
-            canvas = frame.resized(self._photo[frame.box.window]).copy()
-        else:
-            frame, canvas = self._whole, self._shown.copy()
+        frame = self._frame(cuts) if self.settings.look_alike_frame == "crop" else self._whole
+        canvas = frame.resized(self._photo[frame.box.window].copy())
         cuts = [frame.mapped(cut) for cut in cuts]
         height, width = canvas.shape[:2]
         pixels = max(_LEAST_HEIGHT, round(NUMBER_HEIGHT * max(height, width)))
@@ -555,7 +501,7 @@ class ImageViews:
     def _blurred_around(self, frame: Frame, cut: Cut) -> np.ndarray:
         """(rows, columns, 3) of the frame in photo pixels: sharp in the mask, blurred elsewhere."""
         canvas, box = self._blurred[frame.box.window].copy(), frame.box
-        _show_sharp(canvas, self._photo[box.window], cut.x - box.x, cut.y - box.y, cut.mask)
+        paint(canvas, Cut(cut.x - box.x, cut.y - box.y, cut.mask), self._photo[box.window])
         return canvas
 
     def _contour(self, canvas: np.ndarray, cut: Cut, color: Color | None = None) -> None:

@@ -260,11 +260,10 @@ def look_alikes(
 def status(store: Path = typer.Argument(help=_STORE)) -> None:
     """Show the content of a store: counts by stage and state, failures, rate, time left."""
     from ureca_lib.annotate.progress import read_status
-    from ureca_lib.annotate.shards import Shards, open_store
+    from ureca_lib.annotate.shards import open_stores
 
-    with open_store(store) as opened:
-        found = opened.status() if isinstance(opened, Shards) else read_status(opened)
-        typer.echo(str(found))
+    with open_stores(store) as stores:
+        typer.echo(str(read_status(*stores)))
 
 
 def export(

@@ -68,6 +68,13 @@ def caption(
         help="Add look-alikes, and whether each caption fits its region only; a URECA model "
         "judges its own captions.",
     ),
+    together: bool | None = typer.Option(
+        None,
+        help="Regions that a URECA model gives the same caption choose again; ours, not the "
+        "paper's. Default: where all regions are captioned. With points and boxes all are "
+        "captioned for it, and those asked for printed.",
+        show_default=False,
+    ),
     strict: bool = typer.Option(
         True, help="Stop at a bad mask; --no-strict leaves it out and says so."
     ),
@@ -93,7 +100,7 @@ def caption(
     boxes = [_numbers(text, 4, "--box X,Y,W,H") for text in box or []]
     _check_targets(single, out, figure, masks, bool(points or boxes))
     captioner = PhotoCaptioner(
-        model, annotator, base_url, api_key_env, sam, device, check, progress=single
+        model, annotator, base_url, api_key_env, sam, device, check, single, together=together
     )
     for line in filter(None, (f"captions by {captioner.made_by}", captioner.note)):
         typer.echo(line, err=True)
@@ -125,6 +132,8 @@ def caption(
         count = f"{len(result)} caption{'' if len(result) == 1 else 's'}"
         if shared := sum(row.unique is False for row in result):
             count += f", {shared} not unique"
+        if chosen := sum(row.instead_of is not None for row in result):
+            count += f", {chosen} chosen again as another region said the same"
         typer.echo(f"{count} -> {out or photo.with_suffix('.captions.jsonl')}", err=True)
     if coco and done:
         with replacing(coco) as file:

@@ -32,6 +32,7 @@ from ureca_lib.provenance import file_sha256, package_versions
 
 MISSING = "missing"  # key of rows that are added for references without a prediction
 _SHOWN = 5  # ids in a message
+_Groups = Mapping[str, Mapping[str, Score]]  # by group, scores by name
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,13 @@ class ComparedFiles:
         by_size: differences of exact match and unique identification by the size of regions,
             smallest first; without sizes of which the two have different regions, for instance
             because only one file has the regions' areas.
+        by_level: the same by the level of the mask tree.
     """
 
     second: Evaluation
     differences: dict[str, Comparison]
     by_size: dict[str, dict[str, Comparison]]
+    by_level: dict[str, dict[str, Comparison]]
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as JSON can hold it."""
@@ -205,16 +208,17 @@ class ComparedFiles:
             "captions": len(self.second.rows),
             "differences": record(self.differences),
             "differences_by_size": {size: record(each) for size, each in self.by_size.items()},
+            "differences_by_level": {name: record(each) for name, each in self.by_level.items()},
         }
 
     def __str__(self) -> str:
         count = f"{len(self.second.rows):,}"
         lines = [str(self.second), f"difference on the {count} captions that both have"]
         lines += [f"  {each}" for each in self.differences.values()]
-        if len(self.by_size) > 1:
-            lines.append("  by share of the image")
-            for size, found in self.by_size.items():
-                lines.append(f"    {size}: {', '.join(map(str, found.values()))}")
+        for title, groups in (("share of the image", self.by_size), ("level", self.by_level)):
+            lines += [f"  by {title}"] if len(groups) > 1 else []
+            for name, found in groups.items() if len(groups) > 1 else ():
+                lines.append(f"    {name}: {', '.join(map(str, found.values()))}")
         return "\n".join(lines)
 
 
@@ -249,13 +253,20 @@ def compare(
     if len(common) < len(first.rows):
         first = evaluate(first.path, references, metrics, settings, common)
     other = evaluate(second, references, metrics, settings, common)
-    by_size = {}
-    for size, scores in first.exact.by_size.items():
-        same = other.exact.by_size.get(size, {})
-        if {n: s.ids for n, s in scores.items()} == {n: s.ids for n, s in same.items()}:
-            by_size[size] = compare_scores(scores, same, settings.bootstrap)
+
+    def paired(mine: _Groups, theirs: _Groups) -> dict[str, dict[str, Comparison]]:
+        found = {}
+        for group, scores in mine.items():
+            same = theirs.get(group, {})
+            if {n: s.ids for n, s in scores.items()} == {n: s.ids for n, s in same.items()}:
+                found[group] = compare_scores(scores, same, settings.bootstrap)
+        return found
+
     differences = compare_scores(first.scores, other.scores, settings.bootstrap)
-    return ComparedFiles(other, differences, by_size)
+    by_level = paired(first.exact.by_level, other.exact.by_level)
+    return ComparedFiles(
+        other, differences, paired(first.exact.by_size, other.exact.by_size), by_level
+    )
 
 
 def write_scores(

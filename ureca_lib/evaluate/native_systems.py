@@ -15,7 +15,8 @@ from transformers import (
     VipLlavaForConditionalGeneration,
 )
 
-from ureca_lib.annotate.views import Cut, ViewSettings, draw_contour, frame_of
+from ureca_lib.annotate.cuts import Cut
+from ureca_lib.annotate.views import ViewSettings, draw_contour, frame_of
 from ureca_lib.chat import generate_in_batches, load_transformers
 from ureca_lib.datasets.captioned import CaptionedImage
 from ureca_lib.devices import chosen_device

@@ -181,7 +181,8 @@ def _predict_image(
             texts = tuple(image.captions.get(region.id, ()))
             said = (caption.text, texts, caption.score)
             about = (region.area, image.size, levels[region.id], system.name)
-            more = {n: text for n in ("error", "question") if (text := getattr(caption, n))}
+            names = ("error", "question", "instead_of", "cost")
+            more = {name: value for name in names if (value := getattr(caption, name))}
             own = (ids[region.id], image.image_id, region.id)
             rows.append(Prediction(*own, *said, *about, more))
     writer.add(rows)

@@ -57,12 +57,15 @@ class Caption(NamedTuple):
         score: mean log-probability of its tokens, if the system has one.
         error: why there is no text.
         question: of the data set, if the system was asked that.
+        instead_of, cost: see `ureca_lib.captioner.Caption`.
     """
 
     text: str
     score: float | None = None
     error: str | None = None
     question: str | None = None
+    instead_of: str | None = None
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True))

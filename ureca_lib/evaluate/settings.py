@@ -31,6 +31,10 @@ class SystemOptions:
     question: str | None = setting(None, "instead of the data set's or the system's own")
     max_new_tokens: int = setting(256, "longest caption in tokens")
     max_tiles: int | None = setting(None, "of an image's grid; None is the model's")
+    beams: int = setting(1, "width of the search of 'ureca'; 1 is greedy, as in the paper")
+    together: bool = setting(
+        False, "regions of 'ureca' that say the same choose again: ours, not the paper's"
+    )
     batch_size: int = setting(4, "regions per batch of a baseline")
     device: str | None = setting(
         "cpu", "where the model runs: cpu, cuda, cuda:1; None is CUDA if any"
@@ -48,13 +52,15 @@ class SystemOptions:
             object.__setattr__(self, "system", "no_mask")
         name, free = self.system, self.system in MODEL_FREE
         for_server = [*self.server, *(["--api-key-env"] if self.api_key_env else [])]
-        at_least(self, max_new_tokens=1, batch_size=1)
+        at_least(self, max_new_tokens=1, batch_size=1, beams=1)
         if name not in SYSTEMS:
             raise ValueError(f"a system is {', '.join(SYSTEMS)}, not {name!r}")
         if free and (self.model or self.base_url or self.question):
             raise ValueError(f"the system {name} takes no question, has no model, and no server")
         if not free and not self.model:
             raise ValueError(f"the system {name} needs a --model")
+        if (self.together or self.beams > 1) and name != "ureca":
+            raise ValueError(f"--together and --beams are for the system ureca, not {name}")
         if self.base_url and name not in _SERVED:
             raise ValueError(f"--base-url is for {', '.join(_SERVED)}")
         if for_server and not self.base_url:

@@ -43,8 +43,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ureca_lib.annotate.cuts import Cut
 from ureca_lib.annotate.replies import clean_reply, final_answer
-from ureca_lib.annotate.views import Cut, ImageViews, ViewSettings, frame_of
+from ureca_lib.annotate.views import ImageViews, ViewSettings, frame_of
 from ureca_lib.boxes import box_question
 from ureca_lib.chat import (
     AnnotatorUnavailableError,
@@ -186,24 +187,31 @@ class UrecaSystem:
             "max_new_tokens": options.max_new_tokens,
             "max_tiles": options.max_tiles,
         }
+        # not in the record where they change nothing: files of earlier versions are resumed
+        self.settings |= {"beams": options.beams} if options.beams > 1 else {}
+        self.settings |= {"together": True} if options.together else {}
 
     def describe(self, image: CaptionedImage, regions: Sequence[Region]) -> list[Caption]:
         """See `System`."""
         default, own = self.settings["question"], {} if self._question else image.questions
-        questions = [(own.get(region.id) or [default])[0] for region in regions]
-        # without masks all regions are the same to the model, which then is asked once
-        same = self._no_mask and len(set(questions)) == 1
-        asked = regions[:1] if same else regions
-        options = {**self.settings, "question": questions[: len(asked)]}
+        asked = image.image.regions if self.settings.get("together") else regions
+        questions = {region.id: (own.get(region.id) or [default])[0] for region in asked}
+        if self._no_mask and len(set(questions.values())) == 1:
+            # without masks all regions are the same to the model, which then is asked once
+            asked = asked[:1]
+        options = {**self.settings, "question": [questions[region.id] for region in asked]}
         with warnings.catch_warnings():
             # thousands of lines on a whole test set; the rows' areas say which regions are small
             warnings.filterwarnings("ignore", ".*vanishes when its mask is resized")
-            found = self._captioner.caption(image.pixels, asked, **options, progress=False)
-        captions = found * len(regions) if same else found
-        return [
-            Caption(caption.text, caption.score, question=None if each == default else each)
-            for caption, each in zip(captions, questions, strict=True)
-        ]
+            captions = self._captioner.caption(image.pixels, asked, **options, progress=False)
+        found = {caption.region_id: caption for caption in captions}
+        rows = []
+        for region in regions:
+            caption, question = found.get(region.id, captions[0]), questions[region.id]
+            question = None if question == default else question
+            chosen = {"instead_of": caption.instead_of, "cost": caption.cost}
+            rows.append(Caption(caption.text, caption.score, question=question, **chosen))
+        return rows
 
 
 class ModelFreeSystem:

@@ -11,7 +11,7 @@ from matplotlib.path import Path
 from PIL import Image
 from skimage.measure import block_reduce, find_contours
 
-from ureca_lib.annotate.referring.attributes import cropped_mask
+from ureca_lib.annotate.cuts import Cut
 from ureca_lib.mask_tree import by_area
 from ureca_lib.regions import AnnotationFormatError, Region
 
@@ -33,8 +33,8 @@ class LabelMap:
         self._labels = np.full(regions[0].size, -1, kind)  # (H, W)
         self._ids = [region.id for region in regions]
         for index in by_area(regions):  # the smallest last, above all that contain it
-            (x, y, columns, rows), mask = cropped_mask(regions[index])
-            self._labels[y : y + rows, x : x + columns][mask] = index
+            cut = Cut.of(regions[index])
+            self._labels[cut.box.window][cut.mask] = index
 
     def at(self, x: float, y: float) -> int | str | None:
         """Id of the smallest region at (x, y) in pixels, or None if there is none."""
@@ -53,7 +53,8 @@ def outline_rings(region: Region) -> list[np.ndarray]:
         Closed rings, (P, 2) float64 x and y in pixels of the image, whose left edge is at x = 0;
         simplified by less than can be seen when the whole image is shown.
     """
-    (x, y, _, _), mask = cropped_mask(region)
+    cut = Cut.of(region)
+    x, y, mask = cut.x, cut.y, cut.mask
     # the outline of a ragged mask over a phone photo would take a gigabyte
     step = math.ceil(math.sqrt(mask.size / _OUTLINE_PIXELS))
     small = block_reduce(mask, step, np.max) if step > 1 else mask

@@ -167,7 +167,8 @@ class CaptionService:
 
     def _captions(self, jobs: list[_Job]) -> list[PhotoCaptions]:
         job, captioner = jobs[0], self.captioner
-        captioner.check = job.check
+        # requests are independent, even those about one photo that are captioned in one call
+        captioner.check, captioner.together = job.check, False
         if job.masks is None:
             regions = self._segmented(job)
             return [captioner.caption(job.photo, regions, job.points, job.boxes)]

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from ureca_lib.annotate.referring.colors import color_bins, region_color
+from ureca_lib.annotate.cuts import Cut
+from ureca_lib.annotate.referring.colors import color_bins, region_color, sample_cells
 from ureca_lib.annotate.referring.english import is_plural, plural
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.rle import run_lengths
@@ -26,7 +27,7 @@ UNNAMED, UNNAMED_MAIN, UNNAMED_PART = "region", "main region", "part"
 NOUNS_WITHOUT_NAME = (UNNAMED, UNNAMED_MAIN, UNNAMED_PART)
 _NO_NAMES = ("annotation", "instance", "label", "mask", "object", "segment", "thing", "unknown")
 _OWN_SHARE = 0.25  # share of a mask, not covered by smaller regions, that can give its color
-_SAMPLED = 20_000  # pixels of a region above which its color is taken from a sample
+_LEAST_SAMPLE = 100  # pixels of a sample; with fewer all pixels are taken
 _SHAPE_SIDE = 96  # pixels per side at which shapes are measured
 _SHAPE_AREA = 25  # below this area (pixels) no shape word is used and every shape word is accepted
 
@@ -78,16 +79,16 @@ def measure_masks(image: RegionImage, keys: Mapping[int | str, bytes]) -> list[R
     order = sorted(distinct, key=lambda key: (-distinct[key].area, key))
     samples = {}
     for rank, key in enumerate(order, 1):
-        box, mask = cropped_mask(distinct[key])
-        owner[_window(box)][mask] = rank
-        sample = _sample(bins[_window(box)], mask)
-        samples[key] = box, sample, _center(box, mask), shape_words(mask)
+        cut = Cut.of(distinct[key])
+        owner[cut.box.window][cut.mask] = rank
+        sample = sample_cells(bins[cut.box.window], cut.mask, _LEAST_SAMPLE)
+        samples[key] = cut.box, sample, cut.center, shape_words(cut.mask)
     found = {}
     for rank, key in enumerate(order, 1):
         box, sample, center, (shapes, shape_fits) = samples[key]
-        area, own = distinct[key].area, owner[_window(box)] == rank
+        area, own = distinct[key].area, owner[box.window] == rank
         if np.count_nonzero(own) >= _OWN_SHARE * area:
-            sample = _sample(bins[_window(box)], own)
+            sample = sample_cells(bins[box.window], own, _LEAST_SAMPLE)
         colors, color_fits = region_color(sample)
         said = {"color": colors, "shape": shapes}
         found[key] = RegionAttributes(area, center, box, said, color_fits | shape_fits)
@@ -124,58 +125,26 @@ def mask_keys(regions: Iterable[Region]) -> dict[int | str, bytes]:
     return keys
 
 
-def cropped_mask(region: Region) -> tuple[tuple[int, int, int, int], np.ndarray]:
-    """The region's box (x, y, columns, rows) in pixels and its (rows, columns) bool mask in it."""
-    x, y, columns, rows = region.pixel_box
-    height = region.size[0]
-    # only the box's columns are decoded: most regions are small in their photo
-    start, stop = x * height, (x + columns) * height
-    ends = np.cumsum(run_lengths(region.rle["counts"])).clip(start, stop)
-    inside = np.arange(ends.size) % 2 == 1
-    pixels = np.repeat(inside, np.diff(ends, prepend=start))
-    # column-major: (columns * height,) -> (rows, columns)
-    return (x, y, columns, rows), pixels.reshape(columns, height).T[y : y + rows]
-
-
-def _window(box: tuple[int, int, int, int]) -> tuple[slice, slice]:
-    x, y, columns, rows = box
-    return slice(y, y + rows), slice(x, x + columns)
-
-
-def _center(box: tuple[int, int, int, int], mask: np.ndarray) -> tuple[float, float]:
-    x, y, columns, rows = box
-    # whole numbers, so that equal masks have equal centers to the last bit
-    area, down = np.count_nonzero(mask), mask.sum(1, dtype=np.int64)
-    across = mask.sum(0, dtype=np.int64)
-    return x + int(across @ np.arange(columns)) / area, y + int(down @ np.arange(rows)) / area
-
-
 def shape_words(mask: np.ndarray) -> tuple[tuple[str, ...], frozenset[str]]:
     """Shape words that are said of a (rows, columns) mask, the plainest first, and that fit it."""
     aspect, fill, ratio, solid, hole = measure_outline(mask)
-    # only a round ring is said to be ring-shaped: a table has a hole too where a cup stands on it
-    said = {
-        "ring-shaped": hole >= 0.25 and ratio < 2 and fill / (1 - hole) <= 0.9,
-        "round": ratio <= 1.15 and solid >= 0.97 and 0.72 <= fill <= 0.84,
-        "square": fill >= 0.97 and 0.9 <= aspect <= 1.1,
-        "rectangular": fill >= 0.97,
-        "tall": aspect <= 0.4,
-        "wide": aspect >= 2.5,
-        "long": ratio >= 3.5,
-    }
-    fits = {
-        "ring-shaped": hole >= 0.08,
-        "round": ratio <= 1.4 and solid >= 0.88 and fill <= 0.93,
-        "square": fill >= 0.84 and 0.7 <= aspect <= 1.4,
-        "rectangular": fill >= 0.84,
-        "tall": aspect <= 0.67,
-        "wide": aspect >= 1.5,
-        "long": ratio >= 2.2,
+    # word: whether it is said, and whether it fits. Only a round ring is said to be ring-shaped: a
+    # table has a hole too where a cup stands on it
+    ring = hole >= 0.25 and ratio < 2 and fill / (1 - hole) <= 0.9
+    disk = ratio <= 1.15 and solid >= 0.97 and 0.72 <= fill <= 0.84
+    words = {
+        "ring-shaped": (ring, hole >= 0.08),
+        "round": (disk, ratio <= 1.4 and solid >= 0.88 and fill <= 0.93),
+        "square": (fill >= 0.97 and 0.9 <= aspect <= 1.1, fill >= 0.84 and 0.7 <= aspect <= 1.4),
+        "rectangular": (fill >= 0.97, fill >= 0.84),
+        "tall": (aspect <= 0.4, aspect <= 0.67),
+        "wide": (aspect >= 2.5, aspect >= 1.5),
+        "long": (ratio >= 3.5, ratio >= 2.2),
     }
     if np.count_nonzero(mask) < _SHAPE_AREA:
-        return (), frozenset(fits)
-    words = tuple(word for word, holds in said.items() if holds)
-    return words, frozenset(word for word, holds in fits.items() if holds or said[word])
+        return (), frozenset(words)
+    said = tuple(word for word, (clearly, _) in words.items() if clearly)
+    return said, frozenset(word for word, holds in words.items() if any(holds))
 
 
 def measure_outline(mask: np.ndarray) -> Outline:
@@ -195,10 +164,3 @@ def measure_outline(mask: np.ndarray) -> Outline:
     ellipse = 4 * np.pi * float(np.sqrt(low * high))
     hole = 1 - len(inside) / np.count_nonzero(ndimage.binary_fill_holes(small))
     return Outline(aspect, fill, float(np.sqrt(high / low)), len(inside) / ellipse, hole)
-
-
-def _sample(bins: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(N,) color cells of pixels inside the mask, on a grid if there are very many."""
-    step = max(1, int(np.sqrt(mask.size / _SAMPLED)))
-    chosen = bins[::step, ::step][mask[::step, ::step]]
-    return chosen if chosen.size >= 100 else bins[mask]

@@ -43,6 +43,7 @@ _BLACK, _WHITE, _GREY = range(3)
 _LABELS = [tone + name for name in BASIC_COLORS for tone in ("", "dark ", "light ")]
 _PALE = {"white", "light grey"}  # white things in the shade are light grey, but not called so
 _NEIGHBORS = 7  # survey colors that vote
+_SAMPLED = 20_000  # pixels of a region above which its color is taken from a sample
 
 SAID_SHARE = 0.6  # of the pixels that have a name for it to be said
 FITS_SHARE = 0.2  # of the pixels that have a name for it not to be ruled out
@@ -75,7 +76,7 @@ def region_color(bins: np.ndarray) -> RegionColor:
     if not bins.size:
         return RegionColor()
     used, counts = np.unique(bins, return_counts=True)
-    weights, lab, labels = counts / bins.size, _grid()[0][used], _grid()[1][used]
+    weights, lab, labels = counts / bins.size, cell_colors()[used], _cell_labels()[used]
     tones = np.bincount(labels, weights, len(_LABELS)).reshape(-1, 3)
     shares = tones.sum(1)
     # mean colors of the two names that most pixels have
@@ -116,12 +117,29 @@ def _pair(one: int, other: int) -> str:
 
 
 @cache
-def _grid() -> tuple[np.ndarray, np.ndarray]:
-    """CIELAB (32 ** 3, 3) and label (32 ** 3,) of each cell's color."""
+def cell_colors() -> np.ndarray:
+    """(32 ** 3, 3) CIELAB of the cells of `color_bins`."""
     cells = np.stack(np.unravel_index(np.arange(32**3), (32, 32, 32)), axis=-1)
     # the cells' middles, stretched so that the first is black and the last white
-    lab = rgb2lab(cells[None] / 31)[0]  # (32 ** 3, 3)
-    return lab, _label(lab)
+    return rgb2lab(cells[None] / 31)[0]
+
+
+@cache
+def _cell_labels() -> np.ndarray:
+    """(32 ** 3,) place in `_LABELS` of each cell's color."""
+    return _label(cell_colors())
+
+
+def sample_cells(bins: np.ndarray, mask: np.ndarray, least: int = 1) -> np.ndarray:
+    """(N,) color cells of pixels inside a mask, on a grid if there are very many.
+
+    Args:
+        bins, mask: (h, w) cells and bool.
+        least: cells on the grid; with fewer all pixels of the mask are taken.
+    """
+    step = max(1, int(np.sqrt(mask.size / _SAMPLED)))
+    chosen = bins[::step, ::step][mask[::step, ::step]]
+    return chosen if chosen.size >= least else bins[mask]
 
 
 @cache

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
@@ -38,20 +39,15 @@ SECONDARY = (
 # ranges of the center, as shares of a frame, in which a place is said, and in which it fits
 _LOW, _MIDDLE = ((0.0, 0.35), (0.0, 0.48)), ((0.38, 0.62), (0.27, 0.73))
 _HIGH, _ANY = ((0.65, 1.0), (0.52, 1.0)), ((0.0, 1.0), (0.0, 1.0))
-PLACES = {
-    "left": (_LOW, _ANY),
-    "right": (_HIGH, _ANY),
-    "top": (_ANY, _LOW),
-    "bottom": (_ANY, _HIGH),
-    "middle": (_MIDDLE, _MIDDLE),
-    "top left": (_LOW, _LOW),
-    "top right": (_HIGH, _LOW),
-    "bottom left": (_LOW, _HIGH),
-    "bottom right": (_HIGH, _HIGH),
-    "middle left": (_LOW, _MIDDLE),
-    "middle right": (_HIGH, _MIDDLE),
-    "top middle": (_MIDDLE, _LOW),
-    "bottom middle": (_MIDDLE, _HIGH),
+_ACROSS = {"left": _LOW, "right": _HIGH, "middle": _MIDDLE}
+_DOWN = {"top": _LOW, "bottom": _HIGH, "middle": _MIDDLE}
+PLACES = {side: (_ACROSS[side], _ANY) for side in ("left", "right")}
+PLACES |= {side: (_ANY, _DOWN[side]) for side in ("top", "bottom")}
+PLACES["middle"] = (_MIDDLE, _MIDDLE)
+PLACES |= {
+    f"{down} {across}": (_ACROSS[across], _DOWN[down])
+    for down, across in product(_DOWN, _ACROSS)
+    if down != across  # of the middle
 }
 # extent, the clearest first: ranges of the share of the image's area, width and height; the verb
 # and the object that state it
