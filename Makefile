@@ -22,8 +22,8 @@ export TOKENIZERS_PARALLELISM ?= false
 # JupyterLab refuses to run as root, as in a container, unless it is told to
 LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: install run solutions quickstart test lint lab bench wheel lock check-pythons check-versions samples
-.PHONY: clean tiny-base tiny-ureca full-recipe ablations reproduce
+.PHONY: install run solutions quickstart test lint lab bench wheel site lock check-pythons check-versions
+.PHONY: samples clean tiny-base tiny-ureca full-recipe ablations reproduce
 
 install: $(READY)
 
@@ -63,6 +63,12 @@ $(READY): pyproject.toml requirements.lock
 wheel: $(READY)
 	rm -rf dist
 	$(BIN)/hatchling build -t wheel
+
+# course and API to read in a browser: site/index.html. Search needs a server, such as
+# python -m http.server -d site
+site: $(READY)
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e ".[site]"
+	$(BIN)/python .ci/site.py
 
 # the pins, from an environment that holds what pyproject.toml asks for
 lock: $(READY)
@@ -129,4 +135,4 @@ reproduce: $(READY)
 	$(BIN)/ureca reference
 
 clean:
-	rm -rf $(VENV) $(OUT) dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OUT) dist site .pytest_cache .ruff_cache .hypothesis

@@ -47,7 +47,7 @@ from ureca_lib.annotate.replies import final_answer
 from ureca_lib.annotate.views import ImageViews, ViewSettings
 from ureca_lib.chat import ChatModel, NoAnswerError, make_chat
 from ureca_lib.datasets.captioned import CaptionedImage, CaptionedImages
-from ureca_lib.datasets.jsonl import first_reason
+from ureca_lib.datasets.rows import first_reason
 from ureca_lib.devices import chosen_device
 from ureca_lib.journal import Journal, JournalError, unique
 from ureca_lib.mask_tree import RegionId

@@ -37,16 +37,18 @@ def test_sample_folders_are_counted(samples):
     assert found.exit_code == 0, found.output
     assert "refcocog:umd:val:" in found.output and "refcocog:google:train:" in found.output
     assert "images, 17 regions" in found.output and "0 photos missing" in found.output
+    assert "refcocog:umd:val:" in found.output and "CaptionedImage(1, 6 regions" in found.output
     found = check(samples / "visual_genome")
     assert found.exit_code == 0 and "visual_genome:test:" in found.output
-    assert "3 images, 22 regions, 22 captions; 0 photos missing, 2 entries" in found.output
+    assert "3 images, 22 regions, 22 captions, 0 photos missing; the first:" in found.output
+    assert "2 entries left out, such as" in found.output
     found = check(samples / "visual_genome" / "annotations")
     assert found.exit_code == 0 and "visual_genome:test:" in found.output
     found = check(samples / "photos")
-    assert "5 files of masks, 5 with a photo beside" in found.output
+    assert "SA-1B layout, 5 images, 0 photos missing; the first: Captioned" in found.output
     found = check(samples / "scenes")
     assert found.exit_code == 0 and "SA-1B layout" in found.output
-    assert check("scenes:test:5").output == "scenes:test:5: 5 images\n"
+    assert check("scenes:test:5").output.startswith("scenes:test:5: 5 images; the first: Captioned")
     assert check(samples / "tiny_ureca").exit_code == 0
 
 
@@ -58,24 +60,27 @@ def test_published_files_say_whether_their_masks_are_there(tmp_path):
     ]
     write_jsonl(tmp_path / "captions" / "train.jsonl", rows)
     found = check(tmp_path / "captions")
-    assert found.exit_code == 1 and "0 images, 0 captions; 2 rows cannot be used" in found.output
-    assert "train.jsonl@MASKS" in found.output and "nothing that can be read" in found.output
+    assert found.exit_code == 1 and "no images; 2 entries left out, such as" in found.output
+    assert "train.jsonl@FOLDER" in found.output and "nothing that can be read" in found.output
     found = check(f"{tmp_path}/captions/train.jsonl@{tmp_path}/sa1b")
     assert found.exit_code == 0
-    assert "1 images, 1 captions; 1 rows cannot be used" in found.output
+    assert "published layout, 1 images, 1 captions; the first:" in found.output
+    assert "1 entries left out" in found.output
     assert "there is no image_1.json" in found.output
 
 
 @pytest.mark.parametrize(
     ("lost", "message", "code"),
     [
-        ("instances.json", "instances.json: the annotation file does not exist", 1),
-        ("refs(google).p", "missing refs(google).p", 0),
+        (["instances.json"], "instances.json: the annotation file does not exist", 1),
+        (["refs(google).p", "refs(umd).p"], "there is neither refs(umd).p nor refs(umd).json", 1),
+        (["refs(google).p"], "refcocog:umd:val", 0),
     ],
 )
 def test_files_that_are_missing_are_named(samples, tmp_path, lost, message, code):
     shutil.copytree(samples / "refcocog", tmp_path / "refcocog")
-    (tmp_path / "refcocog" / lost).unlink()
+    for name in lost:
+        (tmp_path / "refcocog" / name).unlink()
     found = check(tmp_path / "refcocog")
     assert found.exit_code == code and message in found.output
     assert code or ("photos missing" in found.output and "0 photos missing" not in found.output)
@@ -104,4 +109,4 @@ def test_folders_with_nothing_and_no_folder(tmp_path):
     assert check(tmp_path / "none").exit_code == 2
     (tmp_path / "a.json").write_text("{")
     found = check(tmp_path)
-    assert found.exit_code == 1 and "the first cannot be read" in found.output
+    assert found.exit_code == 1 and "a.json: the file is truncated" in found.output

@@ -68,7 +68,7 @@ def test_captions_and_masks_come_together_image_by_image(tmp_path, sa1b):
 
 def test_it_can_be_read_again_and_says_how_much_there_is(tmp_path, sa1b):
     data = published(tmp_path, [row("image_0.jpg", 1), row("image_1.jpg", 2)], sa1b)
-    assert (len(data), data.rows) == (2, 2)
+    assert (len(data), data.counts["captions"]) == (2, 2)
     first = [(image.image_id, image.captions) for image in data]
     assert first == [(image.image_id, image.captions) for image in data]
 
@@ -130,7 +130,7 @@ def test_a_bad_row_is_named_before_anything_is_read_or_left_out(tmp_path, sa1b, 
     assert str(caught.value).startswith(f"{tmp_path / 'x.jsonl'}: line 2: ")
     data = published(tmp_path, rows, sa1b, strict=False)
     assert [str(error) for error in data.left_out] == [str(caught.value)]
-    assert [list(image.captions) for image in data] == [[1], [2]] and data.rows == 2
+    assert [list(image.captions) for image in data] == [[1], [2]] and data.counts["captions"] == 2
 
 
 @pytest.mark.parametrize("line", [b"{", b"[1]", b"\xff\xfe", b"null"])
@@ -258,5 +258,5 @@ def test_the_captions_are_not_held_in_memory(tmp_path, sa1b):
     data = load_published(tmp_path / "x.jsonl", sa1b)
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert data.rows == 6000 and size > 12e6
+    assert data.counts["captions"] == 6000 and size > 12e6
     assert held < 1e6 and peak < 2e6

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ureca_lib.datasets.zero_shot import stream_items
+from ureca_lib.datasets.rows import stream_items
 from ureca_lib.regions import AnnotationFormatError, FileMissingError
 
 values = st.recursive(
@@ -141,7 +141,7 @@ def test_memory_is_that_of_an_item_not_of_the_file(tmp_path):
     code = (
         "import sys, resource\n"
         "from pathlib import Path\n"
-        "from ureca_lib.datasets.zero_shot import stream_items\n"
+        "from ureca_lib.datasets.rows import stream_items\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "count = sum(1 for _ in stream_items(Path(sys.argv[1]), 'item'))\n"

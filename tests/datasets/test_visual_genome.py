@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zero_shot_data import visual_genome
 
 from ureca_lib.datasets.captioned import CaptionedError, open_captioned
-from ureca_lib.datasets.visual_genome import densecap_words, visual_genome_captioned
+from ureca_lib.datasets.visual_genome import densecap_words
 from ureca_lib.datasets.zero_shot import box_mask
 from ureca_lib.regions import (
     AnnotationFormatError,
@@ -89,7 +90,7 @@ def test_words_as_densecap_splits_them():
 
 
 def test_the_test_split_as_it_stands_in_the_files(folder):
-    found = visual_genome_captioned(folder)
+    found = visual_genome(folder)
     ids = json.loads((folder / "densecap_splits.json").read_text())["test"]
     entries = json.loads((folder / "region_descriptions.json").read_text())
     sizes = {
@@ -111,9 +112,9 @@ def test_the_test_split_as_it_stands_in_the_files(folder):
 
 
 def test_grits_form_gives_the_same(folder):
-    raw = contents(visual_genome_captioned(folder))
-    assert contents(visual_genome_captioned(folder / "annotations")) == raw
-    assert contents(visual_genome_captioned(folder / "annotations" / "test.json")) == raw
+    raw = contents(visual_genome(folder))
+    assert contents(visual_genome(folder / "annotations")) == raw
+    assert contents(visual_genome(folder / "annotations" / "test.json")) == raw
 
 
 def test_version_1_0_gives_the_same(copy):
@@ -130,34 +131,34 @@ def test_version_1_0_gives_the_same(copy):
         for image in images:
             image["id"] = image.pop("image_id")
 
-    whole = contents(visual_genome_captioned(copy))
+    whole = contents(visual_genome(copy))
     change(copy / "region_descriptions.json", old_regions)
     change(copy / "image_data.json", old_data)
-    assert contents(visual_genome_captioned(copy)) == whole
+    assert contents(visual_genome(copy)) == whole
     change(copy / "region_descriptions.json", newer_images)
-    assert contents(visual_genome_captioned(copy)) == whole
+    assert contents(visual_genome(copy)) == whole
 
 
 def test_other_splits_raw_phrases_sets_and_limits(folder):
-    assert visual_genome_captioned(folder, "val").ids == ["4"]
-    assert visual_genome_captioned(folder, "all").ids == ["1", "2", "3", "4", "5"]
-    left_out = visual_genome_captioned(folder).left_out
+    assert visual_genome(folder, "val").ids == ["4"]
+    assert visual_genome(folder, "all").ids == ["1", "2", "3", "4", "5"]
+    left_out = visual_genome(folder).left_out
     assert [error.region_id for error in left_out] == [108, 109]
-    assert visual_genome_captioned(folder, limit=2).ids == ["1", "2"]
-    assert visual_genome_captioned(folder, regions="multi").ids == ["1", "2", "3"]
-    with pytest.raises(CaptionedError, match="no regions"):
-        visual_genome_captioned(folder, regions="single")
+    assert visual_genome(folder, limit=2).ids == ["1", "2"]
+    assert visual_genome(folder, regions="multi").ids == ["1", "2", "3"]
+    with pytest.raises(CaptionedError, match="no images; 2 entries left out, such as"):
+        visual_genome(folder, regions="single")
 
 
 def test_a_limit_reads_no_further_than_it_needs(copy):
     file = copy / "region_descriptions.json"
     first = json.dumps(json.loads(file.read_text())[0])
     file.write_text("[" + first + ", " + " " * 2_000_000 + "broken")
-    assert visual_genome_captioned(copy, limit=1).ids == ["1"]
+    assert visual_genome(copy, limit=1).ids == ["1"]
     opened = open_captioned(f"visual_genome:test:{copy}", limit=1)
     assert opened.ids == ["1"] and [out.region_id for out in opened.left_out] == [108, 109]
     with pytest.raises(AnnotationFormatError, match=r"truncated|not JSON"):
-        visual_genome_captioned(copy)
+        visual_genome(copy)
 
 
 def test_photos_lie_where_visual_genome_has_them(copy, samples, tmp_path):
@@ -169,14 +170,14 @@ def test_photos_lie_where_visual_genome_has_them(copy, samples, tmp_path):
         ),
     )
     with pytest.raises(FileMissingError, match=r"VG_100K_2/1\.png"):
-        _ = visual_genome_captioned(copy)[0].pixels
+        _ = visual_genome(copy)[0].pixels
     (copy / "images" / "VG_100K_2").mkdir(parents=True)
     shutil.copy(samples / "photos" / "astronaut.png", copy / "images" / "VG_100K_2" / "1.png")
-    assert visual_genome_captioned(copy)[0].pixels.shape == (512, 512, 3)
-    given = visual_genome_captioned(copy, images=copy / "images" / "VG_100K_2")
+    assert visual_genome(copy)[0].pixels.shape == (512, 512, 3)
+    given = visual_genome(copy, images=copy / "images" / "VG_100K_2")
     assert given[0].pixels.shape == (512, 512, 3)
     with pytest.raises(FileMissingError, match="folder of the photos"):
-        visual_genome_captioned(copy, images=tmp_path / "none")
+        visual_genome(copy, images=tmp_path / "none")
 
 
 def test_an_entry_for_each_region_is_one_image(folder, tmp_path):
@@ -188,9 +189,9 @@ def test_an_entry_for_each_region_is_one_image(folder, tmp_path):
         form["images"].append(images[one["image_id"]] | {"id": number})
         one.update(id=number, image_id=number)
     file.write_text(json.dumps(form))
-    found = visual_genome_captioned(file, images=folder.parent / "photos")
-    whole = visual_genome_captioned(folder)
-    assert len(found) == 3 and found.regions == whole.regions
+    found = visual_genome(file, images=folder.parent / "photos")
+    whole = visual_genome(folder)
+    assert len(found) == 3 and found.counts["regions"] == whole.counts["regions"]
     assert [list(image.captions.values()) for image in found] == [
         list(image.captions.values()) for image in whole
     ]
@@ -221,12 +222,12 @@ def _first(images):
 def test_malformed_entries_are_named(copy, name, edit, kind, reason):
     change(copy / name, edit)
     with pytest.raises(kind, match=reason) as error:
-        visual_genome_captioned(copy)
+        visual_genome(copy)
     assert "visual_genome" in str(error.value) and ".json" in str(error.value)
 
 
 def test_malformed_entries_are_left_out_when_asked(copy):
-    whole = visual_genome_captioned(copy)
+    whole = visual_genome(copy)
 
     def edit(images):
         _first(images).pop("x")
@@ -234,8 +235,8 @@ def test_malformed_entries_are_left_out_when_asked(copy):
         images.append({"id": 1})
 
     change(copy / "region_descriptions.json", edit)
-    found = visual_genome_captioned(copy, strict=False)
-    assert found.regions == whole.regions - 2
+    found = visual_genome(copy, strict=False)
+    assert found.counts["regions"] == whole.counts["regions"] - 2
     reasons = " ".join(map(str, found.left_out))
     assert "there is no 'x'" in reasons and "phrase is empty" in reasons and "twice" in reasons
 
@@ -268,24 +269,24 @@ def test_malformed_entries_are_left_out_when_asked(copy):
 def test_malformed_files_of_grits_form_are_named(copy, edit, kind, reason):
     change(copy / "annotations" / "test.json", edit)
     with pytest.raises(kind, match=reason) as error:
-        visual_genome_captioned(copy / "annotations")
+        visual_genome(copy / "annotations")
     assert "test.json" in str(error.value)
 
 
 def test_missing_and_foreign_files(copy, tmp_path):
     with pytest.raises(CaptionedError, match=r"no split 'dev'; there are train \(1\), val"):
-        visual_genome_captioned(copy, "dev")
+        visual_genome(copy, "dev")
     with pytest.raises(FileMissingError, match=r"neither region_descriptions\.json nor test\.json"):
-        visual_genome_captioned(tmp_path)
+        visual_genome(tmp_path)
     with pytest.raises(FileMissingError, match="does not exist"):
-        visual_genome_captioned(tmp_path / "none.json")
+        visual_genome(tmp_path / "none.json")
     (copy / "densecap_splits.json").unlink()
     with pytest.raises(FileMissingError, match="comes with DenseCap"):
-        visual_genome_captioned(copy)
-    assert len(visual_genome_captioned(copy, "all")) == 5
+        visual_genome(copy)
+    assert len(visual_genome(copy, "all")) == 5
     (copy / "image_data.json").write_text(json.dumps({"images": 1}))
     with pytest.raises(AnnotationFormatError, match="there is no list of its items"):
-        visual_genome_captioned(copy, "all")
+        visual_genome(copy, "all")
     (copy / "image_data.json").unlink()
     with pytest.raises(FileMissingError, match=r"image_data\.json"):
-        visual_genome_captioned(copy, "all")
+        visual_genome(copy, "all")

@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Evaluate": {
         "predict": ("evaluate.commands", "Caption every region of a data set."),
+        "convert-predictions": ("evaluate.foreign", "Read captions of DAM, GAR, COCO results."),
         "evaluate": ("evaluate.commands", "Score predictions of any system."),
         "clair": ("evaluate.commands", "Score predictions by a judge (CLAIR)."),
         "uniqueness": ("evaluate.commands", "Measure self-retrieval and collisions."),

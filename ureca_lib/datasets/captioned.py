@@ -10,8 +10,11 @@ Training, prediction and evaluation read data through it. `open_captioned` takes
 | `train.jsonl`, a folder of `ureca export` | see `published`; masks beside it, or in `masks` |
 | `train.jsonl@sa1b/` | the same, with the folder of the masks (SA-1B's JSON files and photos) |
 | an SA-1B JSON file, a photo beside one, a folder of them | regions without captions |
-| `refcocog:umd:val:FOLDER` | a split of RefCOCOg, see `refcocog`; `@PHOTOS` may follow |
+| `refcocog:umd:val:FOLDER`, `refcoco:unc:testA:FOLDER` | a split of RefCOCO(+/g), see `refcocog` |
 | `visual_genome:test:FOLDER` | a split of Visual Genome, see `visual_genome` |
+| `ref_l4:test:FOLDER`, `dlc_bench:FOLDER`, `gar_bench:simple:FOLDER` | see `benchmarks` |
+
+`@PHOTOS` may follow each FOLDER, if the photos are elsewhere.
 
 SA-1B comes from https://ai.meta.com/datasets/segment-anything: archives `sa_000000.tar` and so on,
 each of about 11,000 photos `sa_N.jpg` with `sa_N.json` beside them. A folder of unpacked archives
@@ -130,10 +133,20 @@ class CaptionedImages(Sequence[CaptionedImage]):
         ids: of the images, all different.
         load: makes the image of an id.
         name: text that opens them again, apart from a limit.
+        faults: entries that are left out, by their places; readers add to it.
+        count: counts what there is besides images, such as "captions".
     """
 
-    def __init__(self, ids: Sequence[str], load: Callable[[str], CaptionedImage], name: str):
+    def __init__(
+        self,
+        ids: Iterable[str],
+        load: Callable[[str], CaptionedImage],
+        name: str,
+        faults: Mapping[int, ValueError] | None = None,
+        count: Callable[[], dict[str, int]] = dict,
+    ):
         self.ids, self.name, self._load = list(ids), name, load
+        self._faults, self._count = {} if faults is None else faults, count
         if len(set(self.ids)) != len(self.ids):
             twice = next(each for each in self.ids if self.ids.count(each) > 1)
             raise CaptionedError(f"{name}: two images are named {twice}")
@@ -146,7 +159,7 @@ class CaptionedImages(Sequence[CaptionedImage]):
 
     def __getitem__(self, index: int | slice) -> CaptionedImage | CaptionedImages:
         if isinstance(index, slice):
-            return CaptionedImages(self.ids[index], self._load, self.name)
+            return CaptionedImages(self.ids[index], self._load, self.name, self._faults)
         return self._load(self.ids[index])
 
     def __len__(self) -> int:
@@ -157,6 +170,16 @@ class CaptionedImages(Sequence[CaptionedImage]):
 
     def __repr__(self) -> str:
         return f"CaptionedImages({self.name}, {len(self)} images)"
+
+    @property
+    def left_out(self) -> list[ValueError]:
+        """Reasons of the entries that are left out, in file order."""
+        return [self._faults[place] for place in sorted(self._faults)]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of images, and of what the reader counts besides, such as captions."""
+        return {"images": len(self), **self._count()}
 
 
 @dataclass(frozen=True)
@@ -171,8 +194,11 @@ class OpenOptions:
 
 
 Opener = Callable[[str, OpenOptions], CaptionedImages]
-OPENERS: dict[str, Opener] = {}  # by the scheme before a text's first colon; readers add theirs
-JSONL = "*.jsonl"  # scheme of files of this suffix
+# by the scheme before a text's first colon, or the suffix of a file; readers add theirs
+OPENERS: dict[str, Opener] = {}
+JSONL = ".jsonl"
+# texts that open what is in a folder, for `ureca data`; readers add theirs
+FINDERS: list[Callable[[Path], Iterable[str]]] = []
 
 
 def opens(scheme: str) -> Callable[[Opener], Opener]:
@@ -222,7 +248,10 @@ def open_captioned(
     scheme, colon, _ = text.partition(":")
     found = OPENERS.get(scheme if colon else "", _open_path)(text, options)
     if not len(found):
-        raise CaptionedError(f"{text}: there are no images")
+        first = f", such as {found.left_out[0]}" if found.left_out else ""
+        raise CaptionedError(
+            f"{text}: there are no images; {len(found.left_out):,} entries left out{first}"
+        )
     return found if limit is None or len(found) <= limit else found[:limit]
 
 
@@ -246,7 +275,7 @@ def _open_scenes(text: str, options: OpenOptions) -> CaptionedImages:
     def load(name: str) -> CaptionedImage:
         return from_scene(generate_scene(names[name], options.spec), options.style)
 
-    return CaptionedImages(list(names), load, text)
+    return CaptionedImages(names, load, text)
 
 
 def split_masks(text: str, masks: str | Path | None = None) -> tuple[Path, Path]:
@@ -285,7 +314,11 @@ def _open_path(text: str, options: OpenOptions) -> CaptionedImages:
             return from_scene(load_scene(by_key[key]), options.style)
         return CaptionedImage(key, load_sa1b(by_key[key], strict=options.strict))
 
-    return CaptionedImages(list(by_key), load, str(path))
+    def count() -> dict[str, int]:
+        photos = (any(f.with_suffix(end).exists() for end in PHOTO_SUFFIXES) for f in files)
+        return {"photos missing": len(files) - sum(photos)}
+
+    return CaptionedImages(by_key, load, str(path), count=count)
 
 
 def jsonl_files(folder: Path) -> list[Path]:

@@ -35,15 +35,15 @@ def data(
     ] = False,
 ) -> None:
     """List where data sets are to be had and how their folders must look; or check a folder."""
-    from ureca_lib.datasets import captioned, published, refcocog, visual_genome
+    from ureca_lib.datasets import open_captioned
+    from ureca_lib.datasets.captioned import FINDERS
     from ureca_lib.regions.formats import format_table
 
     if formats:
         typer.echo(format_table())
         return
-
     if folder is None:
-        for module in (captioned, published, refcocog, visual_genome, inspect.getmodule(data)):
+        for module in dict.fromkeys(map(inspect.getmodule, (open_captioned, *FINDERS, data))):
             typer.echo(f"{inspect.getdoc(module)}\n\n{'-' * 80}\n")
         return
     findings = list(check_data(folder))
@@ -63,87 +63,37 @@ def check_data(source: str) -> Iterator[Finding]:
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    from ureca_lib.datasets.captioned import OPENERS, jsonl_files
-    from ureca_lib.datasets.visual_genome import REGIONS, SPLITS
+    from ureca_lib.datasets.captioned import FINDERS, OPENERS
 
     path = Path(source)
     if ".jsonl" in source or source.partition(":")[0] in OPENERS:
-        yield _published(source) if ".jsonl" in source else _opened(source)
+        yield _opened(source)
         return
     if not path.is_dir():
         raise FileNotFoundError(f"{source}: there is no such folder")
-    missing, texts = [], []
-    for partition, splits in {"umd": ("train", "val", "test"), "google": ("train", "val")}.items():
-        names = [f"refs({partition}).p", f"refs({partition}).json"]
-        if any((path / name).is_file() for name in names):
-            texts += [f"refcocog:{partition}:{split}:{path}" for split in splits]
-        elif (path / "instances.json").is_file():
-            missing.append(names[0])
-    if not (path / REGIONS).is_file():
-        parts = [part for part in ("train", "test") if (path / f"{part}.json").is_file()]
-    elif (path / SPLITS).is_file():
-        parts = ["train", "val", "test"]
-    else:
-        missing.append(f"{SPLITS}, which says what train, val and test are")
-        parts = ["all"]
-    texts += [f"visual_genome:{part}:{path}" for part in parts]
-    found = [Finding(f"{path}: missing {name}") for name in missing]
-    found += map(_opened, texts)
-    if (path / "config.json").is_file():
-        found.append(_weights(path))
-    found += [_published(str(file)) for file in jsonl_files(path)]
-    yield from found or [_masks(path)]
+    weights = (path / "config.json").is_file()
+    if weights:
+        yield _weights(path)
+    texts = [text for find in FINDERS for text in find(path)]
+    # whatever is no other data set may be SA-1B's
+    yield from map(_opened, texts or ([] if weights else [source]))
 
 
 def _opened(text: str) -> Finding:
-    """Open a data set, leaving out faulty entries, and count it."""
-    from ureca_lib.datasets.captioned import open_captioned
+    """Open a data set, leaving out faulty entries, count it and read its first image."""
+    from ureca_lib.datasets import open_captioned
 
     try:
         images = open_captioned(text, strict=False)
+        counts = ", ".join(f"{count:,} {name}" for name, count in images.counts.items())
+        note = f"; the first: {images[0]!r}"
     except (ValueError, OSError) as error:
         return Finding(f"{text}: {error}")
-    if not hasattr(images, "expressions"):  # scenes are generated
-        return Finding(f"{text}: {len(images):,} images", True)
-    counts = f"{len(images):,} images, {images.regions:,} regions, {images.expressions:,} captions"
-    notes = f"{images.without_photo:,} photos missing, {len(images.left_out):,} entries left out"
-    return Finding(f"{text}: {counts}; {notes}", True)
-
-
-def _published(text: str) -> Finding:
-    from ureca_lib.datasets.captioned import split_masks
-    from ureca_lib.datasets.published import load_published
-
-    path, masks = split_masks(text)
-    try:
-        found = load_published(path, masks, strict=False)
-    except (ValueError, OSError) as error:
-        return Finding(f"{text}: {error}")
-    note = ""
-    if found.left_out:
-        note = f"; {len(found.left_out):,} rows cannot be used: {found.left_out[0]}"
-    if note and not found.rows:
-        note += f"\nmasks elsewhere are named behind an @: {path}@MASKS"
-    counts = f"published layout, {len(found):,} images, {found.rows:,} captions"
-    return Finding(f"{text}: {counts}{note}", bool(found.rows))
-
-
-def _masks(folder: Path) -> Finding:
-    """Count the SA-1B files of a folder and read the first."""
-    from ureca_lib.datasets.captioned import open_captioned
-    from ureca_lib.regions.photo import PHOTO_SUFFIXES
-    from ureca_lib.regions.sa1b import annotation_files
-
-    files = annotation_files(folder)
-    if not files:
-        return Finding(f"{folder}: no files of masks, captions or weights")
-    photos = sum(any(f.with_suffix(end).exists() for end in PHOTO_SUFFIXES) for f in files)
-    counts = f"SA-1B layout, {len(files):,} files of masks, {photos:,} with a photo beside"
-    try:
-        first = open_captioned(folder)[0]
-    except (ValueError, OSError) as error:
-        return Finding(f"{folder}: {counts}; the first cannot be read: {error}")
-    return Finding(f"{folder}: {counts}; the first: {first!r}", True)
+    if images.left_out:
+        note += f"; {len(images.left_out):,} entries left out, such as {images.left_out[0]}"
+    own = "SA-1B layout, " if Path(text).is_dir() else ""
+    form = "published layout, " if ".jsonl" in text else own
+    return Finding(f"{text}: {form}{counts}{note}", True)
 
 
 def _weights(folder: Path) -> Finding:

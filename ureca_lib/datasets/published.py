@@ -24,27 +24,24 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ureca_lib.datasets.captioned import (
+    FINDERS,
     JSONL,
     CaptionedError,
     CaptionedImage,
     CaptionedImages,
     OpenOptions,
     image_keys,
+    jsonl_files,
     opens,
     split_masks,
 )
-from ureca_lib.datasets.jsonl import first_reason
+from ureca_lib.datasets.rows import first_reason
 from ureca_lib.journal import parse_line
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions import RegionError, load_sa1b
 from ureca_lib.regions.sa1b import IdIndex, walk_linked
 
 _MARKS = re.compile(r"^(\s*<(image|mask)>)*\s*")  # placeholders at the start of a question
-
-
-class _Turn(BaseModel):
-    speaker: Any = Field(None, alias="from")
-    value: Any = None
 
 
 class PublishedRow(BaseModel):
@@ -55,7 +52,7 @@ class PublishedRow(BaseModel):
     image: str
     mask_id: int | str
     masks: str = Field("", pattern=r"\.json$", validate_default=False)  # name of the JSON
-    conversations: list[_Turn]
+    conversations: list[dict[str, Any]]
 
     @model_validator(mode="after")
     def _check(self) -> PublishedRow:
@@ -70,7 +67,7 @@ class PublishedRow(BaseModel):
 
     def said(self, speaker: str) -> str:
         """The only text from "human", the question, or from "gpt", the caption."""
-        texts = [turn.value for turn in self.conversations if turn.speaker == speaker]
+        texts = [turn.get("value") for turn in self.conversations if turn.get("from") == speaker]
         if len(texts) != 1 or not isinstance(texts[0], str):
             raise ValueError(f"'conversations' has one text from {speaker}, not {len(texts)}")
         return texts[0]
@@ -114,7 +111,10 @@ class PublishedDataset(CaptionedImages):
             found = self._files[masks]
             if len(found) == 1:
                 continue
-            reason = f"there is no {masks} in {self.folder}, where {image} should have its masks"
+            reason = (
+                f"there is no {masks} in {self.folder}, where {image} should have its masks; "
+                f"another folder is named as {self.path}@FOLDER"
+            )
             if found:
                 reason = f"{masks} is there twice: {found[0]} and {found[1]}"
             for line, row in self._rows((image, masks)):
@@ -124,19 +124,12 @@ class PublishedDataset(CaptionedImages):
         # the name includes the folder of the masks, so that it opens the same images
         beside = self.folder == self.path.parent
         name = str(self.path) if beside else f"{self.path}@{self.folder}"
-        super().__init__(list(self._names), self._read, name)
+        # captions whose image has a JSON of masks
+        captions = sum(len(places) // 2 for places in self._lines.values())
+        counts = {"captions": captions}
+        super().__init__(self._names, self._read, name, self._faults, lambda: counts)
         if not strict:  # only reading shows which images have a good row
             self.ids = [key for key in self.ids if self._read(key)]
-
-    @property
-    def left_out(self) -> list[CaptionedError]:
-        """Rows that `strict=False` has left out, in file order."""
-        return [self._faults[line] for line in sorted(self._faults)]
-
-    @property
-    def rows(self) -> int:
-        """Number of captions whose image has a JSON of masks."""
-        return sum(len(places) // 2 for places in self._lines.values())
 
     def _read(self, key: str) -> CaptionedImage | None:
         """Read an image; None if `strict=False` leaves out all of its rows."""
@@ -193,11 +186,10 @@ class PublishedDataset(CaptionedImages):
         self._faults[line] = error
 
 
-def load_published(
-    jsonl_path: str | Path, sa1b_dir: str | Path, strict: bool = True
-) -> PublishedDataset:
-    """Read a data set of the published layout; see `PublishedDataset`."""
-    return PublishedDataset(jsonl_path, sa1b_dir, strict)
+load_published = PublishedDataset
+
+
+FINDERS.append(lambda folder: map(str, jsonl_files(folder)))
 
 
 @opens(JSONL)

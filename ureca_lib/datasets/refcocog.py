@@ -1,18 +1,21 @@
-"""RefCOCOg: referring expressions for objects of COCO photos, in the layout of the refer API.
+"""RefCOCO, RefCOCO+, RefCOCOg: expressions for objects of COCO photos, in the refer API's layout.
 
-It comes from https://github.com/lichengunc/refer (`refcocog.zip`); the photos are COCO's train2014,
-`train2014.zip` of https://cocodataset.org. A folder holds:
+They come from https://github.com/lichengunc/refer (`refcoco.zip`, `refcoco+.zip`, `refcocog.zip`);
+the photos are COCO's train2014, `train2014.zip` of https://cocodataset.org. They are opened as
+`refcocog:PARTITION:SPLIT:FOLDER`, and so on; several splits as `train+val`. A folder holds:
 
-- `refs(umd).p` (Nagaraja et al. 2016: images are split into train, val, test) or `refs(google).p`
-  (Mao et al. 2016: objects are split, into train and val; an image may be in both, and there is
-  no test part): pickles of a list of references. `refs(umd).json` with the same list will do too.
+- pickles of a list of references, or the same list in `refs(PARTITION).json`:
+  RefCOCOg has `refs(umd).p` (Nagaraja et al. 2016: images are split into train, val, test) and
+  `refs(google).p` (Mao et al. 2016: objects are split, into train and val; an image may be in
+  both); RefCOCO and RefCOCO+ have `refs(unc).p` (Yu et al. 2016: train, val, testA of people,
+  testB of other objects), and RefCOCO `refs(google).p`.
 - `instances.json`: COCO's images, annotations (polygons or RLE) and categories.
 - photos, in it or in `images/`, `train2014/`, `../images/mscoco/images/train2014/`.
 
 A reference is {"ref_id", "ann_id", "image_id", "category_id", "split", "file_name", "sent_ids",
 "sentences": [{"sent_id", "sent", "raw", "tokens"}]}; its `file_name` is not that of the photo.
-`sent` is read, as the refer API's evaluation does.
-RefCOCO and RefCOCO+ have the same layout, but other partitions, which Table 6 does not use.
+`sent` is read, as the refer API's evaluation does. References to the same object (annotation) are
+one region, named by the annotation's id. Table 6 uses RefCOCOg alone.
 """
 
 from __future__ import annotations
@@ -20,33 +23,24 @@ from __future__ import annotations
 import io
 import pickle
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ureca_lib.datasets.captioned import OpenOptions, opens
-from ureca_lib.datasets.jsonl import Whole, first_reason
-from ureca_lib.datasets.zero_shot import (
-    Entries,
-    LazyImage,
-    LazyImages,
-    LazyRegion,
-    RegionSet,
-    check_split,
-    parse_text,
-    photo_finder,
-    stream_items,
-)
+from ureca_lib.datasets.rows import Whole, first_reason, stream_items
+from ureca_lib.datasets.zero_shot import ListedImage, ListedRegion, Listing, check_split, reads
 from ureca_lib.regions import AnnotationFormatError, FileMissingError
 from ureca_lib.regions.sa1b import get, image_size
 
-Partition = Literal["umd", "google"]
+# and their splits
+PARTITIONS = {
+    "umd": ("train", "val", "test"),
+    "google": ("train", "val"),
+    "unc": ("train", "val", "testA", "testB"),
+}
 MAX_BYTES = 2**26  # of a pickle; RefCOCOg's 49,822 references take 20 to 45 million
-# folders of the photos, seen from the annotations; the refer API's is among them
-_PHOTOS = (".", "images", "train2014", "images/train2014", "../images/mscoco/images/train2014")
-_PHOTOS += ("../train2014", "../images/train2014", "../photos")
 # opcodes of None, bool, int, float, str, list, tuple, dict and the memo; and c, \x93, i, which
 # name a class, so that the error can say which
 _OPCODES = b"\x80\x95.(N\x88\x89ILJKM\x8aFGSTUVX\x8c\x8d]lae}dsu)t\x85\x86\x87pqr\x94ghjc\x93i"
@@ -79,125 +73,100 @@ class Reference(BaseModel):
     sentences: Annotated[list[Sentence], Field(min_length=1)]
     sent_ids: list[Whole] | None = None
 
-    @property
-    def texts(self) -> list[str]:
-        """The expressions."""
-        return [sentence.sent for sentence in self.sentences]
+
+def _find(folder: Path) -> Iterator[str]:
+    there = [one for one in PARTITIONS if any(map(Path.is_file, _files(folder, one)))]
+    if not there and (folder / "instances.json").is_file():
+        yield f"refcocog:umd:val:{folder}"  # whose error says which files are missing
+    for partition in there:
+        own = "refcoco" if partition == "unc" else "refcocog"
+        name = folder.name if folder.name in ("refcoco", "refcoco+") else own
+        yield from (f"{name}:{partition}:{split}:{folder}" for split in PARTITIONS[partition])
 
 
-@opens("refcocog")
-def _open(text: str, options: OpenOptions) -> LazyImages:
-    form = "refcocog:PARTITION:SPLIT:FOLDER"
-    (partition, split), regions, folder, photos = parse_text(text, form, options.masks)
-    return refcocog_captioned(
-        folder, partition, split, photos, options.limit, regions=regions, strict=options.strict
-    )
+@reads(
+    "refcocog:PARTITION:SPLIT:FOLDER",
+    "refcoco:PARTITION:SPLIT:FOLDER",
+    "refcoco+:PARTITION:SPLIT:FOLDER",
+    find=_find,
+)
+def read(listing: Listing) -> Iterable[ListedImage]:
+    """Read a split: for each object its mask and all expressions for it; see the module.
 
-
-def refcocog_captioned(
-    folder: str | Path,
-    partition: Partition = "umd",
-    split: str = "val",
-    images: str | Path | None = None,
-    limit: int | None = None,
-    regions: RegionSet = "all",
-    strict: bool = True,
-) -> LazyImages:
-    """Read a split of RefCOCOg: for each object its mask and all expressions for it.
-
-    References to the same object (annotation) are one region. In memory are the references of all
-    splits while they are read, and the annotations of this one.
-
-    Args:
-        folder: of `refs(PARTITION).p` or `.json` and `instances.json`.
-        partition: "umd" or "google".
-        split: "train", "val", and for "umd" "test"; several as "train+val".
-        images: folder of the photos; by default they are looked for in and beside `folder`.
-        limit: only the first so many images.
-        regions: only images with one region of the split ("single"), or with more ("multi").
-        strict: False leaves references with faulty annotations out, and lists them in `left_out`.
-
-    Returns:
-        Images named by their ids, regions by those of their annotations, in the order of the
-        references.
+    In memory are the references of all splits while they are read, and the annotations of this one.
 
     Raises:
         ValueError, CaptionedError: no such partition or split, or one without references.
         RegionError: a file that is missing, truncated, or faulty, naming it and the id.
     """
-    path = reference_file(folder, partition)
+    partition, split = listing.parts
+    path = reference_file(listing.folder, partition)
     found, splits = read_references(path), split.split("+")
     counts = Counter(reference.split for reference in found)
     for name in splits:
         check_split(path, name, counts)
     wanted = [reference for reference in found if reference.split in splits]
-    instances = Path(folder) / "instances.json"
-    find = photo_finder(Path(folder), images, _PHOTOS)
-    about = _by_id(instances, "images", {reference.image_id for reference in wanted})
-    annotations = _by_id(instances, "annotations", {reference.ann_id for reference in wanted})
-    categories = _by_id(instances, "categories", None)
-    by_image: dict[int, LazyImage] = {}
-
-    def add(ref: Reference) -> None:
-        """Add the region of a reference, or its expressions if the region is there."""
-        if ref.image_id not in about:
-            raise AnnotationFormatError(f"{instances.name} has no image {ref.image_id}")
-        if ref.ann_id not in annotations:
-            raise AnnotationFormatError(f"{instances.name} has no annotation {ref.ann_id}")
-        annotation, image = annotations[ref.ann_id], about[ref.image_id]
-        for key in ("image_id", "category_id"):
-            if (stated := get(annotation, key, int)) != getattr(ref, key):
-                raise AnnotationFormatError(
-                    f"its {key} is {getattr(ref, key)}, but annotation {ref.ann_id} has {stated}: "
-                    "the two files do not belong together"
-                )
-        segmentation = get(annotation, "segmentation", (list, Mapping))
-        if ref.image_id not in by_image:
-            size, name = image_size(image), get(image, "file_name", str)
-            by_image[ref.image_id] = LazyImage(str(ref.image_id), *size, name, find(name))
-        lazy = by_image[ref.image_id]
-        same = next((one for one in lazy.regions if one.id == ref.ann_id), None)
-        if same is not None:
-            same.texts += ref.texts
-            return
-        label = categories.get(ref.category_id, {}).get("name")
-        label = None if label is None else str(label)
-        region = LazyRegion(ref.ann_id, ref.texts, None, segmentation, label)
-        if not strict:  # only building the mask shows whether it is faulty
-            region.region(lazy.height, lazy.width)
-        lazy.regions.append(region)
-
-    entries = Entries(strict)
-    list(entries.built(path, wanted, add, lambda ref: f"of ref_id {ref.ref_id}"))
-    opened = f"refcocog:{partition}:{split}", folder, images
-    return LazyImages(by_image.values(), entries, instances, opened, regions, limit)
+    instances = listing.folder / "instances.json"
+    about = _by_id(instances, "images", {ref.image_id for ref in wanted})
+    annotations = _by_id(instances, "annotations", {ref.ann_id for ref in wanted})
+    categories = _by_id(instances, "categories", {ref.category_id for ref in wanted})
+    images: dict[int, ListedImage] = {}
+    for ref in wanted:
+        with listing.entry(path, f"of ref_id {ref.ref_id}"):
+            if ref.image_id not in about:
+                raise AnnotationFormatError(f"{instances.name} has no image {ref.image_id}")
+            if ref.ann_id not in annotations:
+                raise AnnotationFormatError(f"{instances.name} has no annotation {ref.ann_id}")
+            annotation, entry = annotations[ref.ann_id], about[ref.image_id]
+            for key in ("image_id", "category_id"):
+                if (stated := get(annotation, key, int)) != getattr(ref, key):
+                    raise AnnotationFormatError(
+                        f"its {key} is {getattr(ref, key)}, but annotation {ref.ann_id} has "
+                        f"{stated}: the two files do not belong together"
+                    )
+            segmentation = get(annotation, "segmentation", (list, Mapping))
+            if ref.image_id not in images:
+                size, name = image_size(entry), get(entry, "file_name", str)
+                images[ref.image_id] = listing.image(ref.image_id, size, name, instances)
+            image, texts = images[ref.image_id], [sentence.sent for sentence in ref.sentences]
+            if same := image.find(ref.ann_id):
+                same.texts += texts
+                continue
+            name = categories.get(ref.category_id, {}).get("name")
+            name = None if name is None else str(name)
+            listing.add(image, ListedRegion(ref.ann_id, texts, None, segmentation, name))
+    return images.values()
 
 
-def _by_id(path: Path, key: str, wanted: set[int] | None) -> dict[int, Mapping[str, Any]]:
+def _by_id(path: Path, key: str, wanted: set[int]) -> dict[int, Mapping[str, Any]]:
     """The entries of a list of a COCO file that are wanted; nothing else is in memory."""
     items = (item for item in stream_items(path, f"{key}.item") if isinstance(item, dict))
     return {
         item["id"]: item
         for item in items
-        if isinstance(item.get("id"), int) and (wanted is None or item["id"] in wanted)
+        if isinstance(item.get("id"), int) and item["id"] in wanted
     }
 
 
-def reference_file(folder: str | Path, partition: Partition = "umd") -> Path:
+def _files(folder: Path, partition: str) -> list[Path]:
+    return [folder / f"refs({partition}){suffix}" for suffix in (".p", ".json")]
+
+
+def reference_file(folder: Path, partition: str) -> Path:
     """Find the file of a partition's references in a folder.
 
     Raises:
         ValueError: no such partition. FileMissingError: no such folder or file.
     """
-    if partition not in get_args(Partition):
-        raise ValueError(f"partition must be one of umd, google, not {partition!r}")
-    if not Path(folder).is_dir():
+    if partition not in PARTITIONS:
+        raise ValueError(f"partition must be one of {', '.join(PARTITIONS)}, not {partition!r}")
+    if not folder.is_dir():
         raise FileMissingError("there is no such folder", folder)
-    names = [f"refs({partition}){suffix}" for suffix in (".p", ".json")]
-    found = [Path(folder, name) for name in names if Path(folder, name).is_file()]
-    if not found:
-        raise FileMissingError(f"there is neither {names[0]} nor {names[1]}", folder)
-    return found[0]
+    files = _files(folder, partition)
+    found = next(filter(Path.is_file, files), None)
+    if found is None:
+        raise FileMissingError(f"there is neither {files[0].name} nor {files[1].name}", folder)
+    return found
 
 
 def read_references(path: str | Path) -> list[Reference]:

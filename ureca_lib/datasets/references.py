@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ureca_lib.datasets.captioned import CaptionedError, open_captioned
-from ureca_lib.datasets.jsonl import first_reason, read_jsonl
 from ureca_lib.datasets.published import PublishedRow, published_keys
+from ureca_lib.datasets.rows import first_reason, read_jsonl
 from ureca_lib.mask_tree import RegionId
 from ureca_lib.regions.sa1b import read_json
 

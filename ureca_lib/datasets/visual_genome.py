@@ -20,6 +20,9 @@ that is left out with its reason.
 
 Memory: files are streamed (`region_descriptions.json` has 700 MB). Only the chosen split stays, 460
 bytes per region: 115 MB for 5,000 images of 50 regions, measured on random files of that layout.
+
+Texts are `visual_genome:SPLIT:FOLDER`, with the split "train", "val", "test", or "all" for every
+image of the data set's own files; FOLDER may be a file of GRiT's layout, whatever its name.
 """
 
 from __future__ import annotations
@@ -31,82 +34,53 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ureca_lib.datasets.captioned import OpenOptions, opens
+from ureca_lib.datasets.rows import stream_items
 from ureca_lib.datasets.zero_shot import (
-    Entries,
-    LazyImage,
-    LazyImages,
-    LazyRegion,
-    RegionSet,
-    check_box,
+    ListedImage,
+    ListedRegion,
+    Listing,
     check_split,
-    parse_text,
-    photo_finder,
-    stream_items,
+    coco_images,
+    reads,
+    stated_id,
 )
-from ureca_lib.regions import (
-    AnnotationFormatError,
-    FileMissingError,
-    RegionError,
-    SizeMismatchError,
-)
+from ureca_lib.regions import AnnotationFormatError, FileMissingError, RegionError
 from ureca_lib.regions.sa1b import get, image_size, need_object, read_json
 
 MAX_WORDS = 15  # GRiT's preparation of Visual Genome; DenseCap's own code takes 25
 REGIONS, IMAGES, SPLITS = "region_descriptions.json", "image_data.json", "densecap_splits.json"
-# folders of the photos, seen from the annotations, and their parts
-_PHOTOS = (".", "images", "../images", "../photos", "../../photos")
-_PARTS = ("VG_100K", "VG_100K_2")
 # as words, so that no metric trips over them; accents are dropped
 _SYMBOLS = {"½": "half", "°": " degree", "¢": "cent", "—": "-", "™": "", "…": ""}
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-@opens("visual_genome")
-def _open(text: str, options: OpenOptions) -> LazyImages:
-    (split,), regions, data, photos = parse_text(text, "visual_genome:SPLIT:FOLDER", options.masks)
-    return visual_genome_captioned(
-        data, split, photos, options.limit, regions, strict=options.strict
-    )
+def _find(folder: Path) -> list[str]:
+    parts = [part for part in ("train", "test") if (folder / f"{part}.json").is_file()]
+    if (folder / REGIONS).is_file():
+        parts = ["train", "val", "test"] if (folder / SPLITS).is_file() else ["test", "all"]
+    return [f"visual_genome:{part}:{folder}" for part in parts]
 
 
-def visual_genome_captioned(
-    data: str | Path,
-    split: str = "test",
-    images: str | Path | None = None,
-    limit: int | None = None,
-    regions: RegionSet = "all",
-    strict: bool = True,
-) -> LazyImages:
-    """Read a split of Visual Genome: boxes as regions, each with its phrase.
-
-    Args:
-        data: a folder of the data set's own files; a folder of `SPLIT.json` in the layout of GRiT;
-            or a file of that layout, whatever its name.
-        split: "train", "val" or "test"; "all" takes every image of the data set's own files.
-        images: folder of the photos (of `VG_100K` and `VG_100K_2`, or of the files themselves);
-            by default they are looked for in and beside `data`.
-        limit: only the first so many images; no more is read than they need.
-        regions: only images with one region ("single"), or with more ("multi").
-        strict: False leaves out malformed entries too, and lists them.
-
-    Returns:
-        Images named by their ids, in file order; `left_out` lists what is not in them.
+@reads("visual_genome:SPLIT:FOLDER", find=_find)
+def read(listing: Listing) -> Iterable[ListedImage]:
+    """Read a split: boxes as regions, each with its phrase; see the module.
 
     Raises:
-        CaptionedError: no such split, or no regions. ValueError: a bad limit or region set.
+        CaptionedError: no such split.
         RegionError: a file that is missing, truncated or malformed, naming it and the id.
     """
-    data, entries = Path(data), Entries(strict)
-    if data.is_dir() and (data / REGIONS).is_file():
-        path, found = data / REGIONS, _own_files(data, split, images, entries)
-    else:
-        path = data / f"{split}.json" if data.is_dir() else data
-        if data.is_dir() and not path.is_file():
-            raise FileMissingError(f"there is neither {REGIONS} nor {path.name}", data)
-        found = _coco_like(path, images, entries)
-    opened = f"visual_genome:{split}", data, images
-    return LazyImages(found, entries, path, opened, regions, limit)
+    (split,), data = listing.parts, listing.folder
+    if (data / REGIONS).is_file():
+        return _own_files(listing, split)
+    path = data / f"{split}.json" if data.is_dir() else data
+    if data.is_dir() and not path.is_file():
+        raise FileMissingError(f"there is neither {REGIONS} nor {path.name}", data)
+    return coco_images(listing, path, _captioned_box)
+
+
+def _captioned_box(item: Mapping[str, Any]) -> ListedRegion:
+    caption = get(item, "caption", str).strip()
+    return ListedRegion(get(item, "id", int), [caption], get(item, "bbox", list))
 
 
 def densecap_words(phrase: str) -> list[str]:
@@ -118,56 +92,48 @@ def densecap_words(phrase: str) -> list[str]:
     return plain.lower().translate(_PUNCTUATION).split()
 
 
-def _own_files(
-    folder: Path, split: str, images: str | Path | None, entries: Entries
-) -> Iterator[LazyImage]:
+def _own_files(listing: Listing, split: str) -> Iterator[ListedImage]:
     """Read the data set's own files, an image at a time."""
+    folder, seen = listing.folder, set[int]()
     wanted = None if split == "all" else _split_ids(folder / SPLITS, split)
-    find = photo_finder(folder, images, _PHOTOS, _PARTS)
-    path, seen = folder / REGIONS, set[int]()
+    about: dict[int, tuple[tuple[int, int], str]] = {}
+    for item in stream_items(folder / IMAGES, "item"):
+        with listing.entry(folder / IMAGES, stated_id(item)):
+            size, image_id = image_size(item), _either(item, "image_id", "id")
+            url = item.get("url")
+            # of https://.../VG_100K_2/1.jpg the folder and the file
+            steps = re.split(r"[\\/]", url)[-2:] if isinstance(url, str) else []
+            if wanted is None or image_id in wanted:
+                about[image_id] = size, "/".join(steps) or f"{image_id}.jpg"
+    path = folder / REGIONS
+    for entry in stream_items(path, "item"):
+        with listing.entry(path, stated_id(entry)):
+            need_object(entry)
+            image_id = _either(entry, "image_id", "id")
+            if wanted is not None and image_id not in wanted:
+                continue
+            if image_id in seen:
+                raise AnnotationFormatError(f"image {image_id} is there twice")
+            if image_id not in about:
+                raise AnnotationFormatError(f"{IMAGES} has no image {image_id}")
+            seen.add(image_id)
+            items, image = (
+                get(entry, "regions", list),
+                listing.image(image_id, *about[image_id], path),
+            )
+            for item in items:
+                with listing.entry(path, stated_id(item)):
+                    listing.add(image, _region(item))
+            yield image
 
-    def photo(item: Any) -> tuple[int, tuple[int, int, str]]:
-        """Id, and width, height and file name."""
-        width, height = image_size(item)
-        url = item.get("url")
-        # of https://.../VG_100K_2/1.jpg the folder and the file
-        steps = re.split(r"[\\/]", url)[-2:] if isinstance(url, str) else []
-        image_id = _either(item, "image_id", "id")
-        return image_id, (width, height, "/".join(steps) or f"{image_id}.jpg")
 
-    def image(entry: Any) -> tuple[LazyImage, list[Any]] | None:
-        """An image and its regions as they are in the file; None if it is of another split."""
-        need_object(entry)
-        image_id = _either(entry, "image_id", "id")
-        if wanted is not None and image_id not in wanted:
-            return None
-        if image_id in seen:
-            raise AnnotationFormatError(f"image {image_id} is there twice")
-        if image_id not in about:
-            raise AnnotationFormatError(f"{IMAGES} has no image {image_id}")
-        seen.add(image_id)
-        width, height, name = about[image_id]
-        listed = get(entry, "regions", list)
-        return LazyImage(str(image_id), width, height, name, find(name)), listed
-
-    def region(item: Any) -> LazyRegion:
-        need_object(item)
-        words = densecap_words(get(item, "phrase", str))
-        if len(words) > MAX_WORDS:
-            raise RegionError(f"the phrase has {len(words)} words, more than {MAX_WORDS}")
-        box = [get(item, side, (int, float)) for side in ("x", "y", "width", "height")]
-        return LazyRegion(_either(item, "region_id", "id"), [" ".join(words)], box)
-
-    photos = stream_items(folder / IMAGES, "item")
-    about = {
-        image_id: rest
-        for image_id, rest in entries.built(folder / IMAGES, photos, photo)
-        if wanted is None or image_id in wanted
-    }
-    found = entries.built(path, stream_items(path, "item"), image)
-    for lazy, listed in filter(None, found):
-        list(entries.built(path, listed, lambda item, lazy=lazy: _add(lazy, region(item))))
-        yield lazy
+def _region(item: Any) -> ListedRegion:
+    need_object(item)
+    words = densecap_words(get(item, "phrase", str))
+    if len(words) > MAX_WORDS:
+        raise RegionError(f"the phrase has {len(words)} words, more than {MAX_WORDS}")
+    box = [get(item, side, (int, float)) for side in ("x", "y", "width", "height")]
+    return ListedRegion(_either(item, "region_id", "id"), [" ".join(words)], box)
 
 
 def _split_ids(path: Path, split: str) -> set[int]:
@@ -185,47 +151,3 @@ def _split_ids(path: Path, split: str) -> set[int]:
 def _either(entry: Mapping[str, Any], key: str, old: str) -> int:
     """Return the id under its name, or under that of version 1.0."""
     return get(entry, key if key in entry or old not in entry else old, int)
-
-
-def _coco_like(path: Path, images: str | Path | None, entries: Entries) -> Iterable[LazyImage]:
-    """Read the images of a file in GRiT's layout in file order, entries of one photo as one."""
-    find = photo_finder(path.parent, images, _PHOTOS, _PARTS)
-    by_id: dict[int, LazyImage] = {}
-    by_file: dict[str, LazyImage] = {}
-
-    def image(item: Any) -> None:
-        width, height = image_size(item)
-        image_id, name = get(item, "id", int), get(item, "file_name", str)
-        if image_id in by_id and by_id[image_id].file_name != name:
-            other = by_id[image_id].file_name
-            raise AnnotationFormatError(f"an image before it, {other}, has this id")
-        if name not in by_file:
-            by_file[name] = LazyImage(str(image_id), width, height, name, find(name))
-        found = by_id[image_id] = by_file[name]
-        if (found.width, found.height) != (width, height):
-            raise SizeMismatchError(
-                f"{name} is {width} x {height} here and {found.width} x {found.height} before"
-            )
-
-    def region(item: Any) -> None:
-        need_object(item)
-        image_id = get(item, "image_id", int)
-        if image_id not in by_id:
-            raise AnnotationFormatError(f"there is no image {image_id}")
-        caption = get(item, "caption", str).strip()
-        found = LazyRegion(get(item, "id", int), [caption], get(item, "bbox", list))
-        _add(by_id[image_id], found)
-
-    for prefix, build in (("images.item", image), ("annotations.item", region)):
-        list(entries.built(path, stream_items(path, prefix), build))
-    return by_file.values()
-
-
-def _add(image: LazyImage, region: LazyRegion) -> None:
-    """Add a region to its image, or raise the reason why it is left out."""
-    if not region.texts[0]:
-        raise RegionError("the phrase is empty")
-    if any(other.id == region.id for other in image.regions):
-        raise AnnotationFormatError(f"image {image.key} has this region twice")
-    check_box(region.box, image.height, image.width)
-    image.regions.append(region)

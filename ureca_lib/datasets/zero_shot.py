@@ -1,4 +1,4 @@
-"""Region captions of other data sets (Table 6): the protocol, and what their readers share.
+"""Region captions of other data sets: the protocol of Table 6, and what their readers share.
 
 The paper (App. C) gives METEOR on RefCOCOg and Visual Genome for a model trained on URECA only, and
 no more than that; Figure 5 mentions RefCOCOg's validation set. Everything else is a choice, and
@@ -29,19 +29,25 @@ region, or with several, in the split: with one, any true description is unique.
 
 from __future__ import annotations
 
-import codecs
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any
 
-import ijson
 import numpy as np
 
-from ureca_lib.datasets.captioned import CaptionedError, CaptionedImage, CaptionedImages
+from ureca_lib.datasets.captioned import (
+    FINDERS,
+    CaptionedError,
+    CaptionedImage,
+    CaptionedImages,
+    OpenOptions,
+    opens,
+)
+from ureca_lib.datasets.rows import stream_items
 from ureca_lib.regions import (
     AnnotationFormatError,
     EmptyMaskError,
@@ -49,24 +55,18 @@ from ureca_lib.regions import (
     Region,
     RegionError,
     RegionImage,
+    SizeMismatchError,
     rle,
 )
 from ureca_lib.regions.photo import find_photo
-from ureca_lib.regions.sa1b import region_from
+from ureca_lib.regions.sa1b import get, image_size, need_object, region_from
 
-RegionSet = Literal["all", "single", "multi"]
 # least and most regions per image
-REGION_SETS: dict[RegionSet, tuple[int, float]] = {
-    "all": (1, math.inf),
-    "single": (1, 1),
-    "multi": (2, math.inf),
-}
-MAX_DEPTH = 64  # of nested lists and objects in a JSON file
-_ESCAPES = re.compile(rb"\\.", re.DOTALL)
-_NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
-_STEPS = np.zeros(256, np.int8)  # change of the depth by byte
-_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
-Built = TypeVar("Built")
+REGION_SETS = {"": (1, math.inf), "all": (1, math.inf), "single": (1, 1), "multi": (2, math.inf)}
+# folders of the photos, seen from the annotations, and their parts (Visual Genome's)
+_PHOTOS = (".", "images", "train2014", "images/train2014", "../images/mscoco/images/train2014")
+_PHOTOS += ("../train2014", "../images/train2014", "../images", "../photos", "../../photos")
+_PARTS = ("", "VG_100K", "VG_100K_2")
 
 
 def protocol_markdown() -> str:
@@ -75,8 +75,8 @@ def protocol_markdown() -> str:
 
 
 @dataclass
-class LazyRegion:
-    """A region whose mask is built lazily.
+class ListedRegion:
+    """A region whose mask is built when its image is loaded.
 
     Attributes:
         id: unique in its image.
@@ -86,7 +86,7 @@ class LazyRegion:
         name: its category, if the data set has any.
     """
 
-    id: int
+    id: int | str
     texts: list[str]
     box: Sequence[float] | None = None
     segmentation: Any = None
@@ -105,155 +105,137 @@ class LazyRegion:
 
 
 @dataclass
-class LazyImage:
-    """An image whose regions are built lazily; sizes in pixels, photo None if it is missing."""
+class ListedImage:
+    """An image of an annotation file; sizes in pixels, photo None if it is missing."""
 
     key: str
     width: int
     height: int
-    file_name: str | None = None
-    photo: Path | None = None
-    regions: list[LazyRegion] = field(default_factory=list)
+    file_name: str
+    photo: Path | None
+    path: Path
+    regions: list[ListedRegion] = field(default_factory=list)
 
+    def find(self, region_id: int | str) -> ListedRegion | None:
+        """Return the region of an id, if it is in the list already."""
+        return next((one for one in self.regions if one.id == region_id), None)
 
-def _stated_id(item: Any) -> int | None:
-    value = item.get("region_id", item.get("id")) if isinstance(item, Mapping) else None
-    return value if isinstance(value, int) else None
-
-
-class Entries:
-    """Entries of a data set's files; those that are left out are in `left_out`.
-
-    By the protocol (a plain `RegionError`, or an empty mask) they are left out always; malformed
-    ones only if not strict.
-    """
-
-    def __init__(self, strict: bool):
-        self.strict = strict
-        self.left_out: list[RegionError] = []
-
-    def built(
-        self,
-        path: Path,
-        items: Iterable[Any],
-        build: Callable[[Any], Built],
-        label: Callable[[Any], int | str | None] = _stated_id,
-    ) -> Iterator[Built]:
-        """Build each of the items of a file, or leave it out.
-
-        Args:
-            path: the file, for errors.
-            items: as parsed.
-            build: makes the result for an item, or raises a `RegionError`.
-            label: of an item for errors; by default its id.
-        """
-        for item in items:
-            try:
-                result = build(item)
-            except RegionError as error:
-                placed = error.located(path, label(item))
-                if self.strict and type(error) not in (RegionError, EmptyMaskError):
-                    raise placed from None
-                self.left_out.append(placed)
-            else:
-                yield result
-
-
-class LazyImages(CaptionedImages):
-    """Captioned images whose masks and pixels are made when an image is indexed.
-
-    Args:
-        images: those of a split, in the data set's order; no more are taken than needed, and none
-            without regions.
-        entries: what was left out while they were read.
-        path: the annotation file, for errors.
-        opened: scheme and split, folder, and folder of the photos, for the text that opens the
-            images again.
-        regions: "single" takes images with exactly one region, "multi" those with more.
-        limit: only the first so many images; None is all.
-
-    Raises:
-        CaptionedError: there are no images.
-        ValueError: no such set of regions, or a limit below 1.
-    """
-
-    def __init__(
-        self,
-        images: Iterable[LazyImage],
-        entries: Entries,
-        path: Path,
-        opened: tuple[str, str | Path, str | Path | None],
-        regions: RegionSet = "all",
-        limit: int | None = None,
-    ):
-        if regions not in REGION_SETS:
-            raise ValueError(f"regions must be one of {', '.join(REGION_SETS)}, not {regions!r}")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1, not {limit}")
-        least, most = REGION_SETS[regions]
-        chosen = islice((one for one in images if least <= len(one.regions) <= most), limit)
-        self._images = {image.key: image for image in chosen}
-        self.path, self.left_out = path, entries.left_out
-        split, folder, photos = opened
-        name = f"{split if regions == 'all' else f'{split}/{regions}'}:{folder}"
-        name += "" if photos is None else f"@{photos}"
-        if not self._images:
-            raise CaptionedError(f"{name}: there are no regions ({len(self.left_out)} left out)")
-        super().__init__(list(self._images), self._captioned, name)
-
-    @property
-    def regions(self) -> int:
-        """Number of regions of all images."""
-        return sum(len(image.regions) for image in self._images.values())
-
-    @property
-    def expressions(self) -> int:
-        """Number of references of all regions."""
-        return sum(len(one.texts) for image in self._images.values() for one in image.regions)
-
-    @property
-    def without_photo(self) -> int:
-        """Number of images whose photo was not found."""
-        return sum(image.photo is None for image in self._images.values())
-
-    def _captioned(self, key: str) -> CaptionedImage:
-        image = self._images[key]
-        size, names = (image.width, image.height), (key, image.file_name)
+    def load(self) -> CaptionedImage:
+        """Build the regions."""
         try:
-            regions = [one.region(image.height, image.width) for one in image.regions]
-            found = RegionImage(regions, *size, image.photo, *names, self.path)
+            regions = [one.region(self.height, self.width) for one in self.regions]
+            names = self.key, self.file_name, self.path
+            found = RegionImage(regions, self.width, self.height, self.photo, *names)
         except RegionError as error:
             raise error.located(self.path) from None
-        return CaptionedImage(key, found, {one.id: one.texts for one in image.regions})
+        captions = {one.id: one.texts for one in self.regions if one.texts}
+        return CaptionedImage(self.key, found, captions)
 
 
-def parse_text(
-    text: str, form: str, photos: str | Path | None
-) -> tuple[list[str], RegionSet, str, str | Path | None]:
-    """Parse a text such as `refcocog:umd:val/multi:FOLDER@PHOTOS`.
+class Listing:
+    """A data set that is being read: what its text names, and what is left out of it.
+
+    By the protocol (a plain `RegionError`, or an empty mask) entries are left out always;
+    malformed ones only if not strict.
 
     Args:
-        text: the text.
-        form: names of its parts, such as `refcocog:PARTITION:SPLIT:FOLDER`.
-        photos: folder of the photos, instead of the one in the text.
-
-    Returns:
-        The parts between scheme and folder, the region set, the folder, and that of the photos.
+        parts: the text's parts between the scheme and the folder.
+        folder: of the annotations, or their file.
+        photos: folder of the photos; None looks beside the annotations.
+        strict: False leaves malformed entries out.
 
     Raises:
-        CaptionedError: a text of another form.
+        FileMissingError: there is no folder `photos`.
     """
-    _, *parts = text.split(":", form.count(":"))
-    if len(parts) != form.count(":"):
+
+    def __init__(self, parts: list[str], folder: Path, photos: str | None, strict: bool):
+        self.parts, self.folder, self.strict = parts, folder, strict
+        self.faults: dict[int, RegionError] = {}
+        if photos is not None and not Path(photos).is_dir():
+            raise FileMissingError("the folder of the photos does not exist", photos)
+        root = folder if folder.is_dir() else folder.parent
+        places = [root / place for place in _PHOTOS] if photos is None else [Path(photos)]
+        self._places = [place / part for part, place in product(_PARTS, places)]
+
+    @contextmanager
+    def entry(self, path: Path, label: int | str | None) -> Iterator[None]:
+        """Read an entry of a file, or leave it out; the label names it in errors."""
+        try:
+            yield
+        except RegionError as error:
+            placed = error.located(path, label)
+            if self.strict and type(error) not in (RegionError, EmptyMaskError):
+                raise placed from None
+            self.faults[len(self.faults)] = placed
+
+    def image(self, key: Any, size: tuple[int, int], file_name: str, path: Path) -> ListedImage:
+        """Start an image of (width, height) pixels, and look for its photo."""
+        found = (find_photo(place, file_name) for place in self._places)
+        return ListedImage(str(key), *size, file_name, next(filter(None, found), None), path)
+
+    def add(self, image: ListedImage, region: ListedRegion) -> None:
+        """Add a region to its image, or raise the reason why it is left out."""
+        if region.texts == [""]:
+            raise RegionError("the phrase is empty")
+        if image.find(region.id):
+            raise AnnotationFormatError(f"image {image.key} has this region twice")
+        if region.segmentation is None:
+            check_box(region.box, image.height, image.width)
+        elif not self.strict:  # only building the mask shows whether it is faulty
+            region.region(image.height, image.width)
+        image.regions.append(region)
+
+
+Reader = Callable[[Listing], Iterable[ListedImage]]
+
+
+def reads(*forms: str, find: Callable[[Path], Iterable[str]]) -> Callable[[Reader], Reader]:
+    """Register the generator below as the reader of a data set.
+
+    Args:
+        forms: of the texts, such as `refcocog:PARTITION:SPLIT:FOLDER`.
+        find: lists the texts that open what a folder holds.
+    """
+
+    def register(reader: Reader) -> Reader:
+        for form in forms:
+            opens(form.partition(":")[0])(lambda *asked, form=form: _open(reader, form, *asked))
+        FINDERS.append(find)
+        return reader
+
+    return register
+
+
+def _open(reader: Reader, form: str, text: str, options: OpenOptions) -> CaptionedImages:
+    """Read the images of a text, no more than are needed, and none without regions."""
+    *head, place = text.split(":", form.count(":"))
+    if len(head) < form.count(":"):
         raise CaptionedError(f"{text!r}: a data set is opened as {form}")
-    *names, split, place = parts
-    split, _, regions = split.partition("/")
-    if regions and regions not in REGION_SETS:
-        raise CaptionedError(f"{text!r}: a split may have /single or /multi only")
+    photos = None if options.masks is None else str(options.masks)
     if "@" in place and not Path(place).exists():
         place, _, named = place.rpartition("@")
         photos = photos or named
-    return [*names, split], regions or "all", place, photos
+    split, _, regions = head[-1].partition("/")
+    if regions not in REGION_SETS:
+        raise CaptionedError(f"{text!r}: a split may have /single or /multi only")
+    parts = [*head[:-1], split][1:]
+    listing = Listing(parts, Path(place), photos, options.strict)
+    least, most = REGION_SETS[regions]
+    read = (image for image in reader(listing) if least <= len(image.regions) <= most)
+    listed = list(islice(read, options.limit))
+    images = {image.key: image for image in listed}
+
+    def count() -> dict[str, int]:
+        regions = [region for image in listed for region in image.regions]
+        return {
+            "regions": len(regions),
+            "captions": sum(len(region.texts) for region in regions),
+            "photos missing": sum(image.photo is None for image in listed),
+        }
+
+    name = ":".join([*head, place]) + ("" if photos is None else f"@{photos}")
+    ids = [image.key for image in listed]
+    return CaptionedImages(ids, lambda key: images[key].load(), name, listing.faults, count)
 
 
 def check_split(path: Path, split: str, counts: Mapping[str, int]) -> None:
@@ -263,80 +245,45 @@ def check_split(path: Path, split: str, counts: Mapping[str, int]) -> None:
         raise CaptionedError(f"{path}: there is no split {split!r}; there are {known}")
 
 
-def stream_items(path: Path, prefix: str) -> Iterator[Any]:
-    """Read the items of a list in a JSON file of any size, one at a time.
+def coco_images(
+    listing: Listing, path: Path, read: Callable[[Mapping[str, Any]], ListedRegion]
+) -> Iterable[ListedImage]:
+    """Read a file of COCO's layout in file order, entries of one photo as one image.
 
     Args:
-        path: the file.
-        prefix: "item" if the file holds a list, "images.item" for `images` of an object.
-
-    Raises:
-        FileMissingError: there is no such file.
-        AnnotationFormatError: truncated, not JSON, or there is no such list; the items before the
-            fault have been yielded by then.
+        listing: of the data set.
+        path: the file, with `images` and `annotations`; streamed.
+        read: makes the region of an annotation.
     """
-    item = path  # stands for no item, which None would not
-    try:
-        with path.open("rb") as file:
-            if file.read(3) != codecs.BOM_UTF8:
-                file.seek(0)
-            for item in ijson.items(_Shallow(file), prefix, use_float=True):
-                yield item
-    except AnnotationFormatError as error:
-        raise error.located(path) from None
-    except FileNotFoundError:
-        raise FileMissingError("the annotation file does not exist", path) from None
-    except (OSError, ValueError, ijson.JSONError) as error:
-        reason = str(error).partition("\n")[0]
-        raise AnnotationFormatError(f"the file is truncated or not JSON ({reason})", path) from None
-    if item is path:
-        what = prefix.removesuffix("item").strip(".") or "its items"
-        raise AnnotationFormatError(f"there is no list of {what}, or it is empty", path)
+    by_id: dict[int, ListedImage] = {}
+    by_file: dict[str, ListedImage] = {}
+    for item in stream_items(path, "images.item"):
+        with listing.entry(path, stated_id(item)):
+            size = image_size(item)
+            image_id, name = get(item, "id", int), get(item, "file_name", str)
+            if image_id in by_id and by_id[image_id].file_name != name:
+                other = by_id[image_id].file_name
+                raise AnnotationFormatError(f"an image before it, {other}, has this id")
+            if name not in by_file:
+                by_file[name] = listing.image(image_id, size, name, path)
+            found = by_id[image_id] = by_file[name]
+            if (found.width, found.height) != size:
+                before = f"{found.width} x {found.height}"
+                raise SizeMismatchError(f"{name} is {size[0]} x {size[1]} here and {before} before")
+    for item in stream_items(path, "annotations.item"):
+        with listing.entry(path, stated_id(item)):
+            need_object(item)
+            image_id = get(item, "image_id", int)
+            if image_id not in by_id:
+                raise AnnotationFormatError(f"there is no image {image_id}")
+            listing.add(by_id[image_id], read(item))
+    return by_file.values()
 
 
-class _Shallow:
-    """A JSON file whose nesting is bounded while it is read.
-
-    ijson keeps the path of each open list: 100 KB of `[` would take it 25 GB.
-    """
-
-    def __init__(self, file: BinaryIO):
-        self._file, self._depth, self._in_text, self._escape = file, 0, False, b""
-
-    def read(self, size: int) -> bytes:
-        chunk = self._file.read(size)
-        plain = _ESCAPES.sub(b"", self._escape + chunk)
-        self._escape = plain[-1:] if plain.endswith(b"\\") else b""  # cut from its letter
-        marks = b'"' * self._in_text + plain.translate(None, _NO_MARKS)
-        parts = marks.replace(b'""', b"").split(b'"')  # outside of texts and inside, by turns
-        self._in_text = len(parts) % 2 == 0
-        steps = _STEPS[np.frombuffer(b"".join(parts[::2]), np.uint8)]
-        depths = np.cumsum(steps, dtype=np.int64) + self._depth
-        if depths.max(initial=0) > MAX_DEPTH:
-            raise AnnotationFormatError(f"lists lie deeper than {MAX_DEPTH} in one another")
-        self._depth = int(depths[-1]) if len(depths) else self._depth
-        return chunk
-
-
-def photo_finder(
-    folder: Path, images: str | Path | None, places: Iterable[str], parts: Iterable[str] = ()
-) -> Callable[[str], Path | None]:
-    """Return a function that finds a photo by its name.
-
-    Args:
-        folder: of the annotations.
-        images: folder of the photos, or None to look in `places`.
-        places: folders, relative to `folder`.
-        parts: subfolders of each of these that are searched too.
-
-    Raises:
-        FileMissingError: there is no folder `images`.
-    """
-    if images is not None and not Path(images).is_dir():
-        raise FileMissingError("the folder of the photos does not exist", images)
-    folders = [folder / place for place in places] if images is None else [Path(images)]
-    folders += [each / part for each in folders for part in parts]
-    return lambda name: next(filter(None, (find_photo(each, name) for each in folders)), None)
+def stated_id(item: Any) -> int | None:
+    """The id of an entry for errors, if it has one."""
+    value = item.get("region_id", item.get("id")) if isinstance(item, Mapping) else None
+    return value if isinstance(value, int) else None
 
 
 def box_mask(box: Any, height: int, width: int) -> np.ndarray:

@@ -22,7 +22,8 @@ GPT-4o is `--base-url openai --model gpt-4o`). The paper prints no questions for
 
 Every other system of Tables 2 and 6 (SCA, Osprey, OMG-LLaVA, ControlMLLM, GRiT, SLR, GLaMM, Groma,
 RegionGPT, Omni-RGPT, Draw-and-Understand), and newer ones (DAM, PAM, GAR), runs with its authors'
-code. Let it write a predictions file, one line per region; two columns are enough:
+code. `ureca convert-predictions` reads what DAM and GAR write, and COCO's caption results (see
+`foreign`). Or let it write a predictions file, one line per region; two columns are enough:
 
     {"id": "sa_1/523353737", "caption": "the left boot", "system": "Osprey"}
 

@@ -1,11 +1,14 @@
 """Parser of the caption language: from words to a phrase, and so to the regions it fits.
 
-caption  = noun [where | whole]... [claim] [parts] ["."]
-noun     = [article] {side | pattern | surface} kind [("of" plural) after pair or row]
-where    = "on the left" | "in the middle" | "on the right" | "in front" | "at the back"
-whole    = ("of" | "in" | "on") caption-without-claim
-claim    = verb [where | whole]... | "belongs to" whole | "is in the background"
-parts    = "with" part {"," part} ["and" part];   part = number {pattern | surface} kind-or-plural
+Its grammar:
+
+    caption  = noun [where | whole]... [claim] [parts] ["."]
+    noun     = [article] {side | pattern | surface} kind [("of" plural) after pair or row]
+    where    = "on the left" | "in the middle" | "on the right" | "in front" | "at the back"
+    whole    = ("of" | "in" | "on") caption-without-claim
+    claim    = verb [where | whole]... | "belongs to" whole | "is in the background"
+    parts    = "with" part {"," part} ["and" part]
+    part     = number {pattern | surface} kind-or-plural
 """
 
 from __future__ import annotations
