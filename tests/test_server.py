@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -22,12 +23,19 @@ from PIL import Image
 
 from ureca_lib.annotate.annotators import make_annotator
 from ureca_lib.annotate.run import annotate_images
-from ureca_lib.captioning import TINY, PhotoCaptioner
+from ureca_lib.captioning import TINY, PhotoCaptioner, PhotoCaptions
 from ureca_lib.regions import Region, RegionImage, load_regions, save_sa1b
 
 pytest.importorskip("fastapi", reason="the server needs the extra [serve]")
 uvicorn = pytest.importorskip("uvicorn", reason="the server needs the extra [serve]")
-from ureca_lib.server.app import ServerSettings, make_app  # noqa: E402
+from fastapi import HTTPException  # noqa: E402
+
+from ureca_lib.server.app import (  # noqa: E402
+    CaptionJob,
+    CaptionService,
+    ServerSettings,
+    make_app,
+)
 
 SAMPLES = Path(__file__).parents[1] / "data_samples" / "photos"
 LIMITS = ServerSettings(max_body=4 << 20, max_pixels=4_000_000, max_waiting=64)
@@ -258,6 +266,29 @@ def test_a_full_queue_says_to_come_back():
     assert refused and refused[0].headers["retry-after"]
     assert {reply.status_code for reply in replies} <= {200, 503, 504}
     assert any(reply.status_code == 200 for reply in replies)
+
+
+def test_a_request_that_times_out_while_its_captions_begin_is_given_up_cleanly():
+    image = small_image()
+
+    class Hesitant(list):
+        """Time passes between the look into the queue and what follows from it."""
+
+        def __contains__(self, job: object) -> bool:
+            found = super().__contains__(job)
+            time.sleep(0.4)
+            return found
+
+    async def run() -> tuple[BaseException, PhotoCaptions]:
+        service = CaptionService(PhotoCaptioner(), ServerSettings(timeout=0.2))
+        service._waiting = Hesitant()
+        with pytest.raises(HTTPException) as given_up:
+            await service.caption(CaptionJob(image.pixels, "one", image.regions))
+        service.settings = ServerSettings()
+        return given_up.value, await service.caption(CaptionJob(image.pixels, "two", image.regions))
+
+    given_up, later = asyncio.run(run())
+    assert given_up.status_code == 504 and len(later) == 2
 
 
 def test_no_good_request_is_lost_among_bad_clients(embedded):

@@ -26,9 +26,10 @@ from ureca_lib.course import course_folder
 from ureca_lib.devices import chosen_device
 from ureca_lib.markdown import printable
 from ureca_lib.mask_tree import RegionId, build_mask_tree
-from ureca_lib.regions import Region, RegionImage, load_regions
+from ureca_lib.regions import MaskedPhoto, Region, RegionImage, load_regions
 from ureca_lib.regions.photo import Photo
 from ureca_lib.regions.sa1b import annotation_from
+from ureca_lib.regions.sources import find_masked
 from ureca_lib.segment import (
     Sam,
     check_prompts,
@@ -38,6 +39,7 @@ from ureca_lib.segment import (
     superpixel_regions,
 )
 from ureca_lib.segment.sam import Box
+from ureca_lib.tool_files import Captioned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,6 +138,12 @@ class PhotoCaptions(Sequence[CaptionRow]):
             }
             yield plain | {name: value for name, value in extra.items() if value is not None}
 
+    def captioned(self) -> Captioned:
+        """The captions for `ureca_lib.tool_files`."""
+        texts = {row.region_id: row.text for row in self.items}
+        unique = {row.region_id: row.unique for row in self.items}
+        return Captioned(self.regions, texts, unique, self.image)
+
     def figure(self, most: int = 24) -> Figure:
         """Draw the largest regions with their captions, numbered as in the list.
 
@@ -229,7 +237,7 @@ class PhotoCaptioner:
     def caption(
         self,
         photo: Photo,
-        masks: str | Path | RegionImage | None = None,
+        masks: str | Path | MaskedPhoto | RegionImage | None = None,
         points: Sequence[tuple[float, float]] = (),
         boxes: Sequence[Box] = (),
         strict: bool = True,
@@ -240,8 +248,8 @@ class PhotoCaptioner:
 
         Args:
             photo: a path, a PIL image, or an array.
-            masks: any file that `load_regions` reads, or its regions; None takes the JSON beside
-                the photo, else segments it.
+            masks: any file that `load_regions` reads, or its regions; None takes those beside the
+                photo (see `ureca_lib.regions.sources`), else segments it.
             points: (x, y) pixels. With SAM, the region that it sees there; else the smallest
                 region that holds the point.
             boxes: (x, y, width, height) pixels. With SAM, the region that it sees there; else the
@@ -256,8 +264,9 @@ class PhotoCaptioner:
                 made no caption; the message has the reason.
         """
         if masks is None and isinstance(photo, str | Path):
-            beside = Path(photo).with_suffix(".json")
-            masks = beside if beside.is_file() else None
+            masks = next(iter(find_masked(photo).images), None)
+        if isinstance(masks, MaskedPhoto):
+            masks = masks.load(strict, use_boxes)
         if isinstance(masks, RegionImage):
             regions = masks
         elif masks is not None:
@@ -381,24 +390,6 @@ def caption(
     """
     captioner = PhotoCaptioner(model, **options)
     return captioner.caption(photo, masks, points, boxes, strict)
-
-
-def coco_document(photos: Sequence[PhotoCaptions]) -> dict[str, Any]:
-    """A COCO instances document whose annotations have a `caption`, as JSON can hold it."""
-    images, annotations = [], []
-    for number, photo in enumerate(photos, start=1):
-        size = {"width": photo.regions.width, "height": photo.regions.height}
-        images.append({"id": number, "file_name": photo.image} | size)
-        for row in photo:
-            extra = {} if row.unique is None else {"unique": row.unique}
-            annotations.append(
-                annotation_from(row.region)
-                | {"id": len(annotations) + 1, "region_id": row.region_id, "image_id": number}
-                | {"category_id": 1, "iscrowd": 0, "caption": row.text}
-                | extra
-            )
-    categories = [{"id": 1, "name": "region", "supercategory": "region"}]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _joined(regions: RegionImage, prompted: Sequence[Region]) -> RegionImage:

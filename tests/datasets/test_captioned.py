@@ -16,7 +16,7 @@ from ureca_lib.datasets import read_jsonl
 from ureca_lib.datasets.captioned import CaptionedError, CaptionedImage, from_scene, open_captioned
 from ureca_lib.mask_tree import build_mask_tree
 from ureca_lib.regions import RegionError, load_sa1b
-from ureca_lib.scenes import SceneSpecification, generate_scene, write_scenes
+from ureca_lib.scenes import generate_scene, write_scenes
 
 
 def row(image, mask_id, text="a caption", **more):
@@ -45,10 +45,9 @@ def test_scenes_are_those_of_their_seeds(text, first, count):
     assert image.scene.seed == first
 
 
-def test_scenes_in_another_style_and_of_another_specification():
-    spec = SceneSpecification(min_twins=3, noise=0.0)
-    (image,) = open_captioned("scenes:test:1", style="minimal", spec=spec)
-    scene = generate_scene(2_000_000, spec)
+def test_scenes_in_another_style():
+    (image,) = open_captioned("scenes:test:1", style="minimal")
+    scene = generate_scene(2_000_000)
     assert image.captions == {k: [t] for k, t in scene.captions_in("minimal").items()}
     assert np.array_equal(image.pixels, scene.image)
 
@@ -176,14 +175,12 @@ def test_bad_data_is_named(data, reason):
 
 
 def test_other_bad_requests_are_named(tmp_path, samples):
-    with pytest.raises(CaptionedError, match="there are no images"):
+    with pytest.raises(RegionError, match="holds no annotation files"):
         open_captioned(tmp_path)
     with pytest.raises(ValueError, match="limit must be at least 1"):
         open_captioned("scenes:test:5", limit=0)
     with pytest.raises(ValueError, match="style must be one of"):
         open_captioned("scenes:test:5", style="haiku")
-    with pytest.raises(CaptionedError, match="goes with a JSONL only"):
-        open_captioned(samples / "photos", masks=samples)
     image = load_sa1b(samples / "photos" / "coins.json")
     with pytest.raises(CaptionedError, match=r"coins: captions of regions .*-7"):
         CaptionedImage("coins", image, {-7: ["no such coin"]})

@@ -26,6 +26,10 @@ def test_the_list_names_every_source_and_layout():
         "https://github.com/lichengunc/refer",
         "https://homes.cs.washington.edu/~ranjay/visualgenome",
         "https://huggingface.co/OpenGVLab",
+        "https://huggingface.co/datasets/nvidia/DLC-Bench",
+        "https://huggingface.co/datasets/JierunChen/Ref-L4",
+        "https://github.com/Haochen-Wang409/Grasp-Any-Region",
+        "refs(unc).p",
         "refs(umd).p",
         "region_descriptions.json",
     ):
@@ -45,9 +49,9 @@ def test_sample_folders_are_counted(samples):
     found = check(samples / "visual_genome" / "annotations")
     assert found.exit_code == 0 and "visual_genome:test:" in found.output
     found = check(samples / "photos")
-    assert "SA-1B layout, 5 images, 0 photos missing; the first: Captioned" in found.output
+    assert "masks of 5 images, 0 photos missing; the first: Captioned" in found.output
     found = check(samples / "scenes")
-    assert found.exit_code == 0 and "SA-1B layout" in found.output
+    assert found.exit_code == 0 and "masks of" in found.output
     assert check("scenes:test:5").output.startswith("scenes:test:5: 5 images; the first: Captioned")
     assert check(samples / "tiny_ureca").exit_code == 0
 
@@ -73,7 +77,7 @@ def test_published_files_say_whether_their_masks_are_there(tmp_path):
     ("lost", "message", "code"),
     [
         (["instances.json"], "instances.json: the annotation file does not exist", 1),
-        (["refs(google).p", "refs(umd).p"], "there is neither refs(umd).p nor refs(umd).json", 1),
+        (["refs(google).p", "refs(umd).p"], "refs(umd).p: the file does not exist", 1),
         (["refs(google).p"], "refcocog:umd:val", 0),
     ],
 )
@@ -90,12 +94,14 @@ def test_weights_are_complete_or_say_what_is_missing(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl_chat"}))
     found = check(tmp_path)
     assert found.exit_code == 1
-    assert "internvl_chat weights, 1 files, missing model.safetensors, a tokenizer" in found.output
+    assert "weights: " in found.output and "no model.safetensors and no" in found.output
+    (tmp_path / "model.safetensors").write_text("")
+    assert "internvl_chat weights, 1 files, missing a tokenizer" in check(tmp_path).output
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     for name in ("model-1.safetensors", "tokenizer.json"):
         (tmp_path / name).write_text("")
-    assert "2 files, missing model-2.safetensors" in check(tmp_path).output
+    assert "names files that are not here: model-2.safetensors" in check(tmp_path).output
     (tmp_path / "model-2.safetensors").write_text("")
     found = check(tmp_path)
     assert found.exit_code == 0 and "complete" in found.output

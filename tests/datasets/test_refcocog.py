@@ -171,7 +171,7 @@ def test_photos_are_looked_for_and_may_be_missing(copy, samples, tmp_path):
 
 
 def test_wrong_arguments(folder, tmp_path):
-    with pytest.raises(ValueError, match="umd, google, unc"):
+    with pytest.raises(ValueError, match=r"refs\(berkeley\)\.p: the file does not"):
         refcocog(folder, "berkeley")
     with pytest.raises(ValueError, match="single or /multi"):
         refcocog(folder, regions="both")
@@ -179,9 +179,9 @@ def test_wrong_arguments(folder, tmp_path):
         refcocog(folder, limit=0)
     with pytest.raises(CaptionedError, match=r"no split 'test'; there are val \(\d+\), train"):
         refcocog(folder, "google", "test")
-    with pytest.raises(FileMissingError, match="no such folder"):
+    with pytest.raises(FileMissingError, match=r"refs\(umd\)\.p: the file does not exist"):
         refcocog(tmp_path / "none")
-    with pytest.raises(FileMissingError, match=r"neither refs\(umd\)\.p nor"):
+    with pytest.raises(FileMissingError, match=r"refs\(umd\)\.p: the file does not exist"):
         refcocog(tmp_path)
 
 
@@ -204,11 +204,10 @@ def test_wrong_arguments(folder, tmp_path):
             "sentences.0.sent: F",
         ),
         (lambda refs: refs[3]["sentences"][0].update(sent=" "), AnnotationFormatError, "0.sent: "),
-        (lambda refs: refs[3].update(sent_ids=[1, 2]), AnnotationFormatError, "not those of"),
         (lambda refs: refs[3].update(ann_id=77), AnnotationFormatError, "no annotation 77"),
         (lambda refs: refs[3].update(image_id=77), AnnotationFormatError, "no image 77"),
         (lambda refs: refs[3].update(image_id=2), AnnotationFormatError, "do not belong together"),
-        (lambda refs: refs[3].update(category_id=99), AnnotationFormatError, "category_id is 99"),
+        (lambda refs: refs[3].update(category_id=99), AnnotationFormatError, "another category_id"),
     ],
 )
 def test_faulty_references_are_named(copy, edit, kind, reason):

@@ -73,7 +73,7 @@ BAD = [
     ("r.json", '{"a/1": ["", " "]}', "id a/1: references are texts that are not all empty"),
     ("r.json", '{"a1": "x"}', "an id is IMAGE/REGION, not 'a1'"),
     ("r.jsonl", '{"id": 7, "references": ["x"]}', "row 1: id 7: an id is a text IMAGE/REGION"),
-    ("r.jsonl", '{"id": "a/1"}', "row 1: id a/1: references are texts"),
+    ("r.jsonl", '{"id": "a/1"}', "id a/1: references are texts"),
     ("r.jsonl", '{"image": "a.jpg", "conversations": []}', "row 1: .*id: Field required"),
     (
         "r.jsonl",

@@ -11,6 +11,7 @@ from explorer.speakers import Listener, Speaker, nested_image
 from tiny_models import tiny_model, tiny_tokenizer
 
 from ureca_lib.captioner import RegionCaptioner
+from ureca_lib.explorer import RegionExplorer
 from ureca_lib.explorer.state import (
     AttributeCaptioner,
     CaptionCache,
@@ -18,7 +19,6 @@ from ureca_lib.explorer.state import (
     Confusion,
     Entry,
     Judgement,
-    TreeCursor,
     load_captioner,
     verdict,
 )
@@ -189,52 +189,52 @@ def test_a_folder_that_is_no_checkpoint_is_an_error_that_names_it(tmp_path):
 
 
 @pytest.fixture
-def cursor():
-    return TreeCursor(build_mask_tree(nested_image().regions))
+def explorer():
+    return RegionExplorer(IMAGE.pixels, IMAGE.regions, Speaker())
 
 
-def test_a_region_is_named_with_its_id(cursor):
-    assert cursor.label(4) == "knob [4]"
-    assert cursor.label(None) == "image"
+def test_a_region_is_named_with_its_id(explorer):
+    assert explorer.label(4) == "knob [4]"
+    assert explorer.label(None) == "image"
 
 
-def test_up_ends_at_the_image_and_down_comes_back(cursor):
-    cursor.move_to(3)
+def test_up_ends_at_the_image_and_down_comes_back(explorer):
+    explorer.go_to(3)
     seen = []
     for _ in range(4):
-        cursor.step("up")
-        seen.append(cursor.region_id)
+        explorer.step("up")
+        seen.append(explorer.region_id)
     assert seen == [1, 5, None, None]
     for _ in range(3):
-        cursor.step("down")
-    assert cursor.region_id == 3
+        explorer.step("down")
+    assert explorer.region_id == 3
 
 
-def test_down_from_new_ground_takes_the_largest_child_and_stops_at_a_leaf(cursor):
-    cursor.step("down")
-    assert cursor.region_id == 5
-    cursor.move_to(4)
-    cursor.step("down")
-    assert cursor.region_id == 4
+def test_down_from_new_ground_takes_the_largest_child_and_stops_at_a_leaf(explorer):
+    explorer.step("down")
+    assert explorer.region_id == 5
+    explorer.go_to(4)
+    explorer.step("down")
+    assert explorer.region_id == 4
 
 
-def test_siblings_go_round_from_large_to_small(cursor):
-    cursor.move_to(5)
-    cursor.step("next")
-    assert cursor.region_id == 2
-    cursor.step("next")
-    assert cursor.region_id == 5
-    cursor.step("previous")
-    assert cursor.region_id == 2
+def test_siblings_go_round_from_large_to_small(explorer):
+    explorer.go_to(5)
+    explorer.step("next")
+    assert explorer.region_id == 2
+    explorer.step("next")
+    assert explorer.region_id == 5
+    explorer.step("previous")
+    assert explorer.region_id == 2
 
 
-def test_from_the_image_there_is_no_next_sibling(cursor):
-    cursor.step("next")
-    assert cursor.region_id is None
+def test_from_the_image_there_is_no_next_sibling(explorer):
+    explorer.step("next")
+    assert explorer.region_id is None
 
 
-def test_an_unknown_region_is_refused_and_one_stays(cursor):
-    cursor.move_to(2)
+def test_an_unknown_region_is_refused_and_one_stays(explorer):
+    explorer.go_to(2)
     with pytest.raises(KeyError, match="no region 99"):
-        cursor.move_to(99)
-    assert cursor.region_id == 2
+        explorer.go_to(99)
+    assert explorer.region_id == 2

@@ -59,8 +59,9 @@ from ureca_lib.annotate.store import Store
 from ureca_lib.datasets.captioned import INTERRUPTED, image_keys
 from ureca_lib.journal import json_line, replacing, write_json
 from ureca_lib.mask_tree import RegionId
-from ureca_lib.regions import Region, RegionImage, load_sa1b
+from ureca_lib.regions import Region, RegionImage, load_regions
 from ureca_lib.regions.sa1b import annotation_from
+from ureca_lib.regions.sources import split_place
 
 QUESTION = "<image>\nDescribe this region in the image."  # asked in each row of the JSONL
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -158,8 +159,9 @@ def export_dataset(
     else:
         path, stores = store.path, nullcontext([store])
     with stores as opened:
-        source = _Source(path, opened, images or {})
+        source = StoreSource(path, opened, images)
         keys = image_keys(row.image for row in source.rows)
+        masks = source.mask_names()
         made_with, groups = source.made_with(mixed)
         texts, out = texts or CardTexts(), Path(out_dir)
         _check_folder(out)
@@ -171,7 +173,8 @@ def export_dataset(
                 partial, left_out = Path(name), []
                 files = {split: _SplitFiles(partial, split, states) for split in source.splits}
                 for row in tqdm(source.finished, unit="image", disable=not progress):
-                    left_out += files[row.split].add_image(source, row, keys[row.image])
+                    named = masks.get(row.image, (None, None))
+                    left_out += files[row.split].add_image(source, row, keys[row.image], *named)
                 tables = [files[split].close(texts.title) for split in source.splits]
                 statistics = DatasetStatistics(pa.concat_tables(tables), source.rows, states)
                 card = data_card(statistics, made_with, states, texts, groups)
@@ -248,16 +251,18 @@ def region_row_id(key: str, region_id: RegionId) -> str:
 # a store's images and settings
 
 
-class _Source:
+class StoreSource:
     """The stores that are exported together, and images that were annotated in memory.
 
     Raises:
         ValueError: see `export_dataset`.
     """
 
-    def __init__(self, path: Path, stores: Sequence[Store], images: Mapping[str, RegionImage]):
+    def __init__(
+        self, path: Path, stores: Sequence[Store], images: Mapping[str, RegionImage] | None = None
+    ):
         held = {row.image: (row, store) for store in stores for row in store.images()}
-        self.path, self._images = path, images
+        self.path, self._images = path, images or {}
         self.rows = [held[name][0] for name in sorted(held)]
         self._store = {name: store for name, (_, store) in held.items()}
         self.splits = sorted({row.split for row in self.rows})
@@ -275,10 +280,12 @@ class _Source:
         if image is None and row.path is None:
             reason = f"{row.image} was annotated in memory; give its masks as images"
             raise ValueError(f"{self.path}: {reason}")
-        if image is None:  # from its place beside the store, else from the old path
-            beside = store.path.parent / row.image
+        if image is None:
+            boxes = store.settings(row.made_with).get("boxes", False)
             # the captions say which masks are needed, so that others may be faulty
-            image = load_sa1b(beside if beside.is_file() else row.path, strict=False)
+            image = load_regions(self._place(row), strict=False, boxes=boxes)
+            if image.photo is None and row.photo:
+                image.photo = Path(row.photo)  # elsewhere
         captions = store.reviewed_captions(row.image)
         _check_masks(row, image, [caption.region_id for caption in captions])
         answers: dict[RegionId, list[dict[str, Any]]] = defaultdict(list)
@@ -286,6 +293,23 @@ class _Source:
         for answer in sorted(saved, key=lambda a: (STAGES.index(a.step.stage), a.step.round)):
             answers[answer.step.region_id].append(answer.step._asdict() | vars(answer))
         return image, captions, answers
+
+    def _place(self, row: ImageRow) -> Path:
+        """The masks of an image: beside its store, else where they were."""
+        beside = self._store[row.image].path.parent / row.image
+        return beside if split_place(beside)[0].exists() else Path(row.path)
+
+    def mask_names(self) -> dict[str, tuple[str, str | None]]:
+        """Name of the masks, and of the image in them, unless they are a JSON of it alone."""
+        found: dict[str, tuple[str, str, str | None]] = {}
+        for row in self.finished:
+            file, name = split_place(self._place(row)) if row.path else (None, None)
+            if file and (name or file.suffix != ".json"):
+                end = "/" if file.is_dir() else file.suffix
+                stem = row.image.removesuffix(f"/{name}").removesuffix(end)
+                found[row.image] = (stem, end, name)
+        keys = image_keys({stem for stem, _, _ in found.values()})
+        return {image: (f"{keys[stem]}{end}", name) for image, (stem, end, name) in found.items()}
 
     def made_with(self, mixed: bool) -> tuple[dict[str, str], list[tuple[str, int, str]]]:
         """The settings that images were captioned with.
@@ -369,15 +393,23 @@ class _SplitFiles:
         self._jsonl: list[str] = []
         self._coco = {kind: {"images": [], "annotations": []} for kind in _COCO}
 
-    def add_image(self, source: _Source, row: ImageRow, key: str) -> list[str]:
+    def add_image(
+        self, source: StoreSource, row: ImageRow, key: str, masks: str | None, name: str | None
+    ) -> list[str]:
         """Add an image with its captions as people's reviews left them.
+
+        Args:
+            masks: file or folder of its masks, if that is no JSON of its own.
+            name: of the image in that file, if it holds many.
 
         Returns:
             Lines of the regions that are left out of the JSONL.
         """
         image, captions, answers = source.read(row)
         photo = PurePosixPath(key).with_name(Path(row.photo or row.image).name)
-        of_image = {"image_key": key, "image": str(photo), "split": row.split}
+        of_image = {"image_key": key, "image": name or str(photo), "split": row.split}
+        if masks is None and photo.with_suffix("") != PurePosixPath(key):
+            masks = f"{key}.json"  # the photo's name does not give it
         of_image |= {"width": image.width, "height": image.height}
         number = len(self._coco["instances"]["images"]) + 1
         self._coco["instances"]["images"].append(_coco_image(number, of_image))
@@ -398,17 +430,19 @@ class _SplitFiles:
             }
             rows.append(found)
             if caption.text and caption.state in self._states:
-                self._add_caption(number, region, found)
+                self._add_caption(number, region, found, masks)
             else:
                 names = ("id", "split", "image", "mask_id", "state", "reason", "caption")
                 left_out.append(json_line({n: found[n] for n in names} | {"mask_id": region.id}))
         self._tables.append(pa.Table.from_pylist(rows, SCHEMA))
         return left_out
 
-    def _add_caption(self, image: int, region: Region, row: dict[str, Any]) -> None:
+    def _add_caption(
+        self, image: int, region: Region, row: dict[str, Any], masks: str | None
+    ) -> None:
         published = _published(row["id"], row["image"], region.id, row["caption"])
-        if Path(row["image"]).with_suffix("") != Path(row["image_key"]):
-            published["masks"] = f"{row['image_key']}.json"  # if the photo's name does not give it
+        if masks is not None:
+            published["masks"] = masks
         if tuple(self._states) != ("unique",):
             published["state"] = row["state"]
         self._jsonl.append(json_line(published))

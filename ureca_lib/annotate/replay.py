@@ -16,14 +16,14 @@ from ureca_lib.annotate.sources import name_of
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.annotate.views import ImageViews, stage_views
 from ureca_lib.mask_tree import RegionId
-from ureca_lib.regions import RegionImage, load_sa1b
+from ureca_lib.regions import MaskedPhoto, RegionImage, masked_photos
 
 
 class AnnotatedImage:
     """One image with its captions and all questions and answers.
 
     Args:
-        json_path: the image's annotation file.
+        path: the photo, or its file of masks.
         store: that holds its answers.
         settings: of the run.
 
@@ -32,13 +32,11 @@ class AnnotatedImage:
             is not in the store, failed, is being annotated, or the run was stopped.
     """
 
-    def __init__(
-        self, json_path: str | Path, store: Store, settings: PipelineSettings | None = None
-    ):
+    def __init__(self, path: str | Path, store: Store, settings: PipelineSettings | None = None):
         settings = (settings or PipelineSettings()).for_store(store.recipe)
-        wanted = Path(json_path).resolve()
-        self.name = finished_name(wanted, store)
-        self.image: RegionImage = load_sa1b(wanted, strict=settings.strict)
+        masks = _only(path)
+        self.name = finished_name(masks.place, store)
+        self.image: RegionImage = masks.load(settings.strict, settings.boxes)
         self.tree = settings.tree.build(self.image.regions)
         self.answers: dict[Step, Answer] = store.answers(self.name)
         self.finals: dict[RegionId, FinalCaption] = {
@@ -86,6 +84,14 @@ class AnnotatedImage:
         """The pictures of the question; raises as `context` does."""
         context = self.context(stage, region_id)
         return stage_views(stage, self._views(), self.tree, region_id, context)
+
+
+def _only(path: str | Path) -> MaskedPhoto:
+    """The image of a path, which is of one image."""
+    found = masked_photos(path)
+    if len(found) > 1:
+        raise StoreError(f"{path}: {len(found)} images; name one of them")
+    return found[0]
 
 
 def finished_name(json_path: str | Path, store: Store) -> str:

@@ -40,11 +40,12 @@ from ureca_lib.annotate.protocol import (
 )
 from ureca_lib.annotate.records import STATES, Answer, ImageRow, Step, digest, masks_digest
 from ureca_lib.annotate.settings import PipelineSettings
-from ureca_lib.annotate.sources import Source, SourceLike, SplitRule, find_sources, first_of
+from ureca_lib.annotate.sources import Source, SourceLike, SplitRule, find_sources
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.annotate.views import ImageViews, stage_views
 from ureca_lib.event_loop import run_coroutine
 from ureca_lib.regions import RegionError, RegionImage
+from ureca_lib.regions.sources import shortened
 
 Result = TypeVar("Result")
 
@@ -121,7 +122,8 @@ def annotate_images(
     image is annotated by one of them.
 
     Args:
-        images: SA-1B JSON files, folders of them, photos with the JSON beside, or `RegionImage`s.
+        images: photos, folders of photos or files of masks (see `ureca_lib.regions.sources`), or
+            `RegionImage`s.
         store: or its path; it is created if there is none.
         annotator: of all splits, or split -> annotator (App. I: one for training data, a larger
             one for the test set).
@@ -194,7 +196,7 @@ def _stored_splits(store: Store, rule: SplitRule, splits: Mapping[str, str]) -> 
             found[name] = split
     for change, names in changed.items():
         count = counted(len(names), "image")
-        text = f"{count} in another split from an earlier run {change}: {first_of(names)}"
+        text = f"{count} in another split from an earlier run {change}: {shortened(names)}"
         warnings.warn(f"{store.path}: {text}", stacklevel=3)
     return found
 
@@ -407,10 +409,10 @@ class _Run:
 
     def _inputs(self, source: Source, photo: str | None) -> str | None:
         """A hash of what decides an image's captions, without a look at it; None: in memory."""
-        if source.path is None:
+        if source.masks is None:
             return None
         decides = self._decides[self.splits[source.name]]
-        return digest(decides, [dict(PROMPT_VERSIONS), _stamp(source.path), _stamp(photo)])
+        return digest(decides, [dict(PROMPT_VERSIONS), _stamp(source.masks.path), _stamp(photo)])
 
     @contextmanager
     def _alone(self, source: Source) -> Iterator[None]:
@@ -430,7 +432,8 @@ class _Run:
     def _load(self, source: Source) -> _Work:
         """Load an image, build its tree (stage 1) and find its look-alikes."""
         settings, features = self.settings, self.features
-        stored, image = self.store.answers(source.name), source.load(settings.strict)
+        stored = self.store.answers(source.name)
+        image = source.load(settings.strict, settings.boxes)
         tree = settings.tree.build(image.regions)
         views, chosen = ImageViews(image, settings.views), settings.tree.chosen(tree)
         threshold = settings.look_alikes.threshold

@@ -90,6 +90,7 @@ class PipelineSettings:
         (), "splits that are verified; the paper verifies its test set"
     )
     strict: bool = setting(True, "a bad mask fails its image; else it is left out")
+    boxes: bool = setting(False, "a box is a region where there is no mask")
     retry_failed: bool = setting(True, "ask questions again that failed in an earlier run")
 
     @classmethod
@@ -126,6 +127,8 @@ class PipelineSettings:
         known = asdict(self)
         for name in ("retry_failed", "verify_splits"):
             del known[name]
+        if not self.boxes:  # stores of before it was a setting have the same answers
+            del known["boxes"]
         known["check"]["max_overlap"] = 1.0
         if recipe == 1:
             del known["describe_leaves"], known["views"]["numbers"]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ureca_lib.annotate.sources import SplitRule, find_sources
 from ureca_lib.annotate.store import Store, StoreError
-from ureca_lib.regions.sa1b import annotation_files
 
 _PATTERN = "shard-*-of-*.sqlite"
 
@@ -25,13 +24,13 @@ def deal_images(
     """Deal the images of a run out to shards.
 
     Args:
-        images: SA-1B JSON files, folders of them, or photos with the JSON beside.
+        images: photos, folders of photos, or files of masks.
         folder: of the stores.
         count: shards of the run, at least one; one that gets no image has no store.
         rule: the split of each image; checked against all of them.
 
     Returns:
-        The store of each shard, with its files.
+        The store of each shard, with its images, as `find_sources` takes them.
 
     Raises:
         ValueError: the folder is a file or has stores of another number of shards, or a folder
@@ -44,13 +43,15 @@ def deal_images(
     for path in place.glob(_PATTERN):
         if not path.stem.endswith(f"-of-{count:05d}"):
             raise ValueError(f"{path}: the folder has stores of another number of shards")
-    rule.splits_of(source.name for source in find_sources(paths, place / "store"))
+    sources = find_sources(paths, place / "store")
+    rule.splits_of(source.name for source in sources)
     dealt = defaultdict(list)
-    for path in paths:
-        for file in annotation_files(path) if path.is_dir() else [path]:
-            digest = hashlib.sha256(file.stem.encode()).digest()
-            number = int.from_bytes(digest[:8]) % count
-            dealt[place / f"shard-{number:05d}-of-{count:05d}.sqlite"].append(file)
+    for source in sources:
+        digest = hashlib.sha256(source.path.stem.encode()).digest()
+        number = int.from_bytes(digest[:8]) % count
+        store = place / f"shard-{number:05d}-of-{count:05d}.sqlite"
+        masks = source.masks._replace(path=source.masks.path.absolute())
+        dealt[store].append(Path(str(masks)))
     return dict(sorted(dealt.items()))
 
 

@@ -7,16 +7,16 @@ import os
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from ureca_lib.regions import RegionImage, load_sa1b
+from ureca_lib.regions import MaskedPhoto, RegionImage, masked_photos
 from ureca_lib.regions.photo import PHOTO_SUFFIXES
-from ureca_lib.regions.sa1b import annotation_files
+from ureca_lib.regions.sources import shortened
 
 SourceLike = str | Path | RegionImage
 
@@ -26,13 +26,17 @@ class Source:
     """An image to annotate: its name in the store, and its files, or itself if it is in memory."""
 
     name: str
-    path: Path | None  # of the annotations; None for an image in memory
-    photo: Path | None = None  # if one was named
+    masks: MaskedPhoto | None  # None for an image in memory
     image: RegionImage | None = None
 
-    def load(self, strict: bool = True) -> RegionImage:
-        """The image; with `strict` a bad mask is an error."""
-        return load_sa1b(self.path, self.photo, strict) if self.image is None else self.image
+    @property
+    def path(self) -> Path | None:
+        """The place of the masks, as `MaskedPhoto` has it."""
+        return self.masks and self.masks.place
+
+    def load(self, strict: bool = True, boxes: bool = False) -> RegionImage:
+        """The image; with `strict` a bad mask is an error, with `boxes` a box is a region."""
+        return self.masks.load(strict, boxes) if self.image is None else self.image
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class SplitRule:
         if missing and not part:
             text = (
                 f"{len(missing)} of {len(self.named)} entries of the list of splits are no image "
-                f"of this run: {first_of(missing)}"
+                f"of this run: {shortened(missing)}"
             )
             if len(missing) == len(self.named):
                 raise ValueError(text)
@@ -147,11 +151,6 @@ def names_files(split: str) -> bool:
     return re.fullmatch(r"\w+(\.\w+)*", split) is not None and split != "left_out"
 
 
-def first_of(names: Sequence[str], most: int = 3) -> str:
-    """The first names of a list, for a message."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
 def _stem(key: str) -> str:
     """An entry of a list of splits, without the suffix of a photo or a JSON file."""
     path = Path(key)
@@ -162,13 +161,12 @@ def find_sources(images: Iterable[SourceLike] | SourceLike, store: Path) -> list
     """The images of a run, each once.
 
     Args:
-        images: SA-1B JSON files, folders of them (searched to the bottom), photos with the JSON
-            beside, or images in memory, which need a file name or an id.
+        images: photos, folders of photos, and files of masks, as `ureca_lib.regions.sources` finds
+            them; or images in memory, which need a file name or an id.
         store: the names are paths from its folder, so that both can be moved together.
 
     Raises:
-        ValueError: a folder without annotation files, or two images in memory with one name, or
-            one with none.
+        ValueError: there are no masks, or two images in memory with one name, or one with none.
         FileNotFoundError: a path that does not exist.
     """
     if isinstance(images, (str, Path, RegionImage)):
@@ -190,20 +188,12 @@ def _sources(image: SourceLike, store: Path) -> Iterator[Source]:
         # it may have a path too, but its regions may differ from those of that file
         yield Source(str(name), None, image=image)
         return
-    path, photo = Path(image), None
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file or folder")
-    if path.suffix.lower() in PHOTO_SUFFIXES and not path.is_dir():
-        path, photo = path.with_suffix(".json"), path
-    files = annotation_files(path) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"{path}: the folder holds no annotation files (*.json)")
-    for file in files:
-        yield Source(name_of(file, store), file, photo)
+    for masks in masked_photos(image):
+        yield Source(name_of(masks.place, store), masks)
 
 
 def name_of(path: Path, store: Path) -> str:
-    """The name of an annotation file in a store: its path from the store's folder.
+    """The name of an image in a store: the path of its masks from the store's folder.
 
     A link has its own name, not that of its target, which may be a hash.
     """

@@ -26,7 +26,10 @@ _STORE = "The store, an SQLite file, or a folder of shards."
 _PER_SPLIT = "May be repeated as SPLIT=VALUE."
 _Images = Annotated[
     list[Path],
-    typer.Argument(help="SA-1B JSON files, folders of them, or photos with a JSON beside."),
+    typer.Argument(
+        help="Photos, folders of them, or files of masks, see `ureca data --formats`. PHOTOS@MASKS "
+        "names masks elsewhere."
+    ),
 ]
 _Dino = Annotated[
     str | None,
@@ -79,6 +82,12 @@ def annotate(
         None, help="Cosine similarity of look-alikes; see ureca look-alikes."
     ),
     in_flight: int | None = typer.Option(None, help="Most calls at a time."),
+    masks: Path | None = typer.Option(
+        None, help="A file or folder of the photos' masks; else beside them."
+    ),
+    use_boxes: bool = typer.Option(
+        False, "--use-boxes", help="Read boxes as regions where a file has no masks."
+    ),
     strict: bool = typer.Option(
         True, help="A bad mask fails its image; --no-strict leaves it out."
     ),
@@ -116,6 +125,7 @@ def annotate(
         check=settings.check if rounds is None else CheckSettings(rounds=rounds),
         verify_splits=tuple(sorted({*settings.verify_splits, *(verify or ())})),
         strict=strict,
+        boxes=use_boxes,
         retry_failed=retry_failed,
     )
     options = [_per_split(values) for values in (annotator, model, base_url, api_key_env)]
@@ -146,7 +156,7 @@ def annotate(
     if verifier_model:
         verifier = made("openai", verifier_model, verifier_url, verifier_key_env, None)
     summary = annotate_images(
-        images,
+        _with_masks(images, masks),
         out,
         OfSplits(),
         settings,
@@ -188,9 +198,11 @@ def annotate_shards(options: Mapping[str, Any], engine: ShardOptions) -> None:
 
     out, tasks = Path(options["out"]), {}
     rule = SplitRule.parse(options["split"])
-    shards = deal_images(options["images"], out, engine.shards, rule)
+    images = _with_masks(options["images"], options["masks"])
+    shards = deal_images(images, out, engine.shards, rule)
     for number, (store, files) in enumerate(shards.items()):
         task = {**options, "out": store, "images": files, "progress": False, "part": True}
+        task["masks"] = None  # they are named with the images
         task["base_url"] = [dealt(text, number) for text in options["base_url"] or []]
         task["verifier_url"] = dealt(options["verifier_url"], number)
         tasks[store.name] = task
@@ -215,6 +227,11 @@ def annotate_shard(task: Mapping[str, Any]) -> tuple[str, str, bool]:
             return call_command(annotate, {"ctx": None, **task["options"]})
     except Timeout:
         raise ValueError(f"{store}: another process is annotating this shard") from None
+
+
+def _with_masks(images: list[Path], masks: Path | None) -> list[Path]:
+    """`PHOTOS@MASKS` of each, if the masks are elsewhere."""
+    return images if masks is None else [Path(f"{path}@{masks.absolute()}") for path in images]
 
 
 def look_alikes(
@@ -267,8 +284,19 @@ def status(store: Path = typer.Argument(help=_STORE)) -> None:
 
 
 def export(
-    store: Path = typer.Argument(help=_STORE),
+    store: str = typer.Argument(
+        help=f"{_STORE} With --format also predictions, captions of `ureca caption`, or data with "
+        "captions."
+    ),
     out: Path = typer.Option(..., "-o", "--out", help="Folder of the data set."),
+    tool: str | None = typer.Option(
+        None,
+        "--format",
+        help="Files for a tool instead of a data set: coco, label-studio, cvat or fiftyone.",
+    ),
+    prefix: str = typer.Option(
+        "", help="With --format: text before the photos' names, such as an address."
+    ),
     include: list[str] | None = typer.Option(
         None,
         help="Captions of another state in JSONL and COCO too, marked with it: unresolved, "
@@ -283,12 +311,23 @@ def export(
     ),
     progress: bool = typer.Option(True, help="Show a bar."),
 ) -> None:
-    """Write a store's captions as a data set: JSONL, Parquet, COCO and a card for the hub."""
+    """Write a store's captions as a data set: JSONL, Parquet, COCO and a card for the hub.
+
+    \b
+    ureca export store.sqlite --out dataset/
+    ureca export store.sqlite --format label-studio --out tasks/
+    """
     from ureca_lib.annotate.card import CardTexts
     from ureca_lib.annotate.export import export_dataset
 
     texts = CardTexts(title, image_license, mask_license, caption_license)
     states = tuple(dict.fromkeys(("unique", *(include or ()))))
+    if tool is not None:
+        from ureca_lib.tool_files import export_to_tool
+
+        count = export_to_tool(store, out, tool, states, prefix)
+        typer.echo(f"{count:,} captions -> {out}")
+        return
     exported = export_dataset(store, out, states, texts, progress=progress, mixed=mixed)
     regions = exported.statistics.regions
     for split, of_split in regions.groupby("split"):

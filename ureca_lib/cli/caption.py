@@ -16,6 +16,7 @@ from ureca_lib.markdown import printable
 
 if TYPE_CHECKING:
     from ureca_lib.captioning import PhotoCaptions
+    from ureca_lib.regions import MaskedPhoto
 
 _FIGURES = (".png", ".pdf", ".svg")
 _SAM_HELP = "SAM, SAM-HQ, SAM 2 or SAM 3 checkpoint (hub id or folder)"
@@ -35,9 +36,8 @@ def caption(
     api_key_env: str | None = typer.Option(None, help=KEY_HELP),
     masks: Path | None = typer.Option(
         None,
-        help="SA-1B or COCO JSON, a label map PNG, a folder of mask PNGs, or a file of another "
-        "tool (`ureca data --formats` lists them). Default: the JSON beside the photo, else "
-        "SAM's masks (--sam), else superpixels.",
+        help="A file or folder of masks (`ureca data --formats` lists the formats), also of many "
+        "photos. Default: those beside the photo, else SAM's (--sam), else superpixels.",
     ),
     point: list[str] | None = typer.Option(
         None,
@@ -91,14 +91,16 @@ def caption(
     ureca caption photos/ --annotator openai --model gpt-4o --coco out.json
     """
     from ureca_lib.annotate.export import write_jsonl
-    from ureca_lib.captioning import PhotoCaptioner, coco_document
+    from ureca_lib.captioning import PhotoCaptioner
     from ureca_lib.journal import replacing
+    from ureca_lib.tool_files import coco_document
 
     names = _named(photos)
     single = len(names) == 1
     points = [_numbers(text, 2, "--point X,Y") for text in point or []]
     boxes = [_numbers(text, 4, "--box X,Y,W,H") for text in box or []]
-    _check_targets(single, out, figure, masks, bool(points or boxes))
+    _check_targets(single, out, figure, bool(points or boxes))
+    owners = _masks_of(photos, masks, list(names), sam)
     captioner = PhotoCaptioner(
         model, annotator, base_url, api_key_env, sam, device, check, single, together=together
     )
@@ -107,8 +109,9 @@ def caption(
     done: dict[Path, PhotoCaptions] = {}
     # photo after photo; one that fails does not stop the others
     for photo, name in tqdm(names.items(), unit="photo", disable=single):
+        found = owners.get(photo)
         try:
-            result = captioner.caption(photo, masks, points, boxes, strict, name, use_boxes)
+            result = captioner.caption(photo, found, points, boxes, strict, name, use_boxes)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             about = str(error) if photo.name in str(error) else f"{photo}: {error}"
             tqdm.write(printable(f"ureca: {about}"), file=sys.stderr)
@@ -137,7 +140,7 @@ def caption(
         typer.echo(f"{count} -> {out or photo.with_suffix('.captions.jsonl')}", err=True)
     if coco and done:
         with replacing(coco) as file:
-            json.dump(coco_document(list(done.values())), file)
+            json.dump(coco_document(result.captioned() for result in done.values()), file)
     if single and not done:
         raise typer.Exit(2)
     if len(done) < len(names) or not all(map(len, done.values())):
@@ -187,6 +190,24 @@ def _named(paths: list[Path]) -> dict[Path, str]:
     return names
 
 
+def _masks_of(
+    paths: list[Path], masks: Path | None, photos: list[Path], sam: str | None
+) -> dict[Path, MaskedPhoto]:
+    """The masks of photos, each with its photo; says what happens with the photos without."""
+    from ureca_lib.regions.sources import find_masked, shortened
+
+    owners: dict[Path, MaskedPhoto] = {}
+    for path in filter(Path.exists, paths):
+        found = find_masked(path, masks, deep=False).owners
+        owners |= {photo: entry._replace(photo=photo) for photo, entry in found.items()}
+    if masks is None and (others := {e.path.name for e in owners.values() if e.name}):
+        typer.echo(f"masks of {', '.join(sorted(others))}", err=True)
+    if owners and (without := [photo.name for photo in photos if photo not in owners]):
+        count = f"{len(without)} of {len(photos)} photos have no masks"
+        typer.echo(f"{count}: {shortened(without)}; {sam or 'superpixels'} instead", err=True)
+    return owners
+
+
 def _numbers(text: str, count: int, option: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(","))
@@ -197,9 +218,7 @@ def _numbers(text: str, count: int, option: str) -> tuple[float, ...]:
     return numbers
 
 
-def _check_targets(
-    single: bool, out: Path | None, figure: Path | None, masks: Path | None, prompted: bool
-) -> None:
+def _check_targets(single: bool, out: Path | None, figure: Path | None, prompted: bool) -> None:
     """Refuse outputs and options that do not fit the photos, before a model is loaded."""
     suffix, many = figure.suffix.lower() if figure else "", not single
     faults = {
@@ -209,7 +228,6 @@ def _check_targets(
         and suffix not in _FIGURES,
         f"{figure}: for several photos --figure takes a folder": many and suffix,
         "--point and --box go with one photo": many and prompted,
-        "--masks goes with one photo; others have their masks beside them": many and masks,
     }
     for fault, is_there in faults.items():
         if is_there:

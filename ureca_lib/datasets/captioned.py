@@ -9,7 +9,8 @@ Training, prediction and evaluation read data through it. `open_captioned` takes
 | a folder of `write_scenes` | its scenes, read back |
 | `train.jsonl`, a folder of `ureca export` | see `published`; masks beside it, or in `masks` |
 | `train.jsonl@sa1b/` | the same, with the folder of the masks (SA-1B's JSON files and photos) |
-| an SA-1B JSON file, a photo beside one, a folder of them | regions without captions |
+| a photo, a folder of photos, a file of masks | regions; captions if the file of masks has any |
+| `photos/@masks/`, `photos/@instances.json` | the same, with masks elsewhere |
 | `refcocog:umd:val:FOLDER`, `refcoco:unc:testA:FOLDER` | a split of RefCOCO(+/g), see `refcocog` |
 | `visual_genome:test:FOLDER` | a split of Visual Genome, see `visual_genome` |
 | `ref_l4:test:FOLDER`, `dlc_bench:FOLDER`, `gar_bench:simple:FOLDER` | see `benchmarks` |
@@ -19,14 +20,17 @@ Training, prediction and evaluation read data through it. `open_captioned` takes
 SA-1B comes from https://ai.meta.com/datasets/segment-anything: archives `sa_000000.tar` and so on,
 each of about 11,000 photos `sa_N.jpg` with `sa_N.json` beside them. A folder of unpacked archives
 is searched to the bottom; subfolders and links may be in it. The photos are needed for pixels only.
+`ureca data --formats` lists the formats of masks; `ureca_lib.regions.sources` says which belong to
+which photo.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import overload
@@ -34,9 +38,9 @@ from typing import overload
 import numpy as np
 
 from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree
-from ureca_lib.regions import Region, RegionImage, load_sa1b
-from ureca_lib.regions.photo import PHOTO_SUFFIXES
-from ureca_lib.regions.sa1b import annotation_files
+from ureca_lib.regions import Region, RegionImage, masked_photos
+from ureca_lib.regions.photo import find_photo
+from ureca_lib.regions.sources import find_masked, split_at, split_place
 from ureca_lib.scenes import Scene, SceneSpecification, Style, generate_scene, load_scene
 from ureca_lib.scenes.storage import scene_name
 from ureca_lib.scenes.writing import STYLES
@@ -165,11 +169,11 @@ class CaptionedImages(Sequence[CaptionedImage]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __iter__(self) -> Iterator[CaptionedImage]:
-        return (self._load(image_id) for image_id in self.ids)
-
     def __repr__(self) -> str:
         return f"CaptionedImages({self.name}, {len(self)} images)"
+
+    def __iter__(self) -> Iterator[CaptionedImage]:
+        return (self._load(image_id) for image_id in self.ids)
 
     @property
     def left_out(self) -> list[ValueError]:
@@ -190,7 +194,7 @@ class OpenOptions:
     style: Style = "phrase"
     masks: str | Path | None = None
     strict: bool = True
-    spec: SceneSpecification = field(default_factory=SceneSpecification)
+    boxes: bool = False
 
 
 Opener = Callable[[str, OpenOptions], CaptionedImages]
@@ -201,23 +205,13 @@ JSONL = ".jsonl"
 FINDERS: list[Callable[[Path], Iterable[str]]] = []
 
 
-def opens(scheme: str) -> Callable[[Opener], Opener]:
-    """Register the function below as the opener of texts `SCHEME:...`."""
-
-    def register(opener: Opener) -> Opener:
-        OPENERS[scheme] = opener
-        return opener
-
-    return register
-
-
 def open_captioned(
     data: str | Path,
     limit: int | None = None,
     style: Style = "phrase",
     masks: str | Path | None = None,
     strict: bool = True,
-    spec: SceneSpecification | None = None,
+    boxes: bool = False,
 ) -> CaptionedImages:
     """Open captioned images; see the module for the forms of `data`.
 
@@ -225,11 +219,11 @@ def open_captioned(
         data: a text or a path.
         limit: only the first so many images.
         style: of the scenes' captions: "phrase", "minimal" or "sentence".
-        masks: folder of a JSONL's masks and photos, by default the JSONL's own; for RefCOCOg and
-            Visual Genome the folder of the photos.
+        masks: folder of a JSONL's masks and photos, by default the JSONL's own; of photos a file or
+            folder of masks elsewhere; for RefCOCOg and Visual Genome the folder of the photos.
         strict: False leaves out faulty masks, and faulty rows of a JSONL (which is then read
             through once before this returns).
-        spec: of generated scenes; None is the frozen specification.
+        boxes: read boxes as regions where a file has no masks.
 
     Returns:
         A sequence that reads an image each time it is indexed, in a stable order.
@@ -243,7 +237,7 @@ def open_captioned(
         raise ValueError(f"limit must be at least 1, not {limit}")
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
-    options = OpenOptions(limit, style, masks, strict, spec or SceneSpecification())
+    options = OpenOptions(limit, style, masks, strict, boxes)
     text = str(data)
     scheme, colon, _ = text.partition(":")
     found = OPENERS.get(scheme if colon else "", _open_path)(text, options)
@@ -262,20 +256,22 @@ def from_scene(scene: Scene, style: Style = "phrase") -> CaptionedImage:
     return CaptionedImage(name, scene.regions, captions, lambda: scene.tree, scene)
 
 
-@opens("scenes")
 def _open_scenes(text: str, options: OpenOptions) -> CaptionedImages:
     match = _SCENES.fullmatch(text)
     if not match:
         raise CaptionedError(f"{text!r}: scenes are scenes:SPLIT, :SPLIT:COUNT or :SPLIT:FROM-TO")
     first, stop = match["first"], match["stop"]
     count = stop or first
-    seeds = options.spec.seeds(match["split"], None if count is None else int(count))
+    seeds = SceneSpecification().seeds(match["split"], None if count is None else int(count))
     names = {scene_name(seed): seed for seed in seeds[int(first) if stop else 0 :]}
 
     def load(name: str) -> CaptionedImage:
-        return from_scene(generate_scene(names[name], options.spec), options.style)
+        return from_scene(generate_scene(names[name]), options.style)
 
     return CaptionedImages(names, load, text)
+
+
+OPENERS["scenes"] = _open_scenes
 
 
 def split_masks(text: str, masks: str | Path | None = None) -> tuple[Path, Path]:
@@ -288,7 +284,10 @@ def split_masks(text: str, masks: str | Path | None = None) -> tuple[Path, Path]
 def _open_path(text: str, options: OpenOptions) -> CaptionedImages:
     """Open a JSONL, an SA-1B JSON, a stored scene, or a folder of one of these."""
     path, _ = split_masks(text)
-    if not path.exists():
+    if path.suffix != ".jsonl":
+        text = text if options.masks is None else f"{text}@{options.masks}"
+        path, _ = split_at(text)
+    if not split_place(path)[0].exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder")
     if path.is_dir() and (splits := jsonl_files(path)):
         if len(splits) > 1:
@@ -299,26 +298,26 @@ def _open_path(text: str, options: OpenOptions) -> CaptionedImages:
         raise CaptionedError(f"{path.parent}: the export was interrupted; run ureca export again")
     if path.suffix == ".jsonl":
         return OPENERS[JSONL](text, options)
-    if options.masks is not None:
-        raise CaptionedError(f"{path}: a folder of masks goes with a JSONL only")
-    files, root = [path], path.parent
-    if path.is_dir():
-        files, root = annotation_files(path), path
-    elif path.suffix.lower() in PHOTO_SUFFIXES:
-        files = [path.with_suffix(".json")]
-    keys = image_keys(file.relative_to(root).as_posix() for file in files)
-    by_key = {key: root / name for name, key in keys.items()}
+    root = path if path.is_dir() else path.parent
+    named = {
+        Path(os.path.relpath(photo.place, root)).as_posix(): photo for photo in masked_photos(text)
+    }
+    by_key = {key: named[name] for name, key in image_keys(named).items()}
 
     def load(key: str) -> CaptionedImage:
-        if _SCENE_FILE.fullmatch(by_key[key].stem):
-            return from_scene(load_scene(by_key[key]), options.style)
-        return CaptionedImage(key, load_sa1b(by_key[key], strict=options.strict))
+        if _SCENE_FILE.fullmatch(by_key[key].path.stem):
+            return from_scene(load_scene(by_key[key].path), options.style)
+        image = by_key[key].load(options.strict, options.boxes)
+        captions = {region.id: [region.caption] for region in image if region.caption}
+        return CaptionedImage(key, image, captions)
 
     def count() -> dict[str, int]:
-        photos = (any(f.with_suffix(end).exists() for end in PHOTO_SUFFIXES) for f in files)
-        return {"photos missing": len(files) - sum(photos)}
+        owned = {*find_masked(text).owners.values()}
+        alone = [photo for photo in by_key.values() if photo not in owned]
+        beside = (find_photo(photo.path.parent, None, photo.path.stem) for photo in alone)
+        return {"photos missing": sum(photo is None for photo in beside)}
 
-    return CaptionedImages(by_key, load, str(path), count=count)
+    return CaptionedImages(by_key, load, text, count=count)
 
 
 def jsonl_files(folder: Path) -> list[Path]:

@@ -11,16 +11,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
-
-
-class Finding(NamedTuple):
-    """One line about a folder; `usable` if a reader can open what it is about."""
-
-    text: str
-    usable: bool = False
 
 
 def data(
@@ -47,18 +40,21 @@ def data(
             typer.echo(f"{inspect.getdoc(module)}\n\n{'-' * 80}\n")
         return
     findings = list(check_data(folder))
-    for finding in findings:
-        typer.echo(finding.text)
-    if not any(finding.usable for finding in findings):
+    for text, _ in findings:
+        typer.echo(text)
+    if not any(usable for _, usable in findings):
         typer.echo(f"{folder}: nothing that can be read; `ureca data` lists the layouts", err=True)
         raise typer.Exit(1)
 
 
-def check_data(source: str) -> Iterator[Finding]:
+def check_data(source: str) -> Iterator[tuple[str, bool]]:
     """Look for each data set that a folder may hold; see `ureca data`.
 
     Args:
         source: a folder, or a text for `open_captioned`.
+
+    Returns:
+        For each what it is, in a line, and whether a reader can open it.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -79,7 +75,7 @@ def check_data(source: str) -> Iterator[Finding]:
     yield from map(_opened, texts or ([] if weights else [source]))
 
 
-def _opened(text: str) -> Finding:
+def _opened(text: str) -> tuple[str, bool]:
     """Open a data set, leaving out faulty entries, count it and read its first image."""
     from ureca_lib.datasets import open_captioned
 
@@ -88,29 +84,23 @@ def _opened(text: str) -> Finding:
         counts = ", ".join(f"{count:,} {name}" for name, count in images.counts.items())
         note = f"; the first: {images[0]!r}"
     except (ValueError, OSError) as error:
-        return Finding(f"{text}: {error}")
+        return f"{text}: {error}", False
     if images.left_out:
         note += f"; {len(images.left_out):,} entries left out, such as {images.left_out[0]}"
-    own = "SA-1B layout, " if Path(text).is_dir() else ""
+    own = "masks of " if Path(text).is_dir() else ""
     form = "published layout, " if ".jsonl" in text else own
-    return Finding(f"{text}: {form}{counts}{note}", True)
+    return f"{text}: {form}{counts}{note}", True
 
 
-def _weights(folder: Path) -> Finding:
+def _weights(folder: Path) -> tuple[str, bool]:
     """Check that a checkpoint has a configuration, all files of weights, and a tokenizer."""
-    from ureca_lib.regions.sa1b import read_json
+    from ureca_lib.checkpoints.tensors import CheckpointError, read_json, tensor_files
 
-    index = folder / "model.safetensors.index.json"
     try:
-        kind = read_json(folder / "config.json")["model_type"]
-        names = {"model.safetensors"}
-        if index.is_file():
-            names = set(read_json(index)["weight_map"].values())
-    except (ValueError, LookupError, AttributeError) as error:
-        return Finding(f"{folder}: weights whose config.json or index cannot be read ({error})")
-    missing = sorted(name for name in names if not (folder / name).is_file())
+        kind = read_json(folder / "config.json").get("model_type")
+        about = f"{folder}: {kind} weights, {len(tensor_files(folder))} files"
+    except CheckpointError as error:
+        return f"{folder}: weights: {error}", False
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json")
-    if not any((folder / name).is_file() for name in tokenizers):
-        missing.append("a tokenizer")
-    state = f"missing {', '.join(missing)}" if missing else "complete"
-    return Finding(f"{folder}: {kind} weights, {len(names)} files, {state}", not missing)
+    complete = any((folder / name).is_file() for name in tokenizers)
+    return f"{about}, {'complete' if complete else 'missing a tokenizer'}", complete

@@ -7,9 +7,10 @@ The authors' 138,152 training captions have this layout, and so has every `SPLIT
       {"from": "human", "value": "<image>\\nDescribe this region in the image."},
       {"from": "gpt", "value": "The left boot of the girl."}]}
 
-`masks` names the JSON if it is not the photo's name with `.json`. The file comes from the authors'
-page, https://github.com/cvlab-kaist/URECA; photos and masks are SA-1B's (see `captioned`). Any
-folder will do: the JSON files are looked for in it and below, such as in `sa_000020/`.
+`masks` names the file of the masks if it is not the photo's name with `.json`: any that
+`ureca data --formats` lists, or a folder of PNG files, with a slash at the end. The authors' file
+comes from their page, https://github.com/cvlab-kaist/URECA; photos and masks are SA-1B's (see
+`captioned`). Any folder will do: the files are looked for in it and below, as in `sa_000020/`.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ureca_lib.datasets.captioned import (
     FINDERS,
     JSONL,
+    OPENERS,
     CaptionedError,
     CaptionedImage,
     CaptionedImages,
     OpenOptions,
     image_keys,
     jsonl_files,
-    opens,
     split_masks,
 )
 from ureca_lib.datasets.rows import first_reason
 from ureca_lib.journal import parse_line
 from ureca_lib.mask_tree import RegionId
-from ureca_lib.regions import RegionError, load_sa1b
+from ureca_lib.regions import MaskedPhoto, RegionError
 from ureca_lib.regions.sa1b import IdIndex, walk_linked
 
 _MARKS = re.compile(r"^(\s*<(image|mask)>)*\s*")  # placeholders at the start of a question
@@ -51,7 +52,7 @@ class PublishedRow(BaseModel):
     id: int | str
     image: str
     mask_id: int | str
-    masks: str = Field("", pattern=r"\.json$", validate_default=False)  # name of the JSON
+    masks: str = Field("", pattern=r"\.(json|xml|npy|npz|png)$|/$", validate_default=False)
     conversations: list[dict[str, Any]]
 
     @model_validator(mode="after")
@@ -136,8 +137,12 @@ class PublishedDataset(CaptionedImages):
         name = self._names[key]
         path, rows = self._files[name[1]][0], list(self._rows(name))
         try:
-            # masks without a caption may be faulty
-            whole = load_sa1b(path, strict=False)
+            # masks without a caption may be faulty; a box is a region if it has a caption
+            for boxes in (False, True):
+                whole = MaskedPhoto(path, None, name[0]).load(False, boxes)
+                ids = IdIndex({region.id for region in whole})
+                if all(ids.find(row.mask_id) is not None for _, row in rows):
+                    break
         except RegionError as error:
             for line, row in rows:
                 self._fault(f"the masks cannot be read: {error}", line, row.id)
@@ -189,12 +194,12 @@ class PublishedDataset(CaptionedImages):
 load_published = PublishedDataset
 
 
-FINDERS.append(lambda folder: map(str, jsonl_files(folder)))
-
-
-@opens(JSONL)
 def _open(text: str, options: OpenOptions) -> CaptionedImages:
     return PublishedDataset(*split_masks(text, options.masks), options.strict)
+
+
+OPENERS[JSONL] = _open
+FINDERS.append(lambda folder: map(str, jsonl_files(folder)))
 
 
 def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -211,18 +216,19 @@ def published_keys(names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], st
     return {name: keys[text] for text, name in zip(texts, names, strict=True)}
 
 
-def _find_files(folder: Path, wanted: Iterable[str]) -> dict[str, list[Path]]:
+def _find_files(folder: Path, wanted: set[str]) -> dict[str, list[Path]]:
     """Find, in one walk, the file of each path in `folder`, else all files that end in the path."""
-    found: dict[str, list[Path]] = {name: [] for name in wanted}
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for name in found:
-        by_name[PurePosixPath(name).name].append(name)
+    named: dict[str, list[Path]] = {PurePosixPath(name).name: [] for name in wanted}
     for place, files in walk_linked(folder):
-        for file in by_name.keys() & set(files):
-            inside = (place / file).relative_to(folder).as_posix()
-            for name in by_name[file]:
-                if f"/{inside}".endswith(f"/{name}"):
-                    found[name].append(place / file)
-    return {
-        name: [folder / name] if folder / name in paths else paths for name, paths in found.items()
-    }
+        if place != folder and place.name in named:  # of mask PNGs
+            named[place.name].append(place)
+        for file in named.keys() & set(files):
+            named[file].append(place / file)
+    found = {}
+    for name in wanted:
+        ends = PurePosixPath(name).parts
+        fits = [
+            path for path in named[ends[-1]] if path.relative_to(folder).parts[-len(ends) :] == ends
+        ]
+        found[name] = [folder / name] if folder / name in fits else fits
+    return found

@@ -71,16 +71,14 @@ class Reference(BaseModel):
     category_id: Whole
     split: str
     sentences: Annotated[list[Sentence], Field(min_length=1)]
-    sent_ids: list[Whole] | None = None
 
 
 def _find(folder: Path) -> Iterator[str]:
-    there = [one for one in PARTITIONS if any(map(Path.is_file, _files(folder, one)))]
+    there = [partition for partition in PARTITIONS if _file(folder, partition).is_file()]
     if not there and (folder / "instances.json").is_file():
-        yield f"refcocog:umd:val:{folder}"  # whose error says which files are missing
+        there = ["umd"]  # whose error says which file is missing
+    name = folder.name if folder.name in ("refcoco", "refcoco+") else "refcocog"
     for partition in there:
-        own = "refcoco" if partition == "unc" else "refcocog"
-        name = folder.name if folder.name in ("refcoco", "refcoco+") else own
         yield from (f"{name}:{partition}:{split}:{folder}" for split in PARTITIONS[partition])
 
 
@@ -96,11 +94,11 @@ def read(listing: Listing) -> Iterable[ListedImage]:
     In memory are the references of all splits while they are read, and the annotations of this one.
 
     Raises:
-        ValueError, CaptionedError: no such partition or split, or one without references.
+        CaptionedError: no such split, or one without references.
         RegionError: a file that is missing, truncated, or faulty, naming it and the id.
     """
     partition, split = listing.parts
-    path = reference_file(listing.folder, partition)
+    path = _file(listing.folder, partition)
     found, splits = read_references(path), split.split("+")
     counts = Counter(reference.split for reference in found)
     for name in splits:
@@ -119,10 +117,10 @@ def read(listing: Listing) -> Iterable[ListedImage]:
                 raise AnnotationFormatError(f"{instances.name} has no annotation {ref.ann_id}")
             annotation, entry = annotations[ref.ann_id], about[ref.image_id]
             for key in ("image_id", "category_id"):
-                if (stated := get(annotation, key, int)) != getattr(ref, key):
+                if get(annotation, key, int) != getattr(ref, key):
                     raise AnnotationFormatError(
-                        f"its {key} is {getattr(ref, key)}, but annotation {ref.ann_id} has "
-                        f"{stated}: the two files do not belong together"
+                        f"annotation {ref.ann_id} has another {key}: the two files do not belong "
+                        "together"
                     )
             segmentation = get(annotation, "segmentation", (list, Mapping))
             if ref.image_id not in images:
@@ -148,25 +146,10 @@ def _by_id(path: Path, key: str, wanted: set[int]) -> dict[int, Mapping[str, Any
     }
 
 
-def _files(folder: Path, partition: str) -> list[Path]:
-    return [folder / f"refs({partition}){suffix}" for suffix in (".p", ".json")]
-
-
-def reference_file(folder: Path, partition: str) -> Path:
-    """Find the file of a partition's references in a folder.
-
-    Raises:
-        ValueError: no such partition. FileMissingError: no such folder or file.
-    """
-    if partition not in PARTITIONS:
-        raise ValueError(f"partition must be one of {', '.join(PARTITIONS)}, not {partition!r}")
-    if not folder.is_dir():
-        raise FileMissingError("there is no such folder", folder)
-    files = _files(folder, partition)
-    found = next(filter(Path.is_file, files), None)
-    if found is None:
-        raise FileMissingError(f"there is neither {files[0].name} nor {files[1].name}", folder)
-    return found
+def _file(folder: Path, partition: str) -> Path:
+    """The references of a partition: the pickle, or the JSON if there is that alone."""
+    files = [folder / f"refs({partition}){suffix}" for suffix in (".p", ".json")]
+    return next(filter(Path.is_file, files), files[0])
 
 
 def read_references(path: str | Path) -> list[Reference]:
@@ -183,8 +166,7 @@ def read_references(path: str | Path) -> list[Reference]:
     if not isinstance(entries, list) or not entries:
         kind = "nothing" if entries == [] else f"a {type(entries).__name__}"
         raise AnnotationFormatError(f"the file holds {kind}, not a list of references", path)
-    found: list[Reference] = []
-    seen: set[tuple[str, int]] = set()
+    found: dict[int, Reference] = {}
     for index, entry in enumerate(entries):
         stated = entry.get("ref_id") if isinstance(entry, Mapping) else None
         # of a list in lists without end no text is made
@@ -193,15 +175,10 @@ def read_references(path: str | Path) -> list[Reference]:
             reference = Reference.model_validate(entry)
         except ValidationError as error:
             raise AnnotationFormatError(f"{label}: {first_reason(error)}", path) from None
-        sent_ids = [sentence.sent_id for sentence in reference.sentences]
-        if reference.sent_ids not in (None, sent_ids):
-            raise AnnotationFormatError(f"{label}: 'sent_ids' are not those of 'sentences'", path)
-        for key in (("ref_id", reference.ref_id), *(("sent_id", each) for each in sent_ids)):
-            if key in seen:
-                raise AnnotationFormatError(f"{label}: {key[0]} {key[1]} is there twice", path)
-            seen.add(key)
-        found.append(reference)
-    return found
+        if reference.ref_id in found:
+            raise AnnotationFormatError(f"{label} is there twice", path)
+        found[reference.ref_id] = reference
+    return list(found.values())
 
 
 class _PlainUnpickler(pickle._Unpickler):

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,32 +52,33 @@ def read_references(source: str | Path) -> References:
     """
     path = Path(source)
     if path.suffix == ".json" and path.is_file():
-        pairs = _of_json(path)
+        rows: Iterable[tuple[str, Any]] = read_json(path).items()
     elif path.suffix == ".jsonl" and path.is_file():
-        pairs = _of_jsonl(path)
+        rows = _of_jsonl(path)
     else:
-        pairs = (
+        rows = (
             (prediction_id(image.image_id, region_id), texts)
             for image in open_captioned(source)
             for region_id, texts in image.captions.items()
         )
     found: References = {}
-    for key, texts in pairs:
+    for key, value in rows:
+        texts = [value] if isinstance(value, str) else value
+        good = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+        filled = [text for text in texts if text.strip()] if good else []
         try:
             split_id(key)
+            if not filled:
+                raise ValueError(f"id {key}: references are texts that are not all empty")
         except ValueError as error:
             raise CaptionedError(f"{path}: {error}") from None
-        found.setdefault(key, []).extend(texts)
+        found.setdefault(key, []).extend(filled)
     if not found:
         raise CaptionedError(f"{source}: there are no references")
     return found
 
 
-def _of_json(path: Path) -> Iterable[tuple[str, list[str]]]:
-    return [(key, _texts(value, f"{path}: id {key}")) for key, value in read_json(path).items()]
-
-
-def _of_jsonl(path: Path) -> Iterable[tuple[str, list[str]]]:
+def _of_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
     rows = list(enumerate(read_jsonl(path), 1))
     published: dict[int, PublishedRow] = {}
     for number, row in rows:
@@ -91,20 +92,11 @@ def _of_jsonl(path: Path) -> Iterable[tuple[str, list[str]]]:
     for number, row in rows:
         if known := published.get(number):
             key = keys[known.image, known.masks]
-            yield prediction_id(key, known.mask_id), [known.said("gpt")]
+            yield prediction_id(key, known.mask_id), known.said("gpt")
             continue
         row_id = row.get("id")
         if row_id is None and {"image_id", "region_id"} <= row.keys():
             row_id = prediction_id(row["image_id"], row["region_id"])
-        place = f"{path}: row {number}: id {row_id}"
         if not isinstance(row_id, str):
-            raise CaptionedError(f"{place}: an id is a text IMAGE/REGION")
-        yield row_id, _texts(row.get("references", row.get("caption")), place)
-
-
-def _texts(value: Any, place: str) -> list[str]:
-    texts = [value] if isinstance(value, str) else value
-    good = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
-    if not good or not any(text.strip() for text in texts):
-        raise CaptionedError(f"{place}: references are texts that are not all empty")
-    return [text for text in texts if text.strip()]
+            raise CaptionedError(f"{path}: row {number}: id {row_id}: an id is a text IMAGE/REGION")
+        yield row_id, row.get("references", row.get("caption"))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import ijson
 from pydantic import BeforeValidator, ValidationError
@@ -60,14 +60,14 @@ def stream_items(path: Path, prefix: str) -> Iterator[Any]:
         with path.open("rb") as file:
             if file.read(3) != b"\xef\xbb\xbf":  # a byte order mark
                 file.seek(0)
-            for item in ijson.items(_Shallow(file), prefix, use_float=True):
+            events = _shallow(ijson.basic_parse(file, use_float=True))
+            for item in ijson.items(ijson.parse(events), prefix):
                 yield item
     except FileNotFoundError:
         raise FileMissingError("the annotation file does not exist", path) from None
     except AnnotationFormatError as error:
         raise error.located(path) from None
-    # of a number that is too long, ijson's list raises SystemError
-    except (OSError, ValueError, SystemError, ijson.JSONError) as error:
+    except (OSError, ValueError, ijson.JSONError) as error:
         reason = str(error).partition("\n")[0]
         raise AnnotationFormatError(f"the file is truncated or not JSON ({reason})", path) from None
     if item is path:
@@ -75,23 +75,11 @@ def stream_items(path: Path, prefix: str) -> Iterator[Any]:
         raise AnnotationFormatError(f"there is no list of {what}, or it is empty", path)
 
 
-class _Shallow:
-    """A JSON file whose nesting is bounded while it is read.
-
-    ijson keeps the path of each open list: 100 KB of `[` would take it 25 GB. So the events of each
-    block, which have no paths, are counted before it is read.
-    """
-
-    def __init__(self, file: BinaryIO):
-        self._file, self._depth, self._events = file, 0, ijson.sendable_list()
-        self._parser = ijson.basic_parse_coro(self._events)
-
-    def read(self, size: int) -> bytes:
-        if block := self._file.read(size):
-            self._parser.send(block)
-        for event, _ in self._events:
-            self._depth += event.startswith("start_") - event.startswith("end_")
-            if self._depth > MAX_DEPTH:
-                raise AnnotationFormatError(f"lists lie deeper than {MAX_DEPTH} in one another")
-        self._events.clear()
-        return block
+def _shallow(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Bound the nesting: ijson keeps the path of each open list, 25 GB for 100 KB of `[`."""
+    depth = 0
+    for event, value in events:
+        depth += event.startswith("start_") - event.startswith("end_")
+        if depth > MAX_DEPTH:
+            raise AnnotationFormatError(f"lists lie deeper than {MAX_DEPTH} in one another")
+        yield event, value

@@ -44,7 +44,7 @@ from ureca_lib.datasets.zero_shot import (
     reads,
     stated_id,
 )
-from ureca_lib.regions import AnnotationFormatError, FileMissingError, RegionError
+from ureca_lib.regions import AnnotationFormatError, RegionError
 from ureca_lib.regions.sa1b import get, image_size, need_object, read_json
 
 MAX_WORDS = 15  # GRiT's preparation of Visual Genome; DenseCap's own code takes 25
@@ -73,8 +73,6 @@ def read(listing: Listing) -> Iterable[ListedImage]:
     if (data / REGIONS).is_file():
         return _own_files(listing, split)
     path = data / f"{split}.json" if data.is_dir() else data
-    if data.is_dir() and not path.is_file():
-        raise FileMissingError(f"there is neither {REGIONS} nor {path.name}", data)
     return coco_images(listing, path, _captioned_box)
 
 
@@ -137,12 +135,6 @@ def _region(item: Any) -> ListedRegion:
 
 
 def _split_ids(path: Path, split: str) -> set[int]:
-    if not path.is_file():
-        raise FileMissingError(
-            "there is no such file: it comes with DenseCap (info/densecap_splits.json); "
-            "split 'all' does without",
-            path,
-        )
     splits = {name: ids for name, ids in read_json(path).items() if isinstance(ids, list)}
     check_split(path, split, {name: len(ids) for name, ids in splits.items()})
     return {number for number in splits[split] if isinstance(number, int)}

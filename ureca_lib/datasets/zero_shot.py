@@ -33,6 +33,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,11 @@ import numpy as np
 
 from ureca_lib.datasets.captioned import (
     FINDERS,
+    OPENERS,
     CaptionedError,
     CaptionedImage,
     CaptionedImages,
     OpenOptions,
-    opens,
 )
 from ureca_lib.datasets.rows import stream_items
 from ureca_lib.regions import (
@@ -199,7 +200,7 @@ def reads(*forms: str, find: Callable[[Path], Iterable[str]]) -> Callable[[Reade
 
     def register(reader: Reader) -> Reader:
         for form in forms:
-            opens(form.partition(":")[0])(lambda *asked, form=form: _open(reader, form, *asked))
+            OPENERS[form.partition(":")[0]] = partial(_open, reader, form)
         FINDERS.append(find)
         return reader
 

@@ -58,13 +58,16 @@ def predict(
     chat: dict[str, Any],
     data: str = typer.Option(
         help="scenes:test:500, a folder of scenes, a JSONL of the published layout (JSONL@MASKS), "
-        "an export, or SA-1B files."
+        "an export, photos with masks, or files of masks (PHOTOS@MASKS: elsewhere)."
     ),
     out: Path = typer.Option(..., "-o", "--out", help="Predictions, NAME.jsonl."),
     trained_on: str | None = typer.Option(
         None, help="Training data of the system, for the tables."
     ),
-    masks: Path | None = typer.Option(None, help="Folder of a JSONL's masks."),
+    masks: Path | None = typer.Option(None, help="Folder of a JSONL's or of photos' masks."),
+    use_boxes: bool = typer.Option(
+        False, "--use-boxes", help="Read boxes as regions where a file has no masks."
+    ),
     style: str = typer.Option("phrase", help="References of scenes: phrase, minimal or sentence."),
     limit: int | None = typer.Option(None, help="Number of images; the first ones are taken."),
     strict: bool = typer.Option(True, help="Stop at a bad mask; --no-strict leaves it out."),
@@ -83,7 +86,7 @@ def predict(
     from ureca_lib.evaluate import predict as predicting
     from ureca_lib.evaluate.systems import build_system
 
-    images = open_captioned(data, limit, style, masks, strict)  # type: ignore[arg-type]
+    images = open_captioned(data, limit, style, masks, strict, boxes=use_boxes)  # type: ignore[arg-type]
     engine = _engine(given)
     if engine.shards and not part:
         predicting.join_predictions(out, images)  # of a run that was killed
@@ -99,6 +102,8 @@ def predict(
     if given["base_url"] != addresses:  # the parts of a run have one record
         built.model = {**(built.model or {}), "server": addresses}
     opened = {"style": style, "masks": None if masks is None else str(masks), "strict": strict}
+    if use_boxes:
+        opened["use_boxes"] = True
     summary = predicting.predict(
         built, images, out, trained_on, given["seed"], opened, retry_failed, progress, part
     )
@@ -249,7 +254,10 @@ def uniqueness(
     data: str | None = typer.Option(
         None, help="The images, as `ureca predict` takes them; default: those predicted."
     ),
-    masks: Path | None = typer.Option(None, help="Folder of a JSONL's masks."),
+    masks: Path | None = typer.Option(None, help="Folder of a JSONL's or of photos' masks."),
+    use_boxes: bool = typer.Option(
+        False, "--use-boxes", help="Read boxes as regions where a file has no masks."
+    ),
     out: Path | None = typer.Option(
         None, "-o", "--out", help="JSON; default: NAME.uniqueness.json."
     ),

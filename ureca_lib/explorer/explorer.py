@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -26,52 +27,16 @@ from ureca_lib.explorer.state import (
     Captioner,
     Entry,
     Judgement,
-    TreeCursor,
     verdict,
 )
 from ureca_lib.explorer.static import explorer_figure, figure_png
-from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree, by_area
+from ureca_lib.mask_tree import MaskTree, RegionId, build_mask_tree, by_area, region_label
 from ureca_lib.regions import Region, load_image
 from ureca_lib.regions.photo import Photo
 
 STILL = "Still picture: open the notebook in JupyterLab, Notebook 7, VS Code or Colab to click."
 _COMPARING = "comparing with the other regions …"
 _FRONT_END = Path(__file__).parent / "front_end"
-
-
-class BackgroundWorker:
-    """One thread for slow work; only the most recent request is completed.
-
-    A task gets a function that tells whether it is still wanted; it asks before it shows anything.
-    """
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "explorer")
-        self._latest: object = None
-        self._last: Future | None = None
-
-    def submit(self, task: Callable[[Callable[[], bool]], None]) -> None:
-        """Run a task after the current one; tasks that have not begun are skipped."""
-        self._latest = token = object()
-
-        def wanted() -> bool:
-            return self._latest is token
-
-        self._last = self._pool.submit(lambda: task(wanted) if wanted() else None)
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait for the last task.
-
-        Raises:
-            TimeoutError: it took longer than `timeout` seconds; and any error of the task.
-        """
-        if self._last is not None:
-            self._last.result(timeout)
-
-    def close(self) -> None:
-        """Start no more tasks."""
-        self._latest = None
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class ExplorerWidget(anywidget.AnyWidget):
@@ -131,10 +96,13 @@ class RegionExplorer:
         self.session: ReviewSession | None = None
         self._review_of: tuple[Store, str, str | None] | None = None
         self._lock = threading.RLock()
-        self._drawn: set[RegionId] = set()
+        self._drawn: dict[RegionId, Region] = {}
         self._numbers = count(1)  # of drawings; never reused, as work on an old one may go on
         self._widget: ExplorerWidget | None = None
-        self._worker: BackgroundWorker | None = None
+        # one thread for slow work; only the latest request is completed
+        self._pool = ThreadPoolExecutor(1, "explorer")
+        self._work: Future | None = None
+        self._request: object = None
         self._outlines: dict[RegionId, str] = {}
         self._error = ""  # of a message; shown until a message succeeds
         self._set_tree(build_mask_tree(regions) if tree is None else tree)
@@ -181,28 +149,24 @@ class RegionExplorer:
             self.tree, self.book.judgements = tree, {}
             self.order = [tree.regions[index].id for index in by_area(tree.regions)]
             self._labels = LabelMap(tree.regions)
-            self.cursor = TreeCursor(tree)
+            self.region_id: RegionId | None = None  # the selected region; None is the whole image
+            self._last_child: dict[RegionId | None, RegionId] = {}
 
     @property
     def _regions(self) -> list[Region]:
         return [self.tree[one] for one in self.order]
 
     @property
-    def region_id(self) -> RegionId | None:
-        """The selected region; None is the whole image."""
-        return self.cursor.region_id
-
-    @property
     def captions(self) -> dict[RegionId, str]:
         """The caption of every region; asks the captioner for missing captions."""
         self.book.fill(self.tree)
-        known = ((region.id, self.book.known(region.id)) for region in self.tree.regions)
-        return {region_id: entry.text for region_id, entry in known if entry}
+        ids = [region.id for region in self.tree.regions]
+        return {one: entry.text for one in ids if (entry := self.book.known(one))}
 
     @property
     def drawn(self) -> list[Region]:
         """The regions drawn by hand."""
-        return [region for region in self.tree.regions if region.id in self._drawn]
+        return list(self._drawn.values())
 
     def click(self, x: float, y: float) -> RegionId | None:
         """Select the smallest region at (x, y) in pixels of the image, and return its id."""
@@ -215,15 +179,39 @@ class RegionExplorer:
         Raises:
             KeyError: there is no such region.
         """
-        self.cursor.move_to(region_id)
+        if region_id is not None and region_id not in self.tree:
+            raise KeyError(f"the tree has no region {region_id!r}")
+        self.region_id = region_id
         if self.session is not None:
             self.session.go_to(region_id)
+        while region_id is not None:
+            parent = self.tree.parent(region_id)
+            self._last_child[parent] = region_id
+            region_id = parent
         self._changed()
 
     def step(self, to: str) -> None:
-        """Select the "up" (parent), "down" (child), "next" or "previous" (sibling) region."""
-        self.cursor.step(to)
-        self.go_to(self.region_id)
+        """Select the "up" (parent), "down" (child), "next" or "previous" (sibling) region.
+
+        Going up and then down returns to the same region; siblings go round.
+
+        Raises:
+            ValueError: another step.
+        """
+        here, tree, steps = self.region_id, self.tree, {"next": 1, "previous": -1}
+        if to == "down":
+            children, last = tree.children(here), self._last_child.get(here)
+            self.go_to(last if last in children else next(iter(children), here))
+        elif to not in ("up", *steps):
+            raise ValueError(f"a step is up, down, next or previous, not {to!r}")
+        elif here is not None:
+            family, parent = tree.children(tree.parent(here)), tree.parent(here)
+            place = (family.index(here) + steps.get(to, 0)) % len(family)
+            self.go_to(parent if to == "up" else family[place])
+
+    def label(self, region_id: RegionId | None) -> str:
+        """Name and id of a region, or "image"."""
+        return "image" if region_id is None else region_label(self.tree[region_id])
 
     def draw(self, points: Sequence[Sequence[float]]) -> Region:
         """Add a region, select it and caption it.
@@ -240,17 +228,16 @@ class RegionExplorer:
         names = (f"drawn {number}" for number in self._numbers)
         region_id = next(name for name in names if name not in self.tree)
         region = drawn_region(region_id, points, self.tree.regions[0].size)
-        self._drawn.add(region.id)
+        self._drawn[region.id] = region
         self._rebuild([*self.tree.regions, region])
         self.go_to(region.id)
         return region
 
     def remove(self) -> None:
         """Remove the selected region, if it was drawn by hand."""
-        region_id = self.region_id
-        if region_id in self._drawn:
-            self._drawn.remove(region_id)
-            self._rebuild([region for region in self.tree.regions if region.id != region_id])
+        removed = self._drawn.pop(self.region_id, None)
+        if removed is not None:
+            self._rebuild([region for region in self.tree.regions if region is not removed])
             self._changed()
 
     def _rebuild(self, regions: list[Region]) -> None:
@@ -320,7 +307,6 @@ class RegionExplorer:
     def widget(self) -> ExplorerWidget:
         """The widget, made at the first use."""
         if self._widget is None:
-            self._worker = BackgroundWorker()
             size = list(self.pixels.shape[:2])
             self._widget = ExplorerWidget(photo=photo_jpeg(self.pixels), size=size)
             self._widget.on_msg(lambda _, content, buffers: self.handle(content))
@@ -336,27 +322,28 @@ class RegionExplorer:
         self._outlines = {r.id: known.get(r.id) or outline_path(r) for r in self._regions}
         self._widget.outlines = list(self._outlines.values())
         region_id = self.region_id
-        if region_id is None or region_id in self.book.judgements:
-            self._show()
-            self._worker.submit(lambda wanted: None)  # nobody needs the current task any more
-        else:
-            known = self.book.known(region_id) is not None
-            self._show(_COMPARING if known else "captioning …", busy=True)
-            self._worker.submit(self._complete)
+        ready = region_id is None or region_id in self.book.judgements
+        making = "captioning …" if self.book.known(region_id) is None else _COMPARING
+        self._request = request = object()  # what is under way is not wanted any more
+        self._show("" if ready else making, busy=not ready)
+        if not ready:
+            self._work = self._pool.submit(self._complete, request)
 
-    def _complete(self, wanted: Callable[[], bool]) -> None:
-        """Compute the missing part of the panel, in the background."""
+    def _complete(self, request: object) -> None:
+        """Compute the missing part of the panel, in the background, while it is wanted."""
+        if self._request is not request:
+            return
         region_id = self.region_id
         try:
             self.book.fill(self.tree)
-            if wanted():
+            if self._request is request:
                 self._show(_COMPARING, busy=True)
             if self.book.known(region_id) is not None:
                 self.judge(region_id)
-            if wanted():
+            if self._request is request:
                 self._show()
         except Exception as error:  # the thread would swallow it, and the person has to see it
-            if wanted():
+            if self._request is request:
                 self._show(f"{type(error).__name__}: {error}", error=True)
 
     def _show(self, note: str = "", busy: bool = False, error: bool = False) -> None:
@@ -368,7 +355,7 @@ class RegionExplorer:
 
     def _view(self, region_id: RegionId | None) -> dict[str, Any]:
         """Content of the panel as plain data; regions are named by their place in `order`."""
-        label, entry = self.cursor.label, self.book.known(region_id)
+        label, entry = self.label, self.book.known(region_id)
         judgement = self.book.judgements.get(region_id)
         places = {one: place for place, one in enumerate(self.order)}
         above = () if region_id is None else (*self.tree.ancestors(region_id)[::-1], region_id)
@@ -387,9 +374,8 @@ class RegionExplorer:
                     "place": places[rival.region_id],
                     "label": label(rival.region_id),
                     "caption": getattr(self.book.known(rival.region_id), "text", ""),
-                    "probability": rival.probability,
                     "relation": self._relation(rival.region_id, region_id),
-                    "clash": rival.clash,
+                    **asdict(rival),
                 }
                 for rival in (judgement.rivals if judgement else ())
             ],
@@ -434,20 +420,19 @@ class RegionExplorer:
                 draw (points), remove, review (on), move (count), decide (decision, text, note;
                 and the place and caption that the page showed).
         """
-        actions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-            "click": lambda m: self.click(float(m["x"]), float(m["y"])),
-            "go": lambda m: self.go_to(None if m["place"] is None else self.order[m["place"]]),
-            "step": lambda m: self.step(m["to"]),
-            "draw": lambda m: self.draw(m["points"]),
-            "remove": lambda m: self.remove(),
-            "review": lambda m: self.start_review() if m["on"] else self.stop_review(),
-            "move": lambda m: self.move_review(int(m["count"])),
+        actions: dict[str, Callable[..., Any]] = {
+            "click": self.click,
+            "go": lambda place: self.go_to(None if place is None else self.order[place]),
+            "step": self.step,
+            "draw": self.draw,
+            "remove": self.remove,
+            "review": lambda on: self.start_review() if on else self.stop_review(),
+            "move": self.move_review,
             "decide": self._decide_seen,
         }
         try:
-            if message["kind"] not in actions:
-                raise ValueError(f"there is no message of the kind {message['kind']!r}")
-            actions[message["kind"]](message)
+            values = dict(message)
+            actions[values.pop("kind")](**values)
         except Exception as error:  # of any kind: the interface must stay alive and show it
             self._error = str(error.args[0] if error.args else error) or type(error).__name__
             self._show()
@@ -455,20 +440,23 @@ class RegionExplorer:
             if self._error:  # the message changed nothing, and so has shown nothing
                 self._changed()
 
-    def _decide_seen(self, message: Mapping[str, Any]) -> None:
+    def _decide_seen(
+        self,
+        decision: Decision,
+        text: str | None = None,
+        note: str = "",
+        place: int | None = None,
+        caption: str | None = None,
+    ) -> None:
         """Decide, unless the page showed another caption than the one under review.
 
         The second press of a double click is on its way before the view after the first arrives.
         """
         try:
-            if self.session is not None:
-                region_id = self.session.region_id
-                now = (None, None)
-                if region_id is not None:
-                    now = (self.order.index(region_id), self.session.finals[region_id].text)
-                if (message.get("place"), message.get("caption")) != now:
-                    raise ValueError("this was about another caption than the one under review")
-            self.decide(message["decision"], message.get("text"), message.get("note", ""))
+            now = self._view(self.session.region_id) if self.session else None
+            if now and (place, caption) != (now["selected"], now["caption"]):
+                raise ValueError("this was about another caption than the one under review")
+            self.decide(decision, text, note)
         finally:
             self._widget.answered += 1
 
@@ -478,13 +466,14 @@ class RegionExplorer:
         Raises:
             TimeoutError: it took longer than `timeout` seconds.
         """
-        if self._worker is not None:
-            self._worker.wait(timeout)
+        if self._work is not None:
+            self._work.result(timeout)
 
     def close(self) -> None:
         """Close the widget and start no more work."""
+        self._request = None
+        self._pool.shutdown(wait=False, cancel_futures=True)
         if self._widget is not None:
-            self._worker.close()
             self._widget.close()
             self._widget = None
 

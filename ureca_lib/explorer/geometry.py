@@ -29,8 +29,7 @@ class LabelMap:
     """
 
     def __init__(self, regions: Sequence[Region]):
-        kind = np.int16 if len(regions) < np.iinfo(np.int16).max else np.int32
-        self._labels = np.full(regions[0].size, -1, kind)  # (H, W)
+        self._labels = np.full(regions[0].size, -1, np.int32)  # (H, W)
         self._ids = [region.id for region in regions]
         for index in by_area(regions):  # the smallest last, above all that contain it
             cut = Cut.of(regions[index])

@@ -5,17 +5,9 @@ from __future__ import annotations
 import getpass
 
 from ureca_lib.annotate.records import FinalCaption
-from ureca_lib.annotate.reviews import CaptionChangedError, Decision, Review
+from ureca_lib.annotate.reviews import Decision, Review
 from ureca_lib.annotate.store import Store
 from ureca_lib.mask_tree import MaskTree, RegionId
-
-
-def _account_name() -> str:
-    """Name of the account; empty if it has none, as in a container with a bare user number."""
-    try:
-        return getpass.getuser()
-    except (ImportError, KeyError, OSError):  # until Python 3.13 any error of the look-up
-        return ""
 
 
 class ReviewSession:
@@ -36,7 +28,10 @@ class ReviewSession:
 
     def __init__(self, store: Store, image: str, tree: MaskTree, reviewer: str | None = None):
         self.store, self.image = store, image
-        self.reviewer = (_account_name() if reviewer is None else reviewer).strip()
+        try:
+            self.reviewer = (getpass.getuser() if reviewer is None else reviewer).strip()
+        except (ImportError, KeyError, OSError):  # a bare user number, as in a container
+            self.reviewer = ""
         if not self.reviewer:
             raise ValueError("a review needs the reviewer's name")
         self._load()
@@ -110,9 +105,7 @@ class ReviewSession:
         review = Review(self.region_id, decision, new, previous, self.reviewer, note=note)
         try:
             saved = self.store.add_review(self.image, review)
-        except CaptionChangedError:
+        finally:  # also where another person has changed the caption
             self._load()
-            raise
-        self._load()
         self._to_first_open()
         return saved

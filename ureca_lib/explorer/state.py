@@ -1,4 +1,4 @@
-"""State of the explorer: the place in the mask tree, and the captions with their confusions.
+"""State of the explorer: captions, and the regions that each may be mistaken for.
 
 Nothing here draws or writes to a store.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from scipy.special import softmax
 
 from ureca_lib.annotate.annotators import AttributeAnnotator
 from ureca_lib.annotate.look_alikes import (
@@ -21,7 +22,7 @@ from ureca_lib.annotate.look_alikes import (
     normalized,
     word_overlaps,
 )
-from ureca_lib.mask_tree import MaskTree, RegionId, region_label
+from ureca_lib.mask_tree import MaskTree, RegionId
 from ureca_lib.regions import Region, RegionImage
 from ureca_lib.regions.photo import Photo
 
@@ -84,60 +85,6 @@ def load_captioner(model: str | Path, device: str = "cpu") -> Captioner:
     return RegionCaptioner.from_pretrained(model, device)
 
 
-class TreeCursor:
-    """The selected region of a tree. Going up and then down returns to the same region.
-
-    Args:
-        tree: of the regions. The whole image is selected at first.
-    """
-
-    def __init__(self, tree: MaskTree):
-        self.tree = tree
-        self.region_id: RegionId | None = None
-        self._last_child: dict[RegionId | None, RegionId] = {}
-
-    def move_to(self, region_id: RegionId | None) -> None:
-        """Select a region, or with None the whole image.
-
-        Raises:
-            KeyError: the tree has no such region.
-        """
-        if region_id is not None and region_id not in self.tree:
-            raise KeyError(f"the tree has no region {region_id!r}")
-        self.region_id = region_id
-        while region_id is not None:
-            parent = self.tree.parent(region_id)
-            self._last_child[parent] = region_id
-            region_id = parent
-
-    def step(self, to: str) -> None:
-        """Select the "up" (parent), "down" (child), "next" or "previous" (sibling) region.
-
-        A child is the one that was selected last, else the largest. Siblings go from large to
-        small, and their ends are joined. Where there is no such region, nothing changes.
-
-        Raises:
-            ValueError: no such step.
-        """
-        here, tree = self.region_id, self.tree
-        steps = {"next": 1, "previous": -1}
-        if to not in ("up", "down", *steps):
-            raise ValueError(f"a step is up, down, next or previous, not {to!r}")
-        children = tree.children(here)
-        if to == "down" and children:
-            last = self._last_child.get(here)
-            self.move_to(last if last in children else children[0])
-        elif to == "up" and here is not None:
-            self.region_id = tree.parent(here)
-        elif to in steps and here is not None:
-            family = tree.children(tree.parent(here))
-            self.move_to(family[(family.index(here) + steps[to]) % len(family)])
-
-    def label(self, region_id: RegionId | None) -> str:
-        """Name and id of a region, or "image"."""
-        return "image" if region_id is None else region_label(self.tree[region_id])
-
-
 @dataclass(frozen=True)
 class Entry:
     """The caption of a region.
@@ -194,22 +141,22 @@ class Judgement:
         No other region may have the same caption. With a listener, the region must be the most
         probable; without, no look-alike may have nearly the same caption.
         """
+        if self.same or any(rival.clash == "same" for rival in self.rivals):
+            return False
         if self.probability is None:
             return not any(rival.clash for rival in self.rivals)
-        return all(
-            rival.clash != "same" and (rival.probability or 0.0) < self.probability
-            for rival in self.rivals
-        )
+        return all(rival.probability < self.probability for rival in self.rivals)
 
 
 def verdict(entry: Entry | None, judgement: Judgement | None) -> dict[str, str]:
     """Whether a caption is unique, as a kind ("good", "bad" or "" if unknown) and a sentence."""
     if entry is None or judgement is None or not entry.text:
         return {"kind": "", "text": ""}
-    unique, chance = judgement.unique and not judgement.same, judgement.probability
+    unique, chance = judgement.unique, judgement.probability
     if judgement.same:
-        others = f"{judgement.same} other regions have"
-        reason = f"{'another region has' if judgement.same == 1 else others} the same caption"
+        others = "another region has"
+        others = others if judgement.same == 1 else f"{judgement.same} other regions have"
+        reason = f"{others} the same caption"
     elif chance is not None:
         picked = f"the listener picks this region with {chance:.0%}"
         reason = picked if unique else "the listener prefers another region"
@@ -219,9 +166,8 @@ def verdict(entry: Entry | None, judgement: Judgement | None) -> dict[str, str]:
         reason = "fits no other region" if entry.unique else "no other caption reads the same"
     else:
         reason = "a look-alike's caption is nearly the same"
-    if unique:
-        return {"kind": "good", "text": f"Unique: {reason}"}
-    return {"kind": "bad", "text": f"Not unique: {reason}"}
+    kind, word = ("good", "Unique") if unique else ("bad", "Not unique")
+    return {"kind": kind, "text": f"{word}: {reason}"}
 
 
 class CaptionCache:
@@ -299,18 +245,18 @@ class CaptionCache:
         with self._asking:
             text = self._entries[region_id].text
             alike = self.look_alikes(tree)[region_id]
-            clashes = self._clashes(region_id, tree, alike)
-            ranked = list(dict.fromkeys([*clashes, *alike]))
-            own, chances = None, dict[RegionId, float]()
+            clashes, chances = self._clashes(region_id, tree, alike), dict[RegionId, float]()
             if text and hasattr(self.captioner, "score"):
                 ids = [region.id for region in tree.regions]
                 chances = dict(zip(ids, self.listen(text, tree.regions).tolist(), strict=True))
-                own = chances[region_id]
-                least = min(own, _NOTABLE)
-                likely = [one for one in ids if one != region_id and chances[one] >= least]
-                ranked = sorted(dict.fromkeys([*ranked, *likely]), key=lambda one: -chances[one])
-            # a reader must see equal captions first
-            ranked.sort(key=lambda other: clashes.get(other) != "same")
+            own = chances.get(region_id)
+            likely = [one for one in chances if chances[one] >= min(own, _NOTABLE)]
+            ranked = dict.fromkeys([*clashes, *alike, *likely])
+            ranked.pop(region_id, None)
+            # a reader must see equal captions first, then what the listener may pick
+            ranked = sorted(
+                ranked, key=lambda one: (clashes.get(one) != "same", -chances.get(one, 0.0))
+            )
             rivals = tuple(
                 Confusion(other, other in alike, chances.get(other), clashes.get(other, ""))
                 for other in ranked[:most]
@@ -331,9 +277,7 @@ class CaptionCache:
         """
         with self._asking:
             scores: Any = self.captioner.score(self.pixels, regions, [text], progress=False)
-        values = np.asarray(scores, np.float64)[:, 0]  # (R, 1) -> (R,)
-        weights = np.exp(values - values.max())
-        return weights / weights.sum()
+        return softmax(np.asarray(scores, np.float64)[:, 0])  # (R, 1) -> (R,)
 
     def look_alikes(self, tree: MaskTree) -> dict[RegionId, list[RegionId]]:
         """Look-alikes of each region, the most similar first."""

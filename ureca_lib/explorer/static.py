@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from IPython.core.pylabtools import print_figure
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -92,7 +92,5 @@ def _panel_lines(view: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def figure_png(figure: Figure, dpi: int = 110) -> bytes:
     """Encode a figure as PNG, and close it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
     plt.close(figure)
-    return buffer.getvalue()
+    return print_figure(figure, "png", None, dpi=dpi)

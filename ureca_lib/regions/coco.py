@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from ureca_lib.regions.errors import (
     AnnotationFormatError,
@@ -65,74 +68,23 @@ def load_coco(
     folder = path.parent if image_dir is None else Path(image_dir)
     if not folder.is_dir():
         raise FileMissingError("the folder of the photos does not exist", folder)
-    file = _File(path)
+    file = CocoFile(path, read_document(path))
     return [
         file.regions_of(image_id, find_photo(folder, entry.file_name), strict)
         for image_id, entry in file.images.items()
     ]
 
 
-def load_coco_image(
-    json_path: str | Path,
-    image: Photo | None = None,
-    strict: bool = True,
-    boxes: bool = False,
-) -> RegionImage:
-    """Read one image of a COCO file; the masks of the others are ignored.
+class CocoFile:
+    """A COCO file: its images by id, names of its categories, and annotations not checked yet.
 
     Args:
-        json_path: the annotation file.
-        image: the photo; None for the one beside the file. The name of its path selects the image
-            of the file, and so do its folders if several images have that name. If the file has one
-            image only, the name may be another, which is a warning.
-        strict: as in `load_coco`.
-        boxes: read a box as a region where there is no mask.
-
-    Raises:
-        RegionError: as in `load_coco`; no such image, or several.
+        path: of the file.
+        document: its content.
     """
-    path = Path(json_path)
-    file = _File(path)
-    wanted = split_name(str(image)) if isinstance(image, (str, Path)) else []
-    names = {image_id: split_name(entry.file_name) for image_id, entry in file.images.items()}
-    named = [key for key, name in names.items() if wanted and name[-1:] == wanted[-1:]]
-    if wanted and not named:  # a copy may differ in case, as from a camera's card
-        last = wanted[-1].casefold()
-        named = [key for key, name in names.items() if name and name[-1].casefold() == last]
-    if len(named) > 1:  # their folders distinguish photos of the same name
-        depths = {k: len(names[k]) for k in named if names[k] == wanted[-len(names[k]) :]}
-        named = [key for key in depths if depths[key] == max(depths.values())] or named
-    chosen = named or list(names)
-    if len(chosen) != 1:
-        reason = f"the file holds {len(names)} images; give the path of the photo meant"
-        if named:
-            reason = f"{len(named)} of the file's images are called '{wanted[-1]}'"
-        elif wanted:
-            reason = f"none of the file's {len(names)} images is called '{wanted[-1]}'"
-            there = [name[-1] for name in names.values() if name]
-            if near := get_close_matches(wanted[-1], there):
-                reason += f"; the nearest: {', '.join(near)}"
-        raise AnnotationFormatError(reason, path)
-    stated = file.images[chosen[0]].file_name
-    if wanted and stated and not named:
-        warnings.warn(
-            f"{path}: the masks are of '{stated}', the only image of the file; they are used for "
-            f"'{wanted[-1]}'",
-            stacklevel=3,
-        )
-    photo = find_photo(path.parent, stated) if image is None else image
-    found = file.regions_of(chosen[0], photo, strict, bool(named), boxes)
-    if image is not None:
-        _ = found.image  # a given photo must be readable and of the right size
-    return found
 
-
-class _File:
-    """A COCO file: its images by id, names of its categories, and annotations not checked yet."""
-
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, document: Any):
         self.path = path
-        document = read_document(path)
         try:
             self.images: dict[ImageId, _ImageEntry] = {}
             for index, info in enumerate(get(document, "images", list)):
@@ -151,6 +103,16 @@ class _File:
             annotations = get(document, "annotations", list)
         except RegionError as error:
             raise error.located(path) from None
+        self.steps = {
+            key: _steps(entry.file_name or str(key)) for key, entry in self.images.items()
+        }
+        # by the last part of the name: as it is, and as a copy may have it
+        self._by_name: dict[Callable[[str], str], dict[str, list[ImageId]]] = {}
+        for form in (str, _loose):
+            known = self._by_name[form] = defaultdict(list)
+            for key, steps in self.steps.items():
+                if steps:
+                    known[form(steps[-1])].append(key)
         self._image_ids, self._category_ids = IdIndex(self.images), IdIndex(self.categories)
         # (place in the file, annotation) by image; None for those of no image, or of several
         self._owned: dict[ImageId | None, list[tuple[int, Any]]] = {None: []}
@@ -158,6 +120,74 @@ class _File:
             owners = self._owners(annotation)
             owner = owners[0] if len(owners) == 1 else None
             self._owned.setdefault(owner, []).append((index, annotation))
+
+    def named(self, photo: str | Path) -> list[ImageId]:
+        """Images that a photo's path may mean: those of its name whose folders agree best.
+
+        A copy of a photo may differ in case, as from a camera's card, or be percent-encoded.
+        """
+        wanted = _steps(str(photo))
+        for form, known in self._by_name.items():
+            depths = {}
+            for key in known.get(form(wanted[-1]), ()) if wanted else ():
+                own = [form(step) for step in self.steps[key]]
+                agree = own == [form(step) for step in wanted][-len(own) :]
+                depths[key] = len(own) if agree else 0
+            if depths:
+                return [key for key, depth in depths.items() if depth == max(depths.values())]
+        return []
+
+    def choose(self, photo: str | Path | None) -> ImageId:
+        """The image of a photo; without one, or of another name, the only image of the file.
+
+        Raises:
+            AnnotationFormatError: there is no such image, or there are several.
+        """
+        stem = self.path.stem
+        named = (
+            [key for key, steps in self.steps.items() if Path(steps[-1]).stem == stem]
+            if photo is None
+            else self.named(photo)
+        )
+        chosen = named or list(self.images)
+        if len(chosen) == 1:
+            return chosen[0]
+        reason = f"the file holds {len(self.images)} images; give the path of the photo meant"
+        if named:
+            reason = f"{len(named)} of the file's images are called '{Path(photo).name}'"
+        elif photo is not None:
+            reason = f"none of the file's {len(chosen)} images is called '{Path(photo).name}'"
+            there = [steps[-1] for steps in self.steps.values() if steps]
+            if near := get_close_matches(Path(photo).name, there):
+                reason += f"; the nearest: {', '.join(near)}"
+        raise AnnotationFormatError(reason, self.path)
+
+    def regions(
+        self, photo: Photo | None, name: str | None, strict: bool, boxes: bool
+    ) -> RegionImage:
+        """Build one image of the file; the masks of the others are ignored.
+
+        Args:
+            photo: the photo; None for the one beside the file. The name of its path selects the
+                image. If the file has one image only, it may be another, which is a warning.
+            name: selects the image instead of the photo's.
+            strict, boxes: see `regions_of`.
+        """
+        own = name or (os.path.abspath(photo) if isinstance(photo, (str, Path)) else None)
+        image_id = self.choose(own)
+        stated = self.images[image_id].file_name
+        if photo is None:
+            stem = self.path.stem if len(self.images) == 1 else None
+            photo = find_photo(self.path.parent, stated, stem)
+            own = own or (photo and str(photo))
+        found = bool(own) and image_id in self.named(own)
+        if own and stated and not found:
+            warnings.warn(
+                f"{self.path}: the masks are of '{stated}', the only image of the file; they are "
+                f"used for '{Path(own).name}'",
+                stacklevel=4,
+            )
+        return self.regions_of(image_id, photo, strict, found, boxes)
 
     def regions_of(
         self,
@@ -238,6 +268,14 @@ class _File:
             stacklevel=2,
         )
         return _ImageEntry(height, width, name)
+
+
+def _steps(file_name: str | None) -> list[str]:
+    return [step for step in split_name(file_name) if step != ".."]
+
+
+def _loose(step: str) -> str:
+    return unquote(step).casefold()
 
 
 @contextmanager

@@ -219,7 +219,9 @@ def from_label_studio(content: list[Any], path: Path) -> Coco:
             source = _file_name(data.get("image") or texts[0])
             annotations = [one for one in task["annotations"] if not one.get("was_cancelled")]
             results = [_object(result) for one in annotations[:1] for result in one["result"]]
-            shapes = [result for result in results if "original_width" in result]
+            # further results of a region, such as its caption, have its id
+            texts = {one.get("id"): one["value"]["text"] for one in results if _is_text(one)}
+            shapes = [one for one in results if "original_width" in one and not _is_text(one)]
         image = None
         for result in shapes:
             with _item(f"task {number}, result {result.get('id')}", path):
@@ -228,8 +230,13 @@ def from_label_studio(content: list[Any], path: Path) -> Coco:
                 labels = result["value"].get(result["type"]) or [None]
                 if image is None:
                     image = built.image(source, width, height)
-                built.region(image, segmentation, labels[0])
+                caption = " ".join(map(str, texts.get(result.get("id"), ()))) or None
+                built.region(image, segmentation, labels[0], caption=caption)
     return built.coco()
+
+
+def _is_text(result: Mapping[str, Any]) -> bool:
+    return result.get("type") == "textarea"
 
 
 def _label_studio_mask(value: Mapping[str, Any], width: int, height: int) -> Any:
@@ -303,7 +310,8 @@ def from_cvat(root: ElementTree.Element, path: Path) -> Coco:
             for shape in image:
                 segmentation = _cvat_mask(shape.tag, shape.attrib, width, height)
                 if segmentation is not None:
-                    built.region(image_id, segmentation, shape.attrib.get("label"))
+                    caption = shape.findtext("attribute[@name='caption']")
+                    built.region(image_id, segmentation, shape.get("label"), caption=caption)
     return built.coco()
 
 
@@ -375,6 +383,7 @@ FORMATS = (
 )
 
 
+# those that are read as they are: name and files
 OWN = (
     ("SA-1B", "one JSON per photo, with RLE"),
     ("COCO instances", "JSON of many photos: polygons, RLE, crowds; boxes when asked for"),
@@ -382,12 +391,20 @@ OWN = (
     ("label map", "a PNG whose values are ids of regions"),
     ("arrays", ".npy or .npz: (R, H, W), or one (H, W) array per region"),
 )
+READERS = "caption, annotate, predict, train"  # all of them by one reader, `regions.sources`
+_WRITERS = {
+    "SA-1B": "segment",
+    "COCO instances": "caption --coco, export",
+    "Label Studio": "export --format label-studio",
+    "CVAT": "export --format cvat",
+}
 
 
 def format_table() -> str:
-    """The formats of masks that `load_regions` reads, as a Markdown table."""
+    """The formats of masks, and the commands that read and write them, as a Markdown table."""
     rows = [*OWN, *((known.name, known.files) for known in FORMATS)]
-    return table(["format", "files"], rows)
+    head = ["format", "files", "read by", "written by"]
+    return table(head, [(*row, READERS, _WRITERS.get(row[0], "")) for row in rows])
 
 
 def read_document(path: Path) -> Any:

@@ -1,8 +1,7 @@
-"""Masks in PNG files and arrays, and one reader for every kind of mask file."""
+"""Masks in PNG files and arrays."""
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -12,19 +11,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ureca_lib.regions.coco import load_coco_image
 from ureca_lib.regions.errors import (
     AnnotationFormatError,
     EmptyMaskError,
-    FileMissingError,
     RegionError,
 )
-from ureca_lib.regions.photo import PHOTO_SUFFIXES, Photo, decode, photo_name
+from ureca_lib.regions.photo import Photo, decode, photo_name
 from ureca_lib.regions.region import Region, RegionImage
-from ureca_lib.regions.sa1b import build_entries, load_sa1b, parse_file
+from ureca_lib.regions.sa1b import build_entries
 
 MaskSource = np.ndarray | str | Path
-_ARRAYS = (".npy", ".npz")
+ARRAYS = (".npy", ".npz")
 _MAX_BYTES = 1 << 32  # of all arrays of a .npz, which are held at once
 
 
@@ -50,7 +47,7 @@ def load_masks(
         RegionError: as in `load_sa1b`; the file is the PNG file.
     """
     whole = Path(masks) if isinstance(masks, (str, Path)) else None
-    if whole is not None and whole.suffix.lower() in _ARRAYS:
+    if whole is not None and whole.suffix.lower() in ARRAYS:
         entries = _arrays(whole)
     else:
         entries = _listed(masks) if whole is None or whole.is_dir() else _split_labels(whole)
@@ -74,38 +71,6 @@ def load_masks(
     result = RegionImage(regions, width, height, image, None, photo_name(image), whole, left_out)
     _ = result.image  # a photo that was asked for must be readable and of the right size
     return result
-
-
-def load_regions(
-    masks: str | Path, image: Photo | None = None, strict: bool = True, boxes: bool = False
-) -> RegionImage:
-    """Read the masks of one image from any file the package knows.
-
-    Args:
-        masks: SA-1B JSON; COCO instance JSON with the photo's file name in it (or with one image
-            only), or a file of `ureca_lib.regions.formats`; a label map PNG, a folder of mask
-            PNGs, or arrays (.npy, .npz).
-        image: the photo.
-        strict: as in `load_sa1b`.
-        boxes: read a box as a region where a COCO file has no mask.
-
-    Raises:
-        RegionError: as in `load_sa1b`.
-    """
-    path = Path(masks)
-    if not os.path.exists(path):
-        raise FileMissingError("the mask file does not exist", path)
-    if path.is_dir() or path.suffix.lower() in PHOTO_SUFFIXES:
-        return load_masks(path, image, strict=strict)
-    if path.suffix.lower() in _ARRAYS:
-        return load_masks(path, image, strict=strict)
-    if path.suffix.lower() != ".xml" and _is_sa1b(parse_file(path)):
-        return load_sa1b(path, image, strict)
-    return load_coco_image(path, image, strict, boxes)
-
-
-def _is_sa1b(content: Any) -> bool:
-    return isinstance(content, dict) and not {"images", "shapes"} & content.keys()
 
 
 def _region(entry: dict[str, Any]) -> Region:

@@ -43,12 +43,13 @@ class Region:
         name: a person's word for it, such as "boot"; optional, a number becomes its digits.
         crowd: COCO's mark for a group of objects in one mask.
         note: called with a sentence about each correction; by default a warning.
+        caption: of the file, if it has one.
 
     Raises:
         RegionError: a malformed encoding, box, area, id or name.
     """
 
-    __slots__ = ("_bbox", "area", "crowd", "id", "name", "rle")
+    __slots__ = ("_bbox", "area", "caption", "crowd", "id", "name", "rle")
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Region:
         name: str | None = None,
         crowd: bool = False,
         note: Callable[[str], None] = warnings.warn,
+        caption: str | None = None,
     ):
         try:
             if not (is_whole(id) or isinstance(id, str)):
@@ -74,6 +76,7 @@ class Region:
             raise error.located(None, id) from None
         # numpy's integers would not go into JSON
         self.id = id if isinstance(id, str) else int(id)
+        self.caption = caption
         self.name, self.crowd = None if name is None else str(name), bool(crowd)
         if area is not None and area != self.area:
             note(
@@ -122,7 +125,7 @@ class Region:
                 or a single ring. Shorter rings are dropped and noted.
             height, width: the image's size in pixels.
             note: called with a sentence about each correction; by default a warning.
-            fields: `name`, `bbox` and `crowd`, as in `Region`.
+            fields: `name`, `bbox`, `crowd` and `caption`, as in `Region`.
 
         Raises:
             AnnotationFormatError: a malformed ring, an image that is too large, or an outline that

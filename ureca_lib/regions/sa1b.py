@@ -52,7 +52,16 @@ def load_sa1b(
             a photo beside the JSON when it is needed.
     """
     path = Path(json_path)
-    document = read_json(path)
+    result = sa1b_regions(read_json(path), path, image, strict)
+    if image is not None:
+        _ = result.image  # a photo that was asked for must be readable and of the right size
+    return result
+
+
+def sa1b_regions(
+    document: Mapping[str, Any], path: Path, image: Photo | None, strict: bool
+) -> RegionImage:
+    """Build the image of an SA-1B document; see `load_sa1b`. No photo is read."""
     try:
         info = get(document, "image", Mapping)
         annotations = get(document, "annotations", list)
@@ -64,10 +73,7 @@ def load_sa1b(
     build = partial(region_from, size=(height, width))
     regions, left_out = build_entries(enumerate(annotations), build, path, strict)
     photo = find_photo(path.parent, file_name, path.stem) if image is None else image
-    result = RegionImage(regions, width, height, photo, image_id, file_name, path, left_out)
-    if image is not None:
-        _ = result.image  # a photo that was asked for must be readable and of the right size
-    return result
+    return RegionImage(regions, width, height, photo, image_id, file_name, path, left_out)
 
 
 def save_sa1b(regions: RegionImage, json_path: str | Path, file_name: str | None = None) -> None:
@@ -126,7 +132,7 @@ def region_from(
     need_object(annotation)
     region_id = get(annotation, "id", (int, str))
     segmentation = get(annotation, "segmentation", Mapping if size is None else (Mapping, list))
-    crowd = annotation.get("iscrowd")
+    crowd, caption = annotation.get("iscrowd"), annotation.get("caption")
     if crowd not in (None, 0, 1):
         raise AnnotationFormatError(f"'iscrowd' is 0 or 1, not {reprlib.repr(crowd)}")
     fields = {
@@ -134,6 +140,7 @@ def region_from(
         "name": annotation.get("name") if name is None else name,
         "crowd": crowd,
         "note": note,
+        "caption": caption if isinstance(caption, str) else None,
     }
     if isinstance(segmentation, list):
         # a stated area is the polygon's, not that of its pixels

@@ -96,7 +96,7 @@ class RegionsRequest(BaseModel):
 
 
 @dataclass(eq=False)
-class _Job:
+class CaptionJob:
     """A request that waits for its captions."""
 
     photo: np.ndarray  # (H, W, 3) uint8
@@ -119,11 +119,11 @@ class CaptionService:
     def __init__(self, captioner: PhotoCaptioner, settings: ServerSettings):
         self.captioner, self.settings = captioner, settings
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="captions")
-        self._waiting: list[_Job] = []
+        self._waiting: list[CaptionJob] = []
         self._lock = threading.Lock()  # of that list: requests join and leave it in the event loop
         self._photos: OrderedDict[str, RegionImage] = OrderedDict()
 
-    async def caption(self, job: _Job) -> PhotoCaptions:
+    async def caption(self, job: CaptionJob) -> PhotoCaptions:
         """Wait for the captions of a request.
 
         Raises:
@@ -147,7 +147,7 @@ class CaptionService:
             return job.result
         raise job.result or HTTPException(504, "the request was given up")
 
-    def _run(self, job: _Job) -> None:
+    def _run(self, job: CaptionJob) -> None:
         """Caption a job, and those with masks of the same photo that wait with it."""
         with self._lock:
             if job not in self._waiting:  # done with another, or given up
@@ -165,7 +165,7 @@ class CaptionService:
             for other in together:
                 other.result = error
 
-    def _captions(self, jobs: list[_Job]) -> list[PhotoCaptions]:
+    def _captions(self, jobs: list[CaptionJob]) -> list[PhotoCaptions]:
         job, captioner = jobs[0], self.captioner
         # requests are independent, even those about one photo that are captioned in one call
         captioner.check, captioner.together = job.check, False
@@ -185,7 +185,7 @@ class CaptionService:
             for one, part in zip(jobs, found, strict=True)
         ]
 
-    def _segmented(self, job: _Job) -> RegionImage:
+    def _segmented(self, job: CaptionJob) -> RegionImage:
         """The regions of a photo, from the latest photos or found anew."""
         if job.digest not in self._photos:
             self._photos[job.digest] = self.captioner.segment(job.photo)
@@ -257,7 +257,7 @@ def make_app(captioner: PhotoCaptioner, settings: ServerSettings | None = None) 
             if asked.points or asked.boxes:
                 raise ValueError("a request has masks, or points and boxes")
             masks = [_region(mask, n, photo) for n, mask in enumerate(asked.masks, start=1)]
-        job = _Job(photo, digest, masks, asked.points, asked.boxes, asked.check)
+        job = CaptionJob(photo, digest, masks, asked.points, asked.boxes, asked.check)
         captions = await service.caption(job)
         size = {"width": photo.shape[1], "height": photo.shape[0]}
         return {
@@ -272,7 +272,7 @@ def make_app(captioner: PhotoCaptioner, settings: ServerSettings | None = None) 
         picture = _picture(asked.messages)
         photo, digest, alpha = await asyncio.to_thread(read_photo, picture, limits.max_pixels)
         prompt = asked.region or Prompt()
-        job = _Job(photo, digest)
+        job = CaptionJob(photo, digest)
         if prompt.point is not None or prompt.box is not None:
             job.points = [] if prompt.point is None else [prompt.point]
             job.boxes = [] if prompt.box is None else [prompt.box]
