@@ -287,7 +287,7 @@ def train(results: Results, device: torch.device, preset: str, small: bool) -> N
         masks = processor.mask_tiles(regions, image.shape[:2])
         pixels = processor.image_tiles(image)
         row = processor.token_ids("Describe this region.", text, len(pixels), masks.shape[1])
-        sample = GroupSample([row] * len(regions), masks, None, (None, pixels, None))
+        sample = GroupSample([row] * len(regions), masks, None, pixels)
         for grouped in (False, True):
             batch = RegionCollator(processor, grouped)([sample])
             batch = send_to_device(batch, device)
