@@ -114,7 +114,8 @@ def main(*sizes: int) -> None:
         f"{REGIONS} regions an image. Start: until the batch of {BATCH} regions in the middle of "
         "the run is made. GiB: growth of the process's memory. The buffer has 10,000 groups."
     )
-    command = "OMP_NUM_THREADS=1 python tests/benchmarks/train_start.py"
+    words = ["tests/benchmarks/train_start.py", *map(str, sizes)]
+    command = f"OMP_NUM_THREADS=1 python {' '.join(words)}"
     record("Training: start of a resumed run", "\n".join([*rows, "", note]), command)
 
 

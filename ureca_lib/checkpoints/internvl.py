@@ -158,10 +158,8 @@ def _grid(folder: Path) -> dict[str, int]:
     """Bounds of the tile grid from transformers' image processor settings, if there are any."""
     path = folder / _PREPROCESSOR
     raw = read_json(path) if path.is_file() else {}
-    most, least = raw.get("max_patches", MAX_TILES), raw.get("min_patches", 1)
-    if not all(type(bound) is int for bound in (least, most)) or not 1 <= least <= most:
-        raise CheckpointError(path, f"min_patches {least!r} and max_patches {most!r} bound no grid")
-    return _bounds(least, most)
+    with reading(path):
+        return _bounds(raw.get("min_patches", 1), raw.get("max_patches", MAX_TILES))
 
 
 def _bounds(least: int, most: int) -> dict[str, int]:

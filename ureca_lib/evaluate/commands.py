@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import typer
 
-from ureca_lib.chat_options import with_chat_options
+from ureca_lib.chat import KEY_HELP, with_chat_options
+from ureca_lib.devices import DEVICE_HELP
 from ureca_lib.engine import ShardOptions, call_command, dealt, run_parts
 from ureca_lib.evaluate.settings import (
     BootstrapSettings,
@@ -26,21 +27,8 @@ from ureca_lib.journal import write_json, write_text
 from ureca_lib.options import options_of
 
 _SYSTEM = tuple(name for name in SystemOptions.__dataclass_fields__ if name != "server")
-_SERVER = ("base_url", "api_key_env", "device")
-
-Predictions = Annotated[Path, typer.Argument(help="Predictions, JSONL.")]
-Record = Annotated[
-    Path | None, typer.Option("-o", "--out", help="JSON; default: beside the predictions.")
-]
-References = Annotated[
-    str | None,
-    typer.Option(
-        help="References: JSON {id: texts}, JSONL, or data as `ureca predict` takes it; default: "
-        "those in the predictions."
-    ),
-]
-Masks = Annotated[Path | None, typer.Option(help="Folder of a JSONL's or of photos' masks.")]
-Progress = Annotated[bool, typer.Option(help="Show a bar.")]
+_DRAWS = ("samples", "seed")
+_METRICS = ("tokenizer", "meteor", "wordnet", "bertscore_model", "device")
 
 
 def _exit_1(reason: str | None) -> NoReturn:
@@ -58,7 +46,7 @@ def _report(target: Path, record: Mapping[str, Any], text: str) -> None:
 
 @with_chat_options("max_reply_tokens")  # --max-new-tokens
 @options_of(SystemOptions, *_SYSTEM, system="ureca", device=None)
-@options_of(ShardOptions)
+@options_of(ShardOptions, into="engine")
 def predict(
     ctx: typer.Context,
     chat: dict[str, Any],
@@ -67,8 +55,10 @@ def predict(
         "an export, photos with masks, or files of masks (PHOTOS@MASKS: elsewhere)."
     ),
     out: Path = typer.Option(..., "-o", "--out", help="Predictions, NAME.jsonl."),
-    trained_on: str | None = typer.Option(None, help="Its training data, for the tables."),
-    masks: Masks = None,
+    trained_on: str | None = typer.Option(
+        None, help="Training data of the system, for the tables."
+    ),
+    masks: Path | None = typer.Option(None, help="Folder of a JSONL's or of photos' masks."),
     use_boxes: bool = typer.Option(
         False, "--use-boxes", help="Read boxes as regions where a file has no masks."
     ),
@@ -76,8 +66,10 @@ def predict(
     limit: int | None = typer.Option(None, help="Number of images; the first ones are taken."),
     strict: bool = typer.Option(True, help="Stop at a bad mask; --no-strict leaves it out."),
     retry_failed: bool = typer.Option(False, help="Ask again where an error left no caption."),
-    progress: Progress = True,
+    progress: bool = typer.Option(True, help="Show a bar."),
     part: list[int] | None = typer.Option(None, hidden=True),
+    *,
+    engine: ShardOptions,
     **given: Any,
 ) -> None:
     """Caption every region of some data; resumes an interrupted run.
@@ -91,7 +83,6 @@ def predict(
     from ureca_lib.evaluate.systems import build_system
 
     images = open_captioned(data, limit, style, masks, strict, boxes=use_boxes)  # type: ignore[arg-type]
-    engine = _engine(given)
     if engine.shards and not part:
         predicting.join_predictions(out, images)  # of a run that was killed
         left = _run_shards(predict_part, ctx.params, engine)
@@ -130,11 +121,6 @@ def predict_part(task: Mapping[str, Any]) -> tuple[str, str, bool]:
     return call_command(predict, {"ctx": None, **task["options"]})
 
 
-def _engine(given: dict[str, Any]) -> ShardOptions:
-    """The settings of the engine, taken out of the options."""
-    return ShardOptions(**{name: given.pop(name) for name in ShardOptions.__dataclass_fields__})
-
-
 def _run_shards(function: Any, options: Mapping[str, Any], engine: ShardOptions) -> int:
     """Run a command on parts of its images; see `run_parts`."""
     count, quiet = engine.shards or 1, {"progress": False}
@@ -142,15 +128,22 @@ def _run_shards(function: Any, options: Mapping[str, Any], engine: ShardOptions)
     return run_parts(function, tasks, engine, options["progress"])
 
 
-@options_of(MetricSettings, device=None)
+@options_of(MetricSettings, *_DRAWS, *_METRICS, device=None)
 def evaluate(
-    predictions: Predictions,
-    refs: References = None,
-    metrics: str = typer.Option(
-        "bleu,rouge_l,meteor,cider", help="These, bertscore, all, or none."
+    predictions: Path = typer.Argument(help="Predictions, JSONL."),
+    refs: str | None = typer.Option(
+        None,
+        help="References: JSON {id: texts}, JSONL, or data as `ureca predict` takes it; default: "
+        "those in the predictions.",
     ),
-    compare: Path | None = typer.Option(None, help="Other predictions of the same regions."),
-    out: Record = None,
+    metrics: str = typer.Option(
+        "bleu,rouge_l,meteor,cider",
+        help="Some of bleu,rouge_l,meteor,cider,bertscore; all, or none. bertscore needs a model.",
+    ),
+    compare: Path | None = typer.Option(
+        None, help="Other predictions of the same regions, compared in pairs."
+    ),
+    out: Path | None = typer.Option(None, "-o", "--out", help="JSON; default: NAME.scores.json."),
     **given: Any,
 ) -> None:
     """Score predictions of any system: exact, unique, and the paper's metrics."""
@@ -158,9 +151,10 @@ def evaluate(
     from ureca_lib.evaluate import evaluation as scoring
     from ureca_lib.evaluate.metrics import METRICS
 
+    settings = MetricSettings(**given)
     named = {"all": METRICS, "none": ()}
     chosen = named.get(metrics, tuple(filter(None, metrics.split(","))))
-    asked = (read_references(refs) if refs else None, chosen, MetricSettings(**given))
+    asked = (read_references(refs) if refs else None, chosen, settings)
     found = scoring.evaluate(predictions, *asked)
     compared = None if compare is None else scoring.compare(found, compare, *asked)
     target = out or predictions.with_suffix(".scores.json")
@@ -180,22 +174,26 @@ def evaluate(
 
 
 @with_chat_options()
-@options_of(SystemOptions, *_SERVER, device=None)
-@options_of(ClairSettings)
+@options_of(ClairSettings, *_DRAWS, "tries", "progress")
 def clair(
     chat: dict[str, Any],
-    predictions: Predictions,
+    predictions: Path = typer.Argument(help="Predictions, JSONL."),
     judge: str = typer.Option(
         "none",
         help="openai (any OpenAI-compatible server), transformers (here), or none, which reads the "
         "log of an earlier run.",
     ),
     model: str | None = typer.Option(None, help="Name, hub id or folder of the judge."),
-    refs: References = None,
+    base_url: str | None = typer.Option(
+        None, help="Address of the server, up to /v1; default: OpenAI's."
+    ),
+    api_key_env: str | None = typer.Option(None, help=KEY_HELP),
+    refs: str | None = typer.Option(None, help="References, as `ureca evaluate` takes them."),
     log: Path | None = typer.Option(
         None, help="JSONL of the replies, appended to; default: NAME.clair.jsonl."
     ),
-    out: Record = None,
+    out: Path | None = typer.Option(None, "-o", "--out", help="JSON; default: NAME.clair.json."),
+    device: str | None = typer.Option(None, help=DEVICE_HELP),
     **given: Any,
 ) -> None:
     """Score predictions by CLAIR; resumes an interrupted run."""
@@ -205,14 +203,14 @@ def clair(
     from ureca_lib.evaluate.evaluation import captions_of, evaluate
 
     log = log or predictions.with_suffix(".clair.jsonl")
-    chat |= {name: given.pop(name) for name in _SERVER}
-    asked = make_judge(judge, model, **chat)
+    settings = ClairSettings(**given)
+    asked = make_judge(judge, model, base_url, device=device, api_key_env=api_key_env, **chat)
     found = evaluate(predictions, read_references(refs) if refs else None, ())
     captions, references, images = captions_of(found.rows)
     if not references:
         raise ValueError(f"{predictions}: CLAIR needs references: give --refs")
     try:
-        score = score_clair(captions, references, asked, log, images, ClairSettings(**given))
+        score = score_clair(captions, references, asked, log, images, settings)
     except (AnnotatorUnavailableError, BudgetSpentError) as error:
         _exit_1(str(error))
     score = replace(score, missing=len(found.missing))
@@ -226,40 +224,48 @@ def clair(
 
 
 @with_chat_options()
-@options_of(SystemOptions, *_SERVER, device=None)
-@options_of(UniquenessSettings)
-@options_of(ShardOptions)
+@options_of(UniquenessSettings, *_DRAWS, "calibrate", "near")
+@options_of(ShardOptions, into="engine")
 def uniqueness(
     ctx: typer.Context,
     chat: dict[str, Any],
-    predictions: Predictions,
+    predictions: Path = typer.Argument(help="Predictions, JSONL."),
     listener: str = typer.Option(
         "exact",
         help="exact (scenes only), the folder of a checkpoint, openai:NAME (any OpenAI-compatible "
         "server) or transformers:NAME.",
     ),
-    data: str | None = typer.Option(None, help="The images; default: those predicted."),
-    masks: Masks = None,
+    base_url: str | None = typer.Option(
+        None, help="Address of the server, up to /v1; default: OpenAI's."
+    ),
+    api_key_env: str | None = typer.Option(None, help=KEY_HELP),
+    data: str | None = typer.Option(
+        None, help="The images, as `ureca predict` takes them; default: those predicted."
+    ),
+    masks: Path | None = typer.Option(None, help="Folder of a JSONL's or of photos' masks."),
     use_boxes: bool = typer.Option(
         False, "--use-boxes", help="Read boxes as regions where a file has no masks."
     ),
-    out: Record = None,
+    out: Path | None = typer.Option(
+        None, "-o", "--out", help="JSON; default: NAME.uniqueness.json."
+    ),
     heard: Path | None = typer.Option(
         None, help="JSONL of listener scores, appended to; default: NAME.heard.LISTENER.jsonl."
     ),
-    progress: Progress = True,
+    device: str | None = typer.Option(None, help=DEVICE_HELP),
+    progress: bool = typer.Option(True, help="Show a bar."),
     part: list[int] | None = typer.Option(None, hidden=True),
+    *,
+    engine: ShardOptions,
     **given: Any,
 ) -> None:
     """Measure self-retrieval and collision; resumes an interrupted run."""
     from ureca_lib.evaluate.uniqueness import hear_predictions, join_heard, score_uniqueness
 
-    engine = _engine(given)
-    base_url, api_key_env, device = (given.pop(name) for name in _SERVER)
     chat |= {"base_url": dealt(base_url, part[0] if part else 0), "api_key_env": api_key_env}
     asked = (predictions, listener, data, masks, heard)
     if part:
-        new = hear_predictions(*asked, device, False, chat, part)[0]
+        new = hear_predictions(*asked, device, False, chat, use_boxes, part)[0]
         typer.echo(f"{len(new):,} images")
         return
     if engine.shards:
@@ -269,7 +275,7 @@ def uniqueness(
         if left:
             _exit_1(f"{left} of {engine.shards} shards are not complete; rerun the command")
     settings = UniquenessSettings(**given)
-    found, record = score_uniqueness(*asked, settings, device, progress, chat)
+    found, record = score_uniqueness(*asked, settings, device, progress, chat, use_boxes)
     _report(out or predictions.with_suffix(".uniqueness.json"), record, str(found))
 
 
@@ -282,16 +288,22 @@ def uniqueness_part(task: Mapping[str, Any]) -> tuple[str, str, bool]:
 def table(
     number: int = typer.Argument(help="2 to 6."),
     records: list[str] | None = typer.Argument(
-        None, help="Of evaluate, clair and uniqueness; Table 6: refcocog=FILE visual_genome=FILE."
+        None,
+        help="Records of `ureca evaluate`, `clair` and `uniqueness`. For Table 6 refcocog=FILE and "
+        "visual_genome=FILE.",
     ),
-    form: Annotated[
-        Literal["markdown", "latex", "html", "csv"], typer.Option("--format")
-    ] = "markdown",
+    form: Literal["markdown", "latex", "html", "csv"] = typer.Option(
+        "markdown", "--format", help="csv has one line per cell."
+    ),
     out: Path | None = typer.Option(None, "-o", "--out", help="Default: the screen."),
     intervals: bool = typer.Option(False, help="Show 95% intervals of measured rows."),
     ours: bool = typer.Option(True, help="Add columns that the paper does not have."),
-    models: Path | None = typer.Option(None, help="Table 2: folder of models, scored first."),
-    data: str | None = typer.Option(None, help="With --models: the test set, as of ureca predict."),
+    models: Path | None = typer.Option(
+        None, help="Table 2: predict and score with every model of this folder first."
+    ),
+    data: str | None = typer.Option(
+        None, help="With --models: the test set, as `ureca predict` takes it."
+    ),
     work: Path = typer.Option("table_2", help="With --models: folder of predictions and records."),
     **given: Any,
 ) -> None:
@@ -331,14 +343,15 @@ def table(
         raise typer.Exit(1)
 
 
-@options_of(BootstrapSettings)
+@options_of(BootstrapSettings, *_DRAWS, into="bootstrap")
 def agreement(
     sources: list[Path] = typer.Argument(
         help="Stores of `ureca annotate` with reviews, or JSONL files of judgments: "
         '{"id": "IMAGE/REGION", "caption": ..., "decision": "accept", "reviewer": ...}.'
     ),
     out: Path | None = typer.Option(None, "-o", "--out", help="JSON with all disagreements."),
-    **given: Any,
+    *,
+    bootstrap: BootstrapSettings,
 ) -> None:
     """Measure how far reviewers agree with each other and with the verifier.
 
@@ -348,7 +361,7 @@ def agreement(
     from ureca_lib.evaluate.agreement import measure_agreement, read_judgments
 
     judgments = read_judgments(sources)
-    found = measure_agreement(judgments, BootstrapSettings(**given))
+    found = measure_agreement(judgments, bootstrap)
     if not found:
         raters = ", ".join(judgments.rater.unique())
         _exit_1(f"no caption was judged by two; there are judgments of {raters}")

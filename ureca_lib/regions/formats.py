@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 
 from ureca_lib.markdown import table
 from ureca_lib.regions.errors import AnnotationFormatError, FileMissingError, RegionError
-from ureca_lib.regions.photo import decode
+from ureca_lib.regions.photo import Photo, color_ids, decode, find_photo, load_image
 from ureca_lib.regions.rle import check_size
 from ureca_lib.regions.sa1b import parse_file
 
@@ -45,7 +45,7 @@ class Format(NamedTuple):
     name: str
     files: str
     fits: Callable[[Any], bool]
-    convert: Callable[[Any, Path], Coco]
+    convert: Callable[..., Coco]
 
 
 class _Builder:
@@ -108,23 +108,32 @@ def is_result_list(content: Any) -> bool:
     return bool({"segmentation", "bbox"} & _first(content).keys())
 
 
-def from_result_list(content: list[Any], path: Path) -> Coco:
+def from_result_list(content: list[Any], path: Path, photo: Photo | None = None) -> Coco:
     """SAM's automatic masks (`amg.py`), and COCO's results lists of detectors.
 
-    Regions are numbered by their place. Without an image entry the size is that of the masks, and
-    an image id stands for COCO's file name, such as 000000000139.jpg for 139.
+    Regions are numbered by their place. Without an image entry the size is that of the masks, of
+    boxes alone that of the photo, and an image id stands for COCO's file name, such as
+    000000000139.jpg for 139.
+
+    Args:
+        photo: None takes that of the list's name.
     """
-    built, sizes = _Builder(), {}
+    built, sizes, ids = _Builder(), {}, []
     for number, entry in enumerate(content):
         with item_of(f"entry {number}", path):
             image_id, mask = _object(entry).get("image_id", 1), entry.get("segmentation")
             if isinstance(mask, Mapping) and isinstance(mask.get("size"), list):
                 height, width = mask["size"]
                 sizes.setdefault(image_id, (height, width))
+            ids.append(image_id)
             kept = {name: entry[name] for name in ("bbox", "area", "iscrowd") if name in entry}
             built.region(image_id, mask, entry.get("category_name"), **kept)
+    beside = find_photo(path.parent, None, path.stem) if photo is None else photo
+    if not sizes and beside is not None:
+        sizes = dict.fromkeys(ids, load_image(beside).shape[:2])
     if not sizes:
-        raise AnnotationFormatError("no mask of the list says how large its image is", path)
+        reason = "no mask of the list says how large its image is, and no photo is given"
+        raise AnnotationFormatError(reason, path)
     for image_id, (height, width) in sizes.items():
         name = f"{image_id:012d}.jpg" if isinstance(image_id, int) and len(sizes) > 1 else None
         built.image(name, width, height, image_id)
@@ -202,8 +211,7 @@ def _panoptic_map(file: str, path: Path) -> np.ndarray:
     places = (path.parent / name, path.parent / path.stem / name)
     for place in places:
         if place.is_file():
-            pixels = decode(place, lambda image: np.asarray(image.convert("RGB"), np.uint32), "map")
-            return pixels @ np.array([1, 256, 65536], np.uint32)  # (H, W, 3) -> (H, W)
+            return decode(place, color_ids, "map")
     raise FileMissingError(f"the map of the segments, '{name}', is not beside the file", path)
 
 
@@ -376,7 +384,7 @@ OWN = (
     ("SA-1B", "one JSON per photo, with RLE"),
     ("COCO instances", "JSON of many photos: polygons, RLE, crowds; boxes when asked for"),
     ("mask PNGs", "a folder with one PNG per mask, whose names are the regions'"),
-    ("label map", "a PNG whose values are ids of regions"),
+    ("label map", "a PNG whose values, or RGB colors, are ids of regions"),
     ("arrays", ".npy or .npz: (R, H, W), or one (H, W) array per region"),
 )
 READERS = "caption, annotate, predict, train"  # all of them by one reader, `regions.sources`
@@ -395,8 +403,11 @@ def format_table() -> str:
     return table(head, [(*row, READERS, _WRITERS.get(row[0], "")) for row in rows])
 
 
-def read_document(path: Path) -> Any:
+def read_document(path: Path, photo: Photo | None = None) -> Any:
     """The content of a JSON or XML file; of the formats above as COCO, of others as it is.
+
+    Args:
+        photo: has the size of boxes in a list that says none.
 
     Raises:
         FileMissingError, AnnotationFormatError: no such file, or a fault in it.
@@ -412,7 +423,8 @@ def read_document(path: Path) -> Any:
         content = parse_file(path)
     for known in FORMATS:
         if known.fits(content):
-            return known.convert(content, path)
+            given = (photo,) if known.convert is from_result_list else ()
+            return known.convert(content, path, *given)
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise AnnotationFormatError(f"the file holds a {kind}, not an object", path)

@@ -185,6 +185,12 @@ def split_name(file_name: str | None) -> list[str]:
     return [step for step in re.split(r"[\\/]", name) if step not in ("", ".")]
 
 
+def color_ids(image: Image.Image) -> np.ndarray:
+    """(H, W) ids of an RGB map as COCO panoptic has them: R + 256 G + 65536 B."""
+    pixels = np.asarray(image.convert("RGB"), np.uint32)
+    return pixels @ np.array([1, 256, 65536], np.uint32)  # (H, W, 3) -> (H, W)
+
+
 def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> None:
     if expected is not None and tuple(size) != tuple(expected):
         raise SizeMismatchError(

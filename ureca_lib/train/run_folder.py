@@ -297,11 +297,9 @@ def keep_best(
         parameters: the trainable ones, by name.
     """
     value, loss = values[metric], values["loss"]
-    if not (math.isfinite(value) and math.isfinite(loss)):
-        return
     sign = -1 if metric == "loss" else 1  # what is best
-    best = read_best(folder)
-    if best is not None and (sign * value, -loss) <= (sign * best["value"], -best["loss"]):
+    best = read_best(folder) or {"value": -sign * math.inf, "loss": math.inf}
+    if not (sign * value, -loss) > (sign * best["value"], -best["loss"]) or not math.isfinite(loss):
         return
     file = f"best-{step}.safetensors"
     save_trained(parameters, folder / file)
