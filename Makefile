@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT := papermill_runs/latest
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
+SOLUTIONS := $(sort $(wildcard notebooks/solutions/[0-9][0-9]_*.ipynb))
 BENCHMARKS := $(filter-out tests/benchmarks/record.py,$(sort $(wildcard tests/benchmarks/*.py)))
 SWEEPS := $(filter-out %/reference.yaml,$(sort $(wildcard papermill_runs/*.yaml)))
 BASES := papermill_runs/bases/tiny_width96_depth2 papermill_runs/bases/tiny_width128_depth3
@@ -21,13 +22,16 @@ export TOKENIZERS_PARALLELISM ?= false
 # JupyterLab refuses to run as root, as in a container, unless it is told to
 LAB := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: install run quickstart test lint lab bench wheel site lock check-pythons check-versions
+.PHONY: install run solutions quickstart test lint lab bench wheel site lock check-pythons check-versions
 .PHONY: samples clean tiny-base tiny-ureca tiny-together full-recipe ablations reproduce
 
 install: $(READY)
 
 run: $(READY)
 	$(BIN)/ureca run $(NOTEBOOKS) --out $(OUT)
+
+solutions: $(READY)
+	$(BIN)/ureca run $(SOLUTIONS) --out $(OUT)/solutions
 
 quickstart: $(READY)
 	$(BIN)/ureca run notebooks/00_quickstart.ipynb --out $(OUT)

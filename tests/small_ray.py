@@ -22,7 +22,7 @@ def small_ray() -> Iterator[str]:
             ray.shutdown()
 
 
-def _started(ray: Any, folder: str, tries: int = 3) -> str:
+def _started(ray: Any, folder: str, tries: int = 6) -> str:
     """Start Ray, which gives its parts half a minute; on a busy machine they need more."""
     try:
         context = ray.init(

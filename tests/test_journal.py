@@ -17,8 +17,11 @@ from ureca_lib.journal import (
     Journal,
     JournalError,
     check_same_run,
+    join_parts,
+    part_path,
     read_journal,
     replacing,
+    share_of,
     unique,
     write_json,
     write_text,
@@ -284,3 +287,27 @@ def test_modes_and_links_are_those_of_a_plain_open(tmp_path):
     write_text(tmp_path / "link", "b")
     assert (tmp_path / "link").is_symlink() and path.read_text() == "b"
     assert path.stat().st_mode & 0o777 == 0o604
+
+
+def test_parts_are_joined_in_order_and_once(tmp_path):
+    path = tmp_path / "P.jsonl"
+    with Journal(path) as whole:
+        whole.append({"id": 4, "by": "whole"}, {"id": 1, "by": "whole"})
+    items, parts = range(5), [part_path(path, (number, 2)) for number in (0, 1)]
+    assert [list(share_of(items, (number, 2))) for number in (0, 1)] == [[0, 1], [2, 3, 4]]
+    for part, rows in zip(parts, ([0, 1], [3, 2]), strict=True):
+        with Journal(part) as journal:
+            journal.append(*({"id": number, "by": "part"} for number in rows))
+    with Journal(parts[0]), pytest.raises(JournalError, match="another process is writing"):
+        join_parts(path, "id", lambda row: row["id"])
+    kept = {part: part.read_bytes() for part in parts}
+    join_parts(path, "id", lambda row: row["id"])
+    joined = path.read_bytes()
+    rows = [(row["id"], row["by"]) for row in read_journal(path)]
+    assert rows == [(0, "part"), (1, "part"), (2, "part"), (3, "part"), (4, "whole")]
+    assert not parts[0].parent.exists()
+    parts[0].parent.mkdir()  # as after a kill before the parts were removed
+    for part, content in kept.items():
+        part.write_bytes(content)
+    join_parts(path, "id", lambda row: row["id"])
+    assert path.read_bytes() == joined

@@ -91,7 +91,7 @@ def test_old_records_are_cleaned_where_they_are_shown(project):
     old = {"system": "x", "predictions": "/tmp/r/p.jsonl", "meta": {"command": [KERNEL, "-f", "k"]}}
     score = {"value": 0.5, "label": "ROUGE-L"}
     cell = table_with(3, [old | {"metrics": {"rouge_l": score}}]).rows[-1].cells["rouge_l"]
-    assert (cell.command, cell.place) == ("a notebook", "p.jsonl")
+    assert (cell["command"], cell["place"]) == ("a notebook", "p.jsonl")
 
 
 def write(folder, **files):

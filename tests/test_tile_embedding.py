@@ -1,4 +1,4 @@
-"""Mask tokens with an embedding of their tile's place: an option of ours, off by default."""
+"""Mask tokens that know their tile, by an embedding or by position: options of ours, off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tiny_models import tiny_config, tiny_model, tiny_tokenizer
 
 from ureca_lib.inspection import occlusion_effect, prompt_kinds
 from ureca_lib.mask_encoder import MaskEncoder
-from ureca_lib.model import UrecaForConditionalGeneration
+from ureca_lib.model import UrecaForConditionalGeneration, prompt_positions
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.tiling import best_grid, tile_masks, tile_places
 
@@ -100,16 +100,55 @@ def test_a_new_models_embedding_is_zero_and_is_saved_and_loaded(tmp_path):
         assert torch.equal(again.state_dict()[name], value), name
 
 
-def test_beams_keep_the_places_of_a_samples_tiles_together(image):
-    config = tiny_config(mask_tile_embedding=True, max_tiles=6)
-    model, processor = tiny_model(config), processor_of()
+@pytest.mark.parametrize("order", ["before_image", "after_image"])
+def test_mask_tokens_take_the_positions_of_their_image_tile(image, order):
+    config = tiny_config(mask_tile_positions=True, max_tiles=6, mask_position=order)
+    processor = UrecaProcessor.from_config(config, tiny_tokenizer())
+    masks = np.zeros((2, HEIGHT, WIDTH), bool)
+    masks[0, :60, :60], masks[1, 70:, 100:] = True, True
+    batch = processor(image, masks, question=["What?", "Which of them is it?"])  # padded
+    ids, counted = batch["input_ids"], (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    places = prompt_positions(config, ids, batch["attention_mask"])
+    for row, given, plain in zip(ids, places, counted, strict=True):
+        mask, tile = row == config.mask_token_id, config.image_seq_length
+        starts = plain[row == config.image_token_id].view(7, tile)[:, 0]  # 3 x 2 and a thumbnail
+        spread = torch.arange(config.num_mask_tokens) * tile // config.num_mask_tokens
+        assert given[mask].tolist() == (starts[:, None] + spread).flatten().tolist()
+        assert torch.equal(given[~mask], plain[~mask])
+    model = tiny_model(config)
+    alone = processor(image, masks[0], question="What?")
+    del alone["attention_mask"]  # all ones
+    with torch.no_grad():
+        together, single = model(**batch).logits[0], model(**alone).logits[0]
+        model.config.mask_tile_positions = False
+        moved = model(**alone).logits[0]
+    torch.testing.assert_close(together[-len(single) :], single, rtol=0, atol=1e-4)
+    assert (single - moved).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "other", [{"mask_dynamic": False}, {"mask_size": 28}, {"use_thumbnail": False}]
+)
+def test_positions_need_an_image_tile_for_each_mask_tile(other):
+    with pytest.raises(ValueError, match="mask_tile_positions needs an image tile"):
+        tiny_config(mask_tile_positions=True, **other)
+
+
+@pytest.mark.parametrize("way", ["mask_tile_embedding", "mask_tile_positions"])
+def test_beams_keep_the_places_of_a_samples_tiles_together(image, way):
+    config = tiny_config(max_tiles=6, **{way: True})
+    model, processor = tiny_model(config), UrecaProcessor.from_config(config, tiny_tokenizer())
     masks = np.zeros((2, HEIGHT, WIDTH), bool)
     masks[0, :60, :60], masks[1, 70:, 100:] = True, True
     options = {"max_new_tokens": 6, "num_beams": 3, "do_sample": False}
+    beams = {"num_beams": 3, "output_scores": True, "return_dict_in_generate": True}
     together = model.generate(**processor(image, masks), **options)
     for row, mask in zip(together, masks, strict=True):
         alone = model.generate(**processor(image, mask), **options)
         assert row[-6:].tolist() == alone[0, -6:].tolist()
+    first = model(**processor(image, masks[0])).logits[0, -1].log_softmax(-1)
+    one = model.generate(**processor(image, masks[0]), max_new_tokens=1, **beams)
+    assert one.sequences_scores.item() == pytest.approx(first.max().item(), abs=1e-5)
 
 
 def test_occlusion_takes_the_places_with_it(image):

@@ -26,7 +26,7 @@ from ureca_lib.decoding import (
     search,
     sequence_bytes,
 )
-from ureca_lib.model import UrecaForConditionalGeneration
+from ureca_lib.model import UrecaForConditionalGeneration, prompt_positions
 from ureca_lib.processor import Photo, UrecaProcessor, load_photo
 from ureca_lib.regions import Region
 from ureca_lib.tiling import MaskLike, as_region
@@ -69,6 +69,7 @@ class _Encoded(NamedTuple):
     max_tiles: int | None
     features: torch.Tensor  # (T, tokens, D)
     prompt: torch.Tensor  # (L,) ids
+    positions: torch.Tensor  # (L,) of the prompt's tokens that follow the stem
     stem: TokenTree  # the leading ids with the image, which no mask changes; may be empty
 
 
@@ -264,7 +265,8 @@ class RegionCaptioner:
         if self.processor.image_token_id not in ids[first_mask:]:
             shared = prompt[None, :first_mask]
             stem.grow([self.model.model.embed_inputs(shared, image_features=features)[0]])
-        return _Encoded(size, max_tiles, features, prompt, stem)
+        places = prompt_positions(self.model.config, prompt[None], torch.ones_like(prompt)[None])
+        return _Encoded(size, max_tiles, features, prompt, places[0, len(stem) :], stem)
 
     def _prompts(self, encoded: _Encoded, group: Sequence[Region]) -> torch.Tensor:
         """(R, L, D) embeddings of what follows the shared ids, each region with its own mask."""
@@ -293,7 +295,7 @@ class RegionCaptioner:
         sequences = stem if len(stem) else Batch(self.model.model.language_model)
         limits = (self._stops(), max_new_tokens, beams)
         with stem.restored():
-            return search(sequences, prompts, head, embedding, *limits)
+            return search(sequences, prompts, head, embedding, *limits, encoded.positions)
 
     def _score(
         self, encoded: _Encoded, group: Sequence[Region], answers: list[list[int]]
@@ -305,7 +307,7 @@ class RegionCaptioner:
         with tree.restored():
             # without a stem the group is one region, whose whole prompt is its captions' stem
             tree.fork([0] * len(group))
-            starts = [hidden[-1] for hidden in tree.grow(list(prompts))]
+            starts = [hidden[-1] for hidden in tree.grow(list(prompts), encoded.positions)]
             parts = [
                 log_likelihoods(tree, starts, answers[first : first + size], head, embedding)
                 for first in range(0, len(answers), size)

@@ -30,7 +30,7 @@ from PIL import Image
 
 from ureca_lib.devices import chosen_device
 from ureca_lib.event_loop import in_background, run_coroutine
-from ureca_lib.options import at_least, setting
+from ureca_lib.options import at_least, json_object, options_of, setting
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_HELP = (
@@ -145,7 +145,6 @@ class _Question:
     images: Sequence[np.ndarray]
     subject: Hashable
     form: _Form | None = None  # of the latest call
-    parts: Sequence[dict[str, Any]] = ()  # the images in that form
     calls: int = 0
     retries: int = 0  # after faults of the server
     limited: int = 0  # refusals for asking too fast
@@ -242,7 +241,7 @@ class OpenAIChat(ChatModel):
     base_url: str | None = setting(None, "address of the server, up to /v1; None is OpenAI's own")
     api_key_env: str | None = setting(None, KEY_HELP)
     max_in_flight: int = setting(16, "most calls at a time")
-    timeout: float = setting(120.0, "most seconds per attempt")
+    timeout: float = setting(120.0, "Most seconds per attempt; default: 120.")
     # of a question after 5xx, timeouts, lost or broken replies; after 429, max_wait alone counts
     max_retries: int = setting(6, "most retries of a question")
     backoff: float = setting(1.0, "seconds before the first retry, then doubled, with jitter")
@@ -251,12 +250,17 @@ class OpenAIChat(ChatModel):
     give_up_after: int = setting(32, "number of questions in a row without reply that end the run")
     max_calls: int | None = setting(None, "budget of calls, retries included; None: no limit")
     max_tokens_total: int | None = setting(None, "budget of tokens; None: no limit")
-    temperature: float | None = setting(0.0, "sampling temperature")  # None: the server's own
-    max_reply_tokens: int = setting(512, "most tokens of a reply; a longer reply is cut")
-    sampling_seed: int | None = setting(None, "seed that the server samples with")
+    # None: the server's own
+    temperature: float | None = setting(0.0, "Sampling temperature; default: 0.")
+    max_reply_tokens: int = setting(512, "Most tokens of a reply; a longer reply is cut.")
+    sampling_seed: int | None = setting(None, "Seed that the server samples with.")
     image_format: Literal["jpeg", "png"] = setting("jpeg", "jpeg (quality 95, full colors) or png")
     extra: Mapping[str, Any] = field(
-        default_factory=dict, metadata={"help": "more fields of the request"}
+        default_factory=dict,
+        metadata={
+            "help": "More fields of the request, as JSON.",
+            "limits": {"parser": json_object},
+        },
     )
 
     def __post_init__(self) -> None:
@@ -273,7 +277,7 @@ class OpenAIChat(ChatModel):
         self._address = f"{self._url} ({self.model})"  # in errors
         self._variable, key = server_key(self._url, self.api_key_env)
         self._hide = _hider(key)
-        self._client = _client(self._url, key, self.timeout, self._hide)
+        self._client = _client(self._url, key, self.timeout)
         self.name = f"openai:{self.model}"
         self._slots = asyncio.Semaphore(self.max_in_flight)
         self._form = _Form()
@@ -351,21 +355,27 @@ class OpenAIChat(ChatModel):
 
     async def _call(self, question: _Question) -> ChatReply:
         """Make one request within the budget."""
-        if question.form != self._form:
-            question.form = self._form
-            # encoding takes a while: the loop serves other questions meanwhile
-            question.parts = await asyncio.to_thread(
-                message_content, question.images, self.image_format, question.form.side_by_side
-            )
+        form = question.form = self._form
+        # encoding takes a while: the loop serves other questions meanwhile
+        pictures = await asyncio.to_thread(
+            message_content, question.images, self.image_format, form.side_by_side
+        )
         while (held := self._open_at - time.monotonic()) > 0:
             await asyncio.sleep(held)
-        self._check_budget()
+        # calls in flight hold the most that they can use
+        for spent, most, unit in (
+            (self.calls, self.max_calls, "calls"),
+            (self.tokens, self.max_tokens_total, "tokens"),
+        ):
+            if most is not None and spent >= most:
+                raise BudgetSpentError(f"{spent} of {most} {unit} of the budget are spent")
         self.calls += 1
         question.calls += 1
         used, reserved = 0, question.tokens + self.max_reply_tokens
         self.tokens += reserved  # while the call is in flight
         try:
-            reply = parse_completion(await self._request(question))
+            # before and after JSON is read, where escapes may spell the key
+            reply = parse_completion(self._hide(await self._request(question, form, pictures)))
             used = reply.prompt_tokens + reply.reply_tokens
             used = used or question.tokens + len(reply.text) // _TOKEN_CHARACTERS
             self._reached = True
@@ -378,25 +388,16 @@ class OpenAIChat(ChatModel):
         finally:
             self.tokens += used - reserved
 
-    def _check_budget(self) -> None:
-        """Refuse a call beyond the budget; calls in flight hold the most that they can use."""
-        for spent, most, unit in (
-            (self.calls, self.max_calls, "calls"),
-            (self.tokens, self.max_tokens_total, "tokens"),
-        ):
-            if most is not None and spent >= most:
-                raise BudgetSpentError(f"{spent} of {most} {unit} of the budget are spent")
-
-    async def _request(self, question: _Question) -> str:
+    async def _request(self, question: _Question, form: _Form, pictures: Sequence[Any]) -> str:
         """Send a request; the body of the reply."""
         import openai
 
         first, *rest = question.turns
-        content = [*question.parts, _text(first.text)]
+        content = [*pictures, _text(first.text)]
         messages: list[Any] = [{"role": first.role, "content": content}]
         messages += [{"role": turn.role, "content": turn.text} for turn in rest]
-        body = {question.form.limit_field: self.max_reply_tokens, **self.extra}
-        if self.temperature is not None and question.form.with_temperature:
+        body = {form.limit_field: self.max_reply_tokens, **self.extra}
+        if self.temperature is not None and form.with_temperature:
             body.setdefault("temperature", self.temperature)
         create = self._client.chat.completions.with_raw_response.create
         try:
@@ -424,8 +425,7 @@ class OpenAIChat(ChatModel):
             wait = retry_after(error.response.headers)
             return _CallError(f"status {status}: {text}", status, wait)
         key = "no key (api_key_env names a variable)"
-        if self._variable is not None:
-            key = f"the key in {self._variable}"
+        key = f"the key in {self._variable}" if self._variable else key
         why = _FATAL.get(status, "moved" if status < 400 else "the quota is spent")
         return AnnotatorUnavailableError(
             f"{self._address}: status {status}, {why.format(key=key)}: {text}"
@@ -523,29 +523,25 @@ class TransformersChat(ChatModel):
 
     def _generate(self, talks: Sequence[Any]) -> list[ChatReply | BaseException]:
         """Generate a batch; if it fails, its halves, so that a bad question fails alone."""
+        padding = {"padding": True}
+        options = {"processor_kwargs": padding} if self._sees else padding
+        limit, scores = self.max_new_tokens, self.with_scores
         try:
-            return self._replies(talks)
+            inputs = self._processor.apply_chat_template(
+                list(talks),
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                **options,
+            )
+            return generate_greedily(self._network, inputs, self._tokenizer, limit, scores)
         except BaseException as error:  # every question gets a result, for callers wait for them
             failure = error.with_traceback(None)  # its frames hold the memory of the batch
         if len(talks) == 1:
             return [failure]
         half = len(talks) // 2
         return self._generate(talks[:half]) + self._generate(talks[half:])
-
-    def _replies(self, talks: Sequence[Any]) -> list[ChatReply]:
-        """Replies to B conversations."""
-        padding = {"padding": True}
-        options = {"processor_kwargs": padding} if self._sees else padding
-        inputs = self._processor.apply_chat_template(
-            list(talks),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            **options,
-        )
-        limit, scores = self.max_new_tokens, self.with_scores
-        return generate_greedily(self._network, inputs, self._tokenizer, limit, scores)
 
 
 def make_chat(
@@ -589,6 +585,16 @@ def make_chat(
     return TransformersChat(model, device=chosen_device(device), **settings)
 
 
+def with_chat_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add options to a command, which takes those that were given as a dictionary `chat`.
+
+    Args:
+        without: names that the command has options of its own for.
+    """
+    names = {"temperature", "max_reply_tokens", "sampling_seed", "timeout", "extra"}
+    return options_of(OpenAIChat, *names - {*without}, into="chat", only_given=True)
+
+
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float:
     """Seconds that a server asks to wait: RFC 9110, 10.2.3, as seconds or as a date.
 
@@ -597,7 +603,7 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float:
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d*)?", value):
         return float(value)
-    clock = headers.get("date") or formatdate(now or time.time())
+    clock = headers.get("date") or formatdate(now)
     try:
         until, here = (parsedate_to_datetime(text).timestamp() for text in (value, clock))
     except (ValueError, OverflowError):
@@ -724,7 +730,7 @@ def _hider(key: str | None) -> Callable[[str], str]:
     return lambda text: text.replace(key, "[key]")
 
 
-def _client(url: str, key: str | None, timeout: float, hide: Callable[[str], str]) -> Any:
+def _client(url: str, key: str | None, timeout: float) -> Any:
     """The official client; retries, redirects and the size of replies are under our control."""
     try:
         import openai
@@ -754,13 +760,8 @@ def _client(url: str, key: str | None, timeout: float, hide: Callable[[str], str
                         raise _CallError(f"the reply has more than {_MAX_BODY} bytes")
             finally:
                 await response.aclose()
-            text = hide(body.decode("utf-8", "replace"))
-            return type(response)(
-                response.status_code,
-                headers=response.headers,
-                content=text.encode("utf-8"),
-                request=request,
-            )
+            status, headers = response.status_code, response.headers
+            return type(response)(status, headers=headers, content=bytes(body), request=request)
 
     # the connection fails before the attempt times out, so that the two can be told apart
     limits = openai.Timeout(timeout, connect=0.9 * timeout)

@@ -47,6 +47,8 @@ class UrecaConfig(InternVLConfig):
             wrap around, as in the training of the released weights (see `tile_masks`).
         mask_tile_embedding: ours, not the paper's: add the row and column of their tile to mask
             tokens (see `MaskEncoder`).
+        mask_tile_positions: ours, not the paper's: the tokens of a mask tile take the positions of
+            the image tile that it covers (see `ureca_lib.model.prompt_positions`).
         tile_size: S, side of an image tile in pixels; by default the vision tower's.
         mask_size: side of a mask tile in pixels (App. A: 448); by default `tile_size`.
         min_tiles, max_tiles, max_tiles_train: bounds of the tile grid; training uses fewer.
@@ -70,6 +72,7 @@ class UrecaConfig(InternVLConfig):
     mask_thumbnail: bool = True
     mask_overshoot: str = "clip"
     mask_tile_embedding: bool = False
+    mask_tile_positions: bool = False
     tile_size: int | None = None
     mask_size: int | None = None
     min_tiles: int = 1
@@ -108,6 +111,14 @@ class UrecaConfig(InternVLConfig):
             )
         if self.num_mask_tokens < 1:
             raise ValueError(f"num_mask_tokens must be at least 1, got {self.num_mask_tokens}")
+        tiled_alike = self.mask_dynamic and self.mask_size == self.tile_size
+        if self.mask_tile_positions and (
+            not tiled_alike or (self.mask_thumbnail and not self.use_thumbnail)
+        ):
+            raise ValueError(
+                "mask_tile_positions needs an image tile for each mask tile: mask_dynamic, "
+                "mask_size equal to tile_size, and mask_thumbnail with use_thumbnail only"
+            )
         if not 1 <= self.min_tiles <= min(self.max_tiles, self.max_tiles_train):
             raise ValueError(
                 f"need 1 <= min_tiles <= max_tiles and max_tiles_train, got {self.min_tiles}, "

@@ -30,8 +30,14 @@ class Sequences(Protocol):
     def fork(self, parents: Sequence[int]) -> None:
         """Replace all sequences by continuations of `parents`; a parent may have several."""
 
-    def grow(self, embeds: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def grow(
+        self, embeds: Sequence[torch.Tensor], position_ids: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """Append (L, D) embeddings to each sequence.
+
+        Args:
+            embeds: for each sequence.
+            position_ids: (L,) of the tokens of each, if not their places in the sequence.
 
         Returns:
             For each, the (L, D) hidden states of those tokens, as the language head takes them.
@@ -62,7 +68,9 @@ class TokenTree:
         """See `Sequences`; tokens of sequences that end here stay in the cache, unseen."""
         self._own = self._own[list(parents)]
 
-    def grow(self, embeds: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def grow(
+        self, embeds: Sequence[torch.Tensor], position_ids: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """See `Sequences`."""
         lengths = [len(part) for part in embeds]
         if not any(lengths):
@@ -73,6 +81,8 @@ class TokenTree:
         new = sequence == torch.arange(len(embeds), device=self.device)[:, None]
         before, self._own = self._own, torch.cat([self._own, new], dim=1)
         positions = before.sum(1)[sequence] + order
+        if position_ids is not None:
+            positions = position_ids.repeat(len(embeds))
         mask = None  # a beginning that nothing else shares yet is plainly causal
         if len(embeds) > 1 or before.any():
             # (new, keys): a new token sees its sequence as it was, and its new part up to itself
@@ -113,9 +123,13 @@ class Batch:
         if self.cache.get_seq_length():
             self.cache.batch_select_indices(torch.tensor(parents))
 
-    def grow(self, embeds: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def grow(
+        self, embeds: Sequence[torch.Tensor], position_ids: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """See `Sequences`."""
         given = {"inputs_embeds": torch.stack(list(embeds)), CACHE: self.cache}
+        if position_ids is not None:
+            given["position_ids"] = position_ids.expand(len(embeds), -1)
         return list(self.language_model(use_cache=True, **given).last_hidden_state)
 
 
@@ -146,6 +160,7 @@ def search(
     stops: set[int],
     max_new_tokens: int,
     beams: int = 1,
+    position_ids: torch.Tensor | None = None,
 ) -> list[list[Decoded]]:
     """Beam search for each of R sequences: keep its `beams` likeliest answers, ended ones included.
 
@@ -159,6 +174,7 @@ def search(
         stops: ids that end an answer.
         max_new_tokens: maximum number, the one that ends the answer included.
         beams: number of answers per sequence.
+        position_ids: (L,) of each prompt's tokens, if not their places in the sequence.
 
     Returns:
         For each of the R sequences its answers, the likeliest first.
@@ -167,7 +183,8 @@ def search(
     parents, embeds = [0] * len(prompts), prompts
     for _ in range(max_new_tokens):
         sequences.fork(parents)
-        hidden = torch.stack([states[-1] for states in sequences.grow(list(embeds))])
+        grown, position_ids = sequences.grow(list(embeds), position_ids), None
+        hidden = torch.stack([states[-1] for states in grown])
         logits = head(hidden).float()
         # of tokens that are equally likely argmax takes the first, on every device
         best = logits.argmax(-1, keepdim=True) if beams == 1 else logits.topk(beams).indices

@@ -159,16 +159,22 @@ class UrecaModel(InternVLModel):
     ) -> BaseModelOutputWithPast:
         """See `UrecaForConditionalGeneration.forward`; returns hidden states instead of logits."""
         cache = kwargs.pop("cache", past_key_values)
+        starts = cache is None or cache.get_seq_length() == 0
         visual = {name: kwargs.pop(name, None) for name in _VISUAL}
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
-            cached = 0 if cache is None else cache.get_seq_length()
-            inputs_embeds = self.embed_inputs(input_ids, **visual, check=cached == 0)
+            inputs_embeds = self.embed_inputs(input_ids, **visual, check=starts)
         elif any(value is not None for value in visual.values()):
             raise ValueError("pixels, masks and their features take input_ids, not inputs_embeds")
+        if attention_mask is None and starts and self.config.mask_tile_positions:
+            # without a mask, transformers takes positions that go back for packed sequences
+            attention_mask = inputs_embeds.new_ones(inputs_embeds.shape[:2], dtype=torch.long)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-            position_ids = positions(attention_mask, inputs_embeds.shape[1])
+            if input_ids is None:
+                position_ids = positions(attention_mask, inputs_embeds.shape[1])
+            else:
+                position_ids = prompt_positions(self.config, input_ids, attention_mask)
         return self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -290,6 +296,10 @@ class UrecaForConditionalGeneration(InternVLForConditionalGeneration):
         if expand_size > 1 and kwargs.get("inputs_embeds") is None:
             visual = {name: kwargs.pop(name, None) for name in _VISUAL}
             kwargs["inputs_embeds"] = self.model.embed_inputs(input_ids, **visual)
+            if self.config.mask_tile_positions:  # the embeddings do not tell where masks are
+                seen = kwargs.get("attention_mask")
+                seen = torch.ones_like(input_ids) if seen is None else seen
+                kwargs["position_ids"] = prompt_positions(self.config, input_ids, seen)
         return super()._expand_inputs_for_generation(
             expand_size=expand_size, input_ids=input_ids, **kwargs
         )
@@ -299,6 +309,27 @@ def positions(attention_mask: torch.Tensor, length: int) -> torch.Tensor:
     """Positions of the last `length` tokens, padding not counted: (B, L_all) -> (B, length)."""
     counted = attention_mask.long().cumsum(dim=-1) - 1
     return counted.clamp_(min=0)[:, -length:]
+
+
+def prompt_positions(
+    config: UrecaConfig, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
+    """Positions of a prompt's tokens, padding not counted: (B, L) ids and attention -> (B, L).
+
+    With `config.mask_tile_positions`, the N tokens of mask tile k are spread evenly over the
+    positions of image tile k; they keep their order in the sequence, and all other tokens their
+    positions. So rotary attention tells which tile a mask token is of, without a parameter more.
+    """
+    counted = positions(attention_mask, input_ids.shape[1])
+    if not config.mask_tile_positions:
+        return counted
+    is_mask, is_image = input_ids == config.mask_token_id, input_ids == config.image_token_id
+    numbers = is_mask.long().cumsum(dim=1) - 1  # of each mask token in its row
+    tile, token = numbers // config.num_mask_tokens, numbers % config.num_mask_tokens
+    first = counted.masked_fill(~is_image, counted.shape[1]).amin(dim=1, keepdim=True)
+    step = config.image_seq_length
+    inside = first + tile * step + token * step // config.num_mask_tokens
+    return torch.where(is_mask, inside, counted)
 
 
 AutoModel.register(UrecaConfig, UrecaModel)

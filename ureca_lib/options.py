@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, field, fields
@@ -43,38 +45,58 @@ def help_of(settings: type) -> dict[str, str]:
 
 
 def options_of(
-    settings: type, *names: str, **defaults: Any
+    settings: type, *names: str, into: str = "", only_given: bool = False, **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each field of a dataclass, passed on as `**given`.
+    """Give a command an option for each field of a dataclass.
 
     Args:
         names: of the fields; none takes all.
+        into: parameter of the command that takes the settings; by default they are passed on
+            field by field.
+        only_given: that parameter takes a dictionary of the options that were given.
         defaults: instead of those of the dataclass.
     """
+    chosen = [each for each in fields(settings) if not names or each.name in names]
+    hints, texts = get_type_hints(settings), help_of(settings)
+
+    def option(each: Any) -> inspect.Parameter:
+        flags, limits = (each.metadata.get(name, ()) for name in ("flags", "limits"))
+        limits, kind = dict(limits), hints[each.name]
+        default = inspect.Parameter.empty if each.default is MISSING else each.default
+        default = None if only_given else defaults.get(each.name, default)
+        kind = dict if "parser" in limits else kind
+        annotation = Annotated[
+            kind | None if only_given else kind,
+            typer.Option(*flags, help=texts[each.name], **limits),
+        ]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(each.name, keyword, default=default, annotation=annotation)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints, texts = get_type_hints(settings), help_of(settings)
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        own = [p for p in own if p.kind is not p.VAR_KEYWORD and p.name != into]
+        parameters = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in own]
+        parameters += map(option, chosen)
 
-        def option(each: Any) -> Any:
-            flags, limits = (each.metadata.get(name, ()) for name in ("flags", "limits"))
-            return typer.Option(*flags, help=texts[each.name], **dict(limits))
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            if into:
+                given = {each.name: values.pop(each.name) for each in chosen}
+                some = {name: value for name, value in given.items() if value is not None}
+                values[into] = some if only_given else settings(**given)
+            command(**values)
 
-        options = [
-            inspect.Parameter(
-                each.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=defaults.get(
-                    each.name, inspect.Parameter.empty if each.default is MISSING else each.default
-                ),
-                annotation=Annotated[hints[each.name], option(each)],
-            )
-            for each in fields(settings)
-            if not names or each.name in names
-        ]
-        signature = inspect.signature(command, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        own = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in own]
-        command.__signature__ = signature.replace(parameters=[*own, *options])
-        return command
+        run.__signature__ = inspect.Signature(parameters)
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
 
     return decorate
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Parse an option that is an object in JSON."""
+    try:
+        return {**json.loads(text)}
+    except (ValueError, TypeError) as error:
+        reason = f'no JSON object, as {{"top_p": 0.9}} ({error})'
+        raise typer.BadParameter(reason) from None

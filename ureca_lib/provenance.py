@@ -11,14 +11,14 @@ import os
 import platform
 import re
 import shlex
-import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 PACKAGES = (
     "ureca-lib", "torch", "transformers", "accelerate", "peft", "numpy", "pycocotools", "papermill",
@@ -29,6 +29,7 @@ _PROJECT = (".git", "pyproject.toml")  # the top folder of a project has one of 
 # an absolute path within an argument, such as refcocog:umd:val:/data/refcocog; never an address
 _ABSOLUTE = re.compile(r"(?<![^:=@,])/(?!/)[^:=@,]+")
 _SAMPLED = 4096  # bytes at both ends of every tensor
+_LONGEST_HEADER = 100_000_000  # bytes, the limit of safetensors itself
 _CONFIGURATIONS = ("config.json", "processor_config.json", "adapter_config.json")
 
 
@@ -118,32 +119,27 @@ def weights_digest(folder: str | Path) -> str:
             digest.update(name.encode() + path.read_bytes())
     for path in sorted(Path(folder).glob("*.safetensors")):
         digest.update(path.name.encode())
-        with path.open("rb") as file:
-            for part in _samples(file, path):
-                digest.update(part)
+        try:
+            _digest_samples(digest, path)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
     return digest.hexdigest()[:16]
 
 
-def _samples(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The header of a file, then both ends of its tensors in the header's order."""
-    try:
-        (length,) = struct.unpack("<Q", file.read(8))
+def _digest_samples(digest: Any, path: Path) -> None:
+    """Add the header of a safetensors file, then both ends of its tensors in the header's order."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
         # a damaged length must not make us read gigabytes
-        header = file.read(length) if length <= path.stat().st_size else b""
+        begin = 8 + min(int.from_bytes(data[:8], "little"), _LONGEST_HEADER)
+        header = data[8:begin]
         entries = json.loads(header)
         entries.pop("__metadata__", None)  # the only entry that is not a tensor
-        spans = [entry["data_offsets"] for entry in entries.values()]
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
-    yield header
-    for start, end in spans:
-        for offset in (start, max(start, end - _SAMPLED)):
-            size = min(_SAMPLED, end - start)
-            file.seek(8 + length + offset)
-            part = file.read(size)
-            if len(part) < size:
-                raise ValueError(f"{path}: ends before its last tensor: it was cut off")
-            yield part
+        digest.update(header)
+        for start, end in (entry["data_offsets"] for entry in entries.values()):
+            if begin + end > len(data):
+                raise ValueError("it was cut off before its last tensor")
+            for place in (start, max(start, end - _SAMPLED)):
+                digest.update(data[begin + place : begin + min(place + _SAMPLED, end)])
 
 
 def model_record(model: str | Path) -> dict[str, Any]:
@@ -175,39 +171,26 @@ def training_data_of(
     """
     if model is None:
         return NO_MODEL
-    folder = Path(str(model.get("path") or "nowhere")).expanduser()
-    if (results := _json_object(folder / "results.json")) is not None:
-        return _data_of_recipe(folder, results, preset_data)
-    settings = _json_object(folder / "training_settings.json") or {}
-    if {"steps", "scenes"} <= settings.keys():
+    folder, records = Path(str(model.get("path") or "nowhere")).expanduser(), {}
+    for name in ("results", "training_settings"):
+        path = folder / f"{name}.json"
+        try:
+            records[name] = {**json.loads(path.read_bytes())} if path.is_file() else {}
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: not a JSON object ({error})") from None
+    results, settings = records.values()
+    if recipe := results.get("recipe"):
+        steps = " + ".join(f"{stage['steps']:,}" for stage in results.get("stages", ()))
+        data = recipe.get("data") or preset_data(recipe["preset"])
+        base = Path(recipe["base"])
+        # the base is where it was during training, or beside the model
+        places = ({"path": str(place)} for place in (base, folder.parent / base.name))
+        found = (training_data_of(place, preset_data) for place in places)
+        of_base = next(filter(None, found), "not recorded")
+        return f"{steps or 'no'} steps on {data}, its base {of_base}"
+    if {"steps", "scenes"} <= settings.keys() and not results:
         return f"{settings['steps']:,} steps on scenes:train:{settings['scenes']}"
     return None
-
-
-def _data_of_recipe(
-    folder: Path, results: Mapping[str, Any], preset_data: Callable[[str], str | None]
-) -> str | None:
-    recipe = results.get("recipe")
-    if not isinstance(recipe, Mapping):
-        return None
-    steps = " + ".join(f"{stage['steps']:,}" for stage in results.get("stages", ()))
-    data = recipe.get("data") or preset_data(recipe["preset"])
-    base = Path(recipe["base"])
-    # the base is where it was during training, or beside the model
-    places = ({"path": str(place)} for place in (base, folder.parent / base.name))
-    found = (training_data_of(place, preset_data) for place in places)
-    of_base = next(filter(None, found), "not recorded")
-    return f"{steps or 'no'} steps on {data}, its base {of_base}"
-
-
-def _json_object(path: Path) -> dict[str, Any] | None:
-    """The object of a JSON file; None if there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        return {**json.loads(path.read_text(encoding="utf-8"))}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a JSON object ({error})") from None
 
 
 def command_line(argv: Sequence[str]) -> list[str] | str:

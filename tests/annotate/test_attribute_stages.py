@@ -73,14 +73,14 @@ def test_an_identical_mask_is_never_unique_and_is_dropped():
     tree = build_mask_tree(image)
     reply = ask("unique", image, tree, 1)
     assert reply.unique is False
-    assert not parse_verdict(ask("verify", image, tree, 1, current=reply.text).text).keep
+    assert not parse_verdict(ask("verify", image, tree, 1, current=reply.text).text)[0]
 
 
 def test_verification_keeps_its_own_unique_captions(photo):
     image, tree = photo
     for region in image.regions[::5]:
         text = ask("unique", image, tree, region.id).text
-        assert parse_verdict(ask("verify", image, tree, region.id, current=text).text).keep
+        assert parse_verdict(ask("verify", image, tree, region.id, current=text).text)[0]
 
 
 def test_verification_of_others_captions_is_a_failure_that_says_why(photo):
@@ -97,7 +97,7 @@ def test_a_short_caption_that_fits_two_regions_is_dropped():
     texts = {ask("short", image, tree, pupil).text for pupil in pupils}
     assert len(texts) == 1
     verdict = ask("verify", image, tree, pupils[0], current=texts.pop()).text
-    assert not parse_verdict(verdict).keep
+    assert not parse_verdict(verdict)[0]
 
 
 def test_answers_do_not_depend_on_the_order_of_the_questions(photo):

@@ -78,7 +78,7 @@ def baselines(pairs: list[Pair]) -> dict[str, tuple[float, list[float]]]:
 
 def rows_of(pairs: list[Pair], what: str, wordnet: str | None) -> list[str]:
     """Rows of the table for one set of captions."""
-    synonyms = find_wordnet(wordnet, download=False)
+    synonyms = find_wordnet(wordnet)
     calls: dict[str, Callable[[], list[Score]]] = {
         "BLEU": lambda: bleu(pairs),
         "ROUGE-L": lambda: rouge_l(pairs),

@@ -46,7 +46,7 @@ def learner_of(preset: str, layers: int | None, stage: int) -> tuple[StageModel,
 
 
 def sample_of(learner: StageModel, processor: UrecaProcessor, tiles: int, regions: int):
-    """A group of regions of a scene, with random image features."""
+    """A group of regions of a scene; its image features are random, and at hand."""
     scene = generate_scene(3)
     chosen = [scene.regions.regions[i % len(scene.regions)] for i in range(regions)]
     masks = processor.mask_tiles(chosen, scene.image.shape[:2], tiles)
@@ -57,7 +57,8 @@ def sample_of(learner: StageModel, processor: UrecaProcessor, tiles: int, region
         processor.token_ids("Describe this region.", scene.captions[r.id], count, masks.shape[1])
         for r in chosen
     ]
-    return GroupSample(rows, masks, None, (None, None, features))
+    learner.encode_image = lambda _: features
+    return GroupSample(rows, masks, None, features)
 
 
 def step_seconds(learner: StageModel, batch: dict) -> float:

@@ -143,7 +143,6 @@ def test_groups_are_numbered_and_a_missing_one_is_named():
         with_intervals([score], ids, {"x": 1}, SETTINGS)
 
 
-@pytest.mark.parametrize("wrong", [{"samples": -1}, {"confidence": 0.0}, {"confidence": 95.0}])
-def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        BootstrapSettings(**wrong)
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="samples"):
+        BootstrapSettings(samples=-1)

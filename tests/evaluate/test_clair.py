@@ -18,16 +18,16 @@ from ureca_lib.chat import (
 )
 from ureca_lib.evaluate.clair import (
     ClairSettings,
+    Judged,
     clair_prompt,
     make_judge,
     parse_verdict,
-    read_judge_log,
     score_clair,
 )
-from ureca_lib.evaluate.scores import BootstrapSettings, compare_scores
-from ureca_lib.journal import Journal, JournalError
+from ureca_lib.evaluate.scores import compare_scores
+from ureca_lib.journal import Journal, JournalError, read_journal
 
-QUIET = ClairSettings(progress=False, bootstrap=BootstrapSettings(samples=50))
+QUIET = ClairSettings(progress=False, samples=50)
 REFERENCES = {"a/1": ["a red cup"], "a/2": ["a blue cup", "a cup"], "b/1": ["a dog"]}
 CAPTIONS = {"a/1": "a red mug", "a/2": "a plate", "b/1": "a brown dog"}
 IMAGES = {"a/1": "a", "a/2": "a", "b/1": "b"}
@@ -112,7 +112,7 @@ def test_the_mean_of_the_replies_with_the_replies_logged(tmp_path):
     assert score.by_id == pytest.approx({"a/1": 0.8, "a/2": 0.1, "b/1": 0.9})
     assert score.low == pytest.approx(0.45) and score.high == pytest.approx(0.9)
     assert (score.units, score.unit, score.model) == (2, "image", "scripted:1")
-    entries = read_judge_log(log)
+    entries = list(read_journal(log, Judged.from_row))
     assert {entry.prompt for entry in entries} == {
         clair_prompt(CAPTIONS[one], REFERENCES[one]) for one in REFERENCES
     }
@@ -144,7 +144,7 @@ def test_an_unreadable_reply_is_asked_again_then_kept_and_left_out(tmp_path):
     score = score_clair(CAPTIONS, REFERENCES, judge, log, settings=QUIET)
     assert score.value == pytest.approx((0.8 + 0.5) / 2)
     assert score.settings["unread"] == 1
-    assert [entry.reply for entry in read_judge_log(log)].count("no idea") == 3
+    assert [entry.reply for entry in list(read_journal(log, Judged.from_row))].count("no idea") == 3
     assert judge.asked.count("a brown dog") == 2
     after = ScriptedJudge(GOOD)
     assert score_clair(CAPTIONS, REFERENCES, after, log, settings=QUIET).value == score.value
@@ -156,7 +156,7 @@ def test_a_question_without_an_answer_is_asked_again_in_the_next_run(tmp_path):
     lost = ScriptedJudge(GOOD | {"a plate": NoAnswerError("lost")})
     score = score_clair(CAPTIONS, REFERENCES, lost, log, settings=QUIET)
     assert score.settings["unanswered"] == 1 and score.value == pytest.approx(0.85)
-    assert "lost" in [entry.error for entry in read_judge_log(log)]
+    assert "lost" in [entry.error for entry in list(read_journal(log, Judged.from_row))]
     next_run = ScriptedJudge(GOOD)
     score = score_clair(CAPTIONS, REFERENCES, next_run, log, settings=QUIET)
     assert next_run.asked == ["a plate"] and score.value == pytest.approx(0.6)
@@ -195,7 +195,7 @@ def test_a_line_that_a_kill_cut_is_dropped_and_asked_again(tmp_path):
     judge = ScriptedJudge(GOOD)
     score = score_clair(CAPTIONS, REFERENCES, judge, log, settings=QUIET)
     assert judge.asked == ["a brown dog"] and score.value == pytest.approx(0.6)
-    assert len(read_judge_log(log)) == 3
+    assert len(list(read_journal(log, Judged.from_row))) == 3
 
 
 def test_a_log_at_fault_is_named(tmp_path):
@@ -226,7 +226,7 @@ def test_two_systems_are_compared_pair_by_pair(tmp_path):
     judge = ScriptedJudge({"x": scored(5)})
     captions = dict.fromkeys(CAPTIONS, "x")
     bad = score_clair(captions, REFERENCES, judge, tmp_path / "2", settings=QUIET)
-    found = compare_scores({"clair": good}, {"clair": bad}, QUIET.bootstrap)["clair"]
+    found = compare_scores({"clair": good}, {"clair": bad}, QUIET)["clair"]
     assert found.difference == pytest.approx(0.55) and found.low > 0
 
 
@@ -244,7 +244,8 @@ def test_a_server_as_judge(tmp_path, monkeypatch):
     assert score.label == "CLAIR (openai:tiny)"
     # the key of stored replies: another form would ask them again
     asked = {"temperature": 0.0, "max_reply_tokens": 1024, "extra": {}}
-    assert score.settings["judge"] == read_judge_log(log)[0].settings == asked
+    first, *_ = read_journal(log, Judged.from_row)
+    assert score.settings["judge"] == first.settings == asked
     assert server.seen[0].texts == [clair_prompt("a red mug", ["a red cup"])]
     assert server.seen[0].body["max_tokens"] == 1024
     assert server.seen[0].body["temperature"] == 0
@@ -279,9 +280,9 @@ def chat_model(tmp_path_factory):
 def test_a_local_model_as_judge_that_says_nothing_of_use(tmp_path, chat_model):
     judge = make_judge("transformers", str(chat_model), max_reply_tokens=4)
     score = score_clair(
-        CAPTIONS, REFERENCES, judge, tmp_path / "log.jsonl", settings=ClairSettings(1)
+        CAPTIONS, REFERENCES, judge, tmp_path / "log.jsonl", settings=ClairSettings(tries=1)
     )
-    entries = read_judge_log(tmp_path / "log.jsonl")
+    entries = list(read_journal(tmp_path / "log.jsonl", Judged.from_row))
     assert len(entries) == 3 and all(1 <= entry.reply_tokens <= 4 for entry in entries)
     assert judge.ask("x") == judge.ask("x")
     assert judge.answer_settings == {"dtype": "auto", "max_new_tokens": 4}

@@ -14,9 +14,8 @@ from ureca_lib.cli import app
 from ureca_lib.evaluate import bertscore
 from ureca_lib.evaluate.evaluation import evaluate, write_scores
 from ureca_lib.evaluate.metrics import MetricSettings
-from ureca_lib.evaluate.scores import BootstrapSettings
 
-QUICK = MetricSettings(bootstrap=BootstrapSettings(samples=0), progress=False)
+QUICK = MetricSettings(samples=0, progress=False)
 
 
 def run(*words):

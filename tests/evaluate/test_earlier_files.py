@@ -7,11 +7,11 @@ from dataclasses import asdict
 import numpy as np
 
 from ureca_lib.datasets.captioned import CaptionedImage, open_captioned
-from ureca_lib.evaluate.clair import Judged, read_judge_log
+from ureca_lib.evaluate.clair import Judged
 from ureca_lib.evaluate.predict import predict
 from ureca_lib.evaluate.predictions import meta_path, read_meta, read_predictions
 from ureca_lib.evaluate.systems import build_system
-from ureca_lib.journal import Journal
+from ureca_lib.journal import Journal, read_journal
 from ureca_lib.listeners import score_images
 from ureca_lib.regions import Region, RegionImage
 
@@ -129,4 +129,8 @@ def test_a_judge_log_is_resumed(tmp_path):
         added = Judged("scripted:1", {"temperature": 0.0}, "another", "50", score=50.0)
         log.append(asdict(added))
     assert path.read_text().startswith(JUDGED)
-    assert [entry.score for entry in read_judge_log(path)] == [80.0, None, 50.0]
+    assert [entry.score for entry in list(read_journal(path, Judged.from_row))] == [
+        80.0,
+        None,
+        50.0,
+    ]

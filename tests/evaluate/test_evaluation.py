@@ -17,9 +17,8 @@ from ureca_lib.evaluate.evaluation import (
 )
 from ureca_lib.evaluate.metrics import MetricSettings, score_captions
 from ureca_lib.evaluate.predictions import meta_path
-from ureca_lib.evaluate.scores import BootstrapSettings
 
-QUICK = MetricSettings(bootstrap=BootstrapSettings(samples=30), progress=False)
+QUICK = MetricSettings(samples=30, progress=False)
 REFS = {"a/1": ["the red cat", "a cat"], "a/2": ["the blue dog"], "b/1": ["a green tree"]}
 
 

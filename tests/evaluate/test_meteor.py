@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from evaluate.sentences import peer_pairs
 from evaluate.wordnet_folder import write_wordnet
 from nltk.translate.meteor_score import meteor_score
 
 from ureca_lib.evaluate import meteor as module
-from ureca_lib.evaluate.meteor import Synonyms, find_wordnet, is_offline, meteor
+from ureca_lib.evaluate.meteor import Synonyms, find_wordnet, meteor
 
 NONE = Synonyms(None, "none")
 
@@ -76,28 +78,27 @@ def test_odd_captions_score_nothing_or_something_but_never_fail():
     assert measured.captions[3] == 0
 
 
-def test_without_any_wordnet_and_offline_there_are_no_synonyms(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "_of_nltk_data", lambda: None)
+def no_corpus():
+    raise LookupError("no corpus")
+
+
+def test_without_any_wordnet_there_are_no_synonyms_and_a_warning_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "wordnet", SimpleNamespace(ensure_loaded=no_corpus))
     monkeypatch.setattr(module, "DEBIAN_FOLDER", tmp_path)
-    monkeypatch.setattr(module, "_downloaded", lambda: pytest.fail("it went to the network"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert is_offline()
-    assert not find_wordnet()
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert not find_wordnet(download=False)
+    with pytest.warns(UserWarning, match="METEOR without synonyms: there is no WordNet"):
+        assert not find_wordnet()
 
 
-def test_debians_wordnet_is_found_before_a_download(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "_of_nltk_data", lambda: None)
+def test_debians_wordnet_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "wordnet", SimpleNamespace(ensure_loaded=no_corpus))
     folder = write_wordnet(tmp_path / "debian", lexnames=False)
     monkeypatch.setattr(module, "DEBIAN_FOLDER", folder)
-    monkeypatch.setattr(module, "_downloaded", lambda: pytest.fail("it went to the network"))
     found = find_wordnet()
     assert found.source == str(folder) and words_of(found, "cup") == {"cup", "mug"}
 
 
 def test_the_peers_figure_by_the_real_wordnet(peer):
-    synonyms = find_wordnet(download=False)
+    synonyms = find_wordnet()
     if not synonyms:
         pytest.skip("no WordNet here: install Debian's wordnet-base or nltk's corpus wordnet")
     pairs, expected = peer_pairs(peer, "files")

@@ -10,7 +10,7 @@ from evaluate.sentences import peer_pairs
 from evaluate.wordnet_folder import write_wordnet
 
 from ureca_lib.evaluate.metrics import MetricSettings, score_captions
-from ureca_lib.evaluate.scores import BootstrapSettings, Score, compare_scores
+from ureca_lib.evaluate.scores import Score, compare_scores
 
 WORDS = ("bleu", "rouge_l", "meteor", "cider")
 KEYS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "meteor", "cider"]
@@ -22,7 +22,7 @@ IMAGES = {"a/1": "a", "a/2": "a", "b/1": "b"}
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> MetricSettings:
     folder = write_wordnet(tmp_path_factory.mktemp("wordnet"))
-    return MetricSettings(wordnet=str(folder), bootstrap=BootstrapSettings(samples=50))
+    return MetricSettings(wordnet=str(folder), samples=50)
 
 
 def test_keys_intervals_and_where_the_figures_come_from(settings):
@@ -69,8 +69,8 @@ def test_a_missing_prediction_is_an_empty_caption_and_a_surplus_one_is_left_out(
         scores = score_captions(partly, REFERENCES, WORDS, IMAGES, settings)
     messages = [str(warning.message) for warning in said]
     assert messages == [
-        "1 references have no prediction and count as empty captions: 'a/2'",
-        "2 predictions have no reference and are left out: 'x/9', 'x/8'",
+        "1 references have no prediction and score as empty captions: a/2",
+        "2 predictions have no reference and are left out: x/9, x/8",
     ]
     whole = {"a/1": "a red cup", "a/2": "", "b/1": "a dog runs"}
     empty = score_captions(whole, REFERENCES, WORDS, IMAGES, settings)
@@ -81,7 +81,7 @@ def test_a_missing_prediction_is_an_empty_caption_and_a_surplus_one_is_left_out(
 
 
 def test_an_id_with_an_empty_list_of_references_counts_as_surplus(settings):
-    with pytest.warns(UserWarning, match="'a/1'"):
+    with pytest.warns(UserWarning, match=": a/1"):
         scores = score_captions(CAPTIONS, REFERENCES | {"a/1": []}, ("rouge_l",), IMAGES, settings)
     assert list(scores["rouge_l"].by_id) == ["a/2", "b/1"]
 
@@ -104,9 +104,7 @@ ODD = [
 @pytest.mark.parametrize("tokens", ["whitespace", "ptb"])
 def test_odd_captions_are_scored_among_others(caption, tokens, settings):
     captions = CAPTIONS | {"a/1": caption}
-    chosen = MetricSettings(
-        tokens, wordnet=settings.wordnet, bootstrap=BootstrapSettings(samples=10)
-    )
+    chosen = MetricSettings(tokenizer=tokens, wordnet=settings.wordnet, samples=10)
     scores = score_captions(captions, REFERENCES, WORDS, IMAGES, chosen)
     for score in scores.values():
         assert 0 < score.value < 10
@@ -133,14 +131,14 @@ def test_what_cannot_be_scored_is_named_before_the_work(captions, references, sa
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="not 'spice'"):
+    with pytest.raises(ValueError, match="not spice"):
         score_captions(CAPTIONS, REFERENCES, ("bleu", "spice"))
     with pytest.raises(ValueError, match="'b/1'"):
         score_captions(CAPTIONS, REFERENCES, ("bleu",), {"a/1": 0, "a/2": 0})
-    with pytest.raises(ValueError, match="meteor is one of nltk, java"):
+    with pytest.raises(ValueError, match=r"meteor\n.*'nltk' or 'java'"):
         MetricSettings(meteor="rust")
-    with pytest.raises(ValueError, match="tokenizer is one of ptb, whitespace"):
-        MetricSettings("moses")
+    with pytest.raises(ValueError, match=r"tokenizer\n.*'ptb' or 'whitespace'"):
+        MetricSettings(tokenizer="moses")
 
 
 def test_a_metric_may_be_named_alone(settings):
@@ -160,7 +158,7 @@ def test_two_systems_are_compared_on_the_same_images(settings):
         score_captions(captions, REFERENCES, WORDS, IMAGES, settings)
         for captions in (CAPTIONS, worse)
     ]
-    found = compare_scores(*scores, settings.bootstrap)
+    found = compare_scores(*scores, settings)
     assert sorted(found) == sorted(KEYS)
     for one in found.values():
         assert one.difference == pytest.approx(one.first - one.second)

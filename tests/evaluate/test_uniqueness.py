@@ -29,7 +29,7 @@ from ureca_lib.listeners import (
 )
 from ureca_lib.scenes import resolve
 
-QUICK = UniquenessSettings(bootstrap=BootstrapSettings(samples=200))
+QUICK = UniquenessSettings(samples=200)
 
 
 def oracle(image: CaptionedImage) -> dict:
@@ -135,7 +135,7 @@ def test_the_record_is_plain_and_says_how_it_came_about(found):
     assert recall["settings"]["chance"] == record["chance"]["recall_at_1"]
     assert record["overall"]["collision_near"]["settings"] == {"near": 0.8}
     assert set(record["overall"]) == set(LABELS)
-    assert record["settings"]["bootstrap"]["samples"] == 200
+    assert record["settings"]["samples"] == 200
 
 
 def one_image(scores, said, captions=None, image_id="a", alike=(), level=1):

@@ -49,9 +49,9 @@ def test_predictions_become_a_table_with_both_kinds_of_scores(oracle, tmp_path):
     table = read_tables(2, list(map(str, files)))
     ours = table.rows[-1]
     assert (ours.system, ours.trained_on, ours.data) == ("oracle", "nothing", DATA)
-    assert ours.cells["recall_at_1"].value == ours.cells["unique"].value == 100
-    assert ours.cells["bleu_4"].value > 99 and ours.cells["collision_equal"].value == 0
-    assert ours.cells["clair"].value is None
+    assert ours.cells["recall_at_1"]["value"] == ours.cells["unique"]["value"] == 100
+    assert ours.cells["bleu_4"]["value"] > 99 and ours.cells["collision_equal"]["value"] == 0
+    assert ours.cells["clair"]["value"] is None
     for form in ("markdown", "latex", "html", "csv"):
         out = tmp_path / f"table.{form}"
         assert run("table", 2, *files, "--format", form, "-o", out).exit_code == 0
@@ -139,8 +139,8 @@ def test_table_6_is_read_from_a_record_of_each_benchmark(tmp_path):
     other = record("o.json", "theirs", 0.1)
     files = [f"refcocog={refer}", f"visual_genome={genome}", f"visual_genome={other}"]
     ours, theirs = read_tables(6, files).rows[-2:]
-    assert [ours.cells[key].value for key in ("refcocog", "visual_genome")] == [16, 18]
-    assert (theirs.cells["refcocog"].reason, theirs.cells["visual_genome"].value) == (
+    assert [ours.cells[key]["value"] for key in ("refcocog", "visual_genome")] == [16, 18]
+    assert (theirs.cells["refcocog"]["reason"], theirs.cells["visual_genome"]["value"]) == (
         "not measured",
         10,
     )

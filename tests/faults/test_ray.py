@@ -127,6 +127,8 @@ def test_shards_of_another_run_are_not_mixed_into_a_file(single, tmp_path):
     words[words.index("shuffled")] = "oracle"
     refused = ureca(*words)
     assert refused.exit_code == 1 and refused.stderr.count("the file is of another run") == 2
+    words[words.index(path)] = tmp_path / "P.json"
+    assert ureca(*words).exit_code == 2
     assert path.read_bytes() == single.read_bytes()
 
 

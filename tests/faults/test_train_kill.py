@@ -1,8 +1,14 @@
-"""Training that is killed and resumed ends, bit for bit, as training that was left alone."""
+"""Training that is killed and resumed ends, bit for bit, as training that was left alone.
+
+    URECA_KILLS=10 python -m pytest tests/faults/test_train_kill.py
+
+kills each run at ten random moments instead of two.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from dataclasses import asdict
@@ -18,6 +24,8 @@ from tiny_runs import small, train_as_told, write_base
 from ureca_lib.train.run_folder import read_log
 
 CHANCE = random.Random(8)
+KILLS = int(os.environ.get("URECA_KILLS", "2"))
+STEPS = max(12, 3 * KILLS)
 
 
 def start(settings: Path, out: Path) -> BaseProcess:
@@ -49,11 +57,11 @@ def losses(out: Path) -> list[tuple]:
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [
-        (1, {"steps": 12, "save_every": 2}),
+        (1, {"steps": STEPS, "save_every": 2}),
         # dropout, resizing and accumulation draw and count on the way; bfloat16 where there is any
         (
             2,
-            {"steps": 12, "regions_per_image": 1, "micro_batch": 1, "lora_dropout": 0.3}
+            {"steps": STEPS, "regions_per_image": 1, "micro_batch": 1, "lora_dropout": 0.3}
             | {"resize_share": 0.5, "save_every": 3, "keep": "last", "precision": "mixed"},
         ),
     ],
@@ -64,8 +72,9 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path, stage, chang
     told.write_text(json.dumps(asdict(settings)))
     whole, out = tmp_path / "whole", tmp_path / "killed"
     finish(start(told, whole))
-    killed = sum(kill_after(start(told, out), out, at, CHANCE.random() * 0.02) for at in (3, 7))
-    assert killed == 2
+    moments = sorted(CHANCE.sample(range(1, STEPS - 2), KILLS))  # steps
+    killed = [kill_after(start(told, out), out, at, CHANCE.random() * 0.02) for at in moments]
+    assert sum(killed) == KILLS
     assert not (out / "result.json").exists()
     finish(start(told, out))
     one, other = (load_file(folder / "trained.safetensors") for folder in (whole, out))

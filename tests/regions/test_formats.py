@@ -277,6 +277,22 @@ def test_boxes_are_read_when_asked_for(tmp_path):
     assert np.array_equal(region.mask, drawn()[0])
 
 
+@pytest.mark.parametrize("name", ["p.json", "results.json"])
+def test_boxes_of_a_results_list_have_the_size_of_the_photo(tmp_path, name):
+    boxes = [{"image_id": 7, "category_id": 1, "score": 1, "bbox": list(b)} for b in BOXES.values()]
+    path, photo = tmp_path / name, tmp_path / "p.png"
+    path.write_text(json.dumps(boxes))
+    with pytest.raises(AnnotationFormatError, match="no photo is given"):
+        load_regions(path, boxes=True)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(photo)
+    with pytest.raises(AnnotationFormatError, match="a box and no mask"):
+        load_regions(path, photo)
+    regions = load_regions(path, photo, boxes=True)
+    assert [np.array_equal(r.mask, m) for r, m in zip(regions, drawn(), strict=True)] == [True] * 3
+    if name == "p.json":
+        assert len(load_regions(path, boxes=True)) == 3  # the photo of its name
+
+
 def test_a_name_that_is_not_there_is_answered_with_the_nearest(tmp_path):
     sizes = {"width": 9, "height": 9}
     images = [{"id": n, "file_name": f"img_{n}.PNG"} | sizes for n in (1, 2)]

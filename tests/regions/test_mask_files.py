@@ -244,15 +244,23 @@ def test_a_label_map_goes_with_its_photo(tmp_path):
         load_regions(tmp_path / "m.png", save(tmp_path / "small.png", np.zeros((5, 5), np.uint8)))
 
 
+def test_an_rgb_map_has_ids_as_coco_panoptic_has_them(tmp_path):
+    picture = np.zeros((12, 16, 3), np.uint8)
+    picture[2:5, 3:9], picture[6:8, 1:3] = (44, 1, 0), (112, 17, 1)
+    image = load_regions(save(tmp_path / "m.png", picture))
+    assert [(region.id, region.area) for region in image] == [(300, 18), (70000, 4)]
+
+
 @pytest.mark.parametrize(
     ("array", "name", "error", "reason"),
     [
         (np.zeros((12, 16), np.uint8), "m.png", EmptyMaskError, "there are no masks"),
+        (np.zeros((12, 16, 3), np.uint8), "m.png", EmptyMaskError, "there are no masks"),
         (
-            np.zeros((12, 16, 3), np.uint8),
+            np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8),
             "m.png",
             AnnotationFormatError,
-            "one whole number .* 'RGB'",
+            "at most 10,000 ids",
         ),
         (np.zeros((12, 16, 4), np.uint8), "m.png", AnnotationFormatError, "'RGBA'"),
         (np.zeros((12, 16, 2), np.uint8), "m.png", AnnotationFormatError, "'LA'"),

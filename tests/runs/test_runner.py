@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -107,11 +108,11 @@ def test_a_kernel_that_dies_is_a_failure_that_names_the_cell(tmp_path):
     ],
 )
 def test_what_fails_outside_the_cells_keeps_its_reason(tmp_path, monkeypatch, error):
-    def execute(source, target, *others):
-        target.write_text('{"cells": [')
+    def execute(source, target, **others):
+        Path(target).write_text('{"cells": [')
         raise error
 
-    monkeypatch.setattr(running, "_execute", execute)
+    monkeypatch.setattr(running.papermill, "execute_notebook", execute)
     with pytest.raises(RunFailedError, match=re.escape(f"{type(error).__name__}: {error}")):
         run_notebook(make(tmp_path, "1"), {}, tmp_path / "out")
     stored = RunRecord.load(tmp_path / "out")
@@ -120,21 +121,21 @@ def test_what_fails_outside_the_cells_keeps_its_reason(tmp_path, monkeypatch, er
 
 
 def test_only_a_stop_from_outside_is_no_failure(tmp_path, monkeypatch):
-    def execute(*others):
+    def execute(*others, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "_execute", execute)
+    monkeypatch.setattr(running.papermill, "execute_notebook", execute)
     with pytest.raises(KeyboardInterrupt):
         run_notebook(make(tmp_path, "1"), {}, tmp_path / "out")
     assert RunRecord.load(tmp_path / "out").error["name"] == "Interrupted"
 
 
 def test_sigterm_stops_a_run_of_the_command_as_ctrl_c_does(tmp_path, monkeypatch):
-    def execute(*others):
+    def execute(*others, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    monkeypatch.setattr(running, "_execute", execute)
+    monkeypatch.setattr(running.papermill, "execute_notebook", execute)
     result = CliRunner().invoke(app, ["run", str(make(tmp_path, "1")), "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert RunRecord.load(tmp_path / "lesson").error["name"] == "Interrupted"

@@ -50,7 +50,7 @@ def write_rows(path: Path, captions: dict[int, str]) -> Path:
 
 def settings_of(base, published, **changes):
     given = {"data": f"{published}@{published.parent / 'sa1b'}"}
-    given |= {"limit": None, "eval_every": 0, "best_metric": "loss", "memory_gib": 0.0}
+    given |= {"limit": None, "eval_every": 0, "best_metric": "loss"}
     return small(base, **(given | changes))
 
 
@@ -180,7 +180,7 @@ def test_how_a_machine_does_it_may_change_between_parts_of_a_run(base, tmp_path)
     told = json.loads((out / "settings.json").read_text())
     del told["mask_tile_embedding"]  # as an earlier version wrote it, which had no such setting
     (out / "settings.json").write_text(json.dumps(told))
-    changes = {"workers": 1, "memory_gib": 0.5, "log_every": 5, "keep_checkpoints": 1}
+    changes = {"workers": 1, "log_every": 5, "keep_checkpoints": 1}
     again = train_stage(small(base, steps=2, eval_every=0, **changes), out, progress=False)
     assert again == done
     with pytest.raises(ValueError, match=r"other settings \(seed\)"):

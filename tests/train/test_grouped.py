@@ -133,6 +133,22 @@ def test_gaps_move_only_the_regions_that_have_them(model):
     assert (moved - still).abs() > 1e-5
 
 
+def test_outputs_on_images_and_on_regions_are_given_to_who_asks(model):
+    model.set_attn_implementation("eager")
+    batch, hidden, outputs = grouped(model), [], []
+    layer = model.model.language_model.layers[0]
+    hook = layer.register_forward_hook(lambda _module, _inputs, output: hidden.append(output))
+    loss, _ = grouped_forward(model, **batch, seen=outputs)
+    hook.remove()
+    for output, expected in zip(outputs, hidden, strict=True):
+        assert torch.equal(output.hidden_states[1], expected)
+    (images, length), (regions, new) = batch["image_ids"].shape, batch["region_ids"].shape
+    assert outputs[0].hidden_states[1].shape[:2] == (images, length)
+    for weights in outputs[1].attentions:  # regions look back at their image
+        assert weights.shape[0] == regions and weights.shape[2:] == (new, length + new)
+    assert torch.equal(loss, grouped_forward(model, **batch)[0])
+
+
 def test_a_sample_without_an_image_is_refused():
     with pytest.raises(ValueError):
         group_rows([[([1, 2, 3], [1, 2, 3])]], image_token_id=7, filler=0)

@@ -9,14 +9,17 @@ import pytest
 from tiny_runs import small
 
 from ureca_lib.regions import Region
+from ureca_lib.train import data
 from ureca_lib.train.data import GroupOrder, resize_together, total_steps
 
 COUNTS = [3, 0, 7, 1, 16]
 
 
 @pytest.mark.parametrize("size", [1, 3, 16])
-def test_each_epoch_has_every_region_once(size):
-    order = GroupOrder(COUNTS, size, seed=4)
+@pytest.mark.parametrize("buffer", [0, 2, 5, 100])
+def test_each_epoch_has_every_region_once(monkeypatch, size, buffer):
+    monkeypatch.setattr(data, "SHARD", 2)
+    order = GroupOrder(COUNTS, size, seed=4, buffer=buffer)
     every = {(image, place) for image, count in enumerate(COUNTS) for place in range(count)}
     assert len(order) == sum(-(-count // size) for count in COUNTS)
     for epoch in range(3):
@@ -27,12 +30,24 @@ def test_each_epoch_has_every_region_once(size):
         assert all(1 <= len(regions) <= size for _, regions in groups)
 
 
-def test_the_order_is_drawn_anew_for_each_epoch_and_seed_and_needs_no_memory():
-    order, again = GroupOrder(COUNTS, 2, seed=1), GroupOrder(COUNTS, 2, seed=1)
+def test_a_buffer_reads_one_shard_after_the_other():
+    order = GroupOrder([2] * 5500, 1, seed=1, buffer=3000)  # shards of 1000 images, the last of 500
+    found = [order(place)[0] for place in range(2 * len(order))]
+    fillings = [found[at : at + 3000] for at in range(0, len(order), 3000)]
+    opened = [{image // data.SHARD for image in filling} for filling in fillings]
+    assert all(len(shards) <= 3 for shards in opened)  # 2 groups an image, 2000 or 1000 a shard
+    together = dict.fromkeys(shard for shards in opened for shard in sorted(shards))
+    assert sorted(together) == list(range(6)) and found[: len(order)] != found[len(order) :]
+    assert fillings[0] != sorted(fillings[0]) and opened[0] != {0, 1}
+
+
+@pytest.mark.parametrize("buffer", [0, 5])
+def test_the_order_is_drawn_anew_for_each_epoch_and_seed_and_needs_no_memory(buffer):
+    order, again = (GroupOrder(COUNTS, 2, seed=1, buffer=buffer) for _ in range(2))
     first = [order(place) for place in range(2 * len(order))]
     assert [again(place) for place in reversed(range(2 * len(order)))] == first[::-1]
     assert first[: len(order)] != first[len(order) :]
-    other = GroupOrder(COUNTS, 2, seed=2)
+    other = GroupOrder(COUNTS, 2, seed=2, buffer=buffer)
     assert [other(place) for place in range(len(order))] != first[: len(order)]
 
 

@@ -12,16 +12,15 @@ from ureca_lib.checkpoints import CheckpointError
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.train.data import RegionCaptionDataset, RegionCollator
-from ureca_lib.train.features import FeatureCache
 from ureca_lib.train.index import open_index
 from ureca_lib.train.stages import StageModel, freeze_for_stage, load_start
 
 
-def batch_of(model, settings, grouped, places=(0, 1), cache=None, **changes):
+def batch_of(model, settings, grouped, places=(0, 1)):
     """A batch of groups of three regions of the sample scenes."""
     processor = UrecaProcessor.from_config(model.config, tiny_tokenizer())
     index = open_index(str(SCENES), 3, progress=False)
-    groups = RegionCaptionDataset(index, processor, settings, cache)
+    groups = RegionCaptionDataset(index, processor, settings)
     return RegionCollator(processor, grouped)([groups[place] for place in places])
 
 
@@ -70,9 +69,12 @@ def test_stage_2_learns_adapters_on_every_layer_of_the_language_model(base):
         assert torch.equal(kept, tensor), name
 
 
-@pytest.mark.parametrize(("stage", "placed"), [(1, False), (1, True), (2, False)])
+@pytest.mark.parametrize(
+    ("stage", "placed"),
+    [(1, {}), (1, {"mask_tile_embedding": True}), (1, {"mask_tile_positions": True}), (2, {})],
+)
 def test_a_group_on_a_shared_prefix_costs_what_its_rows_cost(base, stage, placed):
-    settings = small(base, stage, lora_dropout=0.0, mask_tile_embedding=placed)
+    settings = small(base, stage, lora_dropout=0.0, **placed)
     model, _ = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings))
     found = []
@@ -92,7 +94,7 @@ def test_rows_cost_what_transformers_loss_says(base, position):
     model, _ = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings)).eval()
     batch = batch_of(model, settings, grouped=False)
-    tiles = [pixels for _, pixels, _ in batch["images"]]
+    tiles = batch["images"]
     with torch.no_grad():
         theirs = model(
             input_ids=batch["input_ids"],
@@ -105,22 +107,6 @@ def test_rows_cost_what_transformers_loss_says(base, position):
         halves = learner(**batch, tokens=2 * (batch["labels"] != -100).sum())
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(halves * 2, theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_features_from_the_cache_give_the_same_loss_to_the_bit(settings):
-    model, _ = load_start(settings)
-    learner = StageModel(freeze_for_stage(model, settings), FeatureCache(2**30)).eval()
-    fresh = batch_of(model, settings, True, cache=learner.cache)
-    assert all(features is None for _, _, features in fresh["images"])
-    first = learner(**fresh)
-    stored = batch_of(model, settings, True, cache=learner.cache)
-    assert all(pixels is None for _, pixels, _ in stored["images"])
-    assert torch.equal(learner(**stored), first)
-    mixed = batch_of(model, settings, True, (0, 1, 2, 3), cache=learner.cache)
-    plain = batch_of(model, settings, True, (0, 1, 2, 3))
-    assert any(features is not None for _, _, features in mixed["images"])
-    assert all(features is None for _, _, features in plain["images"])
-    torch.testing.assert_close(learner(**mixed), learner(**plain))
 
 
 def test_a_run_without_masks_is_shown_none(settings, base):
@@ -190,7 +176,7 @@ def test_what_learns_is_float32_in_a_bfloat16_model(base):
         assert {p.dtype for p in learner.trained().values()} == {torch.float32}
 
 
-def test_autocast_does_not_change_the_features_that_are_kept(settings):
+def test_autocast_does_not_change_the_features_of_an_image(settings):
     model, _ = load_start(settings)
     learner = StageModel(freeze_for_stage(model, settings)).eval()
     pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))

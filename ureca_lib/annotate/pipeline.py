@@ -20,7 +20,6 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from ureca_lib.annotate.look_alikes import Pair, find_clashes, groups
 from ureca_lib.annotate.protocol import Context, Stage
@@ -270,8 +269,9 @@ class ImageCaptions:
         verified = self.answers.get(Step("verify", 0, source.step.region_id))
         if verified is not None and verified.status != "done":
             return "failed", f"verify: {verified.error}"
-        if verified is not None and not (verdict := parse_verdict(verified.text)).keep:
-            return "dropped", verdict.reason
+        keep, why = (True, None) if verified is None else parse_verdict(verified.text)
+        if not keep:
+            return "dropped", why
         if twins:  # no caption can fit one of them alone
             return "unresolved", f"has the same mask as {', '.join(map(str, twins))}"
         if clashing:
@@ -282,15 +282,11 @@ class ImageCaptions:
         return "unique", None
 
 
-class Verdict(NamedTuple):
-    """Whether a caption stays in the test set, and if not, the reason."""
-
-    keep: bool
-    reason: str | None = None
-
-
-def parse_verdict(text: str) -> Verdict:
+def parse_verdict(text: str) -> tuple[bool, str | None]:
     """Read a reply of stage 5: "keep", or "drop" and the reason (Sec. 3, evaluation set).
+
+    Returns:
+        Whether the caption stays in the test set, and if not, the reason if one is given.
 
     Raises:
         ValueError: the reply starts with neither word.
@@ -299,7 +295,7 @@ def parse_verdict(text: str) -> Verdict:
     if found is None:
         raise ValueError(f"a verification reply starts with keep or drop, not {text[:80]!r}")
     reason = found.group(2).strip() or None
-    return Verdict(found.group(1).lower() == "keep", reason)
+    return found.group(1).lower() == "keep", reason
 
 
 def neighbors(pairs: Iterable[Pair]) -> dict[RegionId, list[RegionId]]:

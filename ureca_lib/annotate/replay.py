@@ -16,7 +16,8 @@ from ureca_lib.annotate.sources import name_of
 from ureca_lib.annotate.store import Store, StoreError
 from ureca_lib.annotate.views import ImageViews, stage_views
 from ureca_lib.mask_tree import RegionId
-from ureca_lib.regions import MaskedPhoto, RegionImage, masked_photos
+from ureca_lib.regions import RegionImage
+from ureca_lib.regions.sources import masked_photo
 
 
 class AnnotatedImage:
@@ -34,7 +35,7 @@ class AnnotatedImage:
 
     def __init__(self, path: str | Path, store: Store, settings: PipelineSettings | None = None):
         settings = (settings or PipelineSettings()).for_store(store.recipe)
-        masks = _only(path)
+        masks = masked_photo(path)
         self.name = finished_name(masks.place, store)
         self.image: RegionImage = masks.load(settings.strict, settings.boxes)
         self.tree = settings.tree.build(self.image.regions)
@@ -84,14 +85,6 @@ class AnnotatedImage:
         """The pictures of the question; raises as `context` does."""
         context = self.context(stage, region_id)
         return stage_views(stage, self._views(), self.tree, region_id, context)
-
-
-def _only(path: str | Path) -> MaskedPhoto:
-    """The image of a path, which is of one image."""
-    found = masked_photos(path)
-    if len(found) > 1:
-        raise StoreError(f"{path}: {len(found)} images; name one of them")
-    return found[0]
 
 
 def finished_name(json_path: str | Path, store: Store) -> str:

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from ureca_lib.checkpoints.official import OfficialFiles
-from ureca_lib.checkpoints.tensors import CheckpointError, load_strict, read_json, reading
+from ureca_lib.checkpoints.tensors import (
+    CheckpointError,
+    load_strict,
+    read_json,
+    reading,
+)
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import MAX_TILES, MAX_TILES_TRAIN, UrecaConfig
 from ureca_lib.conversation import IMAGE_CONTEXT, MASK_CONTEXT
@@ -64,7 +68,8 @@ def from_internvl_hf(
     Args:
         path: folder of an InternVL `-hf` checkpoint, with its tokenizer.
         dtype: of the parameters; by default as stored.
-        device: where the parameters go.
+        device: where the parameters go. On "meta" no weights are read: names and shapes of the
+            tensors are compared with the headers of the files.
         seed: of the new mask encoder's weights.
         mask_token_id: id of the mask placeholder; by default the tokenizer's, which gets the mask
             tokens in the published order. Embeddings are enlarged where they lack a row for it;
@@ -87,19 +92,21 @@ def from_internvl_hf(
         if tokenizer is None:
             raise CheckpointError(folder, "no tokenizer to take a mask token from: give its id")
         mask_token_id = tokenizer.convert_tokens_to_ids(MASK_CONTEXT)
-    base = load_strict(InternVLForConditionalGeneration, folder, dtype=dtype or "auto")
+    meta = {"device_map": "meta"} if torch.device(device).type == "meta" else {}
+    base = load_strict(InternVLForConditionalGeneration, folder, dtype=dtype or "auto", **meta)
     # a file that does not say so is tied by transformers' default, even where it has a head
     base.config.tie_word_embeddings = base.lm_head.weight is base.get_input_embeddings().weight
     fields = {name: getattr(base.config, name) for name in _CARRIED} | _grid(folder)
     fields |= {"mask_token_id": mask_token_id} | _known(settings)
     with reading(folder / "config.json"):
         config = UrecaConfig(**fields)
-    model = _with_mask_encoder(base, config, seed)
-    rows = max(mask_token_id + 1, len(tokenizer) if tokenizer is not None else 0)
-    if rows > config.text_config.vocab_size:
-        _enlarge(model, rows, folder)
-    model.generation_config = base.generation_config
-    return model.to(device).eval()
+    with torch.device("meta"):
+        model = UrecaForConditionalGeneration(config)
+    for part in ("vision_tower", "multi_modal_projector", "language_model"):  # without a copy
+        setattr(model.model, part, getattr(base.model, part))
+    model.lm_head, model.generation_config = base.lm_head, base.generation_config
+    rows = max(mask_token_id + 1, len(tokenizer or ()))
+    return _completed(model, rows, seed, folder).to(device).eval()
 
 
 def from_internvl_chat(
@@ -129,38 +136,16 @@ def from_internvl_chat(
         raise CheckpointError(path, "it has a mask encoder: load_official reads it whole")
     if (tokenizer := load_tokenizer(files.folder)) is None:
         raise CheckpointError(path, "no tokenizer to take a mask token from")
-    config = chat_config(files, settings)
+    base = files.config
+    fields = {name: getattr(base, name) for name in _CARRIED_OF_CHAT}
+    fields |= _bounds(base.min_tiles, base.max_tiles_train) | _known(settings)
+    with reading(files.folder / "config.json"):
+        config = UrecaConfig(**fields)
     config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT)
     config.mask_token_id = tokenizer.convert_tokens_to_ids(MASK_CONTEXT)
-    model = files.build(config, dtype, torch.device("cpu"), progress, left_empty=MASK_ENCODER)
-    _draw_mask_encoder(model, seed)
-    if len(tokenizer) > config.text_config.vocab_size:
-        _enlarge(model, len(tokenizer), files.folder)
-    return model.to(device).eval()
-
-
-def check_internvl(path: str | Path) -> None:
-    """Compare names and shapes of an InternVL folder's tensors, from the headers of its files.
-
-    Raises:
-        CheckpointKeysError: tensors are missing, unexpected or of the wrong shape; lists them all.
-        CheckpointError: see `internvl_reader`, or a folder whose files are damaged or pickles.
-    """
-    if internvl_reader(path) is from_internvl_chat:
-        OfficialFiles(path).check(left_empty=MASK_ENCODER)
-    else:
-        load_strict(InternVLForConditionalGeneration, path, device_map="meta")
-
-
-def chat_config(files: OfficialFiles, settings: dict[str, Any] | None = None) -> UrecaConfig:
-    """Configure the start of `from_internvl_chat`, without placeholder ids."""
-    base = files.config
-    grid = _bounds(base.min_tiles, base.max_tiles_train)
-    fields = (
-        {name: getattr(base, name) for name in _CARRIED_OF_CHAT} | grid | _known(settings or {})
-    )
-    with reading(files.folder / "config.json"):
-        return UrecaConfig(**fields)
+    first = torch.device("meta" if torch.device(device).type == "meta" else "cpu")
+    model = files.build(config, dtype, first, progress, left_empty=MASK_ENCODER)
+    return _completed(model, len(tokenizer), seed, files.folder).to(device).eval()
 
 
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
@@ -173,10 +158,8 @@ def _grid(folder: Path) -> dict[str, int]:
     """Bounds of the tile grid from transformers' image processor settings, if there are any."""
     path = folder / _PREPROCESSOR
     raw = read_json(path) if path.is_file() else {}
-    most, least = raw.get("max_patches", MAX_TILES), raw.get("min_patches", 1)
-    if not all(type(bound) is int for bound in (least, most)) or not 1 <= least <= most:
-        raise CheckpointError(path, f"min_patches {least!r} and max_patches {most!r} bound no grid")
-    return _bounds(least, most)
+    with reading(path):
+        return _bounds(raw.get("min_patches", 1), raw.get("max_patches", MAX_TILES))
 
 
 def _bounds(least: int, most: int) -> dict[str, int]:
@@ -184,37 +167,28 @@ def _bounds(least: int, most: int) -> dict[str, int]:
     return {"min_tiles": least, "max_tiles": most, "max_tiles_train": trained}
 
 
-def _with_mask_encoder(
-    base: InternVLForConditionalGeneration, config: UrecaConfig, seed: int
+def _completed(
+    model: UrecaForConditionalGeneration, rows: int, seed: int, folder: Path
 ) -> UrecaForConditionalGeneration:
-    """Build our model around the parts of theirs, without a copy."""
-    with torch.device("meta"):
-        model = UrecaForConditionalGeneration(config)
-    for part in ("vision_tower", "multi_modal_projector", "language_model"):
-        setattr(model.model, part, getattr(base.model, part))
-    model.lm_head = base.lm_head
-    _draw_mask_encoder(model, seed)
-    return model
-
-
-def _draw_mask_encoder(model: UrecaForConditionalGeneration, seed: int) -> None:
-    encoder = model.model.mask_encoder.to_empty(device="cpu").to(model.lm_head.weight.dtype)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder.reset_parameters()
-
-
-def _enlarge(model: UrecaForConditionalGeneration, rows: int, folder: Path) -> None:
-    old = model.config.text_config.vocab_size
+    """The model with a mask encoder drawn from the seed, and at least so many embeddings."""
+    old, weight = model.config.text_config.vocab_size, model.lm_head.weight
     if rows > 2 * old + _NEW_ROWS:
         raise CheckpointError(
             folder, f"its tokenizer numbers {rows} tokens, but the model has {old} embeddings"
         )
-    model.resize_token_embeddings(rows, mean_resizing=False)
-    with torch.no_grad():
-        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-            _mean_rows(layer, old)
+    model.model.mask_encoder.to_empty(device=weight.device).to(weight.dtype)
+    draw_mask_encoder(model, seed)
+    if rows > old:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+        with torch.no_grad():
+            for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+                mean = layer.weight[:old].float().mean(dim=0)
+                layer.weight[old:] = mean.to(layer.weight.dtype)
+    return model
 
 
-def _mean_rows(layer: nn.Module, old: int) -> None:
-    layer.weight[old:] = layer.weight[:old].float().mean(dim=0).to(layer.weight.dtype)
+def draw_mask_encoder(model: UrecaForConditionalGeneration, seed: int) -> None:
+    """Draw the mask encoder's weights anew."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.model.mask_encoder.reset_parameters()

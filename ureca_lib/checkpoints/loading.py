@@ -56,16 +56,14 @@ def load_model_and_processor(
             folder,
             f"model type {kind!r}, without a mask encoder: stage 1 of training gives InternVL one",
         )
-    if not published and (file := folder / "processor_config.json").is_file():
-        with reading(file):
-            processor = UrecaProcessor.from_pretrained(folder)
-        return _ours(folder, dtype).to(device), processor
     if published:
         model = load_official(folder, dtype=dtype, device=device)
     else:
         model = _ours(folder, dtype).to(device)
     with reading(folder, "tokenizer and model do not fit"):
-        return model, UrecaProcessor.from_config(model.config, tokenizer)
+        if published or not (folder / "processor_config.json").is_file():
+            return model, UrecaProcessor.from_config(model.config, tokenizer)
+        return model, UrecaProcessor.from_pretrained(folder)
 
 
 def _ours(path: str | Path, dtype: torch.dtype | None) -> UrecaForConditionalGeneration:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from transformers import CONFIG_MAPPING, InternVLVisionConfig, PreTrainedConfig
 from ureca_lib.checkpoints.tensors import (
     CheckpointError,
     CheckpointKeysError,
-    StoredTensor,
     check_counts,
     read_json,
     read_tensor,
@@ -36,6 +34,7 @@ from ureca_lib.model import UrecaForConditionalGeneration
 
 LORA_SCALE = 2.0  # published training sets alpha to twice the rank
 
+_EMBEDDING = "model.language_model.embed_tokens.weight"
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -66,11 +65,8 @@ def load_official(
     """
     files = OfficialFiles(path)
     tokens, config = added_tokens(files.folder), files.config
-    if image_token_id is None:
-        image_token_id = tokens.get(IMAGE_CONTEXT)
-    if mask_token_id is None:
-        mask_token_id = tokens.get(MASK_CONTEXT)
-    config.image_token_id, config.mask_token_id = image_token_id, mask_token_id
+    config.image_token_id = tokens.get(IMAGE_CONTEXT) if image_token_id is None else image_token_id
+    config.mask_token_id = tokens.get(MASK_CONTEXT) if mask_token_id is None else mask_token_id
     return files.build(config, dtype, torch.device(device), progress)
 
 
@@ -95,22 +91,12 @@ class OfficialFiles:
         raw = read_json(self._file)
         self._stored = tensor_index(self.folder)
         check_counts(raw, len(self._stored), self._file)
-        self._names = sort_names(self._stored)
-        shapes = {name: self._stored[key].shape for name, key in self._names.plain.items()}
+        self._parts = weight_parts(self._stored)
+        weights = {name: parts["W"] for name, parts in self._parts.items() if "W" in parts}
+        shapes = {name: self._stored[key].shape for name, key in weights.items()}
         with reading(self._file):
             self.config = official_config(raw, shapes, self._file)
         self.has_mask_encoder = any(name.startswith("mask_") for name in shapes)
-
-    def check(self, left_empty: str = "") -> None:
-        """Compare names and shapes of the tensors with the configuration, without reading weights.
-
-        Args:
-            left_empty: see `build`.
-
-        Raises:
-            CheckpointKeysError: see `load_official`.
-        """
-        self._empty(self.config, left_empty)
 
     def build(
         self,
@@ -125,7 +111,8 @@ class OfficialFiles:
         Args:
             config: such as `.config`.
             dtype: of the parameters; None for the language model's as stored.
-            device: where they go.
+            device: where they go; on the meta device, names and shapes are compared with the
+                headers of the files, and no weight is read.
             progress: show a bar.
             left_empty: parameters whose names start so are not in the files, and stay on the meta
                 device; empty for none.
@@ -133,111 +120,72 @@ class OfficialFiles:
         Raises:
             CheckpointKeysError: see `load_official`.
         """
-        model, layout = self._empty(config, left_empty)
-        dtype = dtype or _stored_dtype(layout, self._names, self._stored)
-        _fill(model, layout, self._names, self._stored, dtype, device, progress)
-        _renew_rotary(model, device)
+        with reading(self._file, "no model can be built"), torch.device("meta"):
+            model = UrecaForConditionalGeneration(config)
+            shapes = {
+                name: tuple(parameter.shape)
+                for name, parameter in model.named_parameters()  # tied weights appear once
+                if not (left_empty and name.startswith(left_empty))
+            }
+            layout = official_layout(config, shapes, self._parts)
+            self._check(layout, shapes)
+        if device.type == "meta":
+            return model
+        if dtype is None:
+            (source,) = (s for s, targets in layout.items() if _EMBEDDING in dict(targets))
+            dtype = _DTYPES.get(self._stored[self._parts[source]["W"]].dtype, torch.float32)
+        for source, targets in tqdm(layout.items(), desc="tensors", disable=not progress):
+            weight = self._weight(source, self._read)
+            for target, pick in targets:
+                value = pick(weight).to(device=device, dtype=dtype, copy=True).contiguous()
+                owner, _, leaf = target.rpartition(".")
+                model.get_submodule(owner).register_parameter(leaf, nn.Parameter(value))
+        # no checkpoint has the rotary tables, and on the meta device they are empty
+        language = model.model.language_model
+        language.rotary_emb = type(language.rotary_emb)(config=config.text_config).to(device)
         model.tie_weights()
         if (stop := added_tokens(self.folder).get(TURN_END)) is not None:
             model.generation_config.eos_token_id = [stop]
         return model.eval()
 
-    def _empty(
-        self, config: UrecaConfig, left_empty: str
-    ) -> tuple[UrecaForConditionalGeneration, Layout]:
-        """Build the model without data and compare it with the headers of the files."""
-        with reading(self._file, "no model can be built"), torch.device("meta"):
-            model = UrecaForConditionalGeneration(config)
-            layout = _checked_layout(model, self._names, self._stored, self.folder, left_empty)
-        return model, layout
+    def _check(self, layout: Layout, shapes: Shapes) -> None:
+        """Compare names and shapes of the tensors with the parameters, from headers alone."""
+        missing, mismatched = [], []
+        for source, targets in layout.items():
+            parts = self._parts.get(source, {})
+            needed = {"W", "A", "B"} if parts.keys() & {"A", "B"} else {"W"}
+            if lacking := needed - parts.keys():
+                stem = source.removesuffix(".weight")
+                missing += [source if part == "W" else f"{stem}.lora_{part}" for part in lacking]
+                continue
+            stored = self._stored[parts["W"]].shape
+            try:
+                weight = self._weight(source, self._header)
+                found = {target: tuple(pick(weight).shape) for target, pick in targets}
+                other = [f"gives {f} for {shapes[t]}" for t, f in found.items() if f != shapes[t]]
+            except RuntimeError as error:  # it cannot be cut up, or adapters do not fit
+                other = [str(error)]
+            mismatched += [f"{source}: {stored}: {reason}" for reason in other]
+        surplus = (parts.values() for name, parts in self._parts.items() if name not in layout)
+        unexpected = [key for keys in surplus for key in keys]
+        if missing or unexpected or mismatched:
+            faults = (missing, unexpected, mismatched)
+            raise CheckpointKeysError(self.folder, *map(sorted, faults))
 
+    def _weight(self, name: str, read: Callable[[str], torch.Tensor]) -> torch.Tensor:
+        """A weight with its adapters merged, at least in float32: W + scale * B A."""
+        tensors = {part: read(key) for part, key in self._parts[name].items()}
+        if "A" not in tensors:
+            return tensors["W"]
+        wide = torch.promote_types(tensors["A"].dtype, torch.float32)
+        weight, a, b = (tensors[part].to(wide) for part in "WAB")
+        return weight + LORA_SCALE * (b @ a).view_as(weight)
 
-def _checked_layout(
-    model: nn.Module,
-    names: OfficialNames,
-    stored: dict[str, StoredTensor],
-    folder: Path,
-    left_empty: str,
-) -> Layout:
-    # tied weights appear once
-    parameters = {
-        name: value
-        for name, value in model.named_parameters()
-        if not (left_empty and name.startswith(left_empty))
-    }
-    layout = official_layout(model.config, parameters, names.plain)
-    missing = [name for name in layout if name not in names.plain]
-    unexpected = [raw for name, raw in names.plain.items() if name not in layout]
-    mismatched = []
-    for name in layout.keys() & names.plain.keys():
-        shape = stored[names.plain[name]].shape
-        for target, pick in layout[name]:
-            wanted = tuple(parameters[target].shape)
-            if (got := _picked_shape(pick, shape)) != wanted:
-                mismatched.append(f"{name}: {shape} gives {got} where {wanted} is needed")
-    for name, pair in names.adapters.items():
-        if name not in layout:
-            unexpected += pair.values()
-        elif lacking := {"A", "B"} - pair.keys():
-            missing += [f"{name.removesuffix('.weight')}.lora_{which}" for which in lacking]
-        elif name in names.plain:
-            a, b = (stored[pair[which]].shape for which in "AB")
-            if (b[0], a[1]) != (shape := stored[names.plain[name]].shape) or a[0] != b[1]:
-                mismatched.append(f"{name}: adapters {b} @ {a} do not fit {shape}")
-    if missing or unexpected or mismatched:
-        raise CheckpointKeysError(folder, sorted(missing), sorted(unexpected), sorted(mismatched))
-    return layout
+    def _read(self, key: str) -> torch.Tensor:
+        return read_tensor(key, self._stored[key])
 
-
-def _picked_shape(pick, shape: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        return tuple(pick(torch.empty(shape, device="meta")).shape)
-    except RuntimeError:
-        return ()
-
-
-def _stored_dtype(
-    layout: Layout, names: OfficialNames, stored: dict[str, StoredTensor]
-) -> torch.dtype:
-    embedding = "model.language_model.embed_tokens.weight"
-    source = next(s for s, targets in layout.items() if any(t == embedding for t, _ in targets))
-    return _DTYPES.get(stored[names.plain[source]].dtype, torch.float32)
-
-
-def _fill(
-    model: nn.Module,
-    layout: Layout,
-    names: OfficialNames,
-    stored: dict[str, StoredTensor],
-    dtype: torch.dtype,
-    device: torch.device,
-    progress: bool,
-) -> None:
-    for name, raw in tqdm(names.plain.items(), desc="tensors", disable=not progress):
-        tensor = read_tensor(raw, stored[raw])
-        if pair := names.adapters.get(name):
-            factors = {which: read_tensor(key, stored[key]) for which, key in pair.items()}
-            tensor = _merged(tensor, factors["A"], factors["B"])
-        for target, pick in layout[name]:
-            value = pick(tensor).to(device=device, dtype=dtype, copy=True)
-            _assign(model, target, value.contiguous())
-
-
-def _merged(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """W + scale * B A, at least in float32."""
-    wide = torch.promote_types(a.dtype, torch.float32)
-    return weight.to(wide) + LORA_SCALE * (b.to(wide) @ a.to(wide))
-
-
-def _assign(model: nn.Module, name: str, value: torch.Tensor) -> None:
-    owner, _, leaf = name.rpartition(".")
-    model.get_submodule(owner).register_parameter(leaf, nn.Parameter(value))
-
-
-def _renew_rotary(model: UrecaForConditionalGeneration, device: torch.device) -> None:
-    """Compute the rotary tables: no checkpoint has them, and on the meta device they are empty."""
-    language = model.model.language_model
-    language.rotary_emb = type(language.rotary_emb)(config=model.config.text_config).to(device)
+    def _header(self, key: str) -> torch.Tensor:
+        return torch.empty(self._stored[key].shape, device="meta")
 
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -268,7 +216,7 @@ def official_config(raw: dict[str, Any], shapes: Shapes, path: Path) -> UrecaCon
         )
     vision = _vision_config(raw, shapes)
     text = _text_config(raw["llm_config"], shapes, path)
-    dynamic_mask = bool(raw.get("dynamic_mask_size", False))
+    dynamic_mask, stated = bool(raw.get("dynamic_mask_size", False)), raw.get("system_message")
     thumbnail = bool(raw.get("use_thumbnail", False))
     trained = _number(raw.get("max_dynamic_patch"), 6) if raw.get("dynamic_image_size") else 1
     return UrecaConfig(
@@ -293,14 +241,9 @@ def official_config(raw: dict[str, Any], shapes: Shapes, path: Path) -> UrecaCon
         # the published demo takes up to 12 tiles of an image, whatever training took
         max_tiles=max(MAX_TILES, trained) if trained > 1 else 1,
         max_tiles_train=trained,
-        system_message=_system_message(raw),
+        # null, as InternVL3's have it, is the template's, too
+        system_message=SYSTEM_MESSAGES.get(raw.get("template"), "") if stated is None else stated,
     )
-
-
-def _system_message(raw: dict[str, Any]) -> str:
-    """The message of config.json; if it has none, or null as InternVL3's do, the template's."""
-    stated = raw.get("system_message")
-    return SYSTEM_MESSAGES.get(raw.get("template"), "") if stated is None else stated
 
 
 def _number(value: Any, default: int) -> int:
@@ -323,19 +266,12 @@ def _vision_config(raw: dict[str, Any], shapes: Shapes) -> InternVLVisionConfig:
         "patch_size": patch[-1],
         "image_size": int((positions - 1) ** 0.5) * patch[-1],
         "norm_type": "layer_norm" if f"{layer}.norm1.bias" in shapes else "rms_norm",
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-6,
-        "attention_dropout": 0.0,
-        "initializer_range": 0.02,
     }
-    fields = {name: given[name] if given.get(name) is not None else found[name] for name in found}
+    stated = ("hidden_act", "layer_norm_eps", *found)
     return InternVLVisionConfig(
-        **fields,
+        **found | {name: given[name] for name in stated if given.get(name) is not None},
         attention_bias=given.get("qkv_bias", f"{layer}.attn.qkv.bias" in shapes),
         use_qk_norm=given.get("qk_normalization", f"{layer}.attn.q_norm.weight" in shapes),
-        hidden_dropout_prob=given.get("dropout", 0.0),
-        projection_dropout=given.get("dropout", 0.0),
-        layer_scale_init_value=given.get("initializer_factor", 0.1),
     )
 
 
@@ -394,63 +330,21 @@ def count_layers(shapes: Shapes, prefix: str) -> int:
 
 
 Pick = Callable[[torch.Tensor], torch.Tensor]
-
-
 # published name -> our parameters, each with the function that takes it from the published tensor
 Layout = dict[str, list[tuple[str, Pick]]]
 
-
-def official_layout(
-    config: UrecaConfig, parameters: Iterable[str], sources: Iterable[str]
-) -> Layout:
-    """Map published names to our parameters, for every tensor that `config` needs.
-
-    Args:
-        config: from `official_config`.
-        parameters: names of our model's parameters.
-        sources: published names in the files, adapters left out; tells the InternLM2 naming from
-            transformers' own, and the numbering of a two-layer mask projector.
-    """
-    sources = list(sources)
-    internlm2 = any(
-        ".attention.w" in s or s == "language_model.model.tok_embeddings.weight" for s in sources
-    )
-    layout: Layout = {}
-    for name in parameters:
-        source, pick = _source(name, config, internlm2, _projector_numbers(sources))
-        layout.setdefault(source, []).append((name, pick))
-    return layout
-
-
-def _source(
-    name: str, config: UrecaConfig, internlm2: bool, projector: tuple[int, int]
-) -> tuple[str, Pick]:
-    if name == "lm_head.weight":
-        return f"language_model.{'output' if internlm2 else 'lm_head'}.weight", _whole
-    part, rest = name.removeprefix("model.").split(".", 1)
-    if part == "language_model":
-        source, pick = _internlm2(rest, config) if internlm2 else (rest, _whole)
-        return f"language_model.model.{source}", pick
-    if part == "vision_tower":
-        source, pick = _vision(rest)
-        return f"vision_model.{source}", pick
-    if part == "multi_modal_projector":
-        layer = {"layer_norm": 0, "linear_1": 1, "linear_2": 3}
-        head, tail = rest.split(".", 1)
-        return f"mlp1.{layer[head]}.{tail}", _whole
-    return _mask_encoder(rest, projector), _whole
-
-
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
-
-
-def _third(tensor: torch.Tensor, index: int) -> torch.Tensor:
-    """(3 * D, ...) -> (D, ...): the query, key or value rows of a joint projection."""
-    return tensor.chunk(3)[index]
-
-
-_VISION = {
+# parts of our parameters' names, and the published ones
+_NAMES = {
+    "lm_head.": "language_model.lm_head.",
+    "model.language_model.": "language_model.model.",
+    "model.multi_modal_projector.layer_norm.": "mlp1.0.",
+    "model.multi_modal_projector.linear_1.": "mlp1.1.",
+    "model.multi_modal_projector.linear_2.": "mlp1.3.",
+    "model.mask_encoder.conv1.": "mask_encoder.0.",
+    "model.mask_encoder.conv2.": "mask_encoder.2.",
+    "model.mask_encoder.projector.": "mask_linear.",
+    "model.vision_tower.": "vision_model.",
+    "encoder.layer.": "encoder.layers.",
     "embeddings.cls_token": "embeddings.class_embedding",
     "embeddings.position_embeddings": "embeddings.position_embedding",
     "embeddings.patch_embeddings.projection": "embeddings.patch_embedding",
@@ -462,19 +356,8 @@ _VISION = {
     "lambda_1": "ls1",
     "lambda_2": "ls2",
 }
-
-
-def _vision(name: str) -> tuple[str, Pick]:
-    name = name.replace("encoder.layer.", "encoder.layers.")
-    if joint := re.fullmatch(r"(.*)attention\.([qkv])_proj\.(weight|bias)", name):
-        layer, which, kind = joint.groups()
-        return f"{layer}attn.qkv.{kind}", partial(_third, index="qkv".index(which))
-    for ours, theirs in _VISION.items():
-        name = name.replace(ours, theirs)
-    return name, _whole
-
-
 _INTERNLM2 = {
+    "lm_head.": "language_model.output.",
     "embed_tokens": "tok_embeddings",
     "input_layernorm": "attention_norm",
     "post_attention_layernorm": "ffn_norm",
@@ -483,74 +366,72 @@ _INTERNLM2 = {
     "mlp.down_proj": "feed_forward.w2",
     "mlp.up_proj": "feed_forward.w3",
 }
+_JOINT = re.compile(r"(.*)\b(self_attn|attention)\.([qkv])_proj(\..*)")
+_MASK_LAYER = re.compile(r"mask_linear\.(\d+)\.weight")
 
 
-def _internlm2(name: str, config: UrecaConfig) -> tuple[str, Pick]:
-    if joint := re.fullmatch(r"(.*)self_attn\.([qkv])_proj\.(weight|bias)", name):
-        layer, which, kind = joint.groups()
-        text = config.text_config
-        pick = partial(
-            _grouped,
-            which=which,
-            groups=text.num_key_value_heads,
-            queries=text.num_attention_heads // text.num_key_value_heads,
-        )
-        return f"{layer}attention.wqkv.{kind}", pick
-    for ours, theirs in _INTERNLM2.items():
-        name = name.replace(ours, theirs)
-    return name, _whole
+def official_layout(
+    config: UrecaConfig, parameters: Iterable[str], sources: Iterable[str]
+) -> Layout:
+    """Map published names to our parameters, for every tensor that `config` needs.
+
+    Args:
+        config: from `official_config`.
+        parameters: names of our model's parameters.
+        sources: published names in the files; tells the InternLM2 naming from transformers' own,
+            and the numbers of the two layers of a mask projector: an activation between them has
+            its own number or none.
+    """
+    sources, layout = list(sources), {}
+    internlm2 = any(".attention.w" in s or ".tok_embeddings." in s for s in sources)
+    numbers = sorted(int(match[1]) for match in map(_MASK_LAYER.fullmatch, sources) if match)
+    last = numbers[1] if len(numbers) == 2 else 2
+    names = _NAMES | (_INTERNLM2 if internlm2 else {}) | {"mask_linear.2.": f"mask_linear.{last}."}
+    for name in parameters:
+        source, pick = name, _whole
+        if (joint := _JOINT.fullmatch(name)) and (internlm2 or joint[2] == "attention"):
+            layer, block, which, kind = joint.groups()
+            vision = block == "attention"
+            source = f"{layer}{'attn.qkv' if vision else 'attention.wqkv'}{kind}"
+            pick = partial(_third if vision else _grouped, which=which, text=config.text_config)
+        for ours, theirs in names.items():
+            source = source.replace(ours, theirs)
+        layout.setdefault(source, []).append((name, pick))
+    return layout
 
 
-def _grouped(tensor: torch.Tensor, which: str, groups: int, queries: int) -> torch.Tensor:
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _third(tensor: torch.Tensor, which: str, text: PreTrainedConfig) -> torch.Tensor:
+    """(3 * D, ...) -> (D, ...): the query, key or value rows of a joint projection."""
+    return tensor.chunk(3)["qkv".index(which)]
+
+
+def _grouped(tensor: torch.Tensor, which: str, text: PreTrainedConfig) -> torch.Tensor:
     """Rows of InternLM2's joint projection: each key-value head follows its own query heads."""
+    groups = text.num_key_value_heads
     # (groups * (queries + 2) * head, ...) -> (groups, queries + 2, head, ...)
-    heads = tensor.unflatten(0, (groups, queries + 2, -1))
-    part = {"q": heads[:, :queries], "k": heads[:, -2:-1], "v": heads[:, -1:]}[which]
+    heads = tensor.unflatten(0, (groups, text.num_attention_heads // groups + 2, -1))
+    part = {"q": heads[:, :-2], "k": heads[:, -2:-1], "v": heads[:, -1:]}[which]
     return part.flatten(0, 2)
 
 
-def _mask_encoder(name: str, projector: tuple[int, int]) -> str:
-    conv = {"conv1": "mask_encoder.0", "conv2": "mask_encoder.2", "projector": "mask_linear"}
-    head, tail = name.split(".", 1)
-    if numbered := re.fullmatch(r"(\d+)\.(weight|bias)", tail):
-        first = numbered.group(1) == "0"
-        tail = f"{projector[0 if first else 1]}.{numbered.group(2)}"
-    return f"{conv[head]}.{tail}"
-
-
-def _projector_numbers(sources: list[str]) -> tuple[int, int]:
-    """Numbers of the two linear layers; an activation between them has its own number or none."""
-    found = (re.fullmatch(r"mask_linear\.(\d+)\.weight", source) for source in sources)
-    numbers = sorted({int(match.group(1)) for match in found if match})
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 2)
-
-
-@dataclass
-class OfficialNames:
-    """Raw keys of a published checkpoint: weights and adapters.
-
-    Attributes:
-        plain: published name -> raw key, the wrapping of adapters taken off.
-        adapters: published name -> raw keys of its low-rank factors, "A" and "B".
-    """
-
-    plain: dict[str, str] = field(default_factory=dict)
-    adapters: dict[str, dict[str, str]] = field(default_factory=dict)
-
-
 _ADAPTER = re.compile(r"(.*)\.lora_([AB])(?:\.[^.]+)?\.weight")
-_IGNORED = ("rotary_emb.inv_freq",)  # a buffer that old checkpoints carry; computed by us
+_IGNORED = "rotary_emb.inv_freq"  # a buffer that old checkpoints carry; computed by us
 
 
-def sort_names(raw_keys: Iterable[str]) -> OfficialNames:
-    """Remove PEFT's wrapping, which stage 2 leaves on keys of unmerged adapters."""
-    names = OfficialNames()
-    for raw in raw_keys:
-        if raw.endswith(_IGNORED):
-            continue
-        name = raw.replace(".base_model.model.", ".", 1)
+def weight_parts(keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Published names of weights, and the keys of each: "W", and of unmerged adapters "A" and "B".
+
+    PEFT's wrapping, which stage 2 leaves on the keys, is removed.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for key in keys:
+        name, part = key.replace(".base_model.model.", ".", 1), "W"
         if match := _ADAPTER.fullmatch(name):
-            names.adapters.setdefault(f"{match.group(1)}.weight", {})[match.group(2)] = raw
-        else:
-            names.plain[name.replace(".base_layer.", ".")] = raw
-    return names
+            name, part = f"{match[1]}.weight", match[2]
+        if not name.endswith(_IGNORED):
+            found.setdefault(name.replace(".base_layer.", "."), {})[part] = key
+    return found

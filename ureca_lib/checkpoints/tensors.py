@@ -44,12 +44,8 @@ class CheckpointKeysError(CheckpointError):
         self, path: Path | str, missing: list[str], unexpected: list[str], mismatched: list[str]
     ):
         self.missing, self.unexpected, self.mismatched = missing, unexpected, mismatched
-        parts = [
-            _listing("missing", missing),
-            _listing("unexpected", unexpected),
-            _listing("of the wrong shape", mismatched),
-        ]
-        super().__init__(path, "; ".join(part for part in parts if part))
+        named = {"missing": missing, "unexpected": unexpected, "of the wrong shape": mismatched}
+        super().__init__(path, "; ".join(_listing(*each) for each in named.items() if each[1]))
 
 
 @contextmanager
@@ -70,8 +66,6 @@ def reading(path: Path | str, fault: str = "cannot be read") -> Iterator[None]:
 
 
 def _listing(what: str, keys: list[str]) -> str:
-    if not keys:
-        return ""
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return f"{len(keys)} tensors {what}: {', '.join(keys[:_SHOWN])}{more}"
 

@@ -13,8 +13,7 @@ import typer
 from filelock import FileLock, Timeout
 
 from ureca_lib.annotate import PAPER_DIFFERENCES
-from ureca_lib.chat import KEY_HELP
-from ureca_lib.chat_options import with_chat_options
+from ureca_lib.chat import KEY_HELP, with_chat_options
 from ureca_lib.devices import DEVICE_HELP, chosen_device
 from ureca_lib.engine import ShardOptions, call_command, dealt, run_parts
 from ureca_lib.options import options_of
@@ -39,7 +38,7 @@ _Device = Annotated[str | None, typer.Option(help=DEVICE_HELP)]
 
 
 @with_chat_options()
-@options_of(ShardOptions)
+@options_of(ShardOptions, into="engine")
 def annotate(
     ctx: typer.Context,
     chat: dict[str, Any],
@@ -97,7 +96,8 @@ def annotate(
     ),
     progress: bool = typer.Option(True, help="Show a bar."),
     part: bool = typer.Option(False, hidden=True),  # the images are those of a shard
-    **given: Any,
+    *,
+    engine: ShardOptions,
 ) -> None:
     """Caption every region of the images uniquely; resumes where an earlier run stopped.
 
@@ -105,7 +105,6 @@ def annotate(
     ureca annotate photos/ --out captions.sqlite --annotator openai --model gpt-4o
     ureca annotate photos/ --out stores/ --shards 8 --engine ray
     """
-    engine = ShardOptions(**given)
     if engine.shards and not part:
         annotate_shards(ctx.params, engine)
         return

@@ -103,7 +103,7 @@ def _run_all(
     return failed
 
 
-@options_of(EngineOptions)
+@options_of(EngineOptions, into="engine")
 def sweep(
     files: list[Path] = typer.Argument(help="Sweep files (YAML), run in this order."),
     out: Path | None = typer.Option(
@@ -118,7 +118,8 @@ def sweep(
     summary_only: bool = typer.Option(
         False, help="Write table and plot of the finished runs, and run nothing."
     ),
-    **given: Any,
+    *,
+    engine: EngineOptions,
 ) -> None:
     """Run a notebook at many settings and seeds; ends with one table and one plot.
 
@@ -135,7 +136,7 @@ def sweep(
         for item in [load_sweep(path) for path in files]:  # all of them, before the first runs
             root = out or item.path.parent / "sweeps"
             if not dry_run:
-                left += _execute(item, root, EngineOptions(**given), keep, summary_only)
+                left += _execute(item, root, engine, keep, summary_only)
                 continue
             for planned in item.runs:
                 state = "done" if finished(item, planned, root, keep) else "to run"

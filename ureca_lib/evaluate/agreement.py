@@ -19,11 +19,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 
 from ureca_lib.annotate.records import Step
 from ureca_lib.annotate.reviews import DECISIONS
@@ -44,8 +45,6 @@ _WORDS = {True: "accept", False: "reject"}
 _SHOWN = 20  # disagreements in a text
 
 
-# by id and caption (None if the file does not have it): whether a rater accepted it
-Votes = Mapping[str, Mapping[str | None, bool]]
 _Judgment = tuple[str, str, str | None, bool]  # rater, id, caption, accepted
 
 
@@ -93,22 +92,23 @@ class Agreement:
         return "\n".join(lines)
 
 
-def read_judgments(sources: Iterable[str | Path]) -> dict[str, Votes]:
-    """Judgments of all raters in some stores and files, by rater.
+def read_judgments(sources: Iterable[str | Path]) -> pandas.DataFrame:
+    """Judgments of all raters in some stores and files: rater, id, caption or None, accepted.
 
     Raises:
         FileNotFoundError: no such file. JournalError, StoreError: a file at fault.
         ValueError: the same rater in two files.
     """
-    found: dict[str, Votes] = {}
+    found: dict[str, list[_Judgment]] = {}  # by rater
     for source in map(Path, sources):
-        raters: dict[str, dict[str, dict[str | None, bool]]] = {}
-        for rater, key, caption, accepted in _judgments(source):
-            raters.setdefault(rater, defaultdict(dict))[key][caption] = accepted
+        raters: dict[str, list[_Judgment]] = defaultdict(list)
+        for judgment in _judgments(source):
+            raters[judgment[0]].append(judgment)
         if twice := found.keys() & raters.keys():
             raise ValueError(f"{source}: {min(twice)} has judgments in another file too")
         found |= raters
-    return found
+    rows = pandas.DataFrame(chain(*found.values()), columns=["rater", "id", "caption", "accepted"])
+    return rows.drop_duplicates(["rater", "id", "caption"], keep="last")
 
 
 def _judgments(path: Path) -> Iterator[_Judgment]:
@@ -140,47 +140,42 @@ def _judgments(path: Path) -> Iterator[_Judgment]:
 
 
 def measure_agreement(
-    judgments: Mapping[str, Votes], settings: BootstrapSettings | None = None
+    judgments: pandas.DataFrame, settings: BootstrapSettings | None = None
 ) -> list[Agreement]:
     """Agreement of each two raters who judged the same captions; empty if there are none."""
-    pairs = combinations(judgments.items(), 2)
-    found = [_agreement(*pair, settings or BootstrapSettings()) for pair in pairs]
+    raters = [rows for _, rows in judgments.groupby("rater", sort=False)]
+    found = (_agreement(*pair, settings or BootstrapSettings()) for pair in combinations(raters, 2))
     return [agreement for agreement in found if agreement is not None]
 
 
 def _agreement(
-    first: tuple[str, Votes], second: tuple[str, Votes], settings: BootstrapSettings
+    first: pandas.DataFrame, second: pandas.DataFrame, settings: BootstrapSettings
 ) -> Agreement | None:
-    (name, one), (other_name, other) = first, second
-    common = sorted(one.keys() & other.keys())
-    items = [(key, *item) for key in common for item in _shared(one[key], other[key])]
-    if not items:
+    both = first.merge(second, on="id", suffixes=("", "_2"))
+    # a file without captions is about the latest one
+    unnamed = both.caption.isna() | both.caption_2.isna()
+    latest = both[unnamed].drop_duplicates("id", keep="last")
+    pairs = pandas.concat([both[both.caption == both.caption_2], latest]).sort_values(
+        "id", kind="stable"
+    )
+    if pairs.empty:
         return None
-    ids = [item[0] for item in items]
-    votes = np.array([item[2:] for item in items], int)  # (N, 2)
+    pairs["caption"] = pairs.caption.combine_first(pairs.caption_2)
+    votes, ids = pairs[["accepted", "accepted_2"]].to_numpy(int), pairs.id.tolist()  # (N, 2)
     cells = np.eye(4)[2 * votes[:, 0] + votes[:, 1]]  # neither, second only, first only, both
     equal = (votes[:, 0] == votes[:, 1]).astype(float)
     share = measured("share", "equal judgments", equal, "ureca-lib", "1")
     void = "both judged all captions alike, which chance would do as well"
     about = ("kappa", "Cohen's kappa", equal, "ureca-lib", "1", Tally(cells, kappa), void)
     images = {key: split_id(key)[0] for key in ids}
-    disagreements = [
-        {"id": key, "caption": caption, name: _WORDS[vote], other_name: _WORDS[other_vote]}
-        for key, caption, vote, other_vote in items
-        if vote != other_vote
-    ]
     scores = with_intervals([share, measured(*about)], ids, images, settings)
-    return Agreement((name, other_name), scores, disagreements, len(common) - len(set(ids)))
-
-
-def _shared(
-    one: Mapping[str | None, bool], other: Mapping[str | None, bool]
-) -> list[tuple[str | None, bool, bool]]:
-    """Captions of a region that both judged, with both judgments."""
-    if None in one or None in other:  # a file without captions is about the present caption
-        (text, vote), (other_text, other_vote) = (list(each.items())[-1] for each in (one, other))
-        return [(text or other_text, vote, other_vote)]
-    return [(text, one[text], other[text]) for text in one if text in other]
+    names = (pairs.rater.iloc[0], pairs.rater_2.iloc[0])
+    disagreements = [
+        {"id": row.id, "caption": row.caption}
+        | {names[0]: _WORDS[row.accepted], names[1]: _WORDS[row.accepted_2]}
+        for row in pairs[equal == 0].itertuples()
+    ]
+    return Agreement(names, scores, disagreements, both.id.nunique() - pairs.id.nunique())
 
 
 def kappa(cells: np.ndarray) -> np.ndarray:

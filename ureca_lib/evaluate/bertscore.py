@@ -22,7 +22,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ureca_lib.devices import chosen_device
-from ureca_lib.evaluate.meteor import is_offline
 from ureca_lib.evaluate.ngrams import Pair
 from ureca_lib.evaluate.scores import Score, measured
 
@@ -123,7 +122,7 @@ def _folder_of(source: str) -> str:
     try:
         return snapshot_download(source, allow_patterns=_FILES, local_files_only=True)
     except OSError:
-        if is_offline():
+        if constants.is_offline_mode():
             raise
     # without a network, this fails in seconds and a download in a minute
     get_session().head(constants.ENDPOINT, timeout=_PATIENCE)

@@ -15,7 +15,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -37,8 +36,10 @@ from ureca_lib.evaluate.metrics import Predictions, References, match_captions
 from ureca_lib.evaluate.scores import Score, measured, with_intervals
 from ureca_lib.evaluate.settings import ClairSettings
 from ureca_lib.journal import Journal, read_journal
+from ureca_lib.listeners import in_threads
 
 _PROMPT = (resources.files("ureca_lib") / "evaluate/clair_prompt.txt").read_text("utf-8")
+_BACKEND = ("ureca_lib, prompt of Chan et al. 2023", "2023")
 NO_JUDGE = "CLAIR needs a judge, and none was given"
 MAX_REPLY_TOKENS = 1024  # as clair.py of Chan et al. 2023 allows
 _NUMBER = r"(?<![\w.-])\d*\.?\d+(?![\w.]*\d)"
@@ -88,19 +89,10 @@ class Judged:
         """The judge and its settings as one text."""
         return json.dumps([self.judge, dict(self.settings)], sort_keys=True)
 
-
-def _entry(row: Mapping[str, Any]) -> Judged:
-    return Judged(**row)
-
-
-def read_judge_log(path: str | Path) -> list[Judged]:
-    """The replies of a log, without half a line at the end that a kill left.
-
-    Raises:
-        FileNotFoundError: no such file.
-        JournalError: naming the line that is not a reply.
-    """
-    return list(read_journal(path, _entry))
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Judged:
+        """Check a line of a log."""
+        return cls(**row)
 
 
 def make_judge(
@@ -207,7 +199,7 @@ def score_clair(
     if judge is not None:
         entries = _ask_all(prompts, judge, log, settings)
     elif log is not None and Path(log).is_file():
-        entries, reason = read_judge_log(log), f"the log {Path(log).name} holds no reply"
+        entries, reason = list(read_journal(log, Judged.from_row)), f"{log} holds no reply"
         if (number := len({entry.asked for entry in entries})) > 1:
             raise ValueError(f"{log} holds replies of {number} judges or settings: name one")
     if not entries and judge is None:
@@ -215,8 +207,18 @@ def score_clair(
     else:
         # a judge that was asked nothing, because all captions are empty, has no entry
         asked = _unasked(judge) if judge is not None else asdict(entries[0])
-        score = _score(prompts, entries, asked["judge"], asked["settings"], settings.tries)
-    return with_intervals([score], tuple(pairs), groups, settings.bootstrap, **counts)["clair"]
+        replies, scores = _replies(entries)
+        values = [0.0 if p is None else scores.get(p, math.nan) / 100 for p in prompts]
+        record = {
+            "judge": dict(asked["settings"]),
+            "tries": settings.tries,
+            "unread": sum(p in replies and p not in scores for p in prompts),
+            "unanswered": sum(p is not None and p not in replies for p in prompts),
+            "empty": prompts.count(None),
+        }
+        about = ("clair", f"CLAIR ({asked['judge']})", np.array(values), *_BACKEND)
+        score = measured(*about, model=asked["judge"], settings=record)
+    return with_intervals([score], tuple(pairs), groups, settings, **counts)["clair"]
 
 
 def _unasked(judge: ChatModel) -> dict[str, Any]:
@@ -240,7 +242,7 @@ def _ask_all(
     """Ask the questions without a score, many at a time; all replies of this judge in the log."""
     if log is None:
         raise ValueError("CLAIR records the judge's replies: give the path of a log")
-    with Journal(log, _entry) as journal:
+    with Journal(log, Judged.from_row) as journal:
         this = Judged(**_unasked(judge), prompt="", reply=None).asked
         entries = [entry for entry in journal.rows if entry.asked == this]
         replies, scores = _replies(entries)
@@ -256,15 +258,12 @@ def _ask_all(
                 if entry.score is not None or entry.error:
                     return
 
-        pool = ThreadPoolExecutor(judge.max_in_flight)
+        done = in_threads(ask, left, judge.max_in_flight)
         try:
-            done = pool.map(ask, left)
             list(tqdm(done, "CLAIR", len(left), disable=not settings.progress, leave=False))
         except (BudgetSpentError, AnnotatorUnavailableError) as error:
             message = f"{error}; the replies so far are in {log}: run again to go on"
             raise type(error)(message) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
     return entries
 
 
@@ -278,24 +277,3 @@ def _answer(judge: ChatModel, prompt: str) -> Judged:
     about |= {"problem": reply.problem, "reply_tokens": reply.reply_tokens}
     about |= {"prompt_tokens": reply.prompt_tokens, **parse_verdict(text)._asdict()}
     return Judged(**about, reply=text)
-
-
-def _score(
-    prompts: Sequence[str | None],
-    entries: Sequence[Judged],
-    judge: str,
-    judge_settings: Mapping[str, Any],
-    tries: int,
-) -> Score:
-    replies, scores = _replies(entries)
-    values = [0.0 if p is None else scores.get(p, math.nan) / 100 for p in prompts]
-    record = {
-        "judge": dict(judge_settings),
-        "tries": tries,
-        "unread": sum(p in replies and p not in scores for p in prompts),
-        "unanswered": sum(p is not None and p not in replies for p in prompts),
-        "empty": prompts.count(None),
-    }
-    backend = ("ureca_lib, prompt of Chan et al. 2023", "2023")
-    about = ("clair", f"CLAIR ({judge})", np.array(values), *backend)
-    return measured(*about, model=judge, settings=record)

@@ -12,8 +12,7 @@ from typing import Any, Literal, NoReturn
 
 import typer
 
-from ureca_lib.chat import KEY_HELP
-from ureca_lib.chat_options import with_chat_options
+from ureca_lib.chat import KEY_HELP, with_chat_options
 from ureca_lib.devices import DEVICE_HELP
 from ureca_lib.engine import ShardOptions, call_command, dealt, run_parts
 from ureca_lib.evaluate.settings import (
@@ -45,14 +44,9 @@ def _report(target: Path, record: Mapping[str, Any], text: str) -> None:
     typer.echo(f"all scores -> {target}", err=True)
 
 
-def _bootstrap(given: dict[str, Any]) -> BootstrapSettings:
-    """The settings of the intervals, taken out of the options."""
-    return BootstrapSettings(**{name: given.pop(name) for name in _DRAWS})
-
-
 @with_chat_options("max_reply_tokens")  # --max-new-tokens
 @options_of(SystemOptions, *_SYSTEM, system="ureca", device=None)
-@options_of(ShardOptions)
+@options_of(ShardOptions, into="engine")
 def predict(
     ctx: typer.Context,
     chat: dict[str, Any],
@@ -74,6 +68,8 @@ def predict(
     retry_failed: bool = typer.Option(False, help="Ask again where an error left no caption."),
     progress: bool = typer.Option(True, help="Show a bar."),
     part: list[int] | None = typer.Option(None, hidden=True),
+    *,
+    engine: ShardOptions,
     **given: Any,
 ) -> None:
     """Caption every region of some data; resumes an interrupted run.
@@ -87,7 +83,6 @@ def predict(
     from ureca_lib.evaluate.systems import build_system
 
     images = open_captioned(data, limit, style, masks, strict, boxes=use_boxes)  # type: ignore[arg-type]
-    engine = _engine(given)
     if engine.shards and not part:
         predicting.join_predictions(out, images)  # of a run that was killed
         left = _run_shards(predict_part, ctx.params, engine)
@@ -126,11 +121,6 @@ def predict_part(task: Mapping[str, Any]) -> tuple[str, str, bool]:
     return call_command(predict, {"ctx": None, **task["options"]})
 
 
-def _engine(given: dict[str, Any]) -> ShardOptions:
-    """The settings of the engine, taken out of the options."""
-    return ShardOptions(**{name: given.pop(name) for name in ShardOptions.__dataclass_fields__})
-
-
 def _run_shards(function: Any, options: Mapping[str, Any], engine: ShardOptions) -> int:
     """Run a command on parts of its images; see `run_parts`."""
     count, quiet = engine.shards or 1, {"progress": False}
@@ -138,8 +128,7 @@ def _run_shards(function: Any, options: Mapping[str, Any], engine: ShardOptions)
     return run_parts(function, tasks, engine, options["progress"])
 
 
-@options_of(BootstrapSettings, *_DRAWS)
-@options_of(MetricSettings, *_METRICS, device=None)
+@options_of(MetricSettings, *_DRAWS, *_METRICS, device=None)
 def evaluate(
     predictions: Path = typer.Argument(help="Predictions, JSONL."),
     refs: str | None = typer.Option(
@@ -160,9 +149,10 @@ def evaluate(
     """Score predictions of any system: exact, unique, and the paper's metrics."""
     from ureca_lib.datasets.references import read_references
     from ureca_lib.evaluate import evaluation as scoring
+    from ureca_lib.evaluate.metrics import METRICS
 
-    settings = MetricSettings(bootstrap=_bootstrap(given), **given)
-    named = {"all": scoring.METRICS, "none": ()}
+    settings = MetricSettings(**given)
+    named = {"all": METRICS, "none": ()}
     chosen = named.get(metrics, tuple(filter(None, metrics.split(","))))
     asked = (read_references(refs) if refs else None, chosen, settings)
     found = scoring.evaluate(predictions, *asked)
@@ -184,8 +174,7 @@ def evaluate(
 
 
 @with_chat_options()
-@options_of(BootstrapSettings, *_DRAWS)
-@options_of(ClairSettings, "tries", "progress")
+@options_of(ClairSettings, *_DRAWS, "tries", "progress")
 def clair(
     chat: dict[str, Any],
     predictions: Path = typer.Argument(help="Predictions, JSONL."),
@@ -214,7 +203,7 @@ def clair(
     from ureca_lib.evaluate.evaluation import captions_of, evaluate
 
     log = log or predictions.with_suffix(".clair.jsonl")
-    settings = ClairSettings(bootstrap=_bootstrap(given), **given)
+    settings = ClairSettings(**given)
     asked = make_judge(judge, model, base_url, device=device, api_key_env=api_key_env, **chat)
     found = evaluate(predictions, read_references(refs) if refs else None, ())
     captions, references, images = captions_of(found.rows)
@@ -235,9 +224,8 @@ def clair(
 
 
 @with_chat_options()
-@options_of(BootstrapSettings, *_DRAWS)
-@options_of(UniquenessSettings, "calibrate", "near")
-@options_of(ShardOptions)
+@options_of(UniquenessSettings, *_DRAWS, "calibrate", "near")
+@options_of(ShardOptions, into="engine")
 def uniqueness(
     ctx: typer.Context,
     chat: dict[str, Any],
@@ -267,16 +255,17 @@ def uniqueness(
     device: str | None = typer.Option(None, help=DEVICE_HELP),
     progress: bool = typer.Option(True, help="Show a bar."),
     part: list[int] | None = typer.Option(None, hidden=True),
+    *,
+    engine: ShardOptions,
     **given: Any,
 ) -> None:
     """Measure self-retrieval and collision; resumes an interrupted run."""
     from ureca_lib.evaluate.uniqueness import hear_predictions, join_heard, score_uniqueness
 
-    engine = _engine(given)
     chat |= {"base_url": dealt(base_url, part[0] if part else 0), "api_key_env": api_key_env}
     asked = (predictions, listener, data, masks, heard)
     if part:
-        new = hear_predictions(*asked, device, False, chat, part)[0]
+        new = hear_predictions(*asked, device, False, chat, use_boxes, part)[0]
         typer.echo(f"{len(new):,} images")
         return
     if engine.shards:
@@ -285,8 +274,8 @@ def uniqueness(
         join_heard(predictions, listener, heard)
         if left:
             _exit_1(f"{left} of {engine.shards} shards are not complete; rerun the command")
-    settings = UniquenessSettings(bootstrap=_bootstrap(given), **given)
-    found, record = score_uniqueness(*asked, settings, device, progress, chat)
+    settings = UniquenessSettings(**given)
+    found, record = score_uniqueness(*asked, settings, device, progress, chat, use_boxes)
     _report(out or predictions.with_suffix(".uniqueness.json"), record, str(found))
 
 
@@ -354,14 +343,15 @@ def table(
         raise typer.Exit(1)
 
 
-@options_of(BootstrapSettings, *_DRAWS)
+@options_of(BootstrapSettings, *_DRAWS, into="bootstrap")
 def agreement(
     sources: list[Path] = typer.Argument(
         help="Stores of `ureca annotate` with reviews, or JSONL files of judgments: "
         '{"id": "IMAGE/REGION", "caption": ..., "decision": "accept", "reviewer": ...}.'
     ),
     out: Path | None = typer.Option(None, "-o", "--out", help="JSON with all disagreements."),
-    **given: Any,
+    *,
+    bootstrap: BootstrapSettings,
 ) -> None:
     """Measure how far reviewers agree with each other and with the verifier.
 
@@ -371,9 +361,10 @@ def agreement(
     from ureca_lib.evaluate.agreement import measure_agreement, read_judgments
 
     judgments = read_judgments(sources)
-    found = measure_agreement(judgments, BootstrapSettings(**given))
+    found = measure_agreement(judgments, bootstrap)
     if not found:
-        _exit_1(f"no caption was judged by two; there are judgments of {', '.join(judgments)}")
+        raters = ", ".join(judgments.rater.unique())
+        _exit_1(f"no caption was judged by two; there are judgments of {raters}")
     typer.echo("\n".join(map(str, found)))
     if out is not None:
         write_json(out, [each.to_dict() for each in found])

@@ -12,11 +12,12 @@ from typing import Any
 from ureca_lib.datasets.references import References
 from ureca_lib.evaluate.exact_match import ExactReport, measure_exact
 from ureca_lib.evaluate.metrics import (
-    METRICS,
     QUICK_METRICS,
     MetricSettings,
     check_ids,
+    check_metrics,
     score_captions,
+    unmatched,
 )
 from ureca_lib.evaluate.predictions import (
     Prediction,
@@ -31,7 +32,7 @@ from ureca_lib.journal import write_json
 from ureca_lib.provenance import file_sha256, package_versions
 
 MISSING = "missing"  # key of rows that are added for references without a prediction
-_SHOWN = 5  # ids in a message
+_SHOWN = 5  # ids in a record
 _Groups = Mapping[str, Mapping[str, Score]]  # by group, scores by name
 
 
@@ -77,30 +78,17 @@ class Evaluation:
 
     def messages(self) -> list[str]:
         """One sentence for each fault of the data that the scores suffer or gain from."""
-        problems = {
-            "references have no prediction and score as empty captions": self.missing,
-            "predictions have no reference and are left out": self.surplus,
-        }
-        found = [
-            f"{len(ids):,} {problem}: {', '.join(ids[:_SHOWN])}{', ...' * (len(ids) > _SHOWN)}"
-            for problem, ids in problems.items()
-            if ids
-        ]
+        found = unmatched(self.missing, self.surplus)
         found += left_out([row for row in self.rows if MISSING not in row.extra], self.meta)
         if self.failed:
-            found.append(
-                f"{self.failed:,} captions failed and score as empty ones: ureca predict "
-                "--retry-failed asks again"
-            )
+            reason = "captions failed and score as empty ones"
+            found.append(f"{self.failed:,} {reason}: ureca predict --retry-failed asks again")
         return found
 
     def to_dict(self) -> dict[str, Any]:
         """The scores and their provenance, as JSON can hold them."""
         texts = json.dumps({r.id: r.references for r in self.rows if r.references}, sort_keys=True)
-        scored = len(self.rows) - len(self.surplus) - len(self.missing)
-        coverage: dict[str, Any] = {"scored": scored}
-        for name, ids in (("missing", self.missing), ("surplus", self.surplus)):
-            coverage |= {name: len(ids), f"first_{name}": ids[:_SHOWN]}
+        missing, surplus = self.missing, self.surplus
         return {
             "predictions": str(self.path),
             "sha256": file_sha256(self.path),
@@ -109,7 +97,13 @@ class Evaluation:
             "captions": len(self.rows),
             "empty": sum(not row.caption.strip() for row in self.rows),
             "failed": self.failed,
-            "coverage": coverage,
+            "coverage": {
+                "scored": len(self.rows) - len(surplus) - len(missing),
+                "missing": len(missing),
+                "first_missing": missing[:_SHOWN],
+                "surplus": len(surplus),
+                "first_surplus": surplus[:_SHOWN],
+            },
             "references_sha256": hashlib.sha256(texts.encode()).hexdigest(),
             "exact": self.exact.to_dict(),
             "metrics": score_records(self.metrics),
@@ -119,13 +113,8 @@ class Evaluation:
     def __str__(self) -> str:
         lines = [f"{self.system}: {len(self.rows):,} captions"]
         lines += [f"  {score}" for score in self.scores.values()]
-        kinds = {"share of the image": self.exact.by_size, "level": self.exact.by_level}
-        for title, groups in kinds.items():
-            lines += [f"  by {title}"] if len(groups) > 1 else []
-            for name, scores in groups.items() if len(groups) > 1 else ():
-                count = max(score.count for score in scores.values())
-                lines.append(f"    {name}: {', '.join(map(str, scores.values()))} ({count:,})")
-        return "\n".join(lines)
+        lines += _by_group("share of the image", self.exact.by_size)
+        return "\n".join(lines + _by_group("level", self.exact.by_level))
 
 
 def evaluate(
@@ -148,8 +137,7 @@ def evaluate(
         FileNotFoundError, JournalError: the file is not there or at fault.
         ValueError: no such metric, several systems in one file, or nothing to score.
     """
-    if unknown := sorted(set(metrics) - set(METRICS)):
-        raise ValueError(f"metrics are {', '.join(METRICS)}, not {', '.join(unknown)}")
+    check_metrics(metrics)
     settings, file, meta = settings or MetricSettings(), Path(path), read_meta(path)
     found = {row.id: row for row in read_predictions(file)}
     system, scores = system_of(file, list(found.values()), meta), {}
@@ -161,7 +149,7 @@ def evaluate(
             found[key] = Prediction(key, *split_id(key), "", texts, extra={MISSING: True})
     # by id, so that two files of the same regions are compared row by row
     rows = tuple(found[key] for key in sorted(found if only is None else found.keys() & only))
-    exact = measure_exact(rows, settings.bootstrap)
+    exact = measure_exact(rows, settings)
     result = Evaluation(file, meta, system, rows, exact, {})
     if metrics and any(row.references for row in rows):
         captions, texts, images = captions_of(rows)
@@ -177,6 +165,14 @@ def captions_of(
     rows = [row for row in rows if row.references]
     captions = {row.id: row.caption for row in rows}
     return captions, {r.id: list(r.references) for r in rows}, {r.id: r.image_id for r in rows}
+
+
+def _by_group(title: str, groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines of a text: the scores, or differences, of each group if there are several."""
+    if len(groups) < 2:
+        return []
+    rows = [f"    {name}: {', '.join(map(str, each.values()))}" for name, each in groups.items()]
+    return [f"  by {title}", *rows]
 
 
 @dataclass(frozen=True)
@@ -215,11 +211,8 @@ class ComparedFiles:
         count = f"{len(self.second.rows):,}"
         lines = [str(self.second), f"difference on the {count} captions that both have"]
         lines += [f"  {each}" for each in self.differences.values()]
-        for title, groups in (("share of the image", self.by_size), ("level", self.by_level)):
-            lines += [f"  by {title}"] if len(groups) > 1 else []
-            for name, found in groups.items() if len(groups) > 1 else ():
-                lines.append(f"    {name}: {', '.join(map(str, found.values()))}")
-        return "\n".join(lines)
+        lines += _by_group("share of the image", self.by_size)
+        return "\n".join(lines + _by_group("level", self.by_level))
 
 
 def compare(
@@ -259,10 +252,10 @@ def compare(
         for group, scores in mine.items():
             same = theirs.get(group, {})
             if {n: s.ids for n, s in scores.items()} == {n: s.ids for n, s in same.items()}:
-                found[group] = compare_scores(scores, same, settings.bootstrap)
+                found[group] = compare_scores(scores, same, settings)
         return found
 
-    differences = compare_scores(first.scores, other.scores, settings.bootstrap)
+    differences = compare_scores(first.scores, other.scores, settings)
     by_level = paired(first.exact.by_level, other.exact.by_level)
     return ComparedFiles(
         other, differences, paired(first.exact.by_size, other.exact.by_size), by_level
@@ -280,22 +273,17 @@ def write_scores(
     Returns:
         The metrics of the earlier record that stay.
     """
-    record, earlier = evaluation.to_dict(), {}
+    record = evaluation.to_dict()
     try:
         earlier = json.loads(Path(path).read_text(encoding="utf-8"))
-        same = [earlier[name] == record[name] for name in ("sha256", "references_sha256")]
+        same = all(earlier[name] == record[name] for name in ("sha256", "references_sha256"))
     except (OSError, ValueError, KeyError, TypeError):
-        same = [False]
-    earlier = earlier if all(same) else {}
-    kept = {
-        name: score
-        for name, score in earlier.get("metrics", {}).items()
-        if record["metrics"].get(name, {}).get("value") is None
-    }
+        same = False
+    earlier = earlier if same else {}
+    values = {name: score["value"] for name, score in record["metrics"].items()}
+    metrics = earlier.get("metrics", {})
+    kept = {name: score for name, score in metrics.items() if values.get(name) is None}
     record["metrics"] |= kept
-    if compared is not None:
-        record["comparison"] = compared.to_dict()
-    elif "comparison" in earlier:
-        record["comparison"] = earlier["comparison"]
-    write_json(Path(path), record)
+    found = earlier.get("comparison") if compared is None else compared.to_dict()
+    write_json(Path(path), record | ({"comparison": found} if found else {}))
     return list(kept)

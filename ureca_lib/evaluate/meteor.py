@@ -8,7 +8,6 @@ Java and the extra "java". The label of a score names its implementation.
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -18,7 +17,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nltk
 import numpy as np
+from nltk.corpus import wordnet
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
 from nltk.stem.porter import PorterStemmer
 from nltk.translate.meteor_score import meteor_score
@@ -27,6 +28,7 @@ from ureca_lib.evaluate.ngrams import Pair
 from ureca_lib.evaluate.scores import Score, Tally, measured
 
 DEBIAN_FOLDER = Path("/usr/share/wordnet")  # of the package wordnet-base
+_GET_WORDNET = "python -m nltk.downloader wordnet, or apt install wordnet-base"
 _WEIGHTS = {"alpha": 0.9, "beta": 3.0, "gamma": 0.5}  # nltk's defaults
 # of the program's task "-l en": Denkowski and Lavie 2014
 _JAVA = {"alpha": 0.85, "beta": 0.2, "gamma": 0.6, "delta": 0.75}
@@ -73,13 +75,11 @@ class Synonyms:
         return (SimpleNamespace(lemmas=lambda: lemmas),)
 
 
-def find_wordnet(folder: str | Path | None = None, download: bool = True) -> Synonyms:
-    """The first WordNet that is found: in nltk_data, Debian's, or downloaded.
+def find_wordnet(folder: str | Path | None = None) -> Synonyms:
+    """The first WordNet that is found: in nltk_data, or Debian's; without one there is a warning.
 
     Args:
         folder: of WordNet's files; used instead of all others.
-        download: fetch nltk's WordNet (10 MB, into nltk's folder) if there is none; never with
-            HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE set.
 
     Returns:
         The synonyms; false if there is no WordNet.
@@ -89,24 +89,18 @@ def find_wordnet(folder: str | Path | None = None, download: bool = True) -> Syn
     """
     if folder is not None:
         return _of_folder(Path(folder).resolve())
-    found = _of_nltk_data()
-    if not found and (DEBIAN_FOLDER / "index.noun").is_file():
-        found = _of_folder(DEBIAN_FOLDER)
-    if not found and download and not is_offline():
-        found = _downloaded()
-    return found or Synonyms(None, "none")
-
-
-def is_offline() -> bool:
-    """Whether the environment forbids to ask a hub."""
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        if (DEBIAN_FOLDER / "index.noun").is_file():
+            return _of_folder(DEBIAN_FOLDER)
+        warnings.warn(f"METEOR without synonyms: there is no WordNet; {_GET_WORDNET}")
+        return Synonyms(None, "none")
+    return Synonyms(wordnet, "nltk_data")
 
 
 @cache
 def _of_folder(folder: Path) -> Synonyms:
-    import nltk
-
     if str(folder) not in nltk.data.path:
         nltk.data.path.append(str(folder))  # nltk reads no file outside of these
     try:
@@ -115,33 +109,6 @@ def _of_folder(folder: Path) -> Synonyms:
             return Synonyms(_FolderReader(str(folder), None), str(folder))
     except (OSError, ValueError, AssertionError, LookupError) as error:
         raise ValueError(f"{folder}: no WordNet can be read there ({error})") from None
-
-
-def _of_nltk_data() -> Synonyms | None:
-    from nltk.corpus import wordnet
-
-    try:
-        wordnet.ensure_loaded()
-    except LookupError:
-        return None
-    return Synonyms(wordnet, "nltk_data")
-
-
-@cache
-def _downloaded() -> Synonyms | None:
-    """Try once; a warning and the score's name tell of a failure."""
-    import nltk
-
-    output = io.StringIO()
-    try:
-        nltk.download("wordnet", quiet=True, print_error_to=output)
-    except Exception as error:  # whatever a network does
-        output.write(f"{type(error).__name__}: {error}")
-    found = _of_nltk_data()
-    if not found:
-        reason = " ".join(output.getvalue().replace("[nltk_data]", "").split())
-        warnings.warn(f"METEOR without synonyms: WordNet could not be downloaded ({reason})")
-    return found
 
 
 def meteor(pairs: Sequence[Pair], synonyms: Synonyms) -> list[Score]:

@@ -7,7 +7,7 @@ BLEU, ROUGE-L and CIDEr equal pycocoevalcap's; METEOR is nltk's or, by the extra
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ureca_lib.evaluate.ngrams import Pair, bleu, cider, rouge_l
@@ -17,7 +17,7 @@ from ureca_lib.evaluate.tokenizers import TOKENIZERS
 
 METRICS = ("bleu", "rouge_l", "meteor", "cider", "bertscore")
 QUICK_METRICS = METRICS[:4]  # need no model
-_SHOWN = 3  # ids in a warning
+_SHOWN = 5  # ids in a message
 
 Predictions = Mapping[Hashable, str]
 References = Mapping[Hashable, Sequence[str] | str]
@@ -54,8 +54,7 @@ def score_captions(
     """
     settings = settings or MetricSettings()
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    if unknown := [name for name in metrics if name not in METRICS]:
-        raise ValueError(f"metrics are {', '.join(METRICS)}, not {unknown[0]!r}")
+    check_metrics(metrics)
     matched, counts = match_captions(predictions, references)
     split, pairs = TOKENIZERS[settings.tokenizer], list(matched.values())
     tokens = [(split(caption), [split(text) for text in texts]) for caption, texts in pairs]
@@ -69,7 +68,17 @@ def score_captions(
     scores = [score for name in METRICS if name in metrics for score in scorers[name]()]
     used = {"tokenizer": settings.tokenizer}
     scores = [s if s.name == "bertscore" else replace(s, **used) for s in scores]
-    return with_intervals(scores, tuple(matched), groups, settings.bootstrap, **counts)
+    return with_intervals(scores, tuple(matched), groups, settings, **counts)
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """Check names of metrics.
+
+    Raises:
+        ValueError: one that is not in `METRICS`.
+    """
+    if unknown := sorted({*names} - {*METRICS}):
+        raise ValueError(f"metrics are {', '.join(METRICS)}, not {', '.join(unknown)}")
 
 
 def match_captions(
@@ -96,15 +105,23 @@ def match_captions(
             raise ValueError(f"{key!r}: a caption or reference is text, not {strange[0]!r}")
     missing = [key for key in listed if key not in predictions]
     surplus = [key for key in predictions if key not in listed]
-    _warn(missing, "references have no prediction and count as empty captions")
-    _warn(surplus, "predictions have no reference and are left out")
+    for message in unmatched(missing, surplus):
+        warnings.warn(message, stacklevel=3)
     return pairs, {"missing": len(missing), "surplus": len(surplus)}
 
 
-def _warn(ids: Sequence[Hashable], problem: str) -> None:
-    if ids:
-        shown = ", ".join(map(repr, ids[:_SHOWN])) + ", ..." * (len(ids) > _SHOWN)
-        warnings.warn(f"{len(ids)} {problem}: {shown}", stacklevel=4)
+def unmatched(missing: Sequence[Hashable], surplus: Sequence[Hashable]) -> list[str]:
+    """A sentence on references without a prediction, and one on predictions without a reference."""
+    problems = {
+        "references have no prediction and score as empty captions": missing,
+        "predictions have no reference and are left out": surplus,
+    }
+    found = []
+    for problem, ids in problems.items():
+        if ids:
+            shown = ", ".join(map(str, ids[:_SHOWN])) + ", ..." * (len(ids) > _SHOWN)
+            found.append(f"{len(ids):,} {problem}: {shown}")
+    return found
 
 
 def check_ids(
@@ -127,7 +144,7 @@ def _meteor(pairs: Sequence[Pair], settings: MetricSettings) -> list[Score]:
 
     if settings.meteor == "java":
         return meteor_java(pairs)
-    return meteor(pairs, find_wordnet(settings.wordnet, settings.download))
+    return meteor(pairs, find_wordnet(settings.wordnet))
 
 
 def _bertscore(pairs: Sequence[Pair], settings: MetricSettings) -> list[Score]:

@@ -30,6 +30,7 @@ from ureca_lib.evaluate.predictions import (
 )
 from ureca_lib.evaluate.systems import System
 from ureca_lib.journal import (
+    JournalError,
     Part,
     check_same_run,
     join_parts,
@@ -143,8 +144,11 @@ def join_predictions(out: str | Path, data: CaptionedImages) -> int:
         The number of predictions in the file.
 
     Raises:
-        JournalError: the parts are of different runs, or a process is writing one.
+        JournalError: the file has another suffix, the parts are of different runs, or a process
+            is writing one.
     """
+    if Path(out).suffix != ".jsonl":
+        raise JournalError(out, "a predictions file is called NAME.jsonl")
     metas = [(part, read_meta(part)) for part in part_paths(out)]
     # a part that was killed before its first word has no record, and no rows
     metas = [(part, meta) for part, meta in metas if meta]

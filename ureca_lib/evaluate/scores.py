@@ -17,8 +17,11 @@ import numpy as np
 
 from ureca_lib.evaluate.settings import BootstrapSettings
 
+_PERCENTILES = 50 * (1 - 0.95), 100 - 50 * (1 - 0.95)
 _AT_A_TIME = 4_000_000  # draws that are held in memory
 _SAME = ("backend", "version", "tokenizer", "model", "label")  # of scores that are compared
+
+Ends = tuple[float, float] | tuple[None, None]  # of an interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,18 +218,17 @@ def resampled(
 
 def intervals(
     tallies: Sequence[Tally], groups: np.ndarray, settings: BootstrapSettings
-) -> list[tuple[float, float] | tuple[None, None]]:
-    """The percentile interval of each metric; None for both ends with fewer than two groups."""
-    draws = resampled(tallies, groups, settings)
-    return [_percentiles(values, settings.confidence) for values in draws]
+) -> list[Ends]:
+    """The 95% interval of each metric, by percentiles; see `_ends`."""
+    return [_ends(values) for values in resampled(tallies, groups, settings)]
 
 
-def _percentiles(values: np.ndarray, confidence: float) -> tuple[float, float] | tuple[None, None]:
+def _ends(values: np.ndarray) -> Ends:
+    """Both ends of an interval; None with fewer than two groups, which give no values."""
     if not values.size:
         return None, None
-    outside = 50 * (1 - confidence)
-    low, high = np.percentile(values, [outside, 100 - outside])
-    return float(low), float(high)
+    low, high = np.percentile(values, _PERCENTILES).tolist()
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -289,7 +291,7 @@ def compare_scores(
                 raise ValueError(f"{name}: the {part}s differ, {pair}")
         values = (score.value, other.value, score.value - other.value)
         (draws,) = resampled([_difference(score.tally, other.tally)], score.groups, settings)
-        ends = _percentiles(draws, settings.confidence)
+        ends = _ends(draws)
         turned = int(min((draws <= 0).sum(), (draws >= 0).sum()))
         p_value = min(1.0, 2 * (turned + 1) / (len(draws) + 1)) if draws.size else None
         about = (*values, *ends, p_value, score.units, score.unit)

@@ -6,11 +6,13 @@ The module imports nothing heavy: `ureca evaluate --help` stays fast.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from ureca_lib.chat import KEY_HELP
-from ureca_lib.devices import DEVICE_HELP
 from ureca_lib.options import at_least, setting
 
 NEAR = 0.8  # share of words and pairs of words
@@ -37,7 +39,7 @@ class SystemOptions:
     )
     batch_size: int = setting(4, "regions per batch of a baseline")
     device: str | None = setting(
-        "cpu", "where the model runs: cpu, cuda, cuda:1; None is CUDA if any"
+        "cpu", "where the model runs: cpu, cuda, cuda:1; default: CUDA if any"
     )
     dtype: str = setting("auto", "of a baseline's weights")
     seed: int = setting(0, "of the system 'shuffled'")
@@ -53,36 +55,34 @@ class SystemOptions:
         name, free = self.system, self.system in MODEL_FREE
         for_server = [*self.server, *(["--api-key-env"] if self.api_key_env else [])]
         at_least(self, max_new_tokens=1, batch_size=1, beams=1)
-        if name not in SYSTEMS:
-            raise ValueError(f"a system is {', '.join(SYSTEMS)}, not {name!r}")
-        if free and (self.model or self.base_url or self.question):
-            raise ValueError(f"the system {name} takes no question, has no model, and no server")
-        if not free and not self.model:
-            raise ValueError(f"the system {name} needs a --model")
-        if (self.together or self.beams > 1) and name != "ureca":
-            raise ValueError(f"--together and --beams are for the system ureca, not {name}")
-        if self.base_url and name not in _SERVED:
-            raise ValueError(f"--base-url is for {', '.join(_SERVED)}")
-        if for_server and not self.base_url:
-            raise ValueError(f"{min(for_server)} goes with a --base-url")
+        faults = {
+            f"a system is {', '.join(SYSTEMS)}, not {name!r}": name not in SYSTEMS,
+            f"the system {name} takes no question, has no model, and no server": free
+            and (self.model or self.base_url or self.question),
+            f"the system {name} needs a --model": not free and not self.model,
+            f"--together and --beams are for the system ureca, not {name}": name != "ureca"
+            and (self.together or self.beams > 1),
+            f"--base-url is for {', '.join(_SERVED)}": self.base_url and name not in _SERVED,
+            f"{' '.join(for_server[:1])} goes with a --base-url": for_server and not self.base_url,
+        }
+        for reason, found in faults.items():
+            if found:
+                raise ValueError(reason)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BootstrapSettings:
-    """Settings of the intervals."""
+    """Settings of the intervals, which cover 95%."""
 
-    samples: int = setting(1000, "resamples; 0 gives no intervals")
-    confidence: float = setting(0.95, "share that an interval covers")
-    seed: int = setting(0, "of the draws")
+    samples: int = setting(1000, "resamples of the intervals; 0 gives none")
+    seed: int = setting(0, "of the resamples")
 
     def __post_init__(self) -> None:
         at_least(self, samples=0)
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, not {self.confidence}")
 
 
-@dataclass(frozen=True)
-class MetricSettings:
+@dataclass(frozen=True, kw_only=True)
+class MetricSettings(BootstrapSettings):
     """Settings that scores depend on."""
 
     tokenizer: Literal["ptb", "whitespace"] = setting(
@@ -92,44 +92,34 @@ class MetricSettings:
         "nltk", "nltk, or java: METEOR 1.5 by the extra of that name"
     )
     wordnet: str | None = setting(None, "folder of WordNet's files; None looks for them")
-    download: bool = setting(True, "fetch nltk's WordNet if there is none")
     bertscore_model: str = setting(
         "auto", "auto (roberta-large, else minilm), minilm, hub id or folder"
     )
-    device: str | None = setting("cpu", "where BERTScore's model runs; None is CUDA if any")
-    bootstrap: BootstrapSettings = field(default_factory=BootstrapSettings)
+    device: str | None = setting("cpu", "where BERTScore's model runs; default: CUDA if any")
     progress: bool = setting(True, "show a bar for BERTScore")
 
-    def __post_init__(self) -> None:
-        _check_choices(self)
 
-
-@dataclass(frozen=True)
-class UniquenessSettings:
+@dataclass(frozen=True, kw_only=True)
+class UniquenessSettings(BootstrapSettings):
     """Settings of the measures."""
 
     calibrate: Literal["none", "pmi"] = setting(
         "none", "'none', or 'pmi' to examine a listener (`calibrated`)"
     )
-    near: float = setting(NEAR, "share of words and word pairs that is nearly equal")
-    bootstrap: BootstrapSettings = field(default_factory=BootstrapSettings)
-
-    def __post_init__(self) -> None:
-        _check_choices(self)
-        if not 0 < self.near <= 1:
-            raise ValueError(f"near must be above 0 and at most 1, not {self.near}")
+    near: Annotated[float, Field(gt=0, le=1)] = setting(
+        NEAR, "share of words and word pairs that is nearly equal"
+    )
 
 
-@dataclass(frozen=True)
-class ClairSettings:
+@dataclass(frozen=True, kw_only=True)
+class ClairSettings(BootstrapSettings):
     """Settings of a judgment."""
 
     tries: int = setting(3, "most replies to one question until one has a score")
-    bootstrap: BootstrapSettings = field(default_factory=BootstrapSettings)
     progress: bool = setting(True, "show a bar")
 
     def __post_init__(self) -> None:
-        at_least(self, tries=1)
+        at_least(self, samples=0, tries=1)
 
 
 @dataclass(frozen=True)
@@ -137,17 +127,7 @@ class ReproductionSettings:
     """Settings of a reproduction of Table 2."""
 
     limit: int | None = setting(None, "With --models: number of images.")
-    listener: str = setting(
-        "exact", "With --models: exact (scenes), or the folder of a checkpoint."
-    )
+    listener: str = setting("exact", "With --models: a listener, as `ureca uniqueness` takes it.")
     bertscore_model: str = setting("auto", "With --models: auto, minilm, hub id or folder.")
     max_new_tokens: int = setting(256, "With --models: longest caption in tokens.")
-    device: str | None = setting(None, DEVICE_HELP)
-
-
-def _check_choices(settings: Any) -> None:
-    """Raise ValueError for a value that is none of its field's choices."""
-    for name, kind in get_type_hints(type(settings)).items():
-        choices, value = get_args(kind), getattr(settings, name)
-        if get_origin(kind) is Literal and value not in choices:
-            raise ValueError(f"{name} is one of {', '.join(choices)}, not {value!r}")
+    device: str | None = setting(None, "With --models: cpu, cuda, ...; default: cuda if any.")

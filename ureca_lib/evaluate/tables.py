@@ -17,8 +17,8 @@ import json
 import re
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from importlib import resources
 from itertools import product
@@ -34,7 +34,15 @@ from ureca_lib.markdown import table as markdown_table
 from ureca_lib.provenance import command_text, display_path
 
 Origin = Literal["quoted", "measured"]
+# value (in percent, or None) with its 95% interval (low, high), or reason of a dash; place (the
+# paper's table, or the predictions file), command and sha256 of the predictions; label, backend,
+# version, tokenizer, model and settings of the software; printed, as the paper has the value
+Cell = Mapping[str, Any]
 Record = Mapping[str, Any]  # as `ureca evaluate`, `clair` or `uniqueness` wrote it
+_NUMBERS = ("value", "low", "high")
+_ABOUT = ("system", "trained on", "data", "column")
+_SOURCE = ("reason", "origin", "place", "label", "backend", "version", "tokenizer", "model")
+_SOURCE += ("settings", "command", "sha256")
 ORIGINS = {"quoted": "Printed in the paper", "measured": "Measured here"}
 PERCENT = 100  # pycocoevalcap's scale is 0 to 1, the paper's tables are in percent
 NOT_SAID = "not recorded"
@@ -49,92 +57,33 @@ OURS = {
     "collision_equal": "Equal captions",
     "collision_near": "Nearly equal",
 }
+_WHY_NOT = {"quoted": "the paper does not measure it", "measured": "not measured"}
 _REASONS = {"clair": "CLAIR needs a judge, and none was asked"}
 _PIECE = 200  # characters that `escaped` leaves whole
-# of the reasons for dashes: a, b, ..., z, aa, ab, ...
-_LETTERS = [*ascii_lowercase, *map("".join, product(ascii_lowercase, repeat=2))]
+_LETTERS = [*ascii_lowercase, *map("".join, product(ascii_lowercase, repeat=2))]  # a, ..., z, aa
 _SIGNS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}
 _SIGNS |= {"|": "bar", '"': "quotedbl"}
 _LATEX = {sign: rf"\text{name}{{}}" for sign, name in _SIGNS.items()}
 _LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"–": "--", "…": r"\ldots{}"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A value in percent, or the reason why there is none, with its origin.
-
-    Attributes:
-        value: None for a dash.
-        low, high: 95% interval over images, of a measured value.
-        reason: of a dash.
-        origin: printed in the paper, or measured here.
-        place: the paper's table, or the predictions file.
-        label: name that the software gives the metric; says when it is no plain METEOR.
-        backend, version, tokenizer, model, settings: of the software; empty if quoted.
-        command: that made the predictions.
-        sha256: of the predictions file.
-        printed: the value as the paper prints it.
-
-    Raises:
-        ValueError: neither a value nor a reason, or both.
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    reason: str | None = None
-    origin: Origin
-    place: str
-    label: str = ""
-    backend: str = ""
-    version: str = ""
-    tokenizer: str | None = None
-    model: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    command: str | None = None
-    sha256: str | None = None
-    printed: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.value is None) == (self.reason is None):
-            raise ValueError("a cell has a value, or a reason why there is none")
-
-    def text(self, decimals: int, intervals: bool = False) -> str:
-        """The value as shown; empty for a dash."""
-        if self.value is None:
-            return ""
-        shown = self.printed or f"{self.value:.{decimals}f}"
-        if intervals and self.low is not None:
-            shown += f" [{self.low:.{decimals}f}, {self.high:.{decimals}f}]"
-        return shown
-
-
 @dataclass(frozen=True)
 class Row:
-    """A system's values, all quoted or all measured.
+    """A system's values, all measured here, or all quoted.
 
     Attributes:
         system: its name.
-        trained_on: its training data. data: that was captioned.
-        cells: by the key of the column.
-
-    Raises:
-        ValueError: cells of both origins.
+        trained_on: its training data.
+        data: that was captioned.
+        cells: by the key of the column; see `Cell`.
+        origin: whether the paper prints the row, or it was measured here.
     """
 
     system: str
     trained_on: str
     data: str
     cells: Mapping[str, Cell]
-
-    def __post_init__(self) -> None:
-        if len({cell.origin for cell in self.cells.values()}) != 1:
-            raise ValueError(f"{self.system}: a row is quoted or measured, not both")
-
-    @property
-    def origin(self) -> Origin:
-        """Whether the paper prints the row, or it was measured here."""
-        return next(iter(self.cells.values())).origin
+    origin: Origin = "measured"
 
 
 @dataclass(frozen=True)
@@ -172,9 +121,8 @@ class Table:
             raise ValueError(f"{quoted[0]}: a row that is added is measured")
         columns, filled = {**self.columns, **(extra or {})}, []
         for row in (*self.rows, *rows):
-            why = "the paper does not measure it" if row.origin == "quoted" else "not measured"
-            place = next(iter(row.cells.values())).place
-            dash = Cell(value=None, origin=row.origin, place=place, reason=why)
+            place = next(iter(row.cells.values()))["place"]
+            dash = {"value": None, "reason": _WHY_NOT[row.origin], "place": place}
             filled.append(replace(row, cells=dict.fromkeys(columns, dash) | dict(row.cells)))
         return replace(self, columns=columns, rows=tuple(filled))
 
@@ -182,38 +130,42 @@ class Table:
         """One line per cell, with interval, reason and all of its provenance."""
         lines = [
             {"system": row.system, "trained on": row.trained_on, "data": row.data, "column": label}
-            | asdict(row.cells[key])
+            | {"origin": row.origin, **row.cells[key]}
             for row in self.rows
             for key, label in self.columns.items()
         ]
-        numbers = dict.fromkeys(("value", "low", "high"), "float64")
-        return pandas.DataFrame(lines).drop(columns="printed").astype(numbers)
+        frame = pandas.DataFrame(lines).reindex(columns=[*_ABOUT, *_NUMBERS, *_SOURCE])
+        return frame.astype(dict.fromkeys(_NUMBERS, "float64"))
 
-    def blocks(self, intervals: bool = False) -> tuple[dict[Origin, pandas.DataFrame], list[str]]:
-        """The texts of quoted and of measured rows, each block by itself, and the notes.
+    def blocks(self, intervals: bool = False) -> tuple[dict[str, pandas.DataFrame], list[str]]:
+        """The texts of quoted and of measured rows, each block under its title, and the notes.
 
         Args:
             intervals: show 95% intervals of measured values.
         """
-        letters: dict[str, str] = {}
-        blocks: dict[Origin, list[list[str]]] = {}
-        for row in sorted(self.rows, key=lambda row: row.origin != "quoted"):
-            texts = [row.system, row.trained_on, row.data]
-            for cell in map(row.cells.__getitem__, self.columns):
-                if cell.reason and cell.reason not in letters:
-                    letters[cell.reason] = _LETTERS[len(letters)]
-                dash = cell.reason and f"{DASH} ({letters[cell.reason]})"
-                texts.append(dash or cell.text(self.decimals, intervals))
-            blocks.setdefault(row.origin, []).append(texts)
+        letters: dict[str, str] = {}  # of the reasons for dashes
+
+        def shown(cell: Cell) -> str:
+            if cell["value"] is not None:
+                return cell_text(cell, self.decimals, intervals)
+            return f"{DASH} ({letters.setdefault(cell['reason'], _LETTERS[len(letters)])})"
+
+        head, blocks = [self.head, "Trained on", "Data", *self.columns.values()], {}
+        for origin, title in ORIGINS.items():
+            lines = [
+                [row.system, row.trained_on, row.data, *(shown(row.cells[k]) for k in self.columns)]
+                for row in self.rows
+                if row.origin == origin
+            ]
+            blocks |= {title: pandas.DataFrame(lines, columns=head)} if lines else {}
         notes = [*self.notes, *(f"({letter}) {reason}." for reason, letter in letters.items())]
         if len({row.data for row in self.rows}) > 1:
             notes.append("Rows of different data do not compare.")
-        notes += [_provenance(row, self) for row in self.rows if row.origin == "measured"]
-        listeners = {str(cell.model) for row in self.rows for cell in row.cells.values()}
+        notes += [_provenance(row, self.columns) for row in self.rows if row.origin == "measured"]
+        listeners = {str(cell.get("model")) for row in self.rows for cell in row.cells.values()}
         if any(name.startswith("listener ") and name != "listener exact" for name in listeners):
             notes.append(STYLE_NOTE)
-        head = [self.head, "Trained on", "Data", *self.columns.values()]
-        return {o: pandas.DataFrame(rows, columns=head) for o, rows in blocks.items()}, notes
+        return blocks, notes
 
     @property
     def caption(self) -> str:
@@ -224,13 +176,21 @@ class Table:
         return html(self)
 
 
+def cell_text(cell: Cell, decimals: int, intervals: bool = False) -> str:
+    """A value as shown."""
+    shown = cell.get("printed") or f"{cell['value']:.{decimals}f}"
+    if intervals and cell.get("low") is not None:
+        shown += f" [{cell['low']:.{decimals}f}, {cell['high']:.{decimals}f}]"
+    return shown
+
+
 def markdown(content: Table, intervals: bool = False) -> str:
     """A heading, a table for each block, and notes."""
     blocks, notes = content.blocks(intervals)
     parts = [f"**{escaped(content.caption)}**\n"]
-    for origin, frame in blocks.items():
+    for title, frame in blocks.items():
         grid = markdown_table(list(frame), frame.values.tolist(), range(3, frame.shape[1]))
-        parts += [f"{ORIGINS[origin]}:\n", grid]
+        parts += [f"{title}:\n", grid]
     for note in notes:  # `escaped` cuts long texts
         pieces = textwrap.wrap(note, _PIECE, break_on_hyphens=False)
         parts.append(f"- {' '.join(map(escaped, pieces))}")
@@ -241,11 +201,11 @@ def latex(content: Table, intervals: bool = False) -> str:
     """A `table` with a `tabular` for each block; needs the packages booktabs and [T1]{fontenc}."""
     blocks, notes = content.blocks(intervals)
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_escaped(content.caption)}}}"]
-    for origin, frame in blocks.items():
+    for title, frame in blocks.items():
         form = "lll" + "r" * (frame.shape[1] - 3)
         plain = frame.rename(columns=latex_escaped).map(latex_escaped)
         grid = plain.to_latex(index=False, escape=False, column_format=form)
-        lines += [rf"\par {ORIGINS[origin]}:\par", grid.rstrip()]
+        lines += [rf"\par {title}:\par", grid.rstrip()]
     lines += [rf"\par\footnotesize {latex_escaped(note)}" for note in notes]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
@@ -254,11 +214,11 @@ def html(content: Table, intervals: bool = False) -> str:
     """A `<table>` for each block and notes, without scripts or styles from elsewhere."""
     blocks, notes = content.blocks(intervals)
     parts = [f"<p><b>{escape(content.caption)}</b></p>"]
-    for origin, frame in blocks.items():
+    for title, frame in blocks.items():
         one_line = frame.map(lambda text: " ".join(text.split()))
         with pandas.option_context("display.max_colwidth", None):
-            grid = one_line.to_html(index=False, border=0, classes=origin, escape=True)
-        parts += [f"<p>{ORIGINS[origin]}:</p>", grid]
+            grid = one_line.to_html(index=False, border=0, escape=True)
+        parts += [f"<p>{title}:</p>", grid]
     return "\n".join([*parts, *(f"<p><small>{escape(note)}</small></p>" for note in notes)])
 
 
@@ -278,18 +238,20 @@ def latex_escaped(text: str) -> str:
     return re.sub(r".", lambda found: _LATEX.get(found[0], found[0]), " ".join(text.split()))
 
 
-def _provenance(row: Row, content: Table) -> str:
+def _provenance(row: Row, columns: Iterable[str]) -> str:
     """Software, predictions and command of a measured row."""
     labels: dict[str, list[str]] = {}
     files, commands = {}, {}
-    for cell in map(row.cells.__getitem__, content.columns):
-        files[cell.place + (f" (sha256 {cell.sha256[:12]})" if cell.sha256 else "")] = None
-        commands |= {cell.command: None} if cell.command else {}
-        tokens = cell.tokenizer and f"{cell.tokenizer} tokens"
-        software = filter(None, (f"{cell.backend} {cell.version}".strip(), cell.model, tokens))
-        if backend := ", ".join(software):
-            labels.setdefault(backend, []).append(cell.label + _guess(cell))
-    backends = [f"{', '.join(names)} by {backend}" for backend, names in labels.items()]
+    for cell in map(row.cells.__getitem__, columns):
+        digest, command = cell.get("sha256"), cell.get("command")
+        files[cell["place"] + (f" (sha256 {digest[:12]})" if digest else "")] = None
+        commands |= {command: None} if command else {}
+        named = " ".join(filter(None, (cell.get("backend"), cell.get("version"))))
+        tokens = f"{cell['tokenizer']} tokens" if cell.get("tokenizer") else None
+        if cell["value"] is not None and (named or cell.get("model") or tokens):
+            software = ", ".join(filter(None, (named, cell.get("model"), tokens)))
+            labels.setdefault(software, []).append((cell.get("label") or "") + _guess(cell))
+    backends = [f"{', '.join(names)} by {software}" for software, names in labels.items()]
     parts = [f"{row.system}: {'; '.join(backends) or 'nothing was measured'}"]
     parts.append(f"predictions {', '.join(files)}")
     parts += [f"made by {', '.join(commands)}"] if commands else []
@@ -298,10 +260,11 @@ def _provenance(row: Row, content: Table) -> str:
 
 def _guess(cell: Cell) -> str:
     """Behind a recall that of a guess, and the number of candidates."""
-    if cell.settings.get("chance") is None:
+    settings = cell.get("settings") or {}
+    if settings.get("chance") is None:
         return ""
-    chance, candidates = PERCENT * cell.settings["chance"], cell.settings["candidates"]
-    return f" (a guess: {chance:.1f}, of {candidates:.1f} regions on average)"
+    chance = f"{PERCENT * settings['chance']:.1f}"
+    return f" (a guess: {chance}, of {settings['candidates']:.1f} regions on average)"
 
 
 def paper_table(number: int) -> Table:
@@ -314,16 +277,16 @@ def paper_table(number: int) -> Table:
     tables = tomllib.loads(file.read_text(encoding="utf-8"))
     if str(number) not in tables:
         raise ValueError(f"there are Tables {', '.join(tables)}, not {number}")
-    about, rows = tables[str(number)], []
-    data, origin = about.pop("data"), {"origin": "quoted", "place": f"the paper, Table {number}"}
+    about, rows, place = tables[str(number)], [], f"the paper, Table {number}"
+    data = about.pop("data")
     for system, values, trained_on in about.pop("rows"):
         cells = {
-            key: Cell(value=None, reason="the paper prints none", **origin)
+            key: {"value": None, "reason": "the paper prints none", "place": place}
             if value == "-"
-            else Cell(value=float(value), printed=value, **origin)
+            else {"value": float(value), "printed": value, "place": place}
             for key, value in zip(about["columns"], values.split(), strict=True)
         }
-        rows.append(Row(system, trained_on, data, cells))
+        rows.append(Row(system, trained_on, data, cells, "quoted"))
     return Table(number, **about, rows=tuple(rows))
 
 
@@ -348,8 +311,8 @@ def _scores(record: Record) -> dict[str, Mapping[str, Any]]:
     """Scores by key, from all parts of a record."""
     exact = record.get("exact") or {}
     parts = (record.get("metrics"), exact.get("overall"), record.get("overall"))
-    scores = {key: score for part in parts for key, score in (part or {}).items()}
-    return {k: s for k, s in scores.items() if isinstance(s, Mapping) and "value" in s}
+    scores = [pair for part in parts for pair in (part or {}).items()]
+    return {key: score for key, score in scores if isinstance(score, Mapping) and "value" in score}
 
 
 def zero_shot_row(records: Mapping[str, Record]) -> Row:
@@ -386,17 +349,17 @@ def table_with(number: int, records: Sequence[Record], ours: bool = True) -> Tab
     table = paper_table(number)
     if number == 6:
         raise ValueError("Table 6 has a column for each benchmark: use BENCHMARK=RECORD")
-    files: dict[tuple[str, str], list[Record]] = {}
+    files: dict[tuple[str, str], dict[str, Record]] = {}  # the record of each score
     for record in records:
         identity = str(record.get("sha256") or record.get("predictions"))
-        files.setdefault((record["system"], identity), []).append(record)
-    known = {key for record in records for key in _scores(record)}
+        scored = files.setdefault((record["system"], identity), {})
+        scored |= dict.fromkeys(_scores(record), record)
+    known = {key for scored in files.values() for key in scored}
     extra = {key: label for key, label in OURS.items() if ours and key in known}
-    rows = []
-    for of_file in files.values():
-        scored = {key: record for record in of_file for key in _scores(record)}
-        columns = (*table.columns, *extra)
-        rows.append(_measured_row({key: (scored.get(key, of_file[0]), key) for key in columns}))
+    columns, rows = (*table.columns, *extra), []
+    for scored in files.values():
+        some = next(iter(scored.values()))
+        rows.append(_measured_row({key: (scored.get(key, some), key) for key in columns}))
     return table.with_rows(rows, extra)
 
 
@@ -413,10 +376,9 @@ def read_tables(number: int, files: Sequence[str], ours: bool = True) -> Table:
         FileNotFoundError: no such file. ValueError: a file that is no record, or lacks the name
             of its benchmark.
     """
-    table = paper_table(number)
     if number != 6:
         return table_with(number, [read_record(file) for file in files], ours)
-    systems: dict[str, dict[str, Record]] = {}
+    table, systems = paper_table(number), {}
     for file in files:
         benchmark, _, path = file.partition("=")
         if not path or benchmark not in table.columns:
@@ -441,18 +403,12 @@ def _measured_row(found: Mapping[str, tuple[Record, str]]) -> Row:
 
 
 def _cell(record: Record, key: str) -> Cell:
-    predictions, score = record.get("predictions"), _scores(record).get(key, {"value": None})
-    about = {
-        "origin": "measured",
+    predictions, cell = record.get("predictions"), {"value": None, **_scores(record).get(key, {})}
+    if cell["value"] is None:
+        cell = {"value": None, "reason": cell.get("reason") or _REASONS.get(key, "not measured")}
+    cell |= {name: PERCENT * cell[name] for name in _NUMBERS if cell.get(name) is not None}
+    return cell | {
         "place": display_path(predictions) if predictions else NOT_SAID,
         "command": command_text((record.get("meta") or {}).get("command")),
         "sha256": record.get("sha256"),
     }
-    if score["value"] is None:
-        reason = score.get("reason") or _REASONS.get(key, "not measured")
-        return Cell(value=None, reason=str(reason), **about)
-    about |= {name: score.get(name) for name in ("tokenizer", "model")}
-    about |= {name: score.get(name) or "" for name in ("label", "backend", "version")}
-    numbers = {name: score.get(name) for name in ("value", "low", "high")}
-    numbers = {name: None if n is None else PERCENT * n for name, n in numbers.items()}
-    return Cell(**about, **numbers, settings=score.get("settings") or {})

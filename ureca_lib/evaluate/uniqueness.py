@@ -178,7 +178,7 @@ def measure_uniqueness(
         """Each measure over some captions, with intervals over their images."""
         found = [_score(name, chosen, listener, settings) for name in LABELS]
         owners = dict(zip(chosen.id, chosen.image, strict=True))
-        return with_intervals(found, chosen.id.tolist(), owners, settings.bootstrap)
+        return with_intervals(found, chosen.id.tolist(), owners, settings)
 
     overall, by_area, by_level = in_groups(rows, measure)
     unscorable = sum(i in image.unscorable for image in images for i in image.said.values())
@@ -324,6 +324,7 @@ def score_uniqueness(
     device: str | None = "cpu",
     progress: bool = True,
     chat: Mapping[str, Any] | None = None,
+    boxes: bool = False,
 ) -> tuple[Uniqueness, dict[str, Any]]:
     """Score the captions of a predictions file by a listener and measure their uniqueness.
 
@@ -337,6 +338,7 @@ def score_uniqueness(
         settings: None is the default. device: of the model, None for CUDA if there is one.
         progress: show a bar.
         chat: options of `make_chat`, for a listener that is a chat model.
+        boxes: read boxes as regions where a file has no masks; also if the prediction did.
 
     Returns:
         The measures, and a record of them with provenance, which JSON can hold.
@@ -345,7 +347,9 @@ def score_uniqueness(
         ValueError: a file or listener at fault, naming it. FileNotFoundError: no such file.
     """
     path = Path(predictions)
-    scores, cache = hear_predictions(path, listener, data, masks, heard, device, progress, chat)
+    scores, cache = hear_predictions(
+        path, listener, data, masks, heard, device, progress, chat, boxes
+    )
     found = measure_uniqueness(scores, settings)
     record = found.as_record() | {
         "predictions": str(path),
@@ -366,6 +370,7 @@ def hear_predictions(
     device: str | None = "cpu",
     progress: bool = True,
     chat: Mapping[str, Any] | None = None,
+    boxes: bool = False,
     part: Part | None = None,
 ) -> tuple[list[ListenerScores], Path]:
     """Score the captions of a predictions file by a listener; see `score_uniqueness`.
@@ -395,7 +400,8 @@ def hear_predictions(
     def images() -> CaptionedImages:
         if not isinstance(source, str):
             raise ValueError(f"{path}: its record does not name the images; give --data")
-        return open_captioned(source, masks=where, strict=opened.get("strict", True))
+        strict, as_regions = opened.get("strict", True), boxes or opened.get("use_boxes", False)
+        return open_captioned(source, masks=where, strict=strict, boxes=as_regions)
 
     def opened_listener() -> Listener:
         return make_listener(listener, device, **(chat or {}))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from ureca_lib.regions.errors import (
     RegionError,
     SizeMismatchError,
 )
-from ureca_lib.regions.formats import read_document
+from ureca_lib.regions.formats import item_of, read_document
 from ureca_lib.regions.photo import Photo, find_photo, is_turned, split_name
 from ureca_lib.regions.region import Region, RegionImage
 from ureca_lib.regions.rle import check_box, extent, split_rings
@@ -88,7 +87,7 @@ class CocoFile:
         try:
             self.images: dict[ImageId, _ImageEntry] = {}
             for index, info in enumerate(get(document, "images", list)):
-                with _about("image", index, info):
+                with item_of(f"image {_label(index, info)}", path):
                     size = image_size(info)
                     image_id = get(info, "id", (int, str))
                     if image_id in self.images:
@@ -96,7 +95,7 @@ class CocoFile:
                     self.images[image_id] = _ImageEntry(*size, optional(info, "file_name", str))
             self.categories: dict[ImageId, str] = {}
             for index, info in enumerate(optional(document, "categories", list) or []):
-                with _about("category", index, info):
+                with item_of(f"category {_label(index, info)}", path):
                     need_object(info)
                     category_id = get(info, "id", (int, str))
                     self.categories[category_id] = str(get(info, "name", (int, str)))
@@ -278,11 +277,6 @@ def _loose(step: str) -> str:
     return unquote(step).casefold()
 
 
-@contextmanager
-def _about(what: str, index: int, info: Any) -> Iterator[None]:
-    """Name the image or category of an error, by its id or its place."""
-    try:
-        yield
-    except RegionError as error:
-        label = info.get("id", f"number {index}") if isinstance(info, Mapping) else index
-        raise type(error)(f"{what} {label}: {error.reason}") from None
+def _label(index: int, info: Any) -> Any:
+    """The id of an image or a category for an error, else its place."""
+    return info.get("id", f"number {index}") if isinstance(info, Mapping) else index

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,12 +22,14 @@ from pycocotools import mask as coco_mask
 
 from ureca_lib.markdown import table
 from ureca_lib.regions.errors import AnnotationFormatError, FileMissingError, RegionError
-from ureca_lib.regions.photo import decode
+from ureca_lib.regions.photo import Photo, color_ids, decode, find_photo, load_image
 from ureca_lib.regions.rle import check_size
 from ureca_lib.regions.sa1b import parse_file
 
 Coco = dict[str, list[dict[str, Any]]]
-_CIRCLE = 64  # corners of a polygon that stands for a circle
+_ANGLES = np.linspace(0, 2 * math.pi, 64, endpoint=False)
+_ROUND = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)  # a polygon for a circle
+_SQUARE = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
 
 
 class Format(NamedTuple):
@@ -44,7 +45,7 @@ class Format(NamedTuple):
     name: str
     files: str
     fits: Callable[[Any], bool]
-    convert: Callable[[Any, Path], Coco]
+    convert: Callable[..., Coco]
 
 
 class _Builder:
@@ -80,7 +81,7 @@ class _Builder:
 
 
 @contextmanager
-def _item(what: str, path: Path) -> Iterator[None]:
+def item_of(what: str, path: Path) -> Iterator[None]:
     """Whatever an item's values raise while they are read becomes one error that names it."""
     try:
         yield
@@ -107,23 +108,32 @@ def is_result_list(content: Any) -> bool:
     return bool({"segmentation", "bbox"} & _first(content).keys())
 
 
-def from_result_list(content: list[Any], path: Path) -> Coco:
+def from_result_list(content: list[Any], path: Path, photo: Photo | None = None) -> Coco:
     """SAM's automatic masks (`amg.py`), and COCO's results lists of detectors.
 
-    Regions are numbered by their place. Without an image entry the size is that of the masks, and
-    an image id stands for COCO's file name, such as 000000000139.jpg for 139.
+    Regions are numbered by their place. Without an image entry the size is that of the masks, of
+    boxes alone that of the photo, and an image id stands for COCO's file name, such as
+    000000000139.jpg for 139.
+
+    Args:
+        photo: None takes that of the list's name.
     """
-    built, sizes = _Builder(), {}
+    built, sizes, ids = _Builder(), {}, []
     for number, entry in enumerate(content):
-        with _item(f"entry {number}", path):
+        with item_of(f"entry {number}", path):
             image_id, mask = _object(entry).get("image_id", 1), entry.get("segmentation")
             if isinstance(mask, Mapping) and isinstance(mask.get("size"), list):
                 height, width = mask["size"]
                 sizes.setdefault(image_id, (height, width))
+            ids.append(image_id)
             kept = {name: entry[name] for name in ("bbox", "area", "iscrowd") if name in entry}
             built.region(image_id, mask, entry.get("category_name"), **kept)
+    beside = find_photo(path.parent, None, path.stem) if photo is None else photo
+    if not sizes and beside is not None:
+        sizes = dict.fromkeys(ids, load_image(beside).shape[:2])
     if not sizes:
-        raise AnnotationFormatError("no mask of the list says how large its image is", path)
+        reason = "no mask of the list says how large its image is, and no photo is given"
+        raise AnnotationFormatError(reason, path)
     for image_id, (height, width) in sizes.items():
         name = f"{image_id:012d}.jpg" if isinstance(image_id, int) and len(sizes) > 1 else None
         built.image(name, width, height, image_id)
@@ -134,10 +144,10 @@ def from_labelme(content: Mapping[str, Any], path: Path) -> Coco:
     """LabelMe: polygons, rectangles, circles and masks; shapes of one group are one region."""
     built = _Builder()
     height, width = content.get("imageHeight"), content.get("imageWidth")
-    image = built.image(_file_name(content.get("imagePath")), width, height)
+    image = built.image(content.get("imagePath"), width, height)
     groups: dict[Any, list[Any]] = {}
     for number, shape in enumerate(content["shapes"]):
-        with _item(f"shape {number}", path):
+        with item_of(f"shape {number}", path):
             kind, label = _object(shape).get("shape_type") or "polygon", shape.get("label")
             if kind == "mask":
                 built.region(image, _labelme_mask(shape, height, width), label)
@@ -156,14 +166,11 @@ def from_labelme(content: Mapping[str, Any], path: Path) -> Coco:
 def _labelme_rings(kind: str, points: Any) -> list[Any]:
     if kind == "polygon":
         return [[value for point in points for value in (point[0], point[1])]]
-    (left, top), (right, bottom) = ((float(x), float(y)) for x, y in points)
+    first, last = np.array(points, float)
     if kind == "rectangle":
-        return [[left, top, right, top, right, bottom, left, bottom]]
+        return [_flat(first + _SQUARE * (last - first))]
     if kind == "circle":
-        radius = math.hypot(right - left, bottom - top)
-        angles = np.arange(_CIRCLE) * 2 * math.pi / _CIRCLE
-        ring = np.stack([left + radius * np.cos(angles), top + radius * np.sin(angles)], axis=1)
-        return [ring.ravel().tolist()]  # (corners, 2) -> (corners * 2,)
+        return [_flat(first + _ROUND * math.dist(first, last))]
     raise AnnotationFormatError(f"a {kind} has no area")
 
 
@@ -189,7 +196,7 @@ def from_panoptic(content: Mapping[str, Any], path: Path) -> Coco:
     """COCO panoptic: segments in a PNG whose pixels are ids, R + 256 G + 65536 B."""
     built = {**content, "annotations": []}
     for number, entry in enumerate(content["annotations"]):
-        with _item(f"annotation {number}", path):
+        with item_of(f"annotation {number}", path):
             ids = _panoptic_map(str(entry["file_name"]), path)
             for segment in entry["segments_info"]:
                 inside = np.asfortranarray(ids == int(segment["id"]), np.uint8)
@@ -204,8 +211,7 @@ def _panoptic_map(file: str, path: Path) -> np.ndarray:
     places = (path.parent / name, path.parent / path.stem / name)
     for place in places:
         if place.is_file():
-            pixels = decode(place, lambda image: np.asarray(image.convert("RGB"), np.uint32), "map")
-            return pixels @ np.array([1, 256, 65536], np.uint32)  # (H, W, 3) -> (H, W)
+            return decode(place, color_ids, "map")
     raise FileMissingError(f"the map of the segments, '{name}', is not beside the file", path)
 
 
@@ -213,10 +219,10 @@ def from_label_studio(content: list[Any], path: Path) -> Coco:
     """Label Studio's JSON: polygons, rectangles, ellipses in percent, and brush strokes."""
     built = _Builder()
     for number, task in enumerate(content):
-        with _item(f"task {number}", path):
+        with item_of(f"task {number}", path):
             data = _object(task)["data"]
             texts = [value for value in data.values() if isinstance(value, str)]
-            source = _file_name(data.get("image") or texts[0])
+            source = data.get("image") or texts[0]
             annotations = [one for one in task["annotations"] if not one.get("was_cancelled")]
             results = [_object(result) for one in annotations[:1] for result in one["result"]]
             # further results of a region, such as its caption, have its id
@@ -224,7 +230,7 @@ def from_label_studio(content: list[Any], path: Path) -> Coco:
             shapes = [one for one in results if "original_width" in one and not _is_text(one)]
         image = None
         for result in shapes:
-            with _item(f"task {number}, result {result.get('id')}", path):
+            with item_of(f"task {number}, result {result.get('id')}", path):
                 width, height = result["original_width"], result["original_height"]
                 segmentation = _label_studio_mask(result["value"], width, height)
                 labels = result["value"].get(result["type"]) or [None]
@@ -247,20 +253,20 @@ def _label_studio_mask(value: Mapping[str, Any], width: int, height: int) -> Any
         return coco_mask.encode(np.asfortranarray(inside, np.uint8))
     scale = np.array([width, height]) / 100  # percent -> pixels
     if "points" in value:
-        return [(np.array(value["points"], float) * scale).ravel().tolist()]
+        return [_flat(np.array(value["points"], float) * scale)]
     turn = math.radians(value.get("rotation", 0))
     if "radiusX" in value:
-        angles = np.arange(_CIRCLE) * 2 * math.pi / _CIRCLE
-        corners = np.stack(
-            [value["radiusX"] * np.cos(angles), value["radiusY"] * np.sin(angles)], axis=1
-        )
+        corners = _ROUND * (value["radiusX"], value["radiusY"])
     else:
-        right, bottom = value["width"], value["height"]
-        corners = np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], float)
+        corners = _SQUARE * (value["width"], value["height"])
     # turned clockwise in pixels around the corner (of a rectangle) or the middle (of an ellipse)
     spin = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
     place = np.array([value["x"], value["y"]]) * scale
-    return [((corners * scale) @ spin + place).ravel().tolist()]
+    return [_flat((corners * scale) @ spin + place)]
+
+
+def _flat(points: np.ndarray) -> list[float]:
+    return points.ravel().tolist()  # (corners, 2) -> (corners * 2,)
 
 
 def brush_values(data: bytes) -> np.ndarray:
@@ -304,9 +310,9 @@ def from_cvat(root: ElementTree.Element, path: Path) -> Coco:
     """CVAT for images 1.1 (XML): polygons, boxes, ellipses and masks."""
     built = _Builder()
     for image in root.iter("image"):
-        with _item(f"image {image.get('name')}", path):
+        with item_of(f"image {image.get('name')}", path):
             width, height = int(image.attrib["width"]), int(image.attrib["height"])
-            image_id = built.image(_file_name(image.attrib["name"]), width, height)
+            image_id = built.image(image.attrib["name"], width, height)
             for shape in image:
                 segmentation = _cvat_mask(shape.tag, shape.attrib, width, height)
                 if segmentation is not None:
@@ -321,13 +327,11 @@ def _cvat_mask(kind: str, shape: Mapping[str, str], width: int, height: int) -> 
         pairs = (pair.split(",") for pair in shape["points"].split(";"))
         return [[float(value) for pair in pairs for value in pair]]
     if kind == "box":
-        left, top, right, bottom = (float(shape[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
-        return [[left, top, right, top, right, bottom, left, bottom]]
+        first, last = ([float(shape[side + end]) for side in "xy"] for end in ("tl", "br"))
+        return [_flat(first + _SQUARE * np.subtract(last, first))]
     if kind == "ellipse":
-        angles = np.arange(_CIRCLE) * 2 * math.pi / _CIRCLE
-        x = float(shape["cx"]) + float(shape["rx"]) * np.cos(angles)
-        y = float(shape["cy"]) + float(shape["ry"]) * np.sin(angles)
-        return [np.stack([x, y], axis=1).ravel().tolist()]
+        middle, radii = ([float(shape[name + side]) for side in "xy"] for name in "cr")
+        return [_flat(middle + _ROUND * radii)]
     if kind == "mask":
         # runs of the box, row by row, the first outside
         left, top, columns, rows = (int(shape[n]) for n in ("left", "top", "width", "height"))
@@ -337,14 +341,6 @@ def _cvat_mask(kind: str, shape: Mapping[str, str], width: int, height: int) -> 
         inside = np.repeat(np.arange(len(runs)) % 2, runs).reshape(rows, columns)
         return placed_mask(inside, left, top, height, width)
     return None
-
-
-def _file_name(source: Any) -> str | None:
-    """A photo's name in a path or an address, with the prefix of Label Studio's uploads kept."""
-    if not isinstance(source, str):
-        return None
-    path = unquote(urlsplit(source).path) if "://" in source else source
-    return path.replace("\\", "/")
 
 
 FORMATS = (
@@ -388,7 +384,7 @@ OWN = (
     ("SA-1B", "one JSON per photo, with RLE"),
     ("COCO instances", "JSON of many photos: polygons, RLE, crowds; boxes when asked for"),
     ("mask PNGs", "a folder with one PNG per mask, whose names are the regions'"),
-    ("label map", "a PNG whose values are ids of regions"),
+    ("label map", "a PNG whose values, or RGB colors, are ids of regions"),
     ("arrays", ".npy or .npz: (R, H, W), or one (H, W) array per region"),
 )
 READERS = "caption, annotate, predict, train"  # all of them by one reader, `regions.sources`
@@ -407,8 +403,11 @@ def format_table() -> str:
     return table(head, [(*row, READERS, _WRITERS.get(row[0], "")) for row in rows])
 
 
-def read_document(path: Path) -> Any:
+def read_document(path: Path, photo: Photo | None = None) -> Any:
     """The content of a JSON or XML file; of the formats above as COCO, of others as it is.
+
+    Args:
+        photo: has the size of boxes in a list that says none.
 
     Raises:
         FileMissingError, AnnotationFormatError: no such file, or a fault in it.
@@ -424,7 +423,8 @@ def read_document(path: Path) -> Any:
         content = parse_file(path)
     for known in FORMATS:
         if known.fits(content):
-            return known.convert(content, path)
+            given = (photo,) if known.convert is from_result_list else ()
+            return known.convert(content, path, *given)
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise AnnotationFormatError(f"the file holds a {kind}, not an object", path)

@@ -16,12 +16,13 @@ from ureca_lib.regions.errors import (
     EmptyMaskError,
     RegionError,
 )
-from ureca_lib.regions.photo import Photo, decode, photo_name
+from ureca_lib.regions.photo import Photo, color_ids, decode, photo_name
 from ureca_lib.regions.region import Region, RegionImage
 from ureca_lib.regions.sa1b import build_entries
 
 MaskSource = np.ndarray | str | Path
 ARRAYS = (".npy", ".npz")
+_MOST_COLORS = 10_000  # of an RGB map; a photo has more
 _MAX_BYTES = 1 << 32  # of all arrays of a .npz, which are held at once
 
 
@@ -38,8 +39,9 @@ def load_masks(
         masks: (R, H, W) array; a list of (H, W) arrays or of PNG files, one mask each (a pixel
             that is not black, and not transparent, is inside); a folder of such PNG files, in
             the order of their names, 2 before 10; or one PNG file that is a label map: each value
-            other than 0 is a region, whose id is the value; or a .npy file with a (R, H, W) array,
-            or a .npz file with such an array, or with (H, W) arrays whose names are the regions'.
+            other than 0 is a region, whose id is the value (of a color R + 256 G + 65536 B); or a
+            .npy file with a (R, H, W) array, or a .npz file with such an array, or with (H, W)
+            arrays whose names are the regions'.
         image: the photo, if there is one.
         strict: as in `load_sa1b`; the first good mask sets the size of the others.
 
@@ -146,10 +148,16 @@ def _split_labels(path: Path) -> list[dict[str, Any]]:
 def _values(image: Image.Image) -> np.ndarray:
     """(H, W) values of a label map; a palette's are its indices."""
     _refuse_lossy(image)
+    if image.mode == "RGB":
+        ids = color_ids(image)
+        if (count := len(np.unique(ids))) > _MOST_COLORS:
+            reason = f"an RGB map has at most {_MOST_COLORS:,} ids, not {count:,}: is it a photo?"
+            raise AnnotationFormatError(reason)
+        return ids
     if image.mode not in ("1", "L", "P") and image.mode[0] != "I":
         raise AnnotationFormatError(
-            "a label map has one whole number a pixel (grey, palette or 16-bit); this file's mode "
-            f"is '{image.mode}'"
+            "a label map has one whole number a pixel (grey, palette, 16-bit or RGB); this file's "
+            f"mode is '{image.mode}'"
         )
     return np.asarray(image)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -177,9 +178,17 @@ def find_photo(folder: Path, file_name: str | None, stem: str | None = None) -> 
 
 
 def split_name(file_name: str | None) -> list[str]:
-    """Split a file name of an annotation file at its folders; a URL loses its query."""
-    name = re.sub(r"[?#].*", "", file_name or "") if "://" in (file_name or "") else file_name
-    return [step for step in re.split(r"[\\/]", name or "") if step not in ("", ".")]
+    """Split a file name of an annotation file at its folders; of a URL the path alone counts."""
+    name = file_name or ""
+    if "://" in name:
+        name = unquote(urlsplit(name).path)
+    return [step for step in re.split(r"[\\/]", name) if step not in ("", ".")]
+
+
+def color_ids(image: Image.Image) -> np.ndarray:
+    """(H, W) ids of an RGB map as COCO panoptic has them: R + 256 G + 65536 B."""
+    pixels = np.asarray(image.convert("RGB"), np.uint32)
+    return pixels @ np.array([1, 256, 65536], np.uint32)  # (H, W, 3) -> (H, W)
 
 
 def _check_expected(size: tuple[int, int], expected: tuple[int, int] | None) -> None:

@@ -114,10 +114,15 @@ def load_photo(photo: str | Path, strict: bool = True, boxes: bool = False) -> R
     Raises:
         RegionError: there are no masks, or as in `load_sa1b`.
     """
-    found = masked_photos(photo)
+    return masked_photo(photo).load(strict, boxes)
+
+
+def masked_photo(path: str | Path) -> MaskedPhoto:
+    """Find the masks of one photo; raises as `load_photo` does."""
+    found = masked_photos(path)
     if len(found) > 1:
-        raise AnnotationFormatError(f"holds {len(found)} images; name one of them", photo)
-    return found[0].load(strict, boxes)
+        raise AnnotationFormatError(f"there are {len(found)} images; name one of them", path)
+    return found[0]
 
 
 def masked_photos(path: str | Path, masks: str | Path | None = None) -> list[MaskedPhoto]:
@@ -216,16 +221,21 @@ def _read(
         raise FileMissingError("the mask file does not exist", path)
     if path.is_dir() or path.suffix.lower() in (*PHOTO_SUFFIXES, *ARRAYS):
         return load_masks(path, photo, strict=strict)
-    content = _opened(path)
+    content = _opened(path, photo)
     if isinstance(content, CocoFile):
         return content.regions(photo, name, strict, boxes)
     return sa1b_regions(content, path, photo, strict)
 
 
-def _opened(path: Path) -> CocoFile | dict[str, Any]:
+def _opened(path: Path, photo: Photo | None = None) -> CocoFile | dict[str, Any]:
     """The content of a JSON or XML file; a file of many images is parsed once for all of them."""
     stat = path.stat()
-    return _parsed(path, (stat.st_mtime_ns, stat.st_size))
+    try:
+        return _parsed(path, (stat.st_mtime_ns, stat.st_size))
+    except AnnotationFormatError:  # a list of boxes needs the photo, and is parsed with it
+        if photo is None:
+            raise
+        return CocoFile(path, read_document(path, photo))
 
 
 @lru_cache(maxsize=2)
@@ -287,7 +297,7 @@ def _chosen(photo: Path, masks: Path) -> Found:
     """A photo with a file of masks, or a folder of mask PNGs."""
     file, name = split_place(masks)
     if name is None and file.suffix.lower() in (".json", ".xml"):
-        content = _opened(file)
+        content = _opened(file, photo)
         if isinstance(content, CocoFile):
             name = _name(content, content.choose(photo.absolute()))
     entry = MaskedPhoto(file, photo, name)

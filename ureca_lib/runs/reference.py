@@ -21,8 +21,8 @@ from pydantic import BaseModel
 
 from ureca_lib.journal import write_text
 from ureca_lib.runs.index import load_record, runs_page
-from ureca_lib.runs.parameters import check_parameters, notebook_parameters, same_value
-from ureca_lib.runs.record import METRICS_NAME, RECORD_NAME, RunRecord
+from ureca_lib.runs.parameters import check_parameters, notebook_parameters
+from ureca_lib.runs.record import METRICS_NAME, RECORD_NAME
 from ureca_lib.runs.summary import SUMMARY_NAME, read_summaries
 from ureca_lib.runs.sweep import read_yaml
 
@@ -67,34 +67,6 @@ def load_reference(path: str | Path, notebooks: str | Path) -> dict[Path, dict[s
     return planned
 
 
-def compare_reference(runs: Mapping[Path, Mapping[str, Any]], folder: str | Path) -> list[str]:
-    """Compare a committed reference with the present notebooks and their settings.
-
-    Args:
-        runs: from `load_reference`.
-        folder: of the committed reference.
-
-    Returns:
-        A line per difference; empty if all records are of done runs with these parameters.
-    """
-    root = Path(folder)
-    there = {path.parent.name for path in root.glob(f"*/{RECORD_NAME}")}
-    gone = there - {notebook.stem for notebook in runs}
-    differences = [f"{name}: a record of no notebook" for name in gone]
-    for notebook, parameters in runs.items():
-        record, name = RunRecord.load(root / notebook.stem), notebook.stem
-        if record is None:
-            differences.append(f"{name}: no record")
-            continue
-        if record.status != "done":
-            differences.append(f"{name}: its run is '{record.status}'")
-        for key in (record.parameters.keys() | parameters.keys()) - {"output_dir"}:
-            old, new = record.parameters.get(key, "missing"), parameters.get(key, "missing")
-            if not same_value(old, new):
-                differences.append(f"{name}: {key} was {old!r}, and now is {new!r}")
-    return sorted(differences)
-
-
 def publish_runs(
     work: str | Path, target: str | Path, names: Sequence[str], project: str | Path
 ) -> float:
@@ -122,16 +94,11 @@ def publish_runs(
     shutil.rmtree(fresh, ignore_errors=True)
     for name in names:
         _copy_run(source / name, fresh / name, hidden)
-    write_text(fresh / "README.md", reference_page(fresh, names))
+    about = "Every notebook, executed at the setting in `reference.yaml` by `ureca reference`. "
+    write_text(fresh / "README.md", runs_page(fresh, names, "Reference run", about))
     shutil.rmtree(final, ignore_errors=True)
     fresh.replace(final)
     return sum(path.stat().st_size for path in final.rglob("*") if path.is_file()) / 1e6
-
-
-def reference_page(root: str | Path, names: Sequence[str]) -> str:
-    """Return the index page of a reference run in Markdown; see `runs_page`."""
-    about = "Every notebook, executed at the setting in `reference.yaml` by `ureca reference`. "
-    return runs_page(root, names, "Reference run", about)
 
 
 def shrink_png(data: bytes, side: int = LONGEST_SIDE) -> bytes:

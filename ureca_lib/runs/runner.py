@@ -84,7 +84,17 @@ def run_notebook(
     record.save(folder)
     start = time.monotonic()
     try:
-        _execute(source, target, values, timeout, progress)
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=values,
+            kernel_name=NATIVE_KERNEL_NAME,
+            language="python",
+            cwd=str(source.parent),
+            progress_bar=progress,
+            execution_timeout=timeout,
+            kernel_manager_class=_ThisPython,
+        )
         record.status = "done"
     except Exception as error:  # of a cell; or the kernel, a cell's time, the disk
         record.status, record.error = "failed", _error(error, target)
@@ -140,22 +150,6 @@ class _ThisPython(AsyncKernelManager):
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", self.connection_file]
         # the kernel listens on the loopback address only; it need not warn at every start
         return [*command, "--IPKernelApp.log_level=ERROR"]
-
-
-def _execute(
-    source: Path, target: Path, values: dict[str, Any], timeout: int | None, progress: bool
-) -> None:
-    papermill.execute_notebook(
-        str(source),
-        str(target),
-        parameters=values,
-        kernel_name=NATIVE_KERNEL_NAME,
-        language="python",
-        cwd=str(source.parent),
-        progress_bar=progress,
-        execution_timeout=timeout,
-        kernel_manager_class=_ThisPython,
-    )
 
 
 def _error(error: Exception, target: Path) -> dict[str, Any]:

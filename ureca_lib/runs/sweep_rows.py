@@ -65,14 +65,15 @@ def sweep_table(number: int, summary: SweepSummary, place: str | Path, data: str
 
 
 def _cell(label: str, setting: SettingSummary, name: str, place: str | Path) -> Cell:
-    source = {"origin": "measured", "place": str(place), "command": "ureca sweep"}
+    source = {"place": str(place), "command": "ureca sweep"}
     found = setting.measures.get(name)
     if found is None:
         reason = "not measured" if setting.measures else "no run is done yet"
-        return Cell(value=None, reason=reason, label=f"{label}, mean of 0 seeds", **source)
+        label = f"{label}, mean of 0 seeds"
+        return {"value": None, "reason": reason, "label": label, **source}
     ends = {}
     if found.spread is not None:
         ends["low"] = PERCENT * (found.mean - found.spread)
         ends["high"] = PERCENT * (found.mean + found.spread)
     source["label"] = f"{label}, mean of {found.n} seeds"
-    return Cell(value=PERCENT * found.mean, **ends, **source)
+    return {"value": PERCENT * found.mean, **ends, **source}

@@ -1,8 +1,8 @@
 """Data of a run: images to train on, those held out, and how regions become batches.
 
 A group is an image and up to K of its regions. In each epoch every captioned region is in one
-group; groups come in an order drawn for the epoch. A group is a function of the seed and its place
-in the run alone, so a resumed run needs nothing but its step.
+group; groups come in an order drawn for the epoch, of all or within a shuffle buffer. A group is a
+function of the seed and its place in the run alone, so a resumed run needs nothing but its step.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from torch.utils.data import Dataset
 from ureca_lib.conversation import Conversation
 from ureca_lib.processor import UrecaProcessor
 from ureca_lib.regions import Region
-from ureca_lib.train.features import FeatureCache
 from ureca_lib.train.grouped import Row, group_rows
 from ureca_lib.train.index import RegionIndex, open_index
 from ureca_lib.train.settings import TrainSettings
 
 RESIZED = (0.5, 1.0)  # bounds of each side's factor in the authors' code, which leaves it off
 FAULTS_SHOWN = 10
+SHARD = 1000  # neighboring images, which are read together
 
 
 def open_data(
@@ -114,10 +114,13 @@ class GroupOrder:
         counts: captioned regions of each image.
         size: K, maximum number of regions per group.
         seed: of the order.
+        buffer: groups that are shuffled at once. The buffer is filled shard by shard, so that a
+            run reads few places of a disk at a time, and drained before it is filled again, so
+            that each of its fillings can be drawn by itself. 0 shuffles all groups.
     """
 
-    def __init__(self, counts: Sequence[int], size: int, seed: int):
-        self.counts, self.size, self.seed = np.asarray(counts), size, seed
+    def __init__(self, counts: Sequence[int], size: int, seed: int, buffer: int = 0):
+        self.counts, self.size, self.seed, self.buffer = np.asarray(counts), size, seed, buffer
         self._ends = np.cumsum(-(-self.counts // size), dtype=np.int64)
 
     def __len__(self) -> int:
@@ -127,15 +130,31 @@ class GroupOrder:
     def __call__(self, position: int) -> tuple[int, list[int]]:
         """The image's number and the places of the regions of a group; positions never end."""
         epoch, place = divmod(position, len(self))
-        group = int(self._epoch(epoch)[place])
+        filling, place = divmod(place, self.buffer or len(self))
+        group = int(self._groups(epoch, filling)[place])
         image = int(np.searchsorted(self._ends, group, side="right"))
         part = group - (int(self._ends[image - 1]) if image else 0)
         regions = np.random.default_rng([self.seed, epoch, image]).permutation(self.counts[image])
         return image, regions[part * self.size : (part + 1) * self.size].tolist()
 
     @lru_cache(maxsize=2)  # noqa: B019, an order lives as long as its run
-    def _epoch(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self))
+    def _groups(self, epoch: int, filling: int) -> np.ndarray:
+        """Groups in the order of a filling of the buffer; without one, of the epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        if not self.buffer:
+            return rng.permutation(len(self))
+        ends = np.append(self._ends[SHARD - 1 : -1 : SHARD], len(self))
+        shards = rng.permutation(len(ends))
+        sizes = np.diff(ends, prepend=0)[shards]
+        passed = np.cumsum(sizes) - sizes  # groups of the shards before each
+        first = filling * self.buffer
+        read = (passed < first + self.buffer) & (passed + sizes > first)
+        groups = [
+            np.arange(ends[s] - n, ends[s]) for s, n in zip(shards[read], sizes[read], strict=True)
+        ]
+        skipped = first - passed[read][0]
+        chosen = np.concatenate(groups)[skipped : skipped + self.buffer]
+        return np.random.default_rng([self.seed, epoch, filling, 1]).permutation(chosen)
 
 
 def total_steps(settings: TrainSettings, groups: int) -> int:
@@ -150,14 +169,13 @@ class GroupSample(NamedTuple):
         rows: of each region the ids and labels of question and caption, placeholders repeated.
         mask_values: (K, T, 1, S, S) float32.
         mask_places: (T, 2), row and column of each mask tile; None without a tile embedding.
-        image: its id, or None if its features are not to be kept; its tiles (T, 3, S, S) float32;
-            and instead of these its features (T, tokens, D), if the cache has them.
+        pixel_values: (T, 3, S, S) float32.
     """
 
     rows: list[Row]
     mask_values: torch.Tensor
     mask_places: torch.Tensor | None
-    image: tuple[str | None, torch.Tensor | None, torch.Tensor | None]
+    pixel_values: torch.Tensor
 
 
 class RegionCaptionDataset(Dataset):
@@ -167,18 +185,13 @@ class RegionCaptionDataset(Dataset):
         index: of the images.
         processor: of the model.
         settings: of the run.
-        cache: of vision features, or None.
     """
 
-    def __init__(
-        self,
-        index: RegionIndex,
-        processor: UrecaProcessor,
-        settings: TrainSettings,
-        cache: FeatureCache | None = None,
-    ):
-        self.index, self.processor, self.settings, self.cache = index, processor, settings, cache
-        self.order = GroupOrder(index.counts, settings.regions_per_image, settings.seed)
+    def __init__(self, index: RegionIndex, processor: UrecaProcessor, settings: TrainSettings):
+        self.index, self.processor, self.settings = index, processor, settings
+        self.order = GroupOrder(
+            index.counts, settings.regions_per_image, settings.seed, settings.shuffle_buffer
+        )
         self.steps = total_steps(settings, len(self.order))
 
     def __len__(self) -> int:
@@ -195,7 +208,7 @@ class RegionCaptionDataset(Dataset):
 
     def _group(self, number: int, chosen: list[int], position: int) -> GroupSample:
         rng = np.random.default_rng([self.settings.seed, 1, position])
-        row, size = self.index.row(number), self.index.size(number)
+        row, photo = self.index.row(number), self.index.pixels(number)
         most = self.processor.max_tiles_train
         regions, texts = self.index.regions(number), []
         regions = [regions[place] for place in chosen]
@@ -203,25 +216,16 @@ class RegionCaptionDataset(Dataset):
             captions, asked = row["captions"][place], row["questions"][place]
             pick = int(rng.integers(len(captions))) if len(captions) > 1 else 0
             texts.append((asked[pick] if asked else self.settings.question, captions[pick]))
-        key = features = pixels = None
         if rng.random() < self.settings.resize_share:
-            factors = rng.uniform(*RESIZED, size=2)
-            photo, regions = resize_together(self.index.pixels(number), regions, factors)
-            size, pixels = photo.shape[:2], self.processor.image_tiles(photo, most)
-        elif self.cache is not None:
-            key = row["image_id"]
-            features = self.cache.get(key)
-        if pixels is None and features is None:
-            pixels = self.processor.image_tiles(self.index.pixels(number), most)
+            photo, regions = resize_together(photo, regions, rng.uniform(*RESIZED, size=2))
+        size, pixels = photo.shape[:2], self.processor.image_tiles(photo, most)
         with warnings.catch_warnings():  # of which an epoch would give thousands
             warnings.filterwarnings("ignore", message=r".*vanishes when its mask is resized.*")
             masks = self.processor.mask_tiles(regions, size, most)
         if self.settings.no_mask:
             masks = torch.zeros_like(masks)
-        tiles = len(pixels if features is None else features)
-        rows = [self.processor.token_ids(*text, tiles, masks.shape[1]) for text in texts]
-        places = self.processor.mask_places(size, most)
-        return GroupSample(rows, masks, places, (key, pixels, features))
+        rows = [self.processor.token_ids(*text, len(pixels), masks.shape[1]) for text in texts]
+        return GroupSample(rows, masks, self.processor.mask_places(size, most), pixels)
 
 
 def resize_together(
@@ -266,13 +270,13 @@ class RegionCollator:
 
         Returns:
             `labels` (R, L); `mask_values` (M, 1, S, S), and `mask_places` (M, 2) for a model with
-            a tile embedding; `image_of` (R,), which image each region is of; `images`, of each
-            image key, tiles and features as `GroupSample` has them. In one row each: `input_ids`
+            a tile embedding; `image_of` (R,), which image each region is of; `images`, the tiles
+            of each image, (T, 3, S, S). In one row each: `input_ids`
             and `attention_mask`, (R, L), padded on the left; grouped: see `group_rows`.
         """
         batch: dict[str, Any] = {
             "mask_values": torch.cat([group.mask_values.flatten(0, 1) for group in groups]),
-            "images": [group.image for group in groups],
+            "images": [group.pixel_values for group in groups],
         }
         if groups[0].mask_places is not None:
             places = [group.mask_places.repeat(len(group.rows), 1) for group in groups]

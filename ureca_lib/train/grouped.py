@@ -15,10 +15,11 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ureca_lib.configuration import CACHE
 from ureca_lib.conversation import IGNORED
-from ureca_lib.model import UrecaForConditionalGeneration, positions
+from ureca_lib.model import UrecaForConditionalGeneration, positions, prompt_positions
 
 Row = tuple[list[int], list[int]]  # ids and labels of a sample
 
@@ -75,6 +76,7 @@ def grouped_forward(
     mask_places: torch.Tensor | None = None,
     gaps: torch.Tensor | None = None,
     tokens: int | torch.Tensor | None = None,
+    seen: list[BaseModelOutputWithPast] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss of R regions of B images that share prefixes.
 
@@ -92,6 +94,8 @@ def grouped_forward(
         gaps: (R,) positions left free between an image and its region, or None. A base trained
             with random gaps accepts any number of mask tokens in between.
         tokens: see `answer_loss`.
+        seen: gets the language model's outputs on images and on regions, with hidden states and
+            attention weights; None saves their memory.
 
     Returns:
         See `answer_loss`.
@@ -100,22 +104,29 @@ def grouped_forward(
         ValueError: the numbers of features and placeholders differ.
     """
     inner = model.model
-    cache = run_images(model, image_ids, image_attention, image_features)
+    watch = {} if seen is None else {"output_hidden_states": True, "output_attentions": True}
+    images = run_images(model, image_ids, image_attention, image_features, **watch)
+    cache = images[CACHE]
     for layer in cache.layers:
         layer.keys = _given_to_regions(layer.keys, image_of)
         layer.values = _given_to_regions(layer.values, image_of)
     masks = None if mask_values is None else model.get_mask_features(mask_values, mask_places)
     embeds = inner.embed_inputs(region_ids, mask_features=masks)
-    seen = torch.cat([image_attention[image_of], region_attention], dim=1)  # (R, P + L)
-    places = positions(seen, embeds.shape[1])
-    hidden = inner.language_model(
+    attended = torch.cat([image_attention[image_of], region_attention], dim=1)  # (R, P + L)
+    ids = torch.cat([image_ids[image_of], region_ids], dim=1)
+    # (R, P + L) -> (R, L)
+    places = prompt_positions(model.config, ids, attended)[:, image_ids.shape[1] :]
+    regions = inner.language_model(
         inputs_embeds=embeds,
-        attention_mask=seen,
+        attention_mask=attended,
         position_ids=places if gaps is None else places + gaps[:, None],
         use_cache=True,
         **{CACHE: cache},
-    ).last_hidden_state
-    return answer_loss(model.lm_head, hidden, labels, tokens)
+        **watch,
+    )
+    if seen is not None:
+        seen += [images, regions]
+    return answer_loss(model.lm_head, regions.last_hidden_state, labels, tokens)
 
 
 def run_images(
@@ -123,19 +134,24 @@ def run_images(
     image_ids: torch.Tensor,
     image_attention: torch.Tensor,
     image_features: torch.Tensor,
-) -> DynamicCache:
-    """The images' keys and values, (B, heads, P, head size) a layer; see `grouped_forward`."""
+    **watch: bool,
+) -> BaseModelOutputWithPast:
+    """The language model's outputs on images, with keys and values (B, heads, P, head size).
+
+    Args:
+        watch: `output_hidden_states` and `output_attentions`.
+        The rest: see `grouped_forward`.
+    """
     inner = model.model
     embeds = inner.embed_inputs(image_ids, image_features=image_features)
-    cache = DynamicCache()
-    inner.language_model(
+    return inner.language_model(
         inputs_embeds=embeds,
         attention_mask=image_attention,
         position_ids=positions(image_attention, embeds.shape[1]),
         use_cache=True,
-        **{CACHE: cache},
+        **{CACHE: DynamicCache()},
+        **watch,
     )
-    return cache
 
 
 def _given_to_regions(states: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ def evaluate(
     Args:
         model: left in evaluation mode.
         index: of the images.
-        trained: the groups of the run, for its processor, settings and cache. The loss is on tiles
+        trained: the groups of the run, for its processor and settings. The loss is on tiles
             as in training, captions on those of inference.
         collator: of the run.
         progress: show a bar.
@@ -48,7 +48,7 @@ def evaluate(
     plain = replace(
         s, regions_per_image=s.eval_regions, resize_share=0.0, gradient_checkpointing=False
     )
-    groups = RegionCaptionDataset(index, processor, plain, trained.cache)
+    groups = RegionCaptionDataset(index, processor, plain)
     model.eval()
     captioner = RegionCaptioner(model.base, processor.without_masks() if s.no_mask else processor)
     sums: Counter[str] = Counter()

@@ -32,7 +32,6 @@ from ureca_lib.journal import write_json
 from ureca_lib.provenance import package_versions
 from ureca_lib.train.data import RegionCaptionDataset, RegionCollator, check_data, open_data
 from ureca_lib.train.export import merge_run
-from ureca_lib.train.features import GIB, FeatureCache
 from ureca_lib.train.held_out import evaluate
 from ureca_lib.train.run_folder import (
     MODEL,
@@ -199,10 +198,9 @@ def new_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.opti
     """AdamW on a model's trainable parameters; biases do not decay."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in named if not name.endswith("bias")]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}]
-    if biases := [p for name, p in named if name.endswith("bias")]:
-        groups.append({"params": biases, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    biases = [p for name, p in named if name.endswith("bias")]
+    groups = [{"params": decayed}, {"params": biases, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 class Run:
@@ -236,25 +234,19 @@ class Run:
         set_seed(settings.seed)
         model, self.processor = load_start(settings)
         self.learner = StageModel(freeze_for_stage(model, settings))
-        self._open_data()
+        images, self.held_out = open_data(settings, folder, progress)
+        if latest_checkpoint(folder)[0] is None:  # else it was checked before
+            for index in filter(None, (images, self.held_out)):
+                check_data(index, settings, self.processor.conversation)
+        after = self.processor.mask_position == "after_image"
+        self.collator = RegionCollator(self.processor, settings.regions_per_image > 1 and after)
+        self.dataset = RegionCaptionDataset(images, self.processor, settings)
         # names and number before anything wraps them
         parameters = self.learner.trained()
         self.names = list(parameters)
         self.trained_parameters = sum(parameter.numel() for parameter in parameters.values())
         self.model = accelerator.prepare(self.learner)
         self.optimizer = new_optimizer(self.model, settings)
-
-    def _open_data(self) -> None:
-        s, processor, learner = self.settings, self.processor, self.learner
-        images, held_out = open_data(s, self.folder, self.progress)
-        if latest_checkpoint(self.folder)[0] is None:  # else it was checked before
-            for index in filter(None, (images, held_out)):
-                check_data(index, s, processor.conversation)
-        if s.memory_gib and not s.resize_share:
-            learner.cache = FeatureCache(int(s.memory_gib * GIB))
-        grouped = s.regions_per_image > 1 and processor.mask_position == "after_image"
-        self.collator, self.held_out = RegionCollator(processor, grouped), held_out
-        self.dataset = RegionCaptionDataset(images, processor, s, learner.cache)
 
     def train(self) -> None:
         """Run the steps, from the last checkpoint on."""

@@ -39,9 +39,7 @@ LOG, BEST = "log.jsonl", "best.json"
 TRAINED, OPTIMIZER, POSITION = "trained.safetensors", "optimizer.safetensors", "position.json"
 MODEL = "model"
 # settings that change how a run is done on a machine, but not its result
-OF_THE_MACHINE = (
-    "workers", "memory_gib", "keep_checkpoints", "log_every",
-)  # fmt: skip
+OF_THE_MACHINE = {"workers", "keep_checkpoints", "log_every"}
 
 
 class Position(NamedTuple):
@@ -73,7 +71,7 @@ def check_claim(folder: Path, settings: TrainSettings) -> None:
         return
     # a setting that an earlier version did not have was at its default
     there, asked = asdict(TrainSettings()) | renamed(read_json(folder / SETTINGS)), asdict(settings)
-    relevant = set(asked) - set(OF_THE_MACHINE)
+    relevant = asked.keys() - OF_THE_MACHINE
     if differing := sorted(name for name in relevant if there[name] != asked[name]):
         names = ", ".join(differing)
         raise ValueError(f"{folder} holds a run of other settings ({names}): name another folder")
@@ -299,11 +297,9 @@ def keep_best(
         parameters: the trainable ones, by name.
     """
     value, loss = values[metric], values["loss"]
-    if not (math.isfinite(value) and math.isfinite(loss)):
-        return
     sign = -1 if metric == "loss" else 1  # what is best
-    best = read_best(folder)
-    if best is not None and (sign * value, -loss) <= (sign * best["value"], -best["loss"]):
+    best = read_best(folder) or {"value": -sign * math.inf, "loss": math.inf}
+    if not (sign * value, -loss) > (sign * best["value"], -best["loss"]) or not math.isfinite(loss):
         return
     file = f"best-{step}.safetensors"
     save_trained(parameters, folder / file)

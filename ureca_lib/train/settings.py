@@ -62,6 +62,8 @@ class TrainSettings:
         mask_thumbnail: add the whole mask as a tile; None is the model's
         mask_tile_embedding: ours: tell mask tokens the row and column of their tile; None is the
             model's
+        mask_tile_positions: ours: mask tokens take the positions of the image tile that they
+            cover; None is the model's
         max_tiles: maximum tiles per image in training; None is the model's
         inference_tiles: maximum tiles at inference; None is the model's
         attention: how attention is computed; eager learns faster on a CPU at tiny's size
@@ -73,6 +75,8 @@ class TrainSettings:
         batch_size: images per step over all devices, with their regions (App. A: 16)
         regions_per_image: K, regions per image in a step; the image is run once
         micro_batch: images a device runs at once, the rest accumulates; None is all of its share
+        shuffle_buffer: groups shuffled at once, read from shards of neighboring images in a drawn
+            order, for data on slow disks; 0 shuffles all
         scheduler: how the learning rate falls (published: cosine)
         warmup: share of the steps in which the rate rises (published: 0.03)
         weight_decay: AdamW's weight decay (published: 0.01)
@@ -95,7 +99,6 @@ class TrainSettings:
         save_every: steps between checkpoints; 0 writes one at the end only
         keep_checkpoints: number of checkpoints to keep
         log_every: steps between lines of the log
-        memory_gib: maximum size of vision features held in memory, in GiB
         workers: processes that prepare samples
         seed: seed of new weights, order, dropout and resizing
         export: write the whole trained model at the end
@@ -120,6 +123,7 @@ class TrainSettings:
     mask_dynamic: bool | None = None
     mask_thumbnail: bool | None = None
     mask_tile_embedding: bool | None = None
+    mask_tile_positions: bool | None = None
     max_tiles: PositiveInt | None = None
     inference_tiles: PositiveInt | None = None
     attention: Literal["sdpa", "eager"] = "sdpa"
@@ -132,6 +136,7 @@ class TrainSettings:
     batch_size: PositiveInt = 16
     regions_per_image: PositiveInt = 1
     micro_batch: PositiveInt | None = None
+    shuffle_buffer: NonNegativeInt = 0
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: Share = 0.03
     weight_decay: NonNegativeFloat = 0.01
@@ -156,7 +161,6 @@ class TrainSettings:
     keep_checkpoints: PositiveInt = 2
     log_every: PositiveInt = 10
 
-    memory_gib: NonNegativeFloat = 2.0
     workers: NonNegativeInt = 0
     seed: int = 0
     export: bool = True
@@ -266,6 +270,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not TOML ({error})") from None
 
 
+# fields of a recipe that are settings of the same name, or of one with "mask_" before it
+_SAME = ("mask_tokens", "mask_size", "mask_position", "max_tiles", "micro_batch", "data", "seed")
+_OF_MASKS = ("thumbnail", "tile_embedding", "tile_positions")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Both stages in a row, as ablations vary them. Of options that are None, the file's are used.
@@ -277,9 +286,11 @@ class Recipe:
         mask_tokens: N, mask tokens per tile (Table 5)
         thumbnail: add the whole mask as a tile
         tile_embedding: ours: add an embedding of its tile's place to a mask token
+        tile_positions: ours: mask tokens take the positions of the image tile that they cover
         mask_size: side of a mask tile in pixels
         mask_position: position of mask tokens; the paper's is before_image (Sec. 4.1)
         max_tiles: maximum number of tiles of image and mask
+        micro_batch: images that a device runs at once; fewer take less memory
         steps_1: steps of stage 1; 0 leaves it out
         steps_2: steps of stage 2; 0 leaves it out
         data: training data
@@ -295,9 +306,11 @@ class Recipe:
     mask_tokens: int = 8
     thumbnail: bool = True
     tile_embedding: bool = False
+    tile_positions: bool = False
     mask_size: int | None = None
     mask_position: MaskPosition | None = None
     max_tiles: int | None = None
+    micro_batch: int | None = None
     steps_1: int | None = None
     steps_2: int | None = None
     data: str | None = None
@@ -314,16 +327,19 @@ class Recipe:
 
         A stage of 0 steps, which is left out, has the file's steps here.
         """
-        same = ("mask_tokens", "mask_size", "mask_position", "max_tiles", "data", "seed")
-        given = {name: getattr(self, name) for name in same} | {
-            "model": str(model),
-            "mask_dynamic": self.mask == "dynamic",
-            "mask_thumbnail": self.thumbnail,
-            "mask_tile_embedding": self.tile_embedding,
-            "inference_tiles": self.max_tiles,
-            "no_mask": self.mask == "none",
-            "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
-        }
+        same = {name: getattr(self, name) for name in _SAME}
+        of_masks = {f"mask_{name}": getattr(self, name) for name in _OF_MASKS}
+        given = (
+            same
+            | of_masks
+            | {
+                "model": str(model),
+                "mask_dynamic": self.mask == "dynamic",
+                "inference_tiles": self.max_tiles,
+                "no_mask": self.mask == "none",
+                "steps": (self.steps_1 if stage == 1 else self.steps_2) or None,
+            }
+        )
         overrides = {name: value for name, value in given.items() if value is not None}
         return load_settings(self.preset, stage, overrides)
 

@@ -2,8 +2,7 @@
 
 Stage 1 trains the mask encoder, its projection included, and nothing else; stage 2 trains LoRA
 adapters on the language model with the mask encoder frozen (App. A). The vision tower and its
-projector are frozen in both, so image features are computed without gradients, or come from a
-cache.
+projector are frozen in both, so image features are computed without gradients.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -19,20 +17,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ureca_lib.checkpoints import CheckpointError
-from ureca_lib.checkpoints.internvl import (
-    MASK_ENCODER,
-    chat_config,
-    check_internvl,
-    internvl_reader,
-)
-from ureca_lib.checkpoints.official import OfficialFiles
+from ureca_lib.checkpoints.internvl import MASK_ENCODER, draw_mask_encoder, internvl_reader
 from ureca_lib.checkpoints.tensors import load_strict, read_json
 from ureca_lib.checkpoints.tokenizer import load_tokenizer
 from ureca_lib.configuration import UrecaConfig
 from ureca_lib.model import UrecaForConditionalGeneration
 from ureca_lib.presets import LORA_LAYERS
 from ureca_lib.processor import UrecaProcessor
-from ureca_lib.train.features import FeatureCache
 from ureca_lib.train.grouped import answer_loss, grouped_forward
 from ureca_lib.train.settings import TrainSettings
 
@@ -66,56 +57,36 @@ def load_start(
     if (tokenizer := load_tokenizer(folder)) is None:
         raise CheckpointError(folder, "no tokenizer: copy the base's tokenizer files into it")
     dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+    device = "meta" if meta else "cpu"
     if start := internvl_reader(folder):
         if settings.stage == 2:
             raise ValueError(f"{folder} has no mask encoder: stage 2 starts from what stage 1 left")
-        if meta:
-            check_internvl(folder)
-            model = _internvl_on_meta(folder, raw, settings)
-        else:
-            model = start(folder, dtype=dtype, seed=settings.seed, **settings.model_settings)
+        model = start(folder, dtype, device, settings.seed, **settings.model_settings)
     elif raw.get("model_type") == UrecaConfig.model_type:
-        model = _ours(folder, settings, dtype, meta)
+        model = _ours(folder, settings, dtype, device)
     else:
         raise CheckpointError(folder, "not a checkpoint of ours: run ureca convert on it first")
     model.set_attn_implementation(settings.attention)
     return model, UrecaProcessor.from_config(model.config, tokenizer)
 
 
-def _internvl_on_meta(
-    folder: Path, raw: dict[str, Any], settings: TrainSettings
-) -> UrecaForConditionalGeneration:
-    """An InternVL checkpoint with the mask encoder that stage 1 would give it, without weights."""
-    if "llm_config" in raw:
-        config = chat_config(OfficialFiles(folder), settings.model_settings)
-    else:
-        known = UrecaConfig().to_dict().keys() - {"model_type"}
-        values = {name: raw[name] for name in known & raw.keys()}
-        # its tokenizer gets the mask tokens when training starts
-        config = UrecaConfig.from_dict(values | {"mask_token_id": None} | settings.model_settings)
-    with torch.device("meta"):
-        return UrecaForConditionalGeneration(config)
-
-
 def _ours(
-    folder: Path, settings: TrainSettings, dtype: torch.dtype, meta: bool
+    folder: Path, settings: TrainSettings, dtype: torch.dtype, device: str
 ) -> UrecaForConditionalGeneration:
     stored = UrecaConfig.from_pretrained(folder)
     config = settings.configure(stored)
+    fresh = settings.stage == 1 and settings.fresh_mask_encoder
     shapes = ("num_mask_tokens", "mask_size", "mask_projector", "mask_tile_embedding")
     other = [name for name in shapes if getattr(config, name) != getattr(stored, name)]
-    fresh = settings.stage == 1 and settings.fresh_mask_encoder
     if other and not fresh:
         raise ValueError(f"{folder}: its mask encoder has another {' and '.join(other)}")
-    options = {"device_map": "meta"} if meta else {}
+    options = {"config": config, "dtype": dtype}
+    if device == "meta":
+        options["device_map"] = device
     drawn = MASK_ENCODER if fresh else ""
-    model = load_strict(
-        UrecaForConditionalGeneration, folder, fresh=drawn, config=config, dtype=dtype, **options
-    )
-    if fresh and not meta:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            model.model.mask_encoder.reset_parameters()
+    model = load_strict(UrecaForConditionalGeneration, folder, drawn, **options)
+    if fresh:
+        draw_mask_encoder(model, settings.seed)
     return model
 
 
@@ -164,14 +135,11 @@ class StageModel(nn.Module):
 
     Args:
         model: of `freeze_for_stage`.
-        cache: gets the features of images that came as pixels, or None.
     """
 
-    def __init__(
-        self, model: UrecaForConditionalGeneration | PeftModel, cache: FeatureCache | None = None
-    ):
+    def __init__(self, model: UrecaForConditionalGeneration | PeftModel):
         super().__init__()
-        self.model, self.cache = model, cache
+        self.model = model
 
     @property
     def config(self) -> UrecaConfig:
@@ -199,7 +167,7 @@ class StageModel(nn.Module):
 
     def forward(
         self,
-        images: Sequence[tuple[str | None, torch.Tensor | None, torch.Tensor | None]],
+        images: Sequence[torch.Tensor],
         labels: torch.Tensor,
         tokens: torch.Tensor | int | None = None,
         **batch: torch.Tensor,
@@ -207,13 +175,14 @@ class StageModel(nn.Module):
         """The summed loss of the answers' tokens, divided by their number.
 
         Args:
-            images: of each image id, tiles and features, see `GroupSample`.
+            images: of each image its tiles, (T, 3, S, S).
             labels: (R, L).
             tokens: answer tokens of the whole step, over all devices and accumulated batches; by
                 default this batch's own.
             batch: the rest of a batch of `RegionCollator`.
         """
-        features = [self._features(*image) for image in images]
+        # each image alone, so that its features do not depend on the rest of the batch
+        features = [self.encode_image(pixels) for pixels in images]
         if "image_ids" in batch:
             features = torch.cat(features)
             batch |= {"image_features": features, "labels": labels, "tokens": tokens}
@@ -223,25 +192,11 @@ class StageModel(nn.Module):
         hidden = model(**batch, image_features=rows, use_cache=False).last_hidden_state
         return answer_loss(head, hidden, labels, tokens)[0]
 
-    def _features(
-        self, image_id: str | None, pixels: torch.Tensor | None, features: torch.Tensor | None
-    ) -> torch.Tensor:
-        """(T, tokens, D) of an image, as given, or of its tiles; these go into the cache.
-
-        Each image is run alone, so that its features do not depend on the rest of the batch.
-        """
-        if features is None:
-            features = self.encode_image(pixels)
-            if image_id is not None and self.cache is not None:
-                self.cache.put(image_id, features)
-        return features
-
     @torch.no_grad()
     def encode_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The frozen tower and projector: (T, 3, S, S) -> (T, tokens, D).
 
-        In the weights' own type, without autocast: cached features must not depend on where they
-        were computed.
+        In the weights' own type, without autocast, as when captioning.
         """
         pixels = pixel_values.to(self.base.lm_head.weight.dtype)
         with torch.autocast(pixels.device.type, enabled=False):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.colors import XKCD_COLORS, to_rgb
@@ -51,30 +50,24 @@ _BORDER = 9.0  # CIELAB units around a region's color that may be read as anothe
 _PAIR_SHARE, _PAIR_TOTAL, _PAIR_CONTRAST = 0.25, 0.85, 35.0
 
 
-class RegionColor(NamedTuple):
-    """The color names of a region: those said of it, plainest first, and those that fit it."""
-
-    said: tuple[str, ...] = ()
-    fits: frozenset[str] = frozenset()
-
-
 def color_bins(pixels: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 sRGB -> (H, W) uint16, the cell of a 32 x 32 x 32 grid each pixel is in."""
     cells = (pixels >> 3).astype(np.uint16)
     return (cells[..., 0] << 10) | (cells[..., 1] << 5) | cells[..., 2]
 
 
-def region_color(bins: np.ndarray) -> RegionColor:
+def region_color(bins: np.ndarray) -> tuple[tuple[str, ...], frozenset[str]]:
     """Color names of a region.
 
     Args:
         bins: (N,) cells, as `color_bins` gives them, of its pixels or of a sample of them.
 
     Returns:
-        Its names, such as "brown" and "dark brown", or "black and white" for two that contrast.
+        Names that are said of it, the plainest first, such as "brown" and "dark brown", or "black
+        and white" for two that contrast; and all names that fit it.
     """
     if not bins.size:
-        return RegionColor()
+        return (), frozenset()
     used, counts = np.unique(bins, return_counts=True)
     weights, lab, labels = counts / bins.size, cell_colors()[used], _cell_labels()[used]
     tones = np.bincount(labels, weights, len(_LABELS)).reshape(-1, 3)
@@ -97,7 +90,7 @@ def region_color(bins: np.ndarray) -> RegionColor:
     large = shares[second] >= _PAIR_SHARE and shares[first] + shares[second] >= _PAIR_TOTAL
     if large and np.linalg.norm(means[0] - means[1]) >= _PAIR_CONTRAST:
         said.append(_pair(first, second))
-    return RegionColor(tuple(said), fits | set(said))
+    return tuple(said), fits | set(said)
 
 
 def _fitting(shares: np.ndarray, tones: np.ndarray, mean: np.ndarray) -> frozenset[str]:

@@ -7,9 +7,7 @@ after training; the base that remains is a plain InternVL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -100,12 +98,12 @@ class TokenHeads(nn.Module):
 
 
 def attention_loss(
-    attentions: dict[int, torch.Tensor], first: int, wanted: torch.Tensor, asking: torch.Tensor
+    attentions: Sequence[torch.Tensor], first: int, wanted: torch.Tensor, asking: torch.Tensor
 ) -> torch.Tensor:
     """Negative logarithm of the attention that the trained heads pay to their boxes.
 
     Args:
-        attentions: by layer, (R, heads, L, P + L).
+        attentions: of each layer, (R, heads, L, P + L), of the regions' part.
         first: place of the first image token among the keys.
         wanted: (3, R, tokens) bool, of the region's own box, its parent's and its object's, see
             `inside`; a region without a box of a kind does not count for it.
@@ -114,40 +112,10 @@ def attention_loss(
     losses = []
     for layer, head, kind in LOOKING:
         judged = asking & wanted[kind].any(1, keepdim=True)  # (R, L)
-        if layer not in attentions or not judged.any():  # of a model of two layers; no parts
+        if layer >= len(attentions) or not judged.any():  # of a model of two layers; no parts
             continue
         given = attentions[layer][:, head, :, first : first + wanted.shape[2]].float()
         mass = (given * wanted[kind][:, None]).sum(-1)  # (R, L, tokens) -> (R, L)
         losses.append(-(mass[judged] + 1e-6).log().mean())
     # a model of a single layer has no trained head
     return torch.stack(losses).mean() if losses else torch.zeros((), device=asking.device)
-
-
-@contextmanager
-def watching(
-    language_model: nn.Module,
-) -> Iterator[tuple[list[torch.Tensor], dict[int, torch.Tensor]]]:
-    """Hidden states and attention weights of a grouped step, recorded while the context lasts.
-
-    Yields:
-        The hidden states after `WATCHED_LAYER`, of the images' part (B, P, D) first; and by layer
-        the attention (R, heads, L, P + L) of the regions' part. Eager attention only.
-    """
-    layers, hidden, attentions = language_model.layers, [], {}
-
-    def see_hidden(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-        hidden.append(output[0] if isinstance(output, tuple) else output)
-
-    def see_attention(layer: int, _module: nn.Module, _inputs: tuple, output: tuple) -> None:
-        if output[1].shape[2] != output[1].shape[3]:  # of regions, which attend to an earlier image
-            attentions[layer] = output[1]
-
-    hooks = [layers[WATCHED_LAYER].register_forward_hook(see_hidden)]
-    for number in {layer for layer, *_ in LOOKING if layer < len(layers)}:
-        see = partial(see_attention, number)
-        hooks.append(layers[number].self_attn.register_forward_hook(see))
-    try:
-        yield hidden, attentions
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -55,7 +55,13 @@ from ureca_lib.train.tiny_base.data import (
     make_scenes,
     read_scene,
 )
-from ureca_lib.train.tiny_base.losses import SEEN, TokenHeads, attention_loss, seen_loss, watching
+from ureca_lib.train.tiny_base.losses import (
+    SEEN,
+    WATCHED_LAYER,
+    TokenHeads,
+    attention_loss,
+    seen_loss,
+)
 from ureca_lib.train.tiny_base.model import as_internvl, new_base, scene_tokenizer
 
 FLOOR = 0.01  # share of the peak learning rate that a cosine ends with
@@ -232,20 +238,21 @@ class BaseRun:
         patches = seen_loss(seen, batch.patches.flatten(0, 1))
         image = grouped["image_ids"], grouped["image_attention"], vision.pooler_output
         first = int((image[0][0] == self.batches.image_token_id).int().argmax())
-        with watching(inner.language_model) as (hidden, attentions):
-            if self.step < s.patch_steps:
-                run_images(self.model, *image)
-            else:
-                loss, correct = grouped_forward(
-                    self.model, **grouped, image_features=vision.pooler_output
-                )
-        tokens = hidden[0][:, first : first + batch.extents.shape[1]]
+        outputs = []  # of the language model, on images and on regions
+        if self.step < s.patch_steps:
+            outputs.append(run_images(self.model, *image, output_hidden_states=True))
+        else:
+            loss, correct = grouped_forward(
+                self.model, **grouped, image_features=vision.pooler_output, seen=outputs
+            )
+        hidden = outputs[0].hidden_states[WATCHED_LAYER + 1]  # the first are the embeddings
+        tokens = hidden[:, first : first + batch.extents.shape[1]]
         aids = patches + self.token_heads(tokens, batch.patches, batch.extents)
         if self.step < s.patch_steps:
             return aids, {"patch_loss": patches, "aids": aids}
         extents = batch.extents[grouped["image_of"]]
         wanted = torch.stack([inside(extents, boxes) for boxes in batch.boxes])
-        look = attention_loss(attentions, first, wanted, batch.asking)
+        look = attention_loss(outputs[1].attentions, first, wanted, batch.asking)
         parts = {"loss": loss, "aids": aids, "patch_loss": patches, "look_loss": look}
         whole = loss + s.aid_weight * aids + s.look_weight * look
         return whole, parts | {"exact": correct.float().mean()}
@@ -253,12 +260,9 @@ class BaseRun:
     def _average_gradients(self) -> None:
         if self.settings.processes == 1:
             return
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.named.values()]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        flat = self.accelerator.reduce(flat, "mean")
-        parts = flat.split([gradient.numel() for gradient in gradients])
-        for parameter, part in zip(self.named.values(), parts, strict=True):
-            parameter.grad = part.view_as(parameter)
+        for parameter in self.named.values():
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = self.accelerator.reduce(gradient, "mean")
 
     @torch.inference_mode()
     def validate(self) -> float:
