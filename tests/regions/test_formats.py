@@ -18,6 +18,7 @@ from ureca_lib.regions import (
     ImageUnreadableError,
     load_image,
     load_regions,
+    masked_photos,
     photo,
 )
 from ureca_lib.regions.formats import FORMATS, brush_values, format_table
@@ -327,3 +328,11 @@ def test_heic_without_its_package_names_the_extra(tmp_path, monkeypatch):
 def test_the_table_of_formats_is_the_one_in_the_researchers_readme():
     readme = Path(__file__).parents[2] / "notebooks" / "README.md"
     assert format_table() in readme.read_text(encoding="utf-8")
+
+
+def test_a_second_file_of_masks_for_one_photo_is_named(tmp_path):
+    write(tmp_path, "labelme").rename(tmp_path / "p.json")
+    write(tmp_path, "npy").rename(tmp_path / "p.npy")
+    with pytest.warns(UserWarning, match=r"p\.npy is left out: the masks of 'p\.png' .* 'p\.json'"):
+        (found,) = masked_photos(tmp_path)
+    assert found.path.name == "p.json"

@@ -334,9 +334,13 @@ def _matched(
         mates = by_key.get(key, [])
         if elsewhere and not mates and len({p.parent for p in by_stem.get(key.name, [])}) == 1:
             mates = by_stem[key.name]
+        owner = next((owners[photo] for photo in mates if photo in owners), None)
         if not mates:
             others.append(file)
-        elif owners.keys().isdisjoint(mates):
+        elif owner is not None:
+            reason = f"is left out: the masks of '{mates[0].name}' are taken from"
+            warnings.warn(f"{file} {reason} '{owner.path.name}'", stacklevel=2)
+        else:
             # an annotation file may name its photo; other files have the photo of their name
             named = file.suffix.lower() in (".json", ".xml") and not (elsewhere or single)
             images.append(MaskedPhoto(file, None if named else mates[0]))
