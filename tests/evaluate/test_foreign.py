@@ -104,3 +104,10 @@ def test_what_is_ambiguous_or_of_another_form_is_refused(tmp_path, data):
     result, _ = convert(tmp_path, {"1": "a face"}, str(tmp_path / "both"))
     assert result.exit_code == 2 and "may mean image_0/1, image_1/1" in result.output
     assert len(open_captioned(tmp_path / "both")) == 2
+
+
+def test_reading_another_tool_s_file_names_the_command_that_converts_it(tmp_path):
+    file = tmp_path / "dam.json"
+    file.write_text(json.dumps({"1": "a dog", "2": "a cat"}))
+    with pytest.raises(ValueError, match="convert-predictions"):
+        read_predictions(file)

@@ -138,9 +138,15 @@ def read_predictions(path: str | Path) -> list[Prediction]:
 
     Raises:
         FileNotFoundError: no such file.
-        JournalError: a bad row, an id that occurs twice, or no rows at all.
+        ValueError: a bad row, an id that occurs twice, or no rows at all.
     """
-    rows = list(read_journal(path, unique(Prediction.from_row, "id")))
+    try:
+        rows = list(read_journal(path, unique(Prediction.from_row, "id")))
+    except JournalError as error:
+        if Path(path).suffix != ".json":
+            raise
+        hint = "`ureca convert-predictions` reads the captions of other tools"
+        raise ValueError(f"{error}; {hint}") from None
     if not rows:
         raise JournalError(path, "there are no predictions")
     return rows
