@@ -15,6 +15,7 @@ import re
 import shutil
 from pathlib import Path
 
+from latex2mathml.converter import convert
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from typer.testing import CliRunner
@@ -69,9 +70,9 @@ def pages() -> set[str]:
 
 
 def formula(match: re.Match[str]) -> str:
-    """A short formula as plain text, as MathJax would have to be fetched."""
-    plain = match[1].replace("\\mid", "|").replace("\\sum_{r'}", "Σ")
-    return f"`{plain}`"
+    """A formula as MathML, which browsers draw by themselves; MathJax would have to be fetched."""
+    block, inline = match.groups()
+    return convert(block or inline, display="block" if block else "inline")
 
 
 def notebook(name: str) -> str:
@@ -86,8 +87,8 @@ def notebook(name: str) -> str:
         ]
         if cell["cell_type"] == "markdown":
             del cell["outputs"]
-            text = re.sub(r"`(\d\d_\w+)`", r"[`\1`](\1.ipynb)", "".join(cell["source"]))
-            text = re.sub(r"\$([^$]+)\$", formula, text)
+            text = "".join(cell["source"])
+            text = re.sub(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", formula, text, flags=re.DOTALL)
             cell["source"] = with_links(f"notebooks/{name}.ipynb", text)
     return json.dumps(content)
 
