@@ -94,9 +94,15 @@ def find_wordnet(folder: str | Path | None = None) -> Synonyms:
     except LookupError:
         if (DEBIAN_FOLDER / "index.noun").is_file():
             return _of_folder(DEBIAN_FOLDER)
-        warnings.warn(f"METEOR without synonyms: there is no WordNet; {_GET_WORDNET}")
-        return Synonyms(None, "none")
+        return _without()
     return Synonyms(wordnet, "nltk_data")
+
+
+@cache  # so that a process says it once
+def _without() -> Synonyms:
+    text = f"METEOR without synonyms: there is no WordNet; {_GET_WORDNET}"
+    warnings.warn(text, stacklevel=3)
+    return Synonyms(None, "none")
 
 
 @cache
