@@ -85,6 +85,7 @@ def no_corpus():
 def test_without_any_wordnet_there_are_no_synonyms_and_a_warning_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "wordnet", SimpleNamespace(ensure_loaded=no_corpus))
     monkeypatch.setattr(module, "DEBIAN_FOLDER", tmp_path)
+    module._without.cache_clear()
     with pytest.warns(UserWarning, match="METEOR without synonyms: there is no WordNet"):
         assert not find_wordnet()
 
