@@ -27,7 +27,7 @@ from ureca_lib.runs.summary import SUMMARY_NAME, read_summaries
 from ureca_lib.runs.sweep import read_yaml
 
 NOTEBOOKS = "[0-9][0-9]_*.ipynb"
-LONGEST_SIDE = 2000  # of a figure in pixels
+LONGEST_SIDE = 1000  # of a figure in pixels; the notebooks hold the same figures
 _LARGEST_TABLE = 200_000  # bytes of a text file that is kept
 _TABLES = (".csv", ".json", ".md", ".tex", ".txt")
 
