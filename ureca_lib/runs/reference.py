@@ -27,7 +27,7 @@ from ureca_lib.runs.summary import SUMMARY_NAME, read_summaries
 from ureca_lib.runs.sweep import read_yaml
 
 NOTEBOOKS = "[0-9][0-9]_*.ipynb"
-LONGEST_SIDE = 1000  # of a figure in pixels; the notebooks hold the same figures
+LONGEST_SIDE = 2000  # of a figure in pixels
 _LARGEST_TABLE = 200_000  # bytes of a text file that is kept
 _TABLES = (".csv", ".json", ".md", ".tex", ".txt")
 
@@ -112,6 +112,8 @@ def shrink_png(data: bytes, side: int = LONGEST_SIDE) -> bytes:
         image = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
+    if image.mode == "RGB":  # a photo in full color would be several times as large
+        image = image.quantize(256)
     image.save(buffer, "PNG", optimize=True)
     return min(data, buffer.getvalue(), key=len)
 
