@@ -17,7 +17,7 @@ from ureca_lib.runs.index import runs_page
 from ureca_lib.runs.reference import (
     load_reference,
     publish_runs,
-    shrink_png,
+    small_picture,
 )
 
 
@@ -36,10 +36,22 @@ def planned(project):
 
 
 def picture(side, alpha=False, seed=0):
+    """A photo, as far as a file's size tells; with alpha it is seen through."""
     channels = 4 if alpha else 3
     noise = np.random.default_rng(seed).integers(0, 256, (side, side, channels), np.uint8)
+    return png(Image.fromarray(noise))
+
+
+def drawing(side):
+    """Black stripes on white, opaque, as matplotlib writes figures."""
+    stripes = np.full((side, side, 4), 255, np.uint8)
+    stripes[::8, :, :3] = 0
+    return png(Image.fromarray(stripes))
+
+
+def png(image):
     buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -115,7 +127,7 @@ def test_what_is_published_is_small_and_names_no_place_of_this_machine(project):
     (target / "old").mkdir(parents=True)
     megabytes = publish_runs(work, target, ["00_first", "01_second"], project)
     names = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    kept = {"a figure.png", "run.json", "table.md"}
+    kept = {"a figure.jpeg", "run.json", "table.md"}
     runs = {
         f"{run}/{name}" for run in ("00_first", "01_second") for name in (*kept, f"{run}.ipynb")
     }
@@ -129,7 +141,7 @@ def test_what_is_published_is_small_and_names_no_place_of_this_machine(project):
     assert (target / "00_first" / "table.md").read_text() == "| made in work/00_first |"
     assert RunRecord.load(target / "00_first").metrics["at"] == "work/00_first"
     (cell,) = nbformat.read(target / "00_first" / "00_first.ipynb", as_version=4).cells
-    assert size(base64.b64decode(cell.outputs[0].data["image/png"])) == (64, 64)
+    assert size(base64.b64decode(cell.outputs[0].data["image/jpeg"])) == (64, 64)
 
 
 def swept(project, factors):
@@ -162,19 +174,24 @@ def test_the_page_has_a_line_for_each_run_of_a_sweep(project):
         assert line.startswith("- [") and line.endswith(
             f"](00_first/sweeps/runs/{name}): done, 60 s"
         )
-    assert page.count("a%20figure.png") == 1
+    assert page.count("a%20figure.jpeg") == 1
 
 
 def test_figures_get_a_longest_side_and_never_grow(project):
     executed(project / "work", "00_first", side=2500)
     publish_runs(project / "work", project / "reference", ["00_first"], project)
-    figure = (project / "reference" / "00_first" / "a figure.png").read_bytes()
+    figure = (project / "reference" / "00_first" / "a figure.jpeg").read_bytes()
     assert size(figure) == (2000, 2000)
-    assert size(shrink_png(figure, 100)) == (100, 100)
-    clear = shrink_png(picture(150, alpha=True), 100)
-    assert Image.open(io.BytesIO(clear)).mode == "RGBA"
-    plain = picture(20)
-    assert len(shrink_png(plain)) <= len(plain)
+    assert size(small_picture(picture(150), 100)[1]) == (100, 100)
+
+
+def test_photos_become_jpeg_and_drawings_stay_png():
+    kind, photo = small_picture(picture(150))
+    assert kind == "jpeg" and len(photo) < len(picture(150))
+    kind, lines = small_picture(drawing(150))
+    assert kind == "png" and len(lines) <= len(drawing(150))
+    kind, clear = small_picture(picture(150, alpha=True), 100)
+    assert kind == "png" and Image.open(io.BytesIO(clear)).mode == "RGBA"
 
 
 def test_the_page_shows_records_figures_and_links(project):

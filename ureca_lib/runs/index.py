@@ -101,7 +101,7 @@ def _section(root: Path, name: str, record: RunRecord, figures: int) -> str:
     links.append(_link(root, place / RECORD_NAME, "its record"))
     runs = sorted(path.parent for path in place.glob(f"*/**/{RECORD_NAME}"))
     files = [path for path in sorted(place.rglob("*")) if not set(runs) & set(path.parents)]
-    pictures = [path for path in files if path.suffix == ".png"]
+    pictures = [path for path in files if path.suffix in (".png", ".jpeg")]
     others = [path for path in files if path.suffix in _TEXTS and path.name != RECORD_NAME]
     links += [_link(root, path, path.name) for path in [*pictures[figures:], *others]]
     lines = [f"## {escaped(name)}\n", f"{' · '.join(links)}\n"]

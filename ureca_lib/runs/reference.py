@@ -28,6 +28,7 @@ from ureca_lib.runs.sweep import read_yaml
 
 NOTEBOOKS = "[0-9][0-9]_*.ipynb"
 LONGEST_SIDE = 2000  # of a figure in pixels
+_QUALITY, _PHOTO = 88, 0.6  # of JPEG; a picture is a photo if JPEG has less than this share of PNG
 _LARGEST_TABLE = 200_000  # bytes of a text file that is kept
 _TABLES = (".csv", ".json", ".md", ".tex", ".txt")
 
@@ -101,21 +102,31 @@ def publish_runs(
     return sum(path.stat().st_size for path in final.rglob("*") if path.is_file()) / 1e6
 
 
-def shrink_png(data: bytes, side: int = LONGEST_SIDE) -> bytes:
-    """Reduce a PNG to a longest side; return the given bytes if that is not smaller.
+def small_picture(data: bytes, side: int = LONGEST_SIDE) -> tuple[str, bytes]:
+    """Reduce a PNG: photos become JPEG, drawings stay PNG, and neither grows.
+
+    A palette would be as small, but posterizes skin and fur.
 
     Args:
         data: of a PNG.
-        side: in pixels.
+        side: longest side in pixels.
+
+    Returns:
+        "jpeg" or "png", and the file.
     """
     with Image.open(io.BytesIO(data)) as opened:
-        image = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
+        image = opened.convert("RGBA")
+    if image.getchannel("A").getextrema()[0] == 255:
+        image = image.convert("RGB")  # opaque, as matplotlib's figures are
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    if image.mode == "RGB":  # a photo in full color would be several times as large
-        image = image.quantize(256)
-    image.save(buffer, "PNG", optimize=True)
-    return min(data, buffer.getvalue(), key=len)
+    drawing, photo = io.BytesIO(), io.BytesIO()
+    image.save(drawing, "PNG", optimize=True)
+    smallest = min(data, drawing.getvalue(), key=len)
+    if image.mode == "RGB":
+        image.save(photo, "JPEG", quality=_QUALITY)
+        if photo.tell() < _PHOTO * len(smallest):
+            return "jpeg", photo.getvalue()
+    return "png", smallest
 
 
 def _copy_run(source: Path, target: Path, hidden: Mapping[str, str]) -> None:
@@ -123,10 +134,12 @@ def _copy_run(source: Path, target: Path, hidden: Mapping[str, str]) -> None:
     for path in sorted(source.rglob("*")):
         if not path.is_file() or dropped & set(path.parents):
             continue
+        place = target / path.relative_to(source)
         if path == source / record.output:
             content = _shrunk_notebook(path)
         elif path.suffix == ".png":
-            content = shrink_png(path.read_bytes())
+            kind, content = small_picture(path.read_bytes())
+            place = place.with_suffix(f".{kind}")
         elif path.name == RECORD_NAME or _is_table(path):
             content = path.read_bytes()
         else:
@@ -134,7 +147,6 @@ def _copy_run(source: Path, target: Path, hidden: Mapping[str, str]) -> None:
         if path.suffix != ".png":
             for found, shown in hidden.items():
                 content = content.replace(found.encode(), shown.encode())
-        place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
 
@@ -159,7 +171,7 @@ def _shrunk_notebook(path: Path) -> bytes:
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            if picture := output.get("data", {}).get("image/png"):
-                small = shrink_png(base64.b64decode(picture))
-                output["data"]["image/png"] = base64.b64encode(small).decode()
+            if picture := output.get("data", {}).pop("image/png", None):
+                kind, small = small_picture(base64.b64decode(picture))
+                output["data"][f"image/{kind}"] = base64.b64encode(small).decode()
     return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
